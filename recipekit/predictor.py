@@ -1,0 +1,119 @@
+"""Loads an artifact the one way that the evaluator and inference both use, and proves that it answers as it was trained.
+
+An artifact folder holds `artifact.json` (recipe, config), `golden.json` (rows and their predictions, written right after
+training) and whatever the recipe saved: safetensors and JSON only.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from recipekit.catalog import Catalog
+from recipekit.spec import Config, Prediction, Row, Spec
+
+GOLDEN_ROWS = 64
+
+
+class GoldenMismatch(Exception):
+    """A loaded model does not reproduce the predictions that it made right after training."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row, prepared on the CPU. `cost` is what it takes in a batch, in tokens."""
+
+    cost: int
+    payload: Any
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """An entry of the artifact's index near to a query: cosine similarity in [-1, 1], and the entry's own fields."""
+
+    similarity: float
+    row: Row
+
+
+class Predictor(Protocol):
+    """A loaded model. prepare() and forward() may run in different threads; forward() in one thread at a time."""
+
+    backend: str
+    precision: str
+
+    def prepare(self, rows: Sequence[Row]) -> list[Item]: ...
+
+    def forward(self, items: Sequence[Item]) -> list[Prediction]:
+        """One batch, any mix of lengths. Answers equal those of one row at a time, within the recipe's tolerance."""
+        ...
+
+
+class Searcher(Protocol):
+    """What the predictor of a recipe with the `similar` task offers beside the above."""
+
+    def similar(self, prediction: Prediction, limit: int, label: str | None) -> list[Neighbour]: ...
+
+
+def write_artifact_header(folder: Path, spec: Spec, config: Config) -> None:
+    (folder / "artifact.json").write_text(
+        json.dumps({"recipe": spec.name, "config": config.model_dump(mode="json")}, indent=1, sort_keys=True)
+    )
+
+
+def write_golden(folder: Path, catalog: Catalog, rows: Sequence[Row]) -> None:
+    """Predict up to 64 of the given rows one by one and keep both in the artifact."""
+    name = str(json.loads((folder / "artifact.json").read_text())["recipe"])
+    spec = catalog.spec(name)
+    predictor: Predictor = catalog.load(name)(folder)
+    inputs = [spec.input.model_validate(dict(row)).model_dump(mode="json") for row in rows[:GOLDEN_ROWS]]
+    predictions = [predict(predictor, [row])[0] for row in inputs]
+    (folder / "golden.json").write_text(json.dumps({"rows": inputs, "predictions": predictions}, ensure_ascii=False))
+
+
+def load_artifact(folder: Path, catalog: Catalog) -> tuple[Spec, Predictor]:
+    """Load a model and check its golden rows. Raises GoldenMismatch when it does not answer as it was trained."""
+    header = json.loads((folder / "artifact.json").read_text())
+    spec = catalog.spec(header["recipe"])
+    predictor: Predictor = catalog.load(spec.name)(folder)
+    golden = json.loads((folder / "golden.json").read_text())
+    again = predict(predictor, golden["rows"])
+    for number, (expected, got) in enumerate(zip(golden["predictions"], again, strict=True)):
+        for path, difference in _differences(expected, dict(got), spec.tolerance):
+            raise GoldenMismatch(
+                f"golden row {number}: {path} {difference} (tolerance {spec.tolerance}); "
+                "this machine's backend changes the model's answers, so it must not serve here"
+            )
+    return spec, predictor
+
+
+def predict(predictor: Predictor, rows: Sequence[Row], budget: int = 8192) -> list[Prediction]:
+    """Predict for all rows, in batches of similar length under a token budget, answers in the order of the rows."""
+    items = predictor.prepare(rows)
+    order = sorted(range(len(items)), key=lambda i: items[i].cost)
+    answers: dict[int, Prediction] = {}
+    batch: list[int] = []
+    for i in order:
+        if batch and items[i].cost * (len(batch) + 1) > budget:
+            answers.update(zip(batch, predictor.forward([items[j] for j in batch]), strict=True))
+            batch = []
+        batch.append(i)
+    if batch:
+        answers.update(zip(batch, predictor.forward([items[j] for j in batch]), strict=True))
+    return [answers[i] for i in range(len(items))]
+
+
+def _differences(expected: Any, got: Any, tolerance: float, path: str = "") -> Iterator[tuple[str, str]]:
+    """(path, what is off) for each leaf that differs; numbers may be off by `tolerance` times max(1, their size)."""
+    if isinstance(expected, dict) and isinstance(got, dict) and expected.keys() == got.keys():
+        for key in expected:
+            yield from _differences(expected[key], got[key], tolerance, f"{path}.{key}")
+    elif isinstance(expected, list) and isinstance(got, list) and len(expected) == len(got):
+        for i, (left, right) in enumerate(zip(expected, got, strict=True)):
+            yield from _differences(left, right, tolerance, f"{path}[{i}]")
+    elif isinstance(expected, float | int) and isinstance(got, float | int):
+        if not math.isclose(expected, got, rel_tol=tolerance, abs_tol=tolerance):
+            yield path, f"was {expected}, is {got}"
+    elif expected != got:
+        yield path, f"was {expected!r}, is {got!r}"

@@ -1,0 +1,106 @@
+"""What a training run offers to the recipe that trains in it, and a run that lives in a plain folder."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from recipekit.spec import Row
+
+
+class Stopped(Exception):
+    """The run was asked to stop (SIGTERM, cancelled): a checkpoint stands and nothing more may be written."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training run says of itself, about once a second and after each evaluation."""
+
+    step: int
+    total_steps: int
+    """The most steps that the run can take; early stopping may take fewer."""
+    epoch: float
+    loss: float
+    """Mean training loss since the last report."""
+    learning_rate: float = 0.0
+    gradient_norm: float = 0.0
+    rows_per_second: float = 0.0
+    tokens_per_second: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Validation metrics when this report follows an evaluation, by the names of the spec, plus `loss`."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of a snapshot that a training run may see: never its test split."""
+
+    train: Sequence[Row]
+    validation: Sequence[Row]
+    tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+
+
+class Run(Protocol):
+    """The seam between a recipe's training and whatever keeps its files."""
+
+    artifact: Path
+    """An empty folder; what fit() leaves in it is the artifact."""
+
+    @property
+    def stop_requested(self) -> bool:
+        """True once the run should save a checkpoint at the next step boundary and raise Stopped."""
+        ...
+
+    def report(self, progress: Progress) -> None: ...
+
+    def numerics(self, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The numerics of the first attempt (dtype, threads, …), measured by it and given to every later attempt."""
+        ...
+
+    def latest_checkpoint(self) -> Path | None:
+        """A folder holding the newest complete checkpoint of any attempt, or None."""
+        ...
+
+    def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
+        """Keep what `write(folder)` leaves in a fresh folder; it is visible whole or not at all."""
+        ...
+
+
+class LocalRun:
+    """A run in a plain folder, for notebooks and tests: {root}/artifact, {root}/checkpoints/{step}, numerics.json."""
+
+    def __init__(self, root: Path, on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
+        self.root = root
+        self.artifact = root / "artifact"
+        self.artifact.mkdir(parents=True, exist_ok=True)
+        self.checkpoints = root / "checkpoints"
+        self.checkpoints.mkdir(exist_ok=True)
+        self.stop_requested = False
+        self.report = on_progress
+
+    def numerics(self, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        path = self.root / "numerics.json"
+        if not path.exists():
+            fresh = path.with_suffix(".new")
+            fresh.write_text(json.dumps(measure()))
+            os.replace(fresh, path)
+        return dict(json.loads(path.read_text()))
+
+    def latest_checkpoint(self) -> Path | None:
+        steps = sorted(self.checkpoints.glob("[0-9]*"))
+        return steps[-1] if steps else None
+
+    def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
+        final = self.checkpoints / f"{step:010d}"
+        if final.exists():
+            return
+        fresh = Path(tempfile.mkdtemp(prefix=".fresh-", dir=self.checkpoints))
+        write(fresh)
+        os.replace(fresh, final)
+        for old in sorted(self.checkpoints.glob("[0-9]*"))[:-2]:
+            shutil.rmtree(old)
+        for abandoned in self.checkpoints.glob(".fresh-*"):
+            shutil.rmtree(abandoned)

@@ -1,0 +1,1 @@
+"""Only recipe folders: `ls recipes` is the list."""

@@ -1,0 +1,1 @@
+"""A recipe that trains in milliseconds without torch or numpy, so that tests of the platform are quick."""
