@@ -1,0 +1,1 @@
+"""Generated from protos/millrace/dataset by `make protos`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/millrace/dataset/v1 by `make protos`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/millrace/evaluation by `make protos`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/millrace/evaluation/v1 by `make protos`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/millrace/inference by `make protos`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/millrace/inference/v1 by `make protos`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/millrace/operations by `make protos`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/millrace/operations/v1 by `make protos`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/millrace/registry/v1 by `make protos`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/millrace/training by `make protos`."""

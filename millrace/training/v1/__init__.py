@@ -1,0 +1,1 @@
+"""Generated from protos/millrace/training/v1 by `make protos`."""
