@@ -1,0 +1,169 @@
+"""The one tree of errors. A service raises them, the wire carries them, a caller catches the same class again.
+
+On the wire each is a gRPC status with `google.rpc.ErrorInfo` (reason, domain, metadata; AIP-193), and `BadRequest` or
+`RetryInfo` where they fit. The text always says what to do next.
+"""
+
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+DOMAIN = "millrace"
+
+
+class MillraceError(Exception):
+    """The parent of all. `reason` is UPPER_SNAKE and stable; `metadata` holds the names that the text speaks of."""
+
+    code: grpc.StatusCode = grpc.StatusCode.INTERNAL
+    default_reason = "INTERNAL"
+
+    def __init__(self, text: str, *, reason: str = "", field: str = "", retry_after: float = 0.0, **metadata: str) -> None:
+        super().__init__(text)
+        self.text = text
+        self.reason = reason or self.default_reason
+        self.field = field
+        self.retry_after = retry_after
+        self.metadata: Mapping[str, str] = metadata
+
+
+class InvalidArgument(MillraceError):
+    """The request itself is wrong; `field` names the part. Sending it again cannot help."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    default_reason = "INVALID_ARGUMENT"
+
+
+class Unauthenticated(MillraceError):
+    """No token, or one that nobody issued."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    default_reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(MillraceError):
+    """A valid token whose role may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    default_reason = "PERMISSION_DENIED"
+
+
+class NotFound(MillraceError):
+    """It is not there; perhaps not yet."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    default_reason = "NOT_FOUND"
+
+
+class FailedPrecondition(MillraceError):
+    """Something else must happen first; the text says what."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    default_reason = "FAILED_PRECONDITION"
+
+
+class AlreadyExists(MillraceError):
+    """It is there with other content."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    default_reason = "ALREADY_EXISTS"
+
+
+class Conflict(MillraceError):
+    """Somebody else moved first: read again, then decide again."""
+
+    code = grpc.StatusCode.ABORTED
+    default_reason = "CONFLICT"
+
+
+class Overloaded(MillraceError):
+    """Too much at once; try again after `retry_after` seconds."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    default_reason = "OVERLOADED"
+
+
+class Unavailable(MillraceError):
+    """A part that is needed does not answer now."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    default_reason = "UNAVAILABLE"
+
+
+class DeadlineExceeded(MillraceError):
+    """The caller's time was up."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    default_reason = "DEADLINE_EXCEEDED"
+
+
+class Internal(MillraceError):
+    """A bug of ours; the service's log has the traceback."""
+
+
+_BY_CODE: dict[grpc.StatusCode, type[MillraceError]] = {
+    kind.code: kind
+    for kind in (
+        InvalidArgument,
+        Unauthenticated,
+        PermissionDenied,
+        NotFound,
+        FailedPrecondition,
+        AlreadyExists,
+        Conflict,
+        Overloaded,
+        Unavailable,
+        DeadlineExceeded,
+        Internal,
+    )
+}
+_CODE_NUMBERS = {code: int(code.value[0]) for code in grpc.StatusCode}
+
+
+def to_status(error: MillraceError) -> status_pb2.Status:
+    """The error as google.rpc.Status, details included."""
+    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))]
+    if error.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.text)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if error.retry_after:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(error.retry_after * 1e9))
+        details.append(retry)
+    status = status_pb2.Status(code=_CODE_NUMBERS[error.code], message=error.text)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def from_rpc_error(error: grpc.RpcError) -> MillraceError:
+    """The error that the server raised, rebuilt; a bare status becomes the class of its code."""
+    code, text = error.code(), error.details() or ""
+    kind = _BY_CODE.get(code, Unavailable if code == grpc.StatusCode.CANCELLED else Internal)
+    rebuilt = kind(text or f"the call ended with {code.name}")
+    try:
+        status = rpc_status.from_call(error)
+    except (ValueError, AttributeError):
+        status = None
+    for packed in status.details if status else ():
+        _read_detail(packed, rebuilt)
+    return rebuilt
+
+
+def _read_detail(packed: any_pb2.Any, error: MillraceError) -> None:
+    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    if packed.Unpack(info):
+        error.reason, error.metadata = info.reason, dict(info.metadata)
+    elif packed.Unpack(bad) and bad.field_violations:
+        error.field = bad.field_violations[0].field
+    elif packed.Unpack(retry):
+        error.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+
+
+def status_code_of(error: BaseException) -> str:
+    """The gRPC code name for logs and metrics."""
+    return error.code.name if isinstance(error, MillraceError) else code_pb2.Code.Name(code_pb2.INTERNAL)

@@ -1,0 +1,161 @@
+"""The object store port: immutable facts by key, and the one power that they rest on, put if absent.
+
+Two adapters pass one contract suite: a directory (servicekit/directory.py) and memory (here).
+A key is `segment/segment/…`: each segment of letters, digits, `.`, `_`, `=`, `-` or `~`, not starting with a dot, at most
+200 long; 900 in all. A key is never the folder of another key.
+"""
+
+import asyncio
+import re
+import time
+from bisect import bisect_right, insort
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from millrace.errors import InvalidArgument, NotFound
+
+CHUNK = 1 << 20
+_KEY = re.compile(r"(?!\.)[A-Za-z0-9._=~-]{1,200}(/(?!\.)[A-Za-z0-9._=~-]{1,200})*")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One object in a listing; `modified` is in seconds of the store's own clock."""
+
+    key: str
+    size: int
+    modified: float
+
+
+class Blobs(Protocol):
+    """Objects by key. Every method may raise Unavailable; a put that raises may still have happened."""
+
+    async def get(self, key: str) -> bytes:
+        """The object's bytes. Raises NotFound."""
+        ...
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Store or replace, atomically and durably."""
+        ...
+
+    async def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Store unless the key is taken; of all callers in all processes exactly one gets True."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove; an absent key is fine."""
+        ...
+
+    async def exists(self, key: str) -> bool: ...
+
+    def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
+        """Objects whose key starts with the prefix and is greater than `after`, in order of key (code points)."""
+        ...
+
+    def children(self, prefix: str) -> AsyncIterator[str]:
+        """The distinct segments that follow `prefix` (which ends with `/`), in order: objects and folders alike."""
+        ...
+
+    async def upload(self, key: str, path: Path) -> None:
+        """put() from a file of any size, in bounded memory."""
+        ...
+
+    async def download(self, key: str, path: Path) -> None:
+        """Write the object to a file that appears whole or not at all. Raises NotFound."""
+        ...
+
+    def read(self, key: str) -> AsyncIterator[bytes]:
+        """The object in chunks of at most 1 MiB, in bounded memory. Raises NotFound."""
+        ...
+
+    async def check(self) -> None:
+        """Raise Unavailable, naming what to mend, unless the store can be read and written now."""
+        ...
+
+
+def check_key(key: str) -> str:
+    """Return the key. Raises InvalidArgument for one that could leave its prefix or that a store could misread."""
+    if len(key) > 900 or not _KEY.fullmatch(key):
+        raise InvalidArgument(f"{key!r} is not a key: use segments of A-Z a-z 0-9 . _ = ~ - joined by /", field="key")
+    return key
+
+
+def open_blobs(address: str) -> Blobs:
+    """`directory:PATH` or `memory:`."""
+    from servicekit.directory import DirectoryBlobs
+
+    kind, _, rest = address.partition(":")
+    if kind == "directory" and rest:
+        return DirectoryBlobs(Path(rest))
+    if kind == "memory":
+        return MemoryBlobs()
+    raise InvalidArgument(f"MILLRACE_BLOBS={address!r} is no store: use directory:PATH", field="MILLRACE_BLOBS")
+
+
+class MemoryBlobs:
+    """Objects in a dict, for tests in one event loop."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, tuple[bytes, float]] = {}
+        self._keys: list[str] = []
+
+    async def get(self, key: str) -> bytes:
+        await asyncio.sleep(0)
+        if check_key(key) not in self._objects:
+            raise NotFound(f"no object {key}", key=key)
+        return self._objects[key][0]
+
+    async def put(self, key: str, data: bytes) -> None:
+        await asyncio.sleep(0)
+        if check_key(key) not in self._objects:
+            insort(self._keys, key)
+        self._objects[key] = (bytes(data), time.time())
+
+    async def put_if_absent(self, key: str, data: bytes) -> bool:
+        await asyncio.sleep(0)
+        if check_key(key) in self._objects:
+            return False
+        insort(self._keys, key)
+        self._objects[key] = (bytes(data), time.time())
+        return True
+
+    async def delete(self, key: str) -> None:
+        await asyncio.sleep(0)
+        if self._objects.pop(check_key(key), None):
+            self._keys.remove(key)
+
+    async def exists(self, key: str) -> bool:
+        await asyncio.sleep(0)
+        return check_key(key) in self._objects
+
+    async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
+        await asyncio.sleep(0)
+        keys = self._keys[bisect_right(self._keys, after) :] if after else list(self._keys)
+        for key in keys:
+            if key.startswith(prefix) and key in self._objects:
+                data, modified = self._objects[key]
+                yield Listed(key, len(data), modified)
+
+    async def children(self, prefix: str) -> AsyncIterator[str]:
+        last = ""
+        async for listed in self.list(prefix):
+            name = listed.key[len(prefix) :].partition("/")[0]
+            if name != last:
+                last = name
+                yield name
+
+    async def upload(self, key: str, path: Path) -> None:
+        await self.put(key, path.read_bytes())
+
+    async def download(self, key: str, path: Path) -> None:
+        path.write_bytes(await self.get(key))
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        data = await self.get(key)
+        for start in range(0, len(data), CHUNK):
+            yield data[start : start + CHUNK]
+
+    async def check(self) -> None:
+        await asyncio.sleep(0)

@@ -1,0 +1,168 @@
+"""The bus port: messages on topics, read by groups that remember how far they came, or tailed by anybody.
+
+Delivery is at least once and in order per key. Two adapters pass one contract suite: a SQLite log
+(servicekit/sqlite.py) and memory (here).
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from millrace.errors import InvalidArgument
+
+
+@dataclass(frozen=True)
+class Message:
+    topic: str
+    key: str
+    value: bytes
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Received(Message):
+    """A message and its place: offsets grow within one partition of one topic."""
+
+    partition: int = 0
+    offset: int = 0
+
+
+class Subscription(Protocol):
+    """One member of a group, or a tail. Used by one task at a time."""
+
+    async def start(self) -> None:
+        """Return once the position is fixed: what is published after this returns will be seen."""
+        ...
+
+    async def batch(self) -> Sequence[Received]:
+        """Wait for messages and return at least one."""
+        ...
+
+    async def commit(self) -> None:
+        """Remember, for the group, all that batch() has returned. A tail has nothing to remember."""
+        ...
+
+    async def lag(self) -> int:
+        """Messages published and not yet returned by batch(), as far as this member knows."""
+        ...
+
+    async def close(self) -> None:
+        """Leave the group at once, so that another member takes over without waiting."""
+        ...
+
+
+class Bus(Protocol):
+    async def publish(self, message: Message) -> None:
+        """Return once the message is kept. Raises Unavailable."""
+        ...
+
+    def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
+        """Join a group: each message reaches one member, from the oldest not committed (first: from the start)."""
+        ...
+
+    def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
+        """Every message from now on (or from the oldest kept), without a group."""
+        ...
+
+    async def check(self) -> None:
+        """Raise Unavailable, naming what to mend, unless messages can be published now."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def open_bus(address: str) -> Bus:
+    """`sqlite:PATH` or `memory:`."""
+    from pathlib import Path
+
+    from servicekit.sqlite import SqliteBus
+
+    kind, _, rest = address.partition(":")
+    if kind == "sqlite" and rest:
+        return SqliteBus(Path(rest))
+    if kind == "memory":
+        return MemoryBus()
+    raise InvalidArgument(f"MILLRACE_BUS={address!r} is no bus: use sqlite:PATH", field="MILLRACE_BUS")
+
+
+class MemoryBus:
+    """A log in a list, one partition a topic, for tests in one event loop."""
+
+    def __init__(self) -> None:
+        self.log: list[Received] = []
+        self.committed: dict[tuple[str, str], int] = {}
+        self.owners: dict[tuple[str, str], list[object]] = {}
+        self.changed = asyncio.Condition()
+
+    async def publish(self, message: Message) -> None:
+        offset = sum(1 for old in self.log if old.topic == message.topic)
+        self.log.append(Received(message.topic, message.key, message.value, dict(message.headers), 0, offset))
+        async with self.changed:
+            self.changed.notify_all()
+
+    def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
+        return _MemorySubscription(self, group, topics)
+
+    def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
+        return _MemorySubscription(self, None, topics, from_start)
+
+    async def check(self) -> None:
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+
+
+class _MemorySubscription:
+    """The member that joined a topic first reads it; when it leaves the next one takes over."""
+
+    def __init__(self, bus: MemoryBus, group: str | None, topics: Sequence[str], from_start: bool = False) -> None:
+        self.bus, self.group, self.topics, self.from_start = bus, group, tuple(topics), from_start
+        self.position: dict[str, int] = {}
+
+    async def start(self) -> None:
+        for topic in self.topics:
+            if self.group:
+                self.bus.owners.setdefault((self.group, topic), []).append(self)
+            elif not self.from_start:
+                self.position[topic] = sum(1 for message in self.bus.log if message.topic == topic)
+        await asyncio.sleep(0)
+
+    def _owned(self, topic: str) -> bool:
+        return not self.group or self.bus.owners.get((self.group, topic), [None])[0] is self
+
+    def _pending(self) -> list[Received]:
+        found = []
+        for message in self.bus.log:
+            if message.topic in self.topics and self._owned(message.topic):
+                start = self.bus.committed.get((self.group, message.topic), 0) if self.group else 0
+                if message.offset >= self.position.get(message.topic, start):
+                    found.append(message)
+        return found
+
+    async def batch(self) -> Sequence[Received]:
+        async with self.bus.changed:
+            await self.bus.changed.wait_for(self._pending)
+        found = self._pending()
+        for message in found:
+            self.position[message.topic] = message.offset + 1
+        return found
+
+    async def commit(self) -> None:
+        await asyncio.sleep(0)
+        if self.group:
+            for topic, position in self.position.items():
+                self.bus.committed[(self.group, topic)] = position
+
+    async def lag(self) -> int:
+        await asyncio.sleep(0)
+        return len(self._pending())
+
+    async def close(self) -> None:
+        for topic in self.topics:
+            members = self.bus.owners.get((self.group or "", topic), [])
+            if self in members:
+                members.remove(self)
+        async with self.bus.changed:
+            self.bus.changed.notify_all()
