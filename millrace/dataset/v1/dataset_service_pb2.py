@@ -27,7 +27,7 @@ from millrace.dataset.v1 import dataset_pb2 as millrace_dot_dataset_dot_v1_dot_d
 from millrace.dataset.v1 import import_pb2 as millrace_dot_dataset_dot_v1_dot_import__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)millrace/dataset/v1/dataset_service.proto\x12\x13millrace.dataset.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a!millrace/dataset/v1/dataset.proto\x1a millrace/dataset/v1/import.proto\"d\n\x14ImportDatasetRequest\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32!.millrace.dataset.v1.ImportHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xa3\x01\n\x0cImportHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12.\n\x04spec\x18\x03 \x01(\x0b\x32 .millrace.dataset.v1.DatasetSpec\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12+\n\x06\x66ormat\x18\x05 \x01(\x0e\x32\x1b.millrace.dataset.v1.Format\"D\n\x15ImportDatasetResponse\x12+\n\x06import\x18\x01 \x01(\x0b\x32\x1b.millrace.dataset.v1.Import\"7\n\x10GetImportRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"@\n\x11GetImportResponse\x12+\n\x06import\x18\x01 \x01(\x0b\x32\x1b.millrace.dataset.v1.Import\"9\n\x12WatchImportRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x13WatchImportResponse\x12+\n\x06import\x18\x01 \x01(\x0b\x32\x1b.millrace.dataset.v1.Import\"$\n\x11GetDatasetRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\"C\n\x12GetDatasetResponse\x12-\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1c.millrace.dataset.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x14ListDatasetsResponse\x12.\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1c.millrace.dataset.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x12GetSnapshotRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\"F\n\x13GetSnapshotResponse\x12/\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.millrace.dataset.v1.Snapshot\"N\n\x14ListSnapshotsRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"b\n\x15ListSnapshotsResponse\x12\x30\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1d.millrace.dataset.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x0fListRowsRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05split\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"R\n\x10ListRowsResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa1\x06\n\x0e\x44\x61tasetService\x12h\n\rImportDataset\x12).millrace.dataset.v1.ImportDatasetRequest\x1a*.millrace.dataset.v1.ImportDatasetResponse(\x01\x12Z\n\tGetImport\x12%.millrace.dataset.v1.GetImportRequest\x1a&.millrace.dataset.v1.GetImportResponse\x12\x62\n\x0bWatchImport\x12\'.millrace.dataset.v1.WatchImportRequest\x1a(.millrace.dataset.v1.WatchImportResponse0\x01\x12]\n\nGetDataset\x12&.millrace.dataset.v1.GetDatasetRequest\x1a\'.millrace.dataset.v1.GetDatasetResponse\x12\x63\n\x0cListDatasets\x12(.millrace.dataset.v1.ListDatasetsRequest\x1a).millrace.dataset.v1.ListDatasetsResponse\x12`\n\x0bGetSnapshot\x12\'.millrace.dataset.v1.GetSnapshotRequest\x1a(.millrace.dataset.v1.GetSnapshotResponse\x12\x66\n\rListSnapshots\x12).millrace.dataset.v1.ListSnapshotsRequest\x1a*.millrace.dataset.v1.ListSnapshotsResponse\x12W\n\x08ListRows\x12$.millrace.dataset.v1.ListRowsRequest\x1a%.millrace.dataset.v1.ListRowsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)millrace/dataset/v1/dataset_service.proto\x12\x13millrace.dataset.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a!millrace/dataset/v1/dataset.proto\x1a millrace/dataset/v1/import.proto\"d\n\x14ImportDatasetRequest\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32!.millrace.dataset.v1.ImportHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xa3\x01\n\x0cImportHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12.\n\x04spec\x18\x03 \x01(\x0b\x32 .millrace.dataset.v1.DatasetSpec\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12+\n\x06\x66ormat\x18\x05 \x01(\x0e\x32\x1b.millrace.dataset.v1.Format\"L\n\x15ImportDatasetResponse\x12\x33\n\x0e\x64\x61taset_import\x18\x01 \x01(\x0b\x32\x1b.millrace.dataset.v1.Import\"7\n\x10GetImportRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"H\n\x11GetImportResponse\x12\x33\n\x0e\x64\x61taset_import\x18\x01 \x01(\x0b\x32\x1b.millrace.dataset.v1.Import\"9\n\x12WatchImportRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"J\n\x13WatchImportResponse\x12\x33\n\x0e\x64\x61taset_import\x18\x01 \x01(\x0b\x32\x1b.millrace.dataset.v1.Import\"$\n\x11GetDatasetRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\"C\n\x12GetDatasetResponse\x12-\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1c.millrace.dataset.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x14ListDatasetsResponse\x12.\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1c.millrace.dataset.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x12GetSnapshotRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\"F\n\x13GetSnapshotResponse\x12/\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1d.millrace.dataset.v1.Snapshot\"N\n\x14ListSnapshotsRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"b\n\x15ListSnapshotsResponse\x12\x30\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1d.millrace.dataset.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x0fListRowsRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05split\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"R\n\x10ListRowsResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa1\x06\n\x0e\x44\x61tasetService\x12h\n\rImportDataset\x12).millrace.dataset.v1.ImportDatasetRequest\x1a*.millrace.dataset.v1.ImportDatasetResponse(\x01\x12Z\n\tGetImport\x12%.millrace.dataset.v1.GetImportRequest\x1a&.millrace.dataset.v1.GetImportResponse\x12\x62\n\x0bWatchImport\x12\'.millrace.dataset.v1.WatchImportRequest\x1a(.millrace.dataset.v1.WatchImportResponse0\x01\x12]\n\nGetDataset\x12&.millrace.dataset.v1.GetDatasetRequest\x1a\'.millrace.dataset.v1.GetDatasetResponse\x12\x63\n\x0cListDatasets\x12(.millrace.dataset.v1.ListDatasetsRequest\x1a).millrace.dataset.v1.ListDatasetsResponse\x12`\n\x0bGetSnapshot\x12\'.millrace.dataset.v1.GetSnapshotRequest\x1a(.millrace.dataset.v1.GetSnapshotResponse\x12\x66\n\rListSnapshots\x12).millrace.dataset.v1.ListSnapshotsRequest\x1a*.millrace.dataset.v1.ListSnapshotsResponse\x12W\n\x08ListRows\x12$.millrace.dataset.v1.ListRowsRequest\x1a%.millrace.dataset.v1.ListRowsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,35 +39,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMPORTHEADER']._serialized_start=268
   _globals['_IMPORTHEADER']._serialized_end=431
   _globals['_IMPORTDATASETRESPONSE']._serialized_start=433
-  _globals['_IMPORTDATASETRESPONSE']._serialized_end=501
-  _globals['_GETIMPORTREQUEST']._serialized_start=503
-  _globals['_GETIMPORTREQUEST']._serialized_end=558
-  _globals['_GETIMPORTRESPONSE']._serialized_start=560
-  _globals['_GETIMPORTRESPONSE']._serialized_end=624
-  _globals['_WATCHIMPORTREQUEST']._serialized_start=626
-  _globals['_WATCHIMPORTREQUEST']._serialized_end=683
-  _globals['_WATCHIMPORTRESPONSE']._serialized_start=685
-  _globals['_WATCHIMPORTRESPONSE']._serialized_end=751
-  _globals['_GETDATASETREQUEST']._serialized_start=753
-  _globals['_GETDATASETREQUEST']._serialized_end=789
-  _globals['_GETDATASETRESPONSE']._serialized_start=791
-  _globals['_GETDATASETRESPONSE']._serialized_end=858
-  _globals['_LISTDATASETSREQUEST']._serialized_start=860
-  _globals['_LISTDATASETSREQUEST']._serialized_end=920
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=922
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1017
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1019
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1072
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1074
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1144
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=1146
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=1224
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=1226
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=1324
-  _globals['_LISTROWSREQUEST']._serialized_start=1326
-  _globals['_LISTROWSREQUEST']._serialized_end=1430
-  _globals['_LISTROWSRESPONSE']._serialized_start=1432
-  _globals['_LISTROWSRESPONSE']._serialized_end=1514
-  _globals['_DATASETSERVICE']._serialized_start=1517
-  _globals['_DATASETSERVICE']._serialized_end=2318
+  _globals['_IMPORTDATASETRESPONSE']._serialized_end=509
+  _globals['_GETIMPORTREQUEST']._serialized_start=511
+  _globals['_GETIMPORTREQUEST']._serialized_end=566
+  _globals['_GETIMPORTRESPONSE']._serialized_start=568
+  _globals['_GETIMPORTRESPONSE']._serialized_end=640
+  _globals['_WATCHIMPORTREQUEST']._serialized_start=642
+  _globals['_WATCHIMPORTREQUEST']._serialized_end=699
+  _globals['_WATCHIMPORTRESPONSE']._serialized_start=701
+  _globals['_WATCHIMPORTRESPONSE']._serialized_end=775
+  _globals['_GETDATASETREQUEST']._serialized_start=777
+  _globals['_GETDATASETREQUEST']._serialized_end=813
+  _globals['_GETDATASETRESPONSE']._serialized_start=815
+  _globals['_GETDATASETRESPONSE']._serialized_end=882
+  _globals['_LISTDATASETSREQUEST']._serialized_start=884
+  _globals['_LISTDATASETSREQUEST']._serialized_end=944
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=946
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1041
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1043
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1096
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1098
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1168
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=1170
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=1248
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=1250
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=1348
+  _globals['_LISTROWSREQUEST']._serialized_start=1350
+  _globals['_LISTROWSREQUEST']._serialized_end=1454
+  _globals['_LISTROWSRESPONSE']._serialized_start=1456
+  _globals['_LISTROWSRESPONSE']._serialized_end=1538
+  _globals['_DATASETSERVICE']._serialized_start=1541
+  _globals['_DATASETSERVICE']._serialized_end=2342
 # @@protoc_insertion_point(module_scope)

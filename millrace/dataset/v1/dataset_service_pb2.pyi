@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from millrace.dataset.v1 import dataset_pb2 as _dataset_pb2
+from millrace.dataset.v1 import import_pb2 as _import_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -84,13 +85,17 @@ Global___ImportHeader: _TypeAlias = ImportHeader  # noqa: Y015
 class ImportDatasetResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    IMPORT_FIELD_NUMBER: _builtins.int
+    DATASET_IMPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dataset_import(self) -> _import_pb2.Import: ...
     def __init__(
         self,
+        *,
+        dataset_import: _import_pb2.Import | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["import", b"import"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset_import", b"dataset_import"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["import", b"import"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_import", b"dataset_import"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -122,13 +127,17 @@ Global___GetImportRequest: _TypeAlias = GetImportRequest  # noqa: Y015
 class GetImportResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    IMPORT_FIELD_NUMBER: _builtins.int
+    DATASET_IMPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dataset_import(self) -> _import_pb2.Import: ...
     def __init__(
         self,
+        *,
+        dataset_import: _import_pb2.Import | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["import", b"import"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset_import", b"dataset_import"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["import", b"import"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_import", b"dataset_import"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -160,13 +169,17 @@ Global___WatchImportRequest: _TypeAlias = WatchImportRequest  # noqa: Y015
 class WatchImportResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    IMPORT_FIELD_NUMBER: _builtins.int
+    DATASET_IMPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dataset_import(self) -> _import_pb2.Import: ...
     def __init__(
         self,
+        *,
+        dataset_import: _import_pb2.Import | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["import", b"import"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset_import", b"dataset_import"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["import", b"import"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_import", b"dataset_import"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
