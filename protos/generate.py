@@ -1,7 +1,7 @@
 """Turns protos/**.proto into the Python code of the `millrace` package, or proves that the code there is fresh.
 
-`python protos/generate.py` writes it; `python protos/generate.py --check` generates into a temporary folder and compares
-byte for byte. Everything in a folder `millrace/<domain>/v1/` is generated, so a file there without a proto is removed.
+`python protos/generate.py` writes it; with `--check` it generates into a temporary folder and compares byte for byte.
+Everything in a folder `millrace/<domain>/v1/` is generated, so a file there without a proto is removed.
 """
 
 import argparse
@@ -64,7 +64,8 @@ def differences(fresh: Path, house: Path) -> list[str]:
     wanted, present = set(generated(fresh)), set(generated(house))
     found = [f"{file} is missing" for file in wanted - present]
     found += [f"{file} belongs to no proto" for file in present - wanted]
-    found += [f"{file} is stale" for file in wanted & present if (fresh / file).read_bytes() != (house / file).read_bytes()]
+    both = wanted & present
+    found += [f"{file} is stale" for file in both if (fresh / file).read_bytes() != (house / file).read_bytes()]
     return sorted(found)
 
 
@@ -79,7 +80,7 @@ def main() -> int:
         generate(fresh)
         found = differences(fresh, HOUSE)
         if check and found:
-            print("The generated code does not match protos/; run `make protos` and commit what it writes:", file=sys.stderr)
+            print("The generated code is not what protos/ says: run `make protos` and commit it.", file=sys.stderr)
             print("\n".join(f"  {line}" for line in found), file=sys.stderr)
             return 1
         if not check:

@@ -1,0 +1,69 @@
+# Everything that people and CI run. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+ENV_GROUPS ?= dev
+WORLD ?= local
+RUNS ?= 20
+SEED ?= 1
+ARGS ?=
+PYTEST_ARGS ?=
+
+PY := $(VENV)/bin/python
+PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
+# Made by setup, out of date as soon as the lock is newer.
+STAMP := $(VENV)/.setup-$(subst $() ,-,$(strip $(ENV_GROUPS)))
+have = $(wildcard $(1))
+
+.PHONY: help
+help:  ## this list
+	@echo 'millrace: carries data to a served model. Targets:'
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST)) | sed 's/%/<name>/'
+	@echo 'Variables: WORLD=local RUNS=20 SEED=1 PYTHON=python3.12 PYTEST_ARGS="-k words" ARGS="..." (for demo and bench)'
+
+.PHONY: setup
+setup: $(STAMP)  ## make .venv from uv.lock (PYTHON=... chooses the interpreter, ENV_GROUPS="lint unit" a smaller one)
+	@deploy/setup/buf.sh || echo 'Without buf everything but the proto part of `make lint` works.' >&2
+
+$(STAMP): uv.lock deploy/setup/python.sh
+	@deploy/setup/python.sh '$(VENV)' $(ENV_GROUPS)
+	@touch $@
+
+.PHONY: demo
+demo: $(STAMP)  ## from a file to a prediction on this machine; ends with a line `DEMO OK {...}` (ARGS="--recipe NAME")
+	@$(PY) -m deploy.demo --world '$(WORLD)' $(ARGS)
+
+.PHONY: test
+test: $(STAMP)  ## unit, contract, recipe and local end-to-end tests; needs nothing but Python
+	@TEST_WORLD=local $(PYTEST) $(call have,tests/unit tests/contract tests/e2e recipes)
+
+.PHONY: e2e
+e2e: $(STAMP)  ## the end-to-end scenario in WORLD
+	@TEST_WORLD='$(WORLD)' $(PYTEST) tests/e2e
+
+.PHONY: chaos
+chaos: $(STAMP)  ## the scenario with faults: RUNS random ones from SEED, and a kill at every crash point
+	@TEST_WORLD='$(WORLD)' TEST_CHAOS_RUNS='$(RUNS)' TEST_CHAOS_SEED='$(SEED)' $(PYTEST) tests/chaos
+
+.PHONY: lint
+lint: $(STAMP) protos-check  ## ruff, mypy, import contracts, buf, fresh generated code
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy $(call have,millrace servicekit recipekit recipes services deploy bench tests protos)
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
+	@deploy/setup/buf.sh lint
+
+.PHONY: protos
+protos: $(STAMP)  ## generate millrace/<domain>/v1/ from protos/
+	@$(PY) protos/generate.py
+
+.PHONY: protos-check
+protos-check: $(STAMP)  ## fail if the generated code is not what protos/ says
+	@$(PY) protos/generate.py --check
+
+bench-%: $(STAMP)  ## run one benchmark: bench/<name>/
+	@test -f bench/$*/__main__.py || { echo "There is no benchmark bench/$*/; there are: $(notdir $(patsubst %/__main__.py,%,$(wildcard bench/*/__main__.py)))" >&2; exit 2; }
+	@$(PY) -m bench.$* $(ARGS)

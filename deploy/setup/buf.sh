@@ -1,0 +1,31 @@
+#!/bin/sh
+# Brings buf into .tools/ by npm, from the lock beside this file; `buf.sh lint` then checks protos/.
+# Where there is no npm it says so and skips; protoc still proves the protos in `make protos-check`.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+home=.tools/buf
+buf=$home/node_modules/.bin/buf
+
+if ! command -v npm >/dev/null 2>&1 || ! npm --version >/dev/null 2>&1; then
+    echo 'millrace: SKIPPED buf lint and buf format: there is no npm here to bring buf with.' >&2
+    exit 0
+fi
+
+if ! cmp -s "$here/package-lock.json" "$home/package-lock.json" || ! "$buf" --version >/dev/null 2>&1; then
+    rm -rf "$home"
+    mkdir -p "$home"
+    cp "$here/package.json" "$here/package-lock.json" "$home/"
+    if ! npm ci --prefix "$home" --no-audit --no-fund --loglevel=error >"$home/setup.log" 2>&1; then
+        cat "$home/setup.log" >&2
+        rm -rf "$home"
+        echo 'millrace: npm could not bring buf; what it said stands above.' >&2
+        exit 1
+    fi
+fi
+
+if [ "${1:-}" = lint ]; then
+    "$buf" lint
+    "$buf" format --diff --exit-code
+fi

@@ -1,0 +1,113 @@
+#!/bin/sh
+# Makes the environment of uv.lock: python.sh VENV GROUP...
+#
+# Needs a Python that fits and its venv or pip, nothing else. uv is brought into .tools/; it never downloads an interpreter.
+# PYTHON=... chooses the interpreter, UV=... a uv that is already there. Package indexes are those of the environment and
+# of the configuration of pip and uv.
+set -eu
+
+UV_VERSION=0.13.9
+OLDEST=11 NEWEST=14 # Python 3.x
+
+cd "$(dirname "$0")/../.."
+venv=$1
+shift
+
+fail() {
+    echo "millrace: $*" >&2
+    exit 1
+}
+
+# The minor version of an interpreter, or nothing when it is none.
+minor() {
+    "$1" -c 'import sys; print(sys.version_info[1] if sys.version_info[0] == 3 else 0)' 2>/dev/null || true
+}
+
+# The newest interpreter that fits, or the one that the user names.
+choose_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        found=$(minor "$PYTHON")
+        [ -n "$found" ] || fail "PYTHON=$PYTHON does not run; name a Python 3.$OLDEST or newer."
+        [ "$found" -ge $OLDEST ] || fail "$PYTHON is Python 3.$found, and millrace needs 3.$OLDEST or newer."
+        python=$PYTHON
+        return
+    fi
+    python='' best=0 seen=''
+    for candidate in python3 python3.13 python3.12 python3.11; do
+        found=$(minor "$candidate")
+        [ -n "$found" ] || continue
+        seen="$seen $candidate (3.$found)"
+        if [ "$found" -ge $OLDEST ] && [ "$found" -le $NEWEST ] && [ "$found" -gt "$best" ]; then
+            python=$candidate best=$found
+        fi
+    done
+    [ -n "$python" ] ||
+        fail "needs Python 3.$OLDEST to 3.$NEWEST and found${seen:- none}; install one, or name it: make setup PYTHON=/path/to/python3."
+}
+
+# uv of our version in .tools/, by venv or else by pip --target.
+bring_uv() {
+    home="$PWD/.tools/uv-$UV_VERSION"
+    uv="$home/bin/uv"
+    ! "$uv" --version >/dev/null 2>&1 || return 0
+    rm -rf "$home"
+    mkdir -p .tools
+    log="$PWD/.tools/uv-setup.log"
+    if "$python" -m venv "$home" >"$log" 2>&1; then
+        "$home/bin/python" -m pip install --quiet "uv==$UV_VERSION" >>"$log" 2>&1 || refuse_uv
+    else
+        rm -rf "$home"
+        "$python" -m pip --version >>"$log" 2>&1 ||
+            fail "$python has neither venv nor pip to fetch uv with; install one of them (Debian: apt install python3-venv), or give UV=/path/to/uv."
+        "$python" -m pip install --quiet --target "$home" "uv==$UV_VERSION" >>"$log" 2>&1 || refuse_uv
+    fi
+}
+
+refuse_uv() {
+    rm -rf "$home"
+    cat "$log" >&2
+    fail "could not install uv $UV_VERSION; what pip said stands above."
+}
+
+# The index that the user's pip or uv is told to use, if any. The lock names PyPI's own addresses, so that an index
+# elsewhere is served by an export of the lock, with the same hashes.
+choose_index() {
+    index=${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-${PIP_INDEX_URL:-}}}
+    [ -n "$index" ] || index=$("$python" -m pip config get global.index-url 2>/dev/null || true)
+    [ -n "$index" ] || return 0
+    export UV_DEFAULT_INDEX="$index"
+}
+
+sync() {
+    for group in "$@"; do
+        set -- "$@" --group "$group"
+        shift
+    done
+    if [ -z "$index" ]; then
+        "$uv" sync --quiet --frozen --no-default-groups "$@"
+        return
+    fi
+    [ -x "$venv/bin/python" ] || "$uv" venv --quiet "$venv"
+    wanted=$(mktemp)
+    trap 'rm -f "$wanted"' EXIT
+    "$uv" export --quiet --frozen --no-default-groups --no-emit-project --output-file "$wanted" "$@" >/dev/null
+    "$uv" pip sync --quiet --python "$venv/bin/python" --require-hashes "$wanted"
+    "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --editable .
+}
+
+export UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT="$venv" UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-180}"
+[ -n "${SSL_CERT_FILE:-}" ] || [ -z "${PIP_CERT:-}" ] || export SSL_CERT_FILE="$PIP_CERT"
+
+# An environment that is there keeps its interpreter, unless the user names another.
+if [ -z "${PYTHON:-}" ] && [ -x "$venv/bin/python" ]; then
+    found=$(minor "$venv/bin/python")
+    [ -z "$found" ] || [ "$found" -lt $OLDEST ] || kept=yes
+fi
+if [ -n "${kept:-}" ]; then python=$venv/bin/python; else choose_python; fi
+if [ -n "${UV:-}" ]; then uv=$UV; else bring_uv; fi
+[ -n "${kept:-}" ] || UV_PYTHON=$("$python" -c 'import sys; print(sys.executable)')
+[ -z "${UV_PYTHON:-}" ] || export UV_PYTHON
+choose_index
+rm -f "$venv"/.setup-*
+sync "$@"
+echo "millrace: $venv is ready ($("$venv/bin/python" --version), groups: $*)."

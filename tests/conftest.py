@@ -1,0 +1,42 @@
+"""What holds for every test: nothing leaves this machine."""
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+INTERNET = {socket.AF_INET, socket.AF_INET6}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.split("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class NetworkRefused(RuntimeError):
+    """A test tried to reach another machine."""
+
+
+def _check(sock: socket.socket, address: Any) -> None:
+    if sock.family in INTERNET and not _is_loopback(str(address[0])):
+        raise NetworkRefused(f"tests reach nothing but this machine, and this one wants {address[0]}:{address[1]}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def only_this_machine() -> Iterator[None]:
+    """Refuse every connection of Python's sockets to another machine (gRPC's own core is not seen here)."""
+    patch = pytest.MonkeyPatch()
+    for name in ("connect", "connect_ex"):
+        original = getattr(socket.socket, name)
+
+        def guarded(sock: socket.socket, address: Any, original: Any = original) -> Any:
+            _check(sock, address)
+            return original(sock, address)
+
+        patch.setattr(socket.socket, name, guarded)
+    yield
+    patch.undo()
