@@ -21,7 +21,7 @@ have = $(wildcard $(1))
 .PHONY: help
 help:  ## this list
 	@echo 'millrace: carries data to a served model. Targets:'
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST)) | sed 's/%/<name>/'
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "<name>", $$1); printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'Variables: WORLD=local RUNS=20 SEED=1 PYTHON=python3.12 PYTEST_ARGS="-k words" ARGS="..." (for demo and bench)'
 
 .PHONY: setup
