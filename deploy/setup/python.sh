@@ -28,7 +28,7 @@ choose_python() {
     if [ -n "${PYTHON:-}" ]; then
         found=$(minor "$PYTHON")
         [ -n "$found" ] || fail "PYTHON=$PYTHON does not run; name a Python 3.$OLDEST or newer."
-        [ "$found" -ge $OLDEST ] || fail "$PYTHON is Python 3.$found, and millrace needs 3.$OLDEST or newer."
+        [ "$found" -ge $OLDEST ] || fail "PYTHON=$PYTHON is older than Python 3.$OLDEST, which millrace needs at least."
         python=$PYTHON
         return
     fi
