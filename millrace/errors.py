@@ -5,6 +5,7 @@ On the wire each is a gRPC status with `google.rpc.ErrorInfo` (reason, domain, m
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import grpc
 from google.protobuf import any_pb2
@@ -20,7 +21,9 @@ class MillraceError(Exception):
     code: grpc.StatusCode = grpc.StatusCode.INTERNAL
     default_reason = "INTERNAL"
 
-    def __init__(self, text: str, *, reason: str = "", field: str = "", retry_after: float = 0.0, **metadata: str) -> None:
+    def __init__(
+        self, text: str, *, reason: str = "", field: str = "", retry_after: float = 0.0, **metadata: str
+    ) -> None:
         super().__init__(text)
         self.text = text
         self.reason = reason or self.default_reason
@@ -146,7 +149,7 @@ def from_rpc_error(error: grpc.RpcError) -> MillraceError:
     kind = _BY_CODE.get(code, Unavailable if code == grpc.StatusCode.CANCELLED else Internal)
     rebuilt = kind(text or f"the call ended with {code.name}")
     try:
-        status = rpc_status.from_call(error)
+        status = rpc_status.from_call(cast(grpc.Call, error))
     except (ValueError, AttributeError):
         status = None
     for packed in status.details if status else ():

@@ -1,0 +1,167 @@
+"""Opens gRPC channels that raise the error tree, send the token and the trace, and give every call a deadline.
+
+`address` is one `host:port` or several with commas between, which are used in turn (round robin).
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from millrace.errors import from_rpc_error
+from millrace.trace import traceparent
+
+DEADLINE_SECONDS = 30.0
+MAX_MESSAGE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a channel shows and trusts. All empty: plaintext, without a token."""
+
+    token: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+    def ssl(self) -> grpc.ChannelCredentials | None:
+        if not self.ca_file:
+            return None
+        read = [Path(name).read_bytes() if name else None for name in (self.ca_file, self.key_file, self.cert_file)]
+        return grpc.ssl_channel_credentials(*read)
+
+
+def _options() -> list[tuple[str, Any]]:
+    return [
+        ("grpc.lb_policy_name", "round_robin"),
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        ("grpc.min_reconnect_backoff_ms", 50),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.keepalive_time_ms", 30000),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.enable_http_proxy", 0),
+    ]
+
+
+def _target(address: str) -> str:
+    return f"ipv4:{address}" if "," in address else address
+
+
+def open_channel(address: str, credentials: Credentials = Credentials()) -> aio.Channel:
+    """A channel for asyncio."""
+    interceptors = [_AsyncUnary(credentials.token), _AsyncStream(credentials.token), _AsyncUpload(credentials.token)]
+    if ssl := credentials.ssl():
+        return aio.secure_channel(_target(address), ssl, options=_options(), interceptors=interceptors)
+    return aio.insecure_channel(_target(address), options=_options(), interceptors=interceptors)
+
+
+def open_sync_channel(address: str, credentials: Credentials = Credentials()) -> grpc.Channel:
+    """A channel for threads."""
+    if ssl := credentials.ssl():
+        channel = grpc.secure_channel(_target(address), ssl, options=_options())
+    else:
+        channel = grpc.insecure_channel(_target(address), options=_options())
+    return grpc.intercept_channel(channel, _Sync(credentials.token))
+
+
+def _details(details: Any, token: str, details_class: Callable[..., Any], deadline: float | None, **more: Any) -> Any:
+    metadata = [*(details.metadata or ()), ("traceparent", traceparent())]
+    if token:
+        metadata.append(("authorization", f"Bearer {token}"))
+    timeout = details.timeout if details.timeout is not None else deadline
+    return details_class(details.method, timeout, metadata, details.credentials, details.wait_for_ready, **more)
+
+
+def _async_details(details: Any, token: str, deadline: float | None) -> Any:
+    found = _details(details, token, aio.ClientCallDetails, deadline)
+    return found._replace(metadata=aio.Metadata(*found.metadata))
+
+
+class _AsyncUnary(aio.UnaryUnaryClientInterceptor):
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        try:
+            call = await continuation(_async_details(client_call_details, self.token, DEADLINE_SECONDS), request)
+            return await call
+        except aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+
+class _AsyncUpload(aio.StreamUnaryClientInterceptor):
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        try:
+            call = await continuation(_async_details(client_call_details, self.token, None), request_iterator)
+            return await call
+        except aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+
+class _AsyncStream(aio.UnaryStreamClientInterceptor):
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        call = await continuation(_async_details(client_call_details, self.token, None), request)
+
+        async def responses() -> AsyncIterator[Any]:
+            try:
+                async for response in call:
+                    yield response
+            except aio.AioRpcError as error:
+                raise from_rpc_error(error) from None
+            finally:
+                call.cancel()
+
+        return responses()
+
+
+class _SyncDetails(grpc.ClientCallDetails):
+    def __init__(
+        self, method: str, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, **_: Any
+    ) -> None:
+        self.method, self.timeout, self.metadata = method, timeout, metadata
+        self.credentials, self.wait_for_ready, self.compression = credentials, wait_for_ready, None
+
+
+class _Sync(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor):
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return self._await(
+            continuation(_details(client_call_details, self.token, _SyncDetails, DEADLINE_SECONDS), request)
+        )
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return self._await(
+            continuation(_details(client_call_details, self.token, _SyncDetails, None), request_iterator)
+        )
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return self._responses(continuation(_details(client_call_details, self.token, _SyncDetails, None), request))
+
+    @staticmethod
+    def _responses(call: Any) -> Iterator[Any]:
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+        finally:
+            call.cancel()
+
+    @staticmethod
+    def _await(call: Any) -> Any:
+        try:
+            call.result()
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+        return call

@@ -1,0 +1,130 @@
+"""Numbered tries at one piece of work, each claimed before it begins and held by a heartbeat.
+
+A claim's holder counts as dead when its heartbeat has stood still for a whole lease on the observer's own monotonic clock
+(over successful reads only), or at once when this host proves that its process is gone. Wall clocks are never compared.
+Two live holders are possible, so what they do must be harmless twice.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from millrace.errors import MillraceError, NotFound
+from millrace.operations.v1.stored_pb2 import Claim, Heartbeat, Process
+from servicekit.blobs import Blobs
+from servicekit.ledger import Put
+
+BEAT_SECONDS = 1.0
+
+
+@cache
+def this_process() -> Process:
+    """Names this process for ever."""
+    pid = os.getpid()
+    start = _start_time(pid)
+    if start is None:
+        return Process(host=socket.gethostname(), pid=pid)
+    return Process(
+        host=socket.gethostname(),
+        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        pid_namespace=os.readlink("/proc/self/ns/pid"),
+        pid=pid,
+        start_time=start,
+    )
+
+
+def is_running(process: Process) -> bool | None:
+    """Whether the process lives, as far as this host can tell; None: it cannot, because the process is elsewhere."""
+    here = this_process()
+    same_place = (process.host, process.pid_namespace) == (here.host, here.pid_namespace)
+    if not here.boot_id or not same_place:
+        return None
+    return process.boot_id == here.boot_id and _start_time(process.pid) == process.start_time
+
+
+def _start_time(pid: int) -> int | None:
+    """Ticks after boot at which the process began (proc(5), field 22); None when it is gone or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    words = stat[stat.rindex(")") + 2 :].split()
+    return None if words[0] in "ZX" else int(words[19])
+
+
+@dataclass
+class _Seen:
+    count: int
+    since: float
+
+
+class Claims:
+    """The tries under one prefix: `{prefix}/{n:010d}/claim` and `…/heartbeat`."""
+
+    def __init__(self, blobs: Blobs, prefix: str, lease_seconds: float, put: Put | None = None) -> None:
+        self.blobs, self.prefix, self.lease_seconds = blobs, prefix, lease_seconds
+        self._put: Put = put or blobs.put_if_absent
+        self._seen: dict[int, _Seen] = {}
+        self._known = 0
+
+    def folder(self, number: int) -> str:
+        return f"{self.prefix}/{number:010d}"
+
+    async def newest(self) -> int:
+        """The number of the newest try; 0: none."""
+        while await self.blobs.exists(f"{self.folder(self._known + 1)}/claim"):
+            self._known += 1
+        return self._known
+
+    async def claim(self, number: int) -> bool:
+        """Claim a try for this process. False: somebody else has it."""
+        claim = Claim(number=number, process=this_process())
+        claim.time.GetCurrentTime()
+        return await self._put(f"{self.folder(number)}/claim", claim.SerializeToString())
+
+    async def read(self, number: int) -> Claim:
+        return Claim.FromString(await self.blobs.get(f"{self.folder(number)}/claim"))
+
+    async def is_alive(self, number: int) -> bool:
+        """Whether the try's holder may live. Ask about once a second; the answer turns False after a lease of silence."""
+        running = is_running((await self.read(number)).process)
+        if running is not None:
+            return running
+        try:
+            data = await self.blobs.get(f"{self.folder(number)}/heartbeat")
+        except NotFound:
+            data = b""
+        except MillraceError:
+            # Not having been able to look proves nothing about the time before.
+            self._seen.pop(number, None)
+            raise
+        count, now = Heartbeat.FromString(data).count, time.monotonic()
+        seen = self._seen.get(number)
+        if seen is None or seen.count != count:
+            self._seen[number] = seen = _Seen(count, now)
+        return now - seen.since < self.lease_seconds
+
+    @asynccontextmanager
+    async def holding(self, number: int) -> AsyncIterator[None]:
+        """Beat once a second while inside."""
+        beating = asyncio.create_task(self._beat(number))
+        try:
+            yield
+        finally:
+            beating.cancel()
+            with suppress(asyncio.CancelledError):
+                await beating
+
+    async def _beat(self, number: int) -> None:
+        count = 0
+        while True:
+            count += 1
+            with suppress(MillraceError):
+                await self.blobs.put(f"{self.folder(number)}/heartbeat", Heartbeat(count=count).SerializeToString())
+            await asyncio.sleep(BEAT_SECONDS)

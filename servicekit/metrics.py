@@ -1,0 +1,41 @@
+"""Metrics that every service shows: the standard grpc_server_* set and the platform's own plumbing.
+
+Labels come from closed sets, never from ids; times are histograms, so that percentiles can be summed over replicas.
+"""
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+SLOW = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
+
+_RPC = ("grpc_type", "grpc_service", "grpc_method")
+RPC_STARTED = Counter("grpc_server_started", "RPCs that were begun.", _RPC)
+RPC_HANDLED = Counter("grpc_server_handled", "RPCs that ended, by status code.", (*_RPC, "grpc_code"))
+RPC_SECONDS = Histogram("grpc_server_handling_seconds", "Time from the start of an RPC to its end.", _RPC, buckets=FAST)
+RPC_RECEIVED = Counter("grpc_server_msg_received", "Messages received by RPCs.", _RPC)
+RPC_SENT = Counter("grpc_server_msg_sent", "Messages sent by RPCs.", _RPC)
+
+EVENTS_HANDLED = Counter("millrace_events_handled", "Events whose keys were queued.", ("type",))
+EVENTS_UNKNOWN = Counter("millrace_events_unknown", "Events of a type newer than this version, skipped.")
+EVENTS_DEAD = Counter("millrace_events_dead_lettered", "Messages that could not be parsed, kept as dead letters.")
+EVENTS_LAG = Gauge("millrace_events_lag", "Messages published and not yet read by this replica.")
+EVENTS_READ = Gauge("millrace_events_last_read_timestamp_seconds", "When this replica last heard from the bus.")
+
+OUTBOX_PUBLISHED = Counter("millrace_outbox_published", "Facts published.")
+OUTBOX_FAILURES = Counter("millrace_outbox_failures", "Facts whose publishing failed; the sweep tries again.")
+OUTBOX_PENDING = Gauge("millrace_outbox_pending", "Facts stored and not yet published, at the last sweep.")
+
+WORK_QUEUED = Gauge("millrace_work_queued", "Keys waiting for reconcile, by kind.", ("kind",))
+WORK_SECONDS = Histogram("millrace_work_reconcile_seconds", "Time of one reconcile.", ("kind",), buckets=FAST)
+WORK_FAILURES = Counter(
+    "millrace_work_failures", "Reconciles that failed and are tried again, by error.", ("kind", "code")
+)
+WORK_ENDED = Counter("millrace_work_given_up", "Keys given up with a reason.", ("kind",))
+LOOKED = Gauge("millrace_work_looked_timestamp_seconds", "When the last full look ended, by kind.", ("kind",))
+
+
+def serve_metrics(listen: str) -> None:
+    """Show /metrics at host:port, from a thread of its own. An empty address shows none."""
+    if listen:
+        host, _, port = listen.rpartition(":")
+        start_http_server(int(port), addr=host)

@@ -1,0 +1,114 @@
+"""Says every fact at least once, without ever making a request wait for the bus.
+
+The order is: marker, object, publish, remove the marker. A process that dies on the way leaves the marker, and any
+replica's sweep (every second) publishes the stored object and removes it. The event is rebuilt from the object, so a
+marker holds only the key.
+"""
+
+import asyncio
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from google.protobuf.message import Message as Proto
+
+from millrace.errors import MillraceError, NotFound
+from millrace.operations.v1.stored_pb2 import OutboxMarker
+from servicekit.blobs import Blobs
+from servicekit.bus import Bus
+from servicekit.crash import crashpoint
+from servicekit.events import to_message
+from servicekit.ids import hash_of
+from servicekit.metrics import OUTBOX_FAILURES, OUTBOX_PENDING, OUTBOX_PUBLISHED
+
+log = logging.getLogger(__name__)
+SWEEP_SECONDS = 1.0
+ORPHAN_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What an object means on the bus: the event and the noun's id."""
+
+    key: str
+    event: Proto
+
+
+Announce = Mapping[str, Callable[[str, bytes], Fact]]
+"""Pattern of an object's key (`*` is one segment) → the fact that the object's key and bytes state."""
+
+
+class Outbox:
+    """Owned by one service; the worker of the trainer uses one without a bus, and the trainer's sweep publishes for it."""
+
+    def __init__(self, blobs: Blobs, bus: Bus | None, service: str, announce: Announce) -> None:
+        self.blobs, self.bus, self.service = blobs, bus, service
+        self._announce = [(re.compile(re.escape(p).replace(r"\*", "[^/]+")), build) for p, build in announce.items()]
+        self._publishing: dict[str, asyncio.Task[None]] = {}
+
+    async def put(self, key: str, data: bytes) -> bool:
+        """put_if_absent() of an object that is a fact. False: another was first, whose fact is then said again."""
+        self._builder(key)
+        marker = self._marker(key)
+        await self.blobs.put(marker, OutboxMarker(key=key).SerializeToString())
+        crashpoint(f"{self.service}.outbox.marked")
+        made = await self.blobs.put_if_absent(key, data)
+        crashpoint(f"{self.service}.outbox.stored")
+        self._start(key, marker)
+        return made
+
+    async def run(self) -> None:
+        """Sweep for ever."""
+        while True:
+            try:
+                await self.sweep()
+            except MillraceError as error:
+                log.warning("outbox sweep failed", extra={"error": str(error)})
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def sweep(self) -> None:
+        """Start publishing what every marker names, except what is being published already."""
+        pending = 0
+        async for listed in self.blobs.list(f"outbox/{self.service}/"):
+            pending += 1
+            with suppress(NotFound):
+                key = OutboxMarker.FromString(await self.blobs.get(listed.key)).key
+                if await self.blobs.exists(key):
+                    self._start(key, listed.key)
+                elif time.time() - listed.modified > ORPHAN_SECONDS:
+                    await self.blobs.delete(listed.key)
+        OUTBOX_PENDING.set(pending)
+
+    async def flush(self) -> None:
+        """Wait until what is being published now has been, or has failed."""
+        await asyncio.gather(*self._publishing.values(), return_exceptions=True)
+
+    def _start(self, key: str, marker: str) -> None:
+        if self.bus and key not in self._publishing:
+            task = asyncio.create_task(self._publish(self.bus, key, marker))
+            self._publishing[key] = task
+            task.add_done_callback(lambda _: self._publishing.pop(key, None))
+
+    async def _publish(self, bus: Bus, key: str, marker: str) -> None:
+        try:
+            fact = self._builder(key)(key, await self.blobs.get(key))
+            await bus.publish(to_message(fact.event, fact.key, hash_of(key), self.service))
+            crashpoint(f"{self.service}.outbox.published")
+            await self.blobs.delete(marker)
+            OUTBOX_PUBLISHED.inc()
+        except Exception as error:
+            OUTBOX_FAILURES.inc()
+            log.warning("fact not published yet", extra={"key": key, "error": str(error)})
+
+    def _builder(self, key: str) -> Callable[[str, bytes], Fact]:
+        for pattern, build in self._announce:
+            if pattern.fullmatch(key):
+                return build
+        raise LookupError(f"{self.service} has no event for {key}: add its pattern to the service's facts")
+
+    def _marker(self, key: str) -> str:
+        return f"outbox/{self.service}/{hashlib.sha256(key.encode()).hexdigest()[:32]}"

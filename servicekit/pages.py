@@ -1,0 +1,33 @@
+"""Pages of a listing (AIP-158)."""
+
+import base64
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from millrace.errors import InvalidArgument
+
+T = TypeVar("T")
+DEFAULT_SIZE = 100
+LARGEST_SIZE = 1000
+
+
+def page(items: Sequence[T], size: int, token: str, name: Callable[[T], str]) -> tuple[Sequence[T], str]:
+    """One page of items and the token of the next ("" after the last).
+
+    A token names the last item that was given out, so a page is right also when items came or went meanwhile at the
+    front. Raises InvalidArgument for a negative size or a token that names no item of this listing.
+    """
+    if size < 0:
+        raise InvalidArgument(f"page_size is {size}: use 0 for the default or up to {LARGEST_SIZE}", field="page_size")
+    start = 0
+    if token:
+        try:
+            last = base64.urlsafe_b64decode(token).decode()
+        except ValueError:
+            last = ""
+        start = next((i for i, item in enumerate(items, 1) if name(item) == last), 0)
+        if not start:
+            raise InvalidArgument("page_token is not from this listing: begin again without one", field="page_token")
+    wanted = items[start : start + (min(size, LARGEST_SIZE) or DEFAULT_SIZE)]
+    more = start + len(wanted) < len(items)
+    return wanted, base64.urlsafe_b64encode(name(wanted[-1]).encode()).decode() if more else ""

@@ -1,0 +1,143 @@
+"""The server's side of every RPC: authentication, trace, errors, metrics, in one interceptor, so that no service can
+forget one. Services are plain objects whose methods take a request and return a response (or yield responses).
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
+from typing import Any
+
+import grpc
+from grpc import aio
+from grpc_status import rpc_status
+
+from millrace.errors import DeadlineExceeded, Internal, MillraceError, to_status
+from millrace.trace import continue_trace
+from servicekit.auth import LOCAL, Caller, Tokens
+from servicekit.metrics import RPC_HANDLED, RPC_RECEIVED, RPC_SECONDS, RPC_SENT, RPC_STARTED
+
+log = logging.getLogger(__name__)
+_caller: ContextVar[Caller] = ContextVar("caller", default=LOCAL)
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+
+def who() -> str:
+    """The name of the caller of the present RPC, for ledgers."""
+    return _caller.get().name
+
+
+def deadline() -> float | None:
+    """When the present RPC's caller stops waiting, on the monotonic clock; None: never."""
+    return _deadline.get()
+
+
+class Bound:
+    """Gives grpc the two-argument methods that it calls, for a service whose methods take the request alone."""
+
+    def __init__(self, service: object) -> None:
+        self._service = service
+
+    def __getattr__(self, name: str) -> Callable[[Any, Any], Any]:
+        method = getattr(self._service, name)
+        return lambda request, _context: method(request)
+
+
+class ServerInterceptor(aio.ServerInterceptor):
+    def __init__(self, tokens: Tokens) -> None:
+        self.tokens = tokens
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        metadata = {
+            name: value for name, value in handler_call_details.invocation_metadata or () if isinstance(value, str)
+        }
+        call = _Call(handler_call_details.method, handler, metadata, self.tokens)
+        options = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.request_streaming and handler.response_streaming:
+            # Reflection is the only such method here; it needs no more than what grpc does by itself.
+            return handler
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(call.unary, **options)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(call.stream, **options)
+        return grpc.unary_unary_rpc_method_handler(call.unary, **options)
+
+
+class _Call:
+    """One method as grpc calls it: `behaviour(request, context)` inside everything that surrounds it."""
+
+    def __init__(self, path: str, handler: Any, metadata: dict[str, str], tokens: Tokens) -> None:
+        _, self.service, self.method = path.split("/")
+        self.kind = f"{'client' if handler.request_streaming else 'unary'}".replace("client", "client_stream")
+        if handler.response_streaming:
+            self.kind = "server_stream"
+        self.behaviour = handler.unary_unary or handler.stream_unary or handler.unary_stream
+        self.metadata, self.tokens = metadata, tokens
+        self.labels = (self.kind, self.service, self.method)
+
+    async def unary(self, request: Any, context: Any) -> Any:
+        async with self._surrounded(context):
+            RPC_RECEIVED.labels(*self.labels).inc()
+            response = await self.behaviour(request, context)
+            RPC_SENT.labels(*self.labels).inc()
+            return response
+
+    async def stream(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        async with self._surrounded(context):
+            RPC_RECEIVED.labels(*self.labels).inc()
+            result = self.behaviour(request, context)
+            if hasattr(result, "__aiter__"):
+                async for response in result:
+                    RPC_SENT.labels(*self.labels).inc()
+                    yield response
+            else:
+                # Health.Watch writes to the context by itself.
+                await result
+
+    def _surrounded(self, context: Any) -> "_Surrounded":
+        return _Surrounded(self, context)
+
+
+class _Surrounded:
+    """Before: who, deadline, trace, metrics. After: the error as a status, metrics."""
+
+    def __init__(self, call: _Call, context: Any) -> None:
+        self.call, self.context = call, context
+
+    async def __aenter__(self) -> None:
+        self.started = time.perf_counter()
+        call = self.call
+        RPC_STARTED.labels(*call.labels).inc()
+        continue_trace(call.metadata.get("traceparent", ""))
+        remaining = self.context.time_remaining()
+        _deadline.set(time.monotonic() + remaining if remaining is not None else None)
+        try:
+            _caller.set(call.tokens.caller(call.service, call.method, call.metadata.get("authorization", "")))
+        except MillraceError as error:
+            await self._fail(error)
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is None or isinstance(error, GeneratorExit | aio.AbortError):
+            self._count("OK" if error is None else "CANCELLED")
+        elif isinstance(error, MillraceError):
+            await self._fail(error)
+        elif isinstance(error, Exception):
+            log.exception("rpc failed", extra={"method": f"{self.call.service}/{self.call.method}"}, exc_info=error)
+            await self._fail(Internal(f"{self.call.method} failed by a bug; the service's log has the details"))
+        else:
+            late = (left := self.context.time_remaining()) is not None and left <= 0
+            self._count(DeadlineExceeded.code.name if late else "CANCELLED")
+
+    async def _fail(self, error: MillraceError) -> None:
+        self._count(error.code.name)
+        await self.context.abort_with_status(rpc_status.to_status(to_status(error)))
+
+    def _count(self, code: str) -> None:
+        RPC_HANDLED.labels(*self.call.labels, code).inc()
+        RPC_SECONDS.labels(*self.call.labels).observe(time.perf_counter() - self.started)

@@ -1,0 +1,155 @@
+"""Runs a service: server, health, metrics, work, outbox, and an end that loses nothing. The same for all five."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from millrace.channel import MAX_MESSAGE_BYTES
+from millrace.errors import MillraceError
+from servicekit.auth import Tokens
+from servicekit.blobs import Blobs
+from servicekit.bus import Bus
+from servicekit.metrics import serve_metrics
+from servicekit.operations import Operations, add_operations
+from servicekit.outbox import Outbox
+from servicekit.rpc import Bound, ServerInterceptor
+from servicekit.settings import Settings
+from servicekit.work import Work
+
+log = logging.getLogger(__name__)
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@dataclass
+class Part:
+    """One gRPC service: its full name, the generated function that adds it, and the object that answers."""
+
+    name: str
+    add: Callable[[Any, Any], None]
+    service: object
+
+
+@dataclass
+class Health:
+    """grpc.health.v1 by name: "" and each service follow `readiness`; `liveness` is answered by the turning loop."""
+
+    servicer: Any = field(default_factory=health.aio.HealthServicer)
+    names: tuple[str, ...] = ()
+    ready: bool | None = None
+
+    async def set(self, name: str, serving: bool) -> None:
+        await self.servicer.set(name, SERVING if serving else NOT_SERVING)
+
+    async def set_ready(self, ready: bool) -> None:
+        if ready != self.ready:
+            self.ready = ready
+            for name in ("", "readiness", *self.names):
+                await self.set(name, ready)
+
+
+async def serve(
+    settings: Settings,
+    service: str,
+    parts: Sequence[Part],
+    *,
+    blobs: Blobs,
+    bus: Bus,
+    work: Work | None = None,
+    outbox: Outbox | None = None,
+    ready: Callable[[], Awaitable[None]] | None = None,
+    background: Sequence[Coroutine[Any, Any, None]] = (),
+    health_names: Health | None = None,
+) -> None:
+    """Run until SIGTERM or SIGINT, then drain: not serving, calls in flight end, work stops, the bus is left.
+
+    `ready` raises while the service cannot do its main job; without it, the store must answer.
+    """
+    state = health_names or Health()
+    state.names = tuple(part.name for part in parts)
+    server = _server(settings)
+    for part in parts:
+        part.add(Bound(part.service), server)
+    add_operations(Operations(bus, service), server)
+    health_pb2_grpc.add_HealthServicer_to_server(state.servicer, server)
+    names = (*state.names, "grpc.health.v1.Health", "millrace.operations.v1.OperationsService", reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    port = _listen(server, settings)
+    serve_metrics(settings.metrics_listen)
+    await state.set("liveness", True)
+    await state.set_ready(False)
+    await server.start()
+    log.info("serving", extra={"port": port})
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    running = [*background, _watch_readiness(state, ready or blobs.check, work)]
+    running += [part.run() for part in (work, outbox) if part]
+    tasks = [asyncio.create_task(coroutine) for coroutine in running]
+    stopping: asyncio.Task[Any] = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    broken = [task for task in done if task is not stopping]
+
+    log.info("draining")
+    await state.set_ready(False)
+    await server.stop(settings.drain_seconds)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    with suppress(TimeoutError):
+        if outbox:
+            await asyncio.wait_for(outbox.flush(), 2)
+    await bus.close()
+    log.info("stopped")
+    for task in broken:
+        raise task.exception() or RuntimeError("a background task ended, which none should")
+
+
+def _server(settings: Settings) -> aio.Server:
+    options = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+    ]
+    return aio.server(interceptors=[ServerInterceptor(Tokens(settings.tokens_file))], options=options)
+
+
+def _listen(server: aio.Server, settings: Settings) -> int:
+    try:
+        if settings.tls_cert_file:
+            return server.add_secure_port(settings.listen, _server_credentials(settings))
+        return server.add_insecure_port(settings.listen)
+    except RuntimeError as error:
+        raise SystemExit(f"cannot listen on {settings.listen}: {error}. Is it taken? Set MILLRACE_LISTEN.") from None
+
+
+def _server_credentials(settings: Settings) -> grpc.ServerCredentials:
+    pair = (Path(settings.tls_key_file).read_bytes(), Path(settings.tls_cert_file).read_bytes())
+    authorities = Path(settings.tls_client_ca_file).read_bytes() if settings.tls_client_ca_file else None
+    return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
+
+
+async def _watch_readiness(state: Health, ready: Callable[[], Awaitable[None]], work: Work | None) -> None:
+    while True:
+        try:
+            await asyncio.wait_for(ready(), 5)
+            await state.set_ready(not (work and work.flooded))
+        except (MillraceError, TimeoutError) as error:
+            if state.ready:
+                log.warning("not ready", extra={"error": str(error)})
+            await state.set_ready(False)
+        await asyncio.sleep(0.2 if not state.ready else 1.0)

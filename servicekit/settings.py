@@ -1,0 +1,81 @@
+"""Settings come from the environment alone, prefix MILLRACE_, read once, frozen; an unknown name is refused.
+
+Secrets are never in variables, only in files that variables name.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from millrace.channel import Credentials
+
+PREFIX = "MILLRACE_"
+
+
+class Settings(BaseSettings):
+    """What every service reads. A service's own settings.py adds its variables and its ports."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    blobs: str = Field("directory:.millrace/blobs", description="object store: directory:PATH")
+    bus: str = Field("sqlite:.millrace/bus.sqlite", description="event bus: sqlite:PATH")
+    listen: str = Field("127.0.0.1:0", description="host:port of the gRPC server")
+    metrics_listen: str = Field("", description="host:port of /metrics; empty shows none")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    look_seconds: float = Field(30.0, gt=0, description="time between two looks at all that should be")
+    drain_seconds: float = Field(10.0, ge=0, description="how long calls in flight may go on after SIGTERM")
+    recipes: str = Field("recipes", description="packages whose folders are recipes, with commas between")
+    tls_cert_file: str = Field("", description="PEM certificate of the server; empty serves plaintext")
+    tls_key_file: str = Field("", description="PEM key of the server")
+    tls_client_ca_file: str = Field("", description="PEM authorities for callers' certificates: asks for mTLS")
+    tls_ca_file: str = Field("", description="PEM authorities that calls to other services trust: asks for TLS")
+    tls_client_cert_file: str = Field("", description="PEM certificate shown to other services (mTLS)")
+    tls_client_key_file: str = Field("", description="PEM key of that certificate")
+    token_file: str = Field("", description="file with the bearer token sent to other services")
+    tokens_file: str = Field(
+        "", description="file of accepted tokens: `token name role` a line; empty accepts everybody"
+    )
+
+    @classmethod
+    def read(cls) -> Self:
+        """The settings of this process. Ends it with exit code 2 and one clear text where the environment is wrong.
+
+        `--check` among the arguments prints the settings as lines `NAME=value` and ends the process.
+        """
+        try:
+            unknown = sorted(set(cls._named()) - set(cls.variables()))
+            if unknown:
+                raise SystemExit(
+                    f"unknown setting {', '.join(unknown)}: this service reads {', '.join(cls.variables())}"
+                )
+            settings = cls()
+        except ValidationError as error:
+            lines = [f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+            print("\n".join(lines), file=sys.stderr)
+            raise SystemExit(2) from None
+        except SystemExit as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(2) from None
+        if "--check" in sys.argv[1:]:
+            for name, field in cls.model_fields.items():
+                print(f"{PREFIX}{name.upper()}={getattr(settings, name)}  # {field.description}")
+            raise SystemExit(0)
+        return settings
+
+    @classmethod
+    def variables(cls) -> list[str]:
+        """The names of all variables that this service reads."""
+        return [f"{PREFIX}{name.upper()}" for name in cls.model_fields]
+
+    @staticmethod
+    def _named() -> list[str]:
+        return [name for name in os.environ if name.startswith(PREFIX)]
+
+    def credentials(self) -> Credentials:
+        """What calls to other services show and trust."""
+        token = Path(self.token_file).read_text().strip() if self.token_file else ""
+        return Credentials(token, self.tls_ca_file, self.tls_client_cert_file, self.tls_client_key_file)
