@@ -17,7 +17,8 @@ from typing import Protocol
 from millrace.errors import InvalidArgument, NotFound
 
 CHUNK = 1 << 20
-_KEY = re.compile(r"(?!\.)[A-Za-z0-9._=~-]{1,200}(/(?!\.)[A-Za-z0-9._=~-]{1,200})*")
+SEGMENT = r"(?!\.)[A-Za-z0-9._=~-]{1,200}"
+_KEY = re.compile(f"{SEGMENT}(/{SEGMENT})*")
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ class Blobs(Protocol):
         ...
 
     def children(self, prefix: str) -> AsyncIterator[str]:
-        """The distinct segments that follow `prefix` (which ends with `/`), in order: objects and folders alike."""
+        """The distinct segments that follow `prefix` (which ends with `/`), in order of key: objects and folders alike."""
         ...
 
     async def upload(self, key: str, path: Path) -> None:
-        """put() from a file of any size, in bounded memory."""
+        """put() from a file of any size, in bounded memory. A file that is not there raises FileNotFoundError."""
         ...
 
     async def download(self, key: str, path: Path) -> None:
@@ -80,6 +81,13 @@ def check_key(key: str) -> str:
     if len(key) > 900 or not _KEY.fullmatch(key):
         raise InvalidArgument(f"{key!r} is not a key: use segments of A-Z a-z 0-9 . _ = ~ - joined by /", field="key")
     return key
+
+
+def check_folder(prefix: str) -> str:
+    """Return a prefix that children() can take: empty, or ending with `/`. Raises InvalidArgument."""
+    if prefix and not prefix.endswith("/"):
+        raise InvalidArgument(f"{prefix!r} is no folder of keys: end it with /", field="prefix")
+    return prefix
 
 
 def open_blobs(address: str) -> Blobs:
@@ -110,16 +118,26 @@ class MemoryBlobs:
     async def put(self, key: str, data: bytes) -> None:
         await asyncio.sleep(0)
         if check_key(key) not in self._objects:
-            insort(self._keys, key)
+            self._insert(key)
         self._objects[key] = (bytes(data), time.time())
 
     async def put_if_absent(self, key: str, data: bytes) -> bool:
         await asyncio.sleep(0)
         if check_key(key) in self._objects:
             return False
-        insort(self._keys, key)
+        self._insert(key)
         self._objects[key] = (bytes(data), time.time())
         return True
+
+    def _insert(self, key: str) -> None:
+        below = bisect_right(self._keys, f"{key}/")
+        if below < len(self._keys) and self._keys[below].startswith(f"{key}/"):
+            raise InvalidArgument(f"{key!r} is the folder of other keys", field="key")
+        parts = key.split("/")
+        for above in ("/".join(parts[:depth]) for depth in range(1, len(parts))):
+            if above in self._objects:
+                raise InvalidArgument(f"a key may not go on below the object {above!r}", field="key")
+        insort(self._keys, key)
 
     async def delete(self, key: str) -> None:
         await asyncio.sleep(0)
@@ -140,7 +158,7 @@ class MemoryBlobs:
 
     async def children(self, prefix: str) -> AsyncIterator[str]:
         last = ""
-        async for listed in self.list(prefix):
+        async for listed in self.list(check_folder(prefix)):
             name = listed.key[len(prefix) :].partition("/")[0]
             if name != last:
                 last = name
@@ -150,7 +168,9 @@ class MemoryBlobs:
         await self.put(key, path.read_bytes())
 
     async def download(self, key: str, path: Path) -> None:
-        path.write_bytes(await self.get(key))
+        beside = path.with_name(f".{path.name}.part")
+        beside.write_bytes(await self.get(key))
+        beside.replace(path)
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
         data = await self.get(key)
