@@ -1,7 +1,7 @@
-"""Loads an artifact the one way that the evaluator and inference both use, and proves that it answers as it was trained.
+"""Loads an artifact the one way that evaluator and inference both use, and proves that it answers as it was trained.
 
-An artifact folder holds `artifact.json` (recipe, config), `golden.json` (rows and their predictions, written right after
-training) and whatever the recipe saved: safetensors and JSON only.
+An artifact folder holds `artifact.json` (recipe, config), `golden.json` (rows and their predictions, written right
+after training) and whatever the recipe saved: safetensors and JSON only.
 """
 
 import json

@@ -1,0 +1,54 @@
+"""Every source of randomness in one place: seeded together, kept together, put back together."""
+
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and torch (every device)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def generator(*place: int) -> np.random.Generator:
+    """A generator that hangs on its place alone, for example (seed, epoch, batch): it needs no state to resume."""
+    return np.random.default_rng(place)
+
+
+def random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The state of all global generators, as JSON and as tensors (a safetensors file holds no python objects)."""
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    told = {"python": random.getstate(), "numpy": [kind, keys.tolist(), position, has_gauss, cached]}  # type: ignore[union-attr]
+    tensors = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    return dict(json.loads(json.dumps(told))), tensors
+
+
+def restore_random_state(told: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Put back what random_state() told."""
+    version, keys, gauss = told["python"]
+    random.setstate((version, tuple(keys), gauss))
+    kind, words, position, has_gauss, cached = told["numpy"]
+    np.random.set_state((kind, np.array(words, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(tensors["cpu"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Whatever is drawn inside leaves no trace in the generators."""
+    told, tensors = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(told, tensors)

@@ -1,0 +1,171 @@
+"""Reviews as tensors: two tokenizers, the batches that training reads, and the pairs in them."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recipes.siamese_sentiment.spec import Config
+from recipes.siamese_sentiment.text import bucket, ngrams, words
+
+Review = tuple[str, ...]
+"""The words of a review, at least one."""
+
+UNKNOWN = "<unknown>"
+NOTHING = "<nothing>"
+"""The only word of an empty review."""
+CACHED_WORDS = 1 << 17
+
+
+class Tokenizer:
+    """Cuts reviews into words and turns batches of them into tensors. Saved as JSON."""
+
+    def __init__(self, longest_review: int) -> None:
+        self.longest_review = longest_review
+
+    def cut(self, text: str) -> Review:
+        return tuple(words(text)[: self.longest_review]) or (NOTHING,)
+
+    def tensors(self, reviews: Sequence[Review]) -> dict[str, Tensor]:
+        """What Encoder.forward takes: `words` (rows, longest) padded with 0, `lengths` (rows,), and its own."""
+        raise NotImplementedError
+
+    def told(self) -> dict[str, Any]:
+        """Everything needed to make it again."""
+        raise NotImplementedError
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(self.told(), ensure_ascii=False))
+
+
+class Vocabulary(Tokenizer):
+    """A closed list of the training set's most frequent words; 0 is padding, 1 any other word."""
+
+    def __init__(self, known: Sequence[str], longest_review: int) -> None:
+        super().__init__(longest_review)
+        self.known = list(known)
+        self._id = {word: i for i, word in enumerate([UNKNOWN, *known], start=1)}
+
+    @classmethod
+    def of(cls, reviews: Iterable[Review], config: Config) -> "Vocabulary":
+        counts = Counter(word for review in reviews for word in review)
+        order = sorted(counts, key=lambda word: (-counts[word], word))
+        return cls(order[: config.vocabulary_size - 1], config.longest_review)
+
+    def tensors(self, reviews: Sequence[Review]) -> dict[str, Tensor]:
+        return _padded([[self._id.get(word, 1) for word in review] for review in reviews])
+
+    def told(self) -> dict[str, Any]:
+        return {"words": "vocabulary", "known": self.known, "longest_review": self.longest_review}
+
+
+class HashedNgrams(Tokenizer):
+    """Each word is the bag of its hashed character n-grams (Bojanowski et al. 2017): no word is unknown."""
+
+    def __init__(self, buckets: int, shortest: int, longest: int, longest_review: int) -> None:
+        super().__init__(longest_review)
+        self.buckets, self.shortest, self.longest = buckets, shortest, longest
+        self.rows_of = lru_cache(maxsize=CACHED_WORDS)(self._rows_of)
+
+    @classmethod
+    def of(cls, config: Config) -> "HashedNgrams":
+        return cls(config.buckets, config.shortest_ngram, config.longest_ngram, config.longest_review)
+
+    def cut(self, text: str) -> Review:
+        review = super().cut(text)
+        for word in review:
+            self.rows_of(word)
+        return review
+
+    def tensors(self, reviews: Sequence[Review]) -> dict[str, Tensor]:
+        """Also `ngrams` (all,) and `offsets` (distinct words + 1,): word 0 is padding and has none."""
+        place: dict[str, int] = {}
+        padded = _padded([[place.setdefault(word, len(place) + 1) for word in review] for review in reviews])
+        rows = [self.rows_of(word) for word in place]
+        offsets = np.cumsum([0, 0, *(len(r) for r in rows)])[:-1]
+        padded["ngrams"] = torch.from_numpy(np.concatenate(rows))
+        padded["offsets"] = torch.from_numpy(offsets)
+        return padded
+
+    def told(self) -> dict[str, Any]:
+        return {
+            "words": "ngrams",
+            "buckets": self.buckets,
+            "shortest": self.shortest,
+            "longest": self.longest,
+            "longest_review": self.longest_review,
+        }
+
+    def _rows_of(self, word: str) -> NDArray[np.int64]:
+        found = {bucket(ngram, self.buckets) for ngram in ngrams(word, self.shortest, self.longest)}
+        return np.array(sorted(found), dtype=np.int64)
+
+
+def make_tokenizer(config: Config, texts: Sequence[str]) -> Tokenizer:
+    """The tokenizer that the config asks for; a vocabulary is made from the training texts."""
+    if config.words == "ngrams":
+        return HashedNgrams.of(config)
+    plain = Tokenizer(config.longest_review)
+    return Vocabulary.of((plain.cut(text) for text in texts), config)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    told = json.loads(path.read_text())
+    kind = {"vocabulary": Vocabulary, "ngrams": HashedNgrams}[told.pop("words")]
+    return kind(**told)
+
+
+class Reviews:
+    """Labelled reviews, cut into words."""
+
+    def __init__(self, texts: Sequence[str], labels: Sequence[int], tokenizer: Tokenizer) -> None:
+        self.words = [tokenizer.cut(text) for text in texts]
+        self.labels = list(labels)
+        self.tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def tensors(
+        self, rows: Sequence[int], rng: np.random.Generator | None = None, hide: float = 0.0
+    ) -> dict[str, Tensor]:
+        """Tensors of the given reviews; with `hide`, that share of each review's words is left out (never all)."""
+        reviews = [self.words[i] for i in rows]
+        if rng is not None and hide:
+            reviews = [_some(review, rng, hide) for review in reviews]
+        return {**self.tokenizer.tensors(reviews), "labels": torch.tensor([self.labels[i] for i in rows])}
+
+
+def partners(labels: Sequence[int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """For each review of a batch one other, by turns of its own class and of another: (left, right), each (pairs,)."""
+    of = np.asarray(labels)
+    left: list[int] = []
+    right: list[int] = []
+    for i in rng.permutation(len(of)):
+        alike = len(left) % 2 == 0
+        choice = np.flatnonzero((of == of[i]) == alike)
+        choice = choice[choice != i]
+        if len(choice):
+            left.append(int(i))
+            right.append(int(rng.choice(choice)))
+    return torch.tensor(left, dtype=torch.int64), torch.tensor(right, dtype=torch.int64)
+
+
+def _some(review: Review, rng: np.random.Generator, hide: float) -> Review:
+    kept = rng.random(len(review)) >= hide
+    return tuple(word for word, keep in zip(review, kept, strict=True) if keep) or review
+
+
+def _padded(ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    lengths = [len(row) for row in ids]
+    padded: NDArray[np.int64] = np.zeros((len(ids), max(lengths)), dtype=np.int64)
+    for row, values in enumerate(ids):
+        padded[row, : len(values)] = values
+    return {"words": torch.from_numpy(padded), "lengths": torch.tensor(lengths)}

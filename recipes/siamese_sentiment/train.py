@@ -1,0 +1,177 @@
+"""Trains the Siamese network and leaves everything that serving needs in the artifact."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from recipekit.batching import TokenBatches
+from recipekit.loop import Batch, Loop
+from recipekit.metrics import accuracy, macro_f1
+from recipekit.numerics import device
+from recipekit.optim import Cosine, Group, Linear, Monitor, ReduceOnPlateau, Schedule, adamw
+from recipekit.predictor import write_artifact_header
+from recipekit.run import Data, Run
+from recipekit.seeding import seed_everything
+from recipekit.spec import Row
+from recipes.siamese_sentiment.card import write_card
+from recipes.siamese_sentiment.data import Reviews, Vocabulary, make_tokenizer, partners
+from recipes.siamese_sentiment.model import SiameseSentiment, losses
+from recipes.siamese_sentiment.predict import LABELS, TOKENIZER, WEIGHTS, Index, SentimentPredictor
+from recipes.siamese_sentiment.spec import SAME, SPEC, Config, balanced_pairs
+
+EVALUATION_TOKENS = 16_384
+
+
+def fit(config: Config, data: Data, run: Run) -> None:
+    """Train on reviews and pairs of them, keep the weights of the best validation macro F1.
+
+    Loss: contrastive (Hadsell et al. 2006) over pairs + cross-entropy over the classes of single reviews.
+    """
+    seed_everything(config.seed)
+    labels = sorted({str(row["label"]) for row in data.train})
+    tokenizer = make_tokenizer(config, [str(row["text"]) for row in data.train])
+    train, validation = (
+        Reviews(
+            [str(row["text"]) for row in rows],
+            [labels.index(str(row["label"])) for row in rows],
+            tokenizer,
+        )
+        for rows in (data.train, _known(data.validation, labels))
+    )
+    rows = len(tokenizer.known) + 2 if isinstance(tokenizer, Vocabulary) else config.buckets
+    model = SiameseSentiment(config, rows, len(labels)).to(device())
+    examples = MadePairs(train, config) if config.pairs == "made" else InBatchPairs(train, config)
+    loop = Loop(
+        model=model,
+        optimizer=adamw(_groups(model, config)),
+        schedule=_schedule(config),
+        batches=TokenBatches(examples.costs, config.tokens_per_batch, config.seed, config.batch_rows),
+        collate=examples.collate,
+        loss=partial(_losses, model, config, _log_prior(train.labels, len(labels))),
+        evaluate=partial(_evaluate, SentimentPredictor(model, tokenizer, labels), validation),
+        best=Monitor("macro_f1", higher_is_better=True),
+        epochs=config.epochs,
+        seed=config.seed,
+        clip=config.clip,
+        average=config.average,
+        patience=config.patience,
+        evaluate_every=config.evaluate_every,
+        checkpoint_every=config.checkpoint_every,
+        precision=config.precision,
+    )
+    loop.run(run)
+    save(config, model.cpu(), SentimentPredictor(model, tokenizer, labels), data.train, run.artifact)
+    write_card(run.artifact, config, labels, loop, len(data.train))
+
+
+@dataclass
+class InBatchPairs:
+    """Each review once an epoch; pairs are made among the reviews of a batch, so that each is encoded once."""
+
+    reviews: Reviews
+    config: Config
+
+    @property
+    def costs(self) -> list[int]:
+        return [len(words) for words in self.reviews.words]
+
+    def collate(self, rows: Sequence[int], rng: np.random.Generator) -> Batch:
+        batch = self.reviews.tensors(rows, rng, self.config.word_dropout)
+        batch["left"], batch["right"] = partners(batch["labels"].tolist(), rng)
+        return batch
+
+
+class MadePairs:
+    """A fixed list of balanced pairs; an example is a pair, and both its reviews are classified too."""
+
+    def __init__(self, reviews: Reviews, config: Config) -> None:
+        self.reviews = reviews
+        self.config = config
+        self.pairs = balanced_pairs([str(label) for label in reviews.labels], config.pair_count, config.seed)
+
+    @property
+    def costs(self) -> list[int]:
+        """Both reviews of a pair are padded to the longer one."""
+        return [2 * max(len(self.reviews.words[i]) for i in pair) for pair in self.pairs]
+
+    def collate(self, rows: Sequence[int], rng: np.random.Generator) -> Batch:
+        left, right = zip(*(self.pairs[i] for i in rows), strict=True)
+        batch = self.reviews.tensors([*left, *right], rng, self.config.word_dropout)
+        batch["left"] = torch.arange(len(left))
+        batch["right"] = torch.arange(len(left), 2 * len(left))
+        return batch
+
+
+def save(
+    config: Config, model: SiameseSentiment, predictor: SentimentPredictor, rows: Sequence[Row], folder: Path
+) -> None:
+    """Weights, tokenizer, labels and the index of the training reviews."""
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+    predictor.tokenizer.save(folder / TOKENIZER)
+    (folder / LABELS).write_text(json.dumps(predictor.labels, ensure_ascii=False))
+    texts = [predictor.tokenizer.cut(str(row["text"])) for row in rows]
+    embeddings = torch.cat([found for _, found in _read(predictor, texts)])
+    Index(embeddings, [dict(row) for row in rows]).save(folder)
+    write_artifact_header(folder, SPEC, config)
+
+
+def _losses(model: SiameseSentiment, config: Config, prior: Tensor, batch: Batch) -> dict[str, Tensor]:
+    return losses(model, batch, config, prior.to(batch["labels"].device))
+
+
+def _evaluate(predictor: SentimentPredictor, reviews: Reviews) -> dict[str, float]:
+    """Metrics of single reviews, `pair_accuracy` of balanced pairs, and the single reviews' cross-entropy as `loss`."""
+    read = list(_read(predictor, reviews.words))
+    probabilities, embeddings = (torch.cat(parts) for parts in zip(*read, strict=True))
+    truth = torch.tensor(reviews.labels)
+    names = [str(label) for label in reviews.labels]
+    predicted = [str(label) for label in probabilities.argmax(dim=1).tolist()]
+    pairs = torch.tensor(balanced_pairs(names, len(names), seed=0)).reshape(-1, 2).T
+    alike = (embeddings[pairs[0]] * embeddings[pairs[1]]).sum(dim=1) > SAME
+    return {
+        "loss": float(-probabilities[torch.arange(len(truth)), truth].clamp_min(1e-12).log().mean()),
+        "macro_f1": macro_f1(names, predicted),
+        "accuracy": accuracy(names, predicted),
+        "pair_accuracy": float((alike == (truth[pairs[0]] == truth[pairs[1]])).float().mean())
+        if len(pairs[0])
+        else 0.0,
+    }
+
+
+def _read(predictor: SentimentPredictor, reviews: Sequence[Sequence[str]]) -> list[tuple[Tensor, Tensor]]:
+    """(probabilities, embeddings) in the reviews' order, in chunks of a bounded number of tokens."""
+    rows = max(1, EVALUATION_TOKENS // max(len(review) for review in reviews))
+    with torch.inference_mode():
+        return [predictor.read([tuple(r) for r in reviews[i : i + rows]]) for i in range(0, len(reviews), rows)]
+
+
+def _groups(model: SiameseSentiment, config: Config) -> list[Group]:
+    """The word table learns at its own rate: each of its rows is seen far less often than any other weight."""
+    table = set(model.table.parameters())
+    others = [p for p in model.parameters() if p not in table]
+    return [
+        Group(others, config.learning_rate, config.weight_decay),
+        Group(list(table), config.learning_rate * config.table_rate, 0.0),
+    ]
+
+
+def _schedule(config: Config) -> Schedule:
+    kinds = {"plateau": ReduceOnPlateau, "cosine": Cosine, "linear": Linear}
+    return kinds[config.schedule](warm_up=config.warm_up)
+
+
+def _log_prior(labels: Sequence[int], classes: int) -> Tensor:
+    counts = torch.bincount(torch.tensor(labels), minlength=classes).float()
+    return (counts / counts.sum()).clamp_min(1e-9).log()
+
+
+def _known(rows: Sequence[Row], labels: Sequence[str]) -> list[Row]:
+    """Validation rows of a label that training never saw cannot be predicted, so they teach nothing about stopping."""
+    return [row for row in rows if str(row["label"]) in labels]
