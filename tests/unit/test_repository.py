@@ -1,0 +1,139 @@
+"""What the house promises about itself: what is published, what an image drags in, and how a folder looks."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HOUSE = Path(__file__).resolve().parents[2]
+LONGEST_FILE = 400
+HEAVY = {"torch", "transformers", "sentence-transformers", "safetensors", "scikit-learn", "matplotlib"}
+
+EVERY_SERVICE = {"README.md", "__init__.py", "__main__.py", "settings.py", "service.py"}
+SOME_SERVICES = {"handlers.py", "store.py", "metrics.py", "reconcile.py"}
+FEW = 4
+
+EVERY_RECIPE = {"README.md", "spec.py", "data.py", "model.py", "train.py", "predict.py", "model.yaml", "sample.jsonl"}
+
+
+def files() -> list[Path]:
+    """Every file of the checkout, committed or about to be, as git sees it."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=HOUSE, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if listing.returncode:
+        pytest.skip("this is no git checkout")
+    return [HOUSE / name for name in listing.stdout.split("\0") if name and (HOUSE / name).is_file()]
+
+
+def folders(of: str) -> list[Path]:
+    """The packages in services/ or recipes/."""
+    return sorted(file.parent for file in (HOUSE / of).glob("*/__init__.py"))
+
+
+# --- what is published
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    target = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)]
+    subprocess.run(build, cwd=HOUSE, check=True, capture_output=True, timeout=60)
+    (built,) = target.glob("*.whl")
+    return zipfile.ZipFile(built)
+
+
+def test_the_wheel_holds_millrace_alone(wheel: zipfile.ZipFile) -> None:
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"millrace"}
+    assert "millrace/registry/v1/registry_service_pb2_grpc.py" in wheel.namelist()
+
+
+def test_the_wheel_asks_for_grpc_and_protobuf_only(wheel: zipfile.ZipFile) -> None:
+    (metadata,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
+    asked = [line.removeprefix("Requires-Dist: ") for line in wheel.read(metadata).decode().splitlines()]
+    always = {line.split(">")[0] for line in asked if ">=" in line and "extra ==" not in line and " " not in line}
+    assert always == {"googleapis-common-protos", "grpcio", "grpcio-status", "protobuf"}
+
+
+# --- what an image drags in
+
+
+def group_packages(group: str) -> set[str]:
+    """Every package that `uv sync --only-group GROUP` may bring on any platform, walked through uv.lock."""
+    packages: dict[str, list[dict[str, Any]]] = {}
+    for package in tomllib.loads((HOUSE / "uv.lock").read_text())["package"]:
+        packages.setdefault(package["name"], []).append(package)
+    (house,) = packages["millrace"]
+    waiting = list(house["dev-dependencies"][group])
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    while waiting:
+        wanted = waiting.pop()
+        key = (wanted["name"], tuple(wanted.get("extra", ())))
+        if key in seen:
+            continue
+        seen.add(key)
+        for package in packages[wanted["name"]]:
+            waiting += package.get("dependencies", [])
+            for extra in wanted.get("extra", ()):
+                waiting += package.get("optional-dependencies", {}).get(extra, [])
+    return {name for name, _ in seen}
+
+
+@pytest.mark.parametrize("group", ["dataprep", "registry", "trainer", "lint", "unit"])
+def test_these_groups_bring_no_torch(group: str) -> None:
+    brought = group_packages(group)
+    assert "protobuf" in brought
+    assert not brought & HEAVY
+
+
+@pytest.mark.parametrize("group", ["worker", "evaluator", "inference"])
+def test_these_groups_bring_torch(group: str) -> None:
+    assert "torch" in group_packages(group)
+
+
+def test_every_service_has_its_group() -> None:
+    groups = tomllib.loads((HOUSE / "pyproject.toml").read_text())["dependency-groups"]
+    assert {folder.name for folder in folders("services")} <= set(groups)
+
+
+# --- how a folder looks
+
+
+@pytest.mark.parametrize("service", folders("services"), ids=lambda folder: folder.name)
+def test_a_service_is_made_like_the_others(service: Path) -> None:
+    found = {file.name for file in service.iterdir() if file.is_file()}
+    assert found >= EVERY_SERVICE
+    special = {name for name in found - EVERY_SERVICE - SOME_SERVICES if name.endswith(".py")}
+    assert len(special) <= FEW, f"too many files of its own: {sorted(special)}"
+
+
+@pytest.mark.parametrize("recipe", folders("recipes"), ids=lambda folder: folder.name)
+def test_a_recipe_is_made_like_the_others(recipe: Path) -> None:
+    assert {file.name for file in recipe.iterdir()} >= EVERY_RECIPE | {f"test_{recipe.name}.py"}
+
+
+def test_recipes_holds_recipes_only() -> None:
+    found = {path.name for path in (HOUSE / "recipes").iterdir() if path.name != "__pycache__"}
+    assert found == {folder.name for folder in folders("recipes")} | {"__init__.py"}
+
+
+def test_no_file_is_too_long() -> None:
+    ours = {".py", ".proto", ".sh", ".md", ".yaml", ".yml", ".toml"}
+    written = [f for f in files() if (f.suffix in ours or f.name == "Makefile") and "_pb2" not in f.name]
+    lengths = {str(file.relative_to(HOUSE)): len(file.read_text().splitlines()) for file in written}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_nothing_is_called_utils() -> None:
+    assert [file for file in files() if file.stem in {"utils", "util", "helpers", "misc", "common"}] == []
+
+
+def test_the_licence_is_whole() -> None:
+    text = (HOUSE / "LICENSE").read_text()
+    assert "Apache License" in text and "END OF TERMS AND CONDITIONS" in text
