@@ -97,6 +97,23 @@ def test_these_groups_bring_torch(group: str) -> None:
     assert "torch" in group_packages(group)
 
 
+def test_the_lock_follows_pyproject() -> None:
+    declared = tomllib.loads((HOUSE / "pyproject.toml").read_text())["dependency-groups"]
+    (house,) = (p for p in tomllib.loads((HOUSE / "uv.lock").read_text())["package"] if p["name"] == "millrace")
+    locked = {
+        group: {entry["name"] + entry.get("specifier", "") for entry in entries}
+        for group, entries in house["metadata"]["requires-dev"].items()
+    }
+    assert locked == {group: requirements(declared, group) for group in declared}, "run `uv lock`"
+
+
+def requirements(groups: dict[str, list[Any]], group: str) -> set[str]:
+    found: set[str] = set()
+    for entry in groups[group]:
+        found |= {entry} if isinstance(entry, str) else requirements(groups, entry["include-group"])
+    return found
+
+
 def test_every_service_has_its_group() -> None:
     groups = tomllib.loads((HOUSE / "pyproject.toml").read_text())["dependency-groups"]
     assert {folder.name for folder in folders("services")} <= set(groups)
