@@ -16,7 +16,8 @@ PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest $(PYTEST_ARGS)
 # Made by setup, out of date as soon as the lock is newer.
 STAMP := $(VENV)/.setup-$(subst $() ,-,$(strip $(ENV_GROUPS)))
-have = $(wildcard $(1))
+# Those of the given folders that hold Python files.
+have = $(foreach folder,$(1),$(if $(wildcard $(folder)/*.py $(folder)/*/*.py),$(folder)))
 
 .PHONY: help
 help:  ## this list
