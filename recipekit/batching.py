@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from recipekit.seeding import generator
+import numpy as np
 
 GROWTH = 1.2
 """Each bucket's longest row is at most this times the one's before: at most a sixth of a full batch is padding."""
+
+
+def generator(*place: int) -> np.random.Generator:
+    """A generator that hangs on its place alone, for example (seed, epoch, batch): it needs no state to resume."""
+    return np.random.default_rng(place)
 
 
 @dataclass(frozen=True)

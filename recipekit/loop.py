@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from recipekit import numerics as numeric
-from recipekit.batching import TokenBatches
+from recipekit.batching import TokenBatches, generator
 from recipekit.checkpoint import TrainingState, optimizer_state, restore_optimizer
 from recipekit.history import Entry, Means, write_history
 from recipekit.numerics import Precision
 from recipekit.optim import Average, Monitor, Schedule
 from recipekit.run import Progress, Run, Stopped
-from recipekit.seeding import generator, random_state, restore_random_state
+from recipekit.seeding import random_state, restore_random_state
 
 Batch = dict[str, Tensor]
 REPORT_SECONDS = 1.0

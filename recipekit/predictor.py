@@ -80,7 +80,7 @@ def load_artifact(folder: Path, catalog: Catalog) -> tuple[Spec, Predictor]:
     golden = json.loads((folder / "golden.json").read_text())
     again = predict(predictor, golden["rows"])
     for number, (expected, got) in enumerate(zip(golden["predictions"], again, strict=True)):
-        for path, difference in _differences(expected, dict(got), spec.tolerance):
+        for path, difference in differences(expected, dict(got), spec.tolerance):
             raise GoldenMismatch(
                 f"golden row {number}: {path} {difference} (tolerance {spec.tolerance}); "
                 "this machine's backend changes the model's answers, so it must not serve here"
@@ -104,14 +104,14 @@ def predict(predictor: Predictor, rows: Sequence[Row], budget: int = 8192) -> li
     return [answers[i] for i in range(len(items))]
 
 
-def _differences(expected: Any, got: Any, tolerance: float, path: str = "") -> Iterator[tuple[str, str]]:
+def differences(expected: Any, got: Any, tolerance: float, path: str = "") -> Iterator[tuple[str, str]]:
     """(path, what is off) for each leaf that differs; numbers may be off by `tolerance` times max(1, their size)."""
     if isinstance(expected, dict) and isinstance(got, dict) and expected.keys() == got.keys():
         for key in expected:
-            yield from _differences(expected[key], got[key], tolerance, f"{path}.{key}")
+            yield from differences(expected[key], got[key], tolerance, f"{path}.{key}")
     elif isinstance(expected, list) and isinstance(got, list) and len(expected) == len(got):
         for i, (left, right) in enumerate(zip(expected, got, strict=True)):
-            yield from _differences(left, right, tolerance, f"{path}[{i}]")
+            yield from differences(left, right, tolerance, f"{path}[{i}]")
     elif isinstance(expected, float | int) and isinstance(got, float | int):
         if not math.isclose(expected, got, rel_tol=tolerance, abs_tol=tolerance):
             yield path, f"was {expected}, is {got}"

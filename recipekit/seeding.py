@@ -18,11 +18,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def generator(*place: int) -> np.random.Generator:
-    """A generator that hangs on its place alone, for example (seed, epoch, batch): it needs no state to resume."""
-    return np.random.default_rng(place)
-
-
 def random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The state of all global generators, as JSON and as tensors (a safetensors file holds no python objects)."""
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)

@@ -1,0 +1,1 @@
+"""Claims, one folder each, measured beside their peers."""
