@@ -5,11 +5,16 @@ Delivery is at least once and in order per key. Two adapters pass one contract s
 """
 
 import asyncio
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from millrace.errors import InvalidArgument
+
+MAX_VALUE = 1_000_000  # what Kafka takes without being told to take more, less room for key and headers
+_NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,249}")
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Subscription(Protocol):
         ...
 
     async def batch(self) -> Sequence[Received]:
-        """Wait for messages and return at least one."""
+        """Wait for messages and return at least one. Starts first if start() was not called."""
         ...
 
     async def commit(self) -> None:
@@ -72,8 +77,38 @@ class Bus(Protocol):
     async def close(self) -> None: ...
 
 
+def check_names(*names: str) -> None:
+    """Raise InvalidArgument for a topic or group that some adapter could not have; the rules are Kafka's."""
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise InvalidArgument(f"{name!r} is no topic or group: use 1-249 of A-Z a-z 0-9 . _ -", field="topic")
+
+
+def check_message(message: Message) -> None:
+    """Raise InvalidArgument for a message that some adapter could not carry."""
+    check_names(message.topic)
+    if len(message.value) > MAX_VALUE:
+        text = (
+            f"a value of {len(message.value)} bytes: a message carries at most {MAX_VALUE}; store the rest as an object"
+        )
+        raise InvalidArgument(text, field="value")
+    try:
+        "".join((message.key, *message.headers)).encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument("key and names of headers must be valid Unicode, without lone surrogates") from None
+
+
 def open_bus(address: str) -> Bus:
-    """`sqlite:PATH` or `memory:`."""
+    """`sqlite:PATH` or `memory:`. For tests, TEST_BUS names a way to misbehave (servicekit/testing/unruly.py)."""
+    bus = _open(address)
+    if mode := os.environ.get("TEST_BUS"):
+        from servicekit.testing.unruly import unruly
+
+        return unruly(bus, mode)
+    return bus
+
+
+def _open(address: str) -> Bus:
     from pathlib import Path
 
     from servicekit.sqlite import SqliteBus
@@ -96,15 +131,18 @@ class MemoryBus:
         self.changed = asyncio.Condition()
 
     async def publish(self, message: Message) -> None:
+        check_message(message)
         offset = sum(1 for old in self.log if old.topic == message.topic)
         self.log.append(Received(message.topic, message.key, message.value, dict(message.headers), 0, offset))
         async with self.changed:
             self.changed.notify_all()
 
     def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
+        check_names(group, *topics)
         return _MemorySubscription(self, group, topics)
 
     def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
+        check_names(*topics)
         return _MemorySubscription(self, None, topics, from_start)
 
     async def check(self) -> None:
@@ -120,8 +158,12 @@ class _MemorySubscription:
     def __init__(self, bus: MemoryBus, group: str | None, topics: Sequence[str], from_start: bool = False) -> None:
         self.bus, self.group, self.topics, self.from_start = bus, group, tuple(topics), from_start
         self.position: dict[str, int] = {}
+        self.started = False
 
     async def start(self) -> None:
+        if self.started:
+            return
+        self.started = True
         for topic in self.topics:
             if self.group:
                 self.bus.owners.setdefault((self.group, topic), []).append(self)
@@ -142,6 +184,7 @@ class _MemorySubscription:
         return found
 
     async def batch(self) -> Sequence[Received]:
+        await self.start()
         async with self.bus.changed:
             await self.bus.changed.wait_for(self._pending)
         found = self._pending()
@@ -153,7 +196,8 @@ class _MemorySubscription:
         await asyncio.sleep(0)
         if self.group:
             for topic, position in self.position.items():
-                self.bus.committed[(self.group, topic)] = position
+                if self._owned(topic):
+                    self.bus.committed[(self.group, topic)] = position
 
     async def lag(self) -> int:
         await asyncio.sleep(0)
