@@ -1,0 +1,1 @@
+"""How millrace runs outside Kubernetes."""

@@ -1,0 +1,1 @@
+"""The deployables: one folder, one image, one manifest, one dependency group."""
