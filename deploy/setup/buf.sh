@@ -28,4 +28,5 @@ fi
 if [ "${1:-}" = lint ]; then
     "$buf" lint
     "$buf" format --diff --exit-code
+    echo 'buf: the protos are clean.'
 fi

@@ -69,13 +69,13 @@ refuse_uv() {
     fail "could not install uv $UV_VERSION; what pip said stands above."
 }
 
-# The index that the user's pip or uv is told to use, if any. The lock names PyPI's own addresses, so that an index
-# elsewhere is served by an export of the lock, with the same hashes.
+# Whether the user has an index of their own, told to uv or to pip. The lock names PyPI's own addresses, so packages then
+# come by an export of the lock, with the same hashes.
 choose_index() {
-    index=${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-${PIP_INDEX_URL:-}}}
-    [ -n "$index" ] || index=$("$python" -m pip config get global.index-url 2>/dev/null || true)
-    [ -n "$index" ] || return 0
-    export UV_DEFAULT_INDEX="$index"
+    index=${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-${UV_INDEX:-${UV_EXTRA_INDEX_URL:-}}}}
+    [ -z "$index" ] || return 0
+    index=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/null || true)}
+    [ -z "$index" ] || export UV_DEFAULT_INDEX="$index"
 }
 
 sync() {
