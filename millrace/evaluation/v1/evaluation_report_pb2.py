@@ -26,23 +26,24 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from millrace.registry.v1 import model_pb2 as millrace_dot_registry_dot_v1_dot_model__pb2
+from millrace.training.v1 import lineage_pb2 as millrace_dot_training_dot_v1_dot_lineage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.millrace/evaluation/v1/evaluation_report.proto\x12\x16millrace.evaluation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a millrace/registry/v1/model.proto\"\x85\x06\n\x10\x45valuationReport\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x13\n\x0bsnapshot_id\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\x12\x16\n\x0e\x64\x61taset_number\x18\x06 \x01(\x04\x12\x18\n\x10\x63hampion_version\x18\x07 \x01(\x04\x12?\n\x06status\x18\x08 \x01(\x0e\x32/.millrace.evaluation.v1.EvaluationReport.Status\x12\r\n\x05\x65rror\x18\t \x01(\t\x12\x35\n\x07metrics\x18\n \x03(\x0b\x32$.millrace.evaluation.v1.MetricResult\x12\x30\n\x04gate\x18\x0b \x03(\x0b\x32\".millrace.evaluation.v1.GateResult\x12\x33\n\x06tables\x18\x0c \x03(\x0b\x32#.millrace.evaluation.v1.ReportTable\x12\x15\n\rrows_compared\x18\r \x01(\x04\x12\x15\n\rrows_left_out\x18\x0e \x01(\x04\x12\x15\n\rbaseline_name\x18\x0f \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x10 \x01(\t\x12\x11\n\tprecision\x18\x11 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x12 \x01(\t\x12\x13\n\x0b\x63ode_commit\x18\x13 \x01(\t\x12\x12\n\ncode_dirty\x18\x14 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07\x65lapsed\x18\x16 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63hampion_entry\x18\x17 \x01(\x04\"X\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x11\n\rSTATUS_PASSED\x10\x01\x12\x11\n\rSTATUS_FAILED\x10\x02\x12\x10\n\x0cSTATUS_ERROR\x10\x03\"\xa4\x01\n\x0cMetricResult\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0f\n\x07meaning\x18\x02 \x01(\t\x12\x18\n\x10higher_is_better\x18\x03 \x01(\x08\x12\x11\n\tcandidate\x18\x04 \x01(\x01\x12\x15\n\x08\x62\x61seline\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x63hampion\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_baselineB\x0b\n\t_champion\"X\n\nGateResult\x12,\n\x04rule\x18\x01 \x01(\x0b\x32\x1e.millrace.registry.v1.GateRule\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x0c\n\x04text\x18\x03 \x01(\t\"W\n\x0bReportTable\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\x12(\n\x04rows\x18\x03 \x03(\x0b\x32\x1a.google.protobuf.ListValueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.millrace/evaluation/v1/evaluation_report.proto\x12\x16millrace.evaluation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a millrace/registry/v1/model.proto\x1a\"millrace/training/v1/lineage.proto\"\xc4\x06\n\x10\x45valuationReport\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x13\n\x0bsnapshot_id\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\x12\x16\n\x0e\x64\x61taset_number\x18\x06 \x01(\x04\x12\x18\n\x10\x63hampion_version\x18\x07 \x01(\x04\x12?\n\x06status\x18\x08 \x01(\x0e\x32/.millrace.evaluation.v1.EvaluationReport.Status\x12\r\n\x05\x65rror\x18\t \x01(\t\x12\x35\n\x07metrics\x18\n \x03(\x0b\x32$.millrace.evaluation.v1.MetricResult\x12\x30\n\x04gate\x18\x0b \x03(\x0b\x32\".millrace.evaluation.v1.GateResult\x12\x33\n\x06tables\x18\x0c \x03(\x0b\x32#.millrace.evaluation.v1.ReportTable\x12\x15\n\rrows_compared\x18\r \x01(\x04\x12\x15\n\rrows_left_out\x18\x0e \x01(\x04\x12\x15\n\rbaseline_name\x18\x0f \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x10 \x01(\t\x12\x11\n\tprecision\x18\x11 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x12 \x01(\t\x12\x13\n\x0b\x63ode_commit\x18\x13 \x01(\t\x12\x12\n\ncode_dirty\x18\x14 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07\x65lapsed\x18\x16 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63hampion_entry\x18\x17 \x01(\x04\x12.\n\x07lineage\x18\x18 \x01(\x0b\x32\x1d.millrace.training.v1.Lineage\x12\r\n\x05notes\x18\x19 \x03(\t\"X\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x11\n\rSTATUS_PASSED\x10\x01\x12\x11\n\rSTATUS_FAILED\x10\x02\x12\x10\n\x0cSTATUS_ERROR\x10\x03\"\xa4\x01\n\x0cMetricResult\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0f\n\x07meaning\x18\x02 \x01(\t\x12\x18\n\x10higher_is_better\x18\x03 \x01(\x08\x12\x11\n\tcandidate\x18\x04 \x01(\x01\x12\x15\n\x08\x62\x61seline\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x63hampion\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_baselineB\x0b\n\t_champion\"X\n\nGateResult\x12,\n\x04rule\x18\x01 \x01(\x0b\x32\x1e.millrace.registry.v1.GateRule\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x0c\n\x04text\x18\x03 \x01(\t\"W\n\x0bReportTable\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\x12(\n\x04rows\x18\x03 \x03(\x0b\x32\x1a.google.protobuf.ListValueb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.evaluation.v1.evaluation_report_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVALUATIONREPORT']._serialized_start=204
-  _globals['_EVALUATIONREPORT']._serialized_end=977
-  _globals['_EVALUATIONREPORT_STATUS']._serialized_start=889
-  _globals['_EVALUATIONREPORT_STATUS']._serialized_end=977
-  _globals['_METRICRESULT']._serialized_start=980
-  _globals['_METRICRESULT']._serialized_end=1144
-  _globals['_GATERESULT']._serialized_start=1146
-  _globals['_GATERESULT']._serialized_end=1234
-  _globals['_REPORTTABLE']._serialized_start=1236
-  _globals['_REPORTTABLE']._serialized_end=1323
+  _globals['_EVALUATIONREPORT']._serialized_start=240
+  _globals['_EVALUATIONREPORT']._serialized_end=1076
+  _globals['_EVALUATIONREPORT_STATUS']._serialized_start=988
+  _globals['_EVALUATIONREPORT_STATUS']._serialized_end=1076
+  _globals['_METRICRESULT']._serialized_start=1079
+  _globals['_METRICRESULT']._serialized_end=1243
+  _globals['_GATERESULT']._serialized_start=1245
+  _globals['_GATERESULT']._serialized_end=1333
+  _globals['_REPORTTABLE']._serialized_start=1335
+  _globals['_REPORTTABLE']._serialized_end=1422
 # @@protoc_insertion_point(module_scope)

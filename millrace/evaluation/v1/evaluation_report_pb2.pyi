@@ -12,6 +12,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from millrace.registry.v1 import model_pb2 as _model_pb2
+from millrace.training.v1 import lineage_pb2 as _lineage_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -69,6 +70,8 @@ class EvaluationReport(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
     CHAMPION_ENTRY_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
     model: _builtins.str
     version: _builtins.int
@@ -104,6 +107,14 @@ class EvaluationReport(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def lineage(self) -> _lineage_pb2.Lineage:
+        """Where the evaluated version comes from."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a reader must know beside the figures: for example that the champion could not be loaded."""
+
     def __init__(
         self,
         *,
@@ -130,10 +141,12 @@ class EvaluationReport(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         elapsed: _duration_pb2.Duration | None = ...,
         champion_entry: _builtins.int = ...,
+        lineage: _lineage_pb2.Lineage | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "elapsed", b"elapsed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "elapsed", b"elapsed", "lineage", b"lineage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "backend", b"backend", "baseline_name", b"baseline_name", "champion_entry", b"champion_entry", "champion_version", b"champion_version", "code_commit", b"code_commit", "code_dirty", b"code_dirty", "create_time", b"create_time", "dataset", b"dataset", "dataset_number", b"dataset_number", "elapsed", b"elapsed", "error", b"error", "gate", b"gate", "metrics", b"metrics", "model", b"model", "precision", b"precision", "report_id", b"report_id", "rows_compared", b"rows_compared", "rows_left_out", b"rows_left_out", "snapshot_id", b"snapshot_id", "status", b"status", "tables", b"tables", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "backend", b"backend", "baseline_name", b"baseline_name", "champion_entry", b"champion_entry", "champion_version", b"champion_version", "code_commit", b"code_commit", "code_dirty", b"code_dirty", "create_time", b"create_time", "dataset", b"dataset", "dataset_number", b"dataset_number", "elapsed", b"elapsed", "error", b"error", "gate", b"gate", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "notes", b"notes", "precision", b"precision", "report_id", b"report_id", "rows_compared", b"rows_compared", "rows_left_out", b"rows_left_out", "snapshot_id", b"snapshot_id", "status", b"status", "tables", b"tables", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
