@@ -26,7 +26,7 @@ help:  ## this list
 	@echo 'Variables: WORLD=local RUNS=20 SEED=1 PYTHON=python3.12 PYTEST_ARGS="-k words" ARGS="..." (for demo and bench)'
 
 .PHONY: setup
-setup: $(STAMP)  ## make .venv from uv.lock (PYTHON=... chooses the interpreter, ENV_GROUPS="lint unit" a smaller one)
+setup: $(STAMP)  ## make .venv from uv.lock (PYTHON=... chooses the interpreter, ENV_GROUPS=lint a small one)
 	@deploy/setup/buf.sh || echo 'Without buf everything but the proto part of `make lint` works.' >&2
 
 $(STAMP): uv.lock deploy/setup/python.sh
