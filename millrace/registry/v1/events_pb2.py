@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/registry/v1/events.proto\x12\x14millrace.registry.v1\"\xe0\x01\n\rRegistryEvent\x12;\n\rmodel_applied\x18\x01 \x01(\x0b\x32\".millrace.registry.v1.ModelAppliedH\x00\x12P\n\x18model_version_registered\x18\x02 \x01(\x0b\x32,.millrace.registry.v1.ModelVersionRegisteredH\x00\x12\x37\n\x0b\x61lias_moved\x18\x03 \x01(\x0b\x32 .millrace.registry.v1.AliasMovedH\x00\x42\x07\n\x05\x65vent\"-\n\x0cModelApplied\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\"H\n\x16ModelVersionRegistered\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06run_id\x18\x03 \x01(\t\"K\n\nAliasMoved\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/registry/v1/events.proto\x12\x14millrace.registry.v1\"\xe0\x01\n\rRegistryEvent\x12;\n\rmodel_applied\x18\x01 \x01(\x0b\x32\".millrace.registry.v1.ModelAppliedH\x00\x12P\n\x18model_version_registered\x18\x02 \x01(\x0b\x32,.millrace.registry.v1.ModelVersionRegisteredH\x00\x12\x37\n\x0b\x61lias_moved\x18\x03 \x01(\x0b\x32 .millrace.registry.v1.AliasMovedH\x00\x42\x07\n\x05\x65vent\">\n\x0cModelApplied\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\"H\n\x16ModelVersionRegistered\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06run_id\x18\x03 \x01(\t\"K\n\nAliasMoved\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTRYEVENT']._serialized_start=60
   _globals['_REGISTRYEVENT']._serialized_end=284
   _globals['_MODELAPPLIED']._serialized_start=286
-  _globals['_MODELAPPLIED']._serialized_end=331
-  _globals['_MODELVERSIONREGISTERED']._serialized_start=333
-  _globals['_MODELVERSIONREGISTERED']._serialized_end=405
-  _globals['_ALIASMOVED']._serialized_start=407
-  _globals['_ALIASMOVED']._serialized_end=482
+  _globals['_MODELAPPLIED']._serialized_end=348
+  _globals['_MODELVERSIONREGISTERED']._serialized_start=350
+  _globals['_MODELVERSIONREGISTERED']._serialized_end=422
+  _globals['_ALIASMOVED']._serialized_start=424
+  _globals['_ALIASMOVED']._serialized_end=499
 # @@protoc_insertion_point(module_scope)

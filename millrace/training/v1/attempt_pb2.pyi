@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from millrace.dataset.v1 import dataset_pb2 as _dataset_pb2
 from millrace.training.v1 import lineage_pb2 as _lineage_pb2
 from millrace.training.v1 import training_run_pb2 as _training_run_pb2
 import builtins as _builtins
@@ -34,14 +35,27 @@ class RunRequest(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     WHO_FIELD_NUMBER: _builtins.int
     AUTOMATIC_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    MODEL_SPEC_NUMBER_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     request_id: _builtins.str
     who: _builtins.str
     automatic: _builtins.bool
+    model_spec_number: _builtins.int
+    """The model's spec that an automatic run follows."""
     @_builtins.property
     def spec(self) -> _training_run_pb2.TrainingRunSpec: ...
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def snapshot(self) -> _dataset_pb2.Snapshot:
+        """The rows, as they were when the run was asked for."""
+
+    @_builtins.property
+    def asked(self) -> _training_run_pb2.TrainingRunSpec:
+        """The spec as it came in the request, before the model's own was filled in."""
+
     def __init__(
         self,
         *,
@@ -51,10 +65,13 @@ class RunRequest(_message.Message):
         time: _timestamp_pb2.Timestamp | None = ...,
         who: _builtins.str = ...,
         automatic: _builtins.bool = ...,
+        snapshot: _dataset_pb2.Snapshot | None = ...,
+        model_spec_number: _builtins.int = ...,
+        asked: _training_run_pb2.TrainingRunSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "snapshot", b"snapshot", "spec", b"spec", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic", b"automatic", "request_id", b"request_id", "run_id", b"run_id", "spec", b"spec", "time", b"time", "who", b"who"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "automatic", b"automatic", "model_spec_number", b"model_spec_number", "request_id", b"request_id", "run_id", b"run_id", "snapshot", b"snapshot", "spec", b"spec", "time", b"time", "who", b"who"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -94,10 +111,12 @@ class RunOutcome(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     WHO_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     state: _training_run_pb2.TrainingRun.State.ValueType
     reason: _builtins.str
     who: _builtins.str
+    model: _builtins.str
     @_builtins.property
     def artifact(self) -> _training_run_pb2.Artifact: ...
     @_builtins.property
@@ -117,10 +136,11 @@ class RunOutcome(_message.Message):
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         who: _builtins.str = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "lineage", b"lineage", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "lineage", b"lineage", "metrics", b"metrics", "reason", b"reason", "run_id", b"run_id", "state", b"state", "time", b"time", "who", b"who"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "reason", b"reason", "run_id", b"run_id", "state", b"state", "time", b"time", "who", b"who"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

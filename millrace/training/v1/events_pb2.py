@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/training/v1/events.proto\x12\x14millrace.training.v1\"\x90\x03\n\rTrainingEvent\x12H\n\x14training_run_started\x18\x01 \x01(\x0b\x32(.millrace.training.v1.TrainingRunStartedH\x00\x12L\n\x16training_run_succeeded\x18\x02 \x01(\x0b\x32*.millrace.training.v1.TrainingRunSucceededH\x00\x12\x46\n\x13training_run_failed\x18\x03 \x01(\x0b\x32\'.millrace.training.v1.TrainingRunFailedH\x00\x12L\n\x16training_run_cancelled\x18\x04 \x01(\x0b\x32*.millrace.training.v1.TrainingRunCancelledH\x00\x12H\n\x14training_run_created\x18\x05 \x01(\x0b\x32(.millrace.training.v1.TrainingRunCreatedH\x00\x42\x07\n\x05\x65vent\"3\n\x12TrainingRunCreated\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"D\n\x12TrainingRunStarted\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"N\n\x14TrainingRunSucceeded\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x03 \x01(\t\"B\n\x11TrainingRunFailed\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"E\n\x14TrainingRunCancelled\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/training/v1/events.proto\x12\x14millrace.training.v1\"\x90\x03\n\rTrainingEvent\x12H\n\x14training_run_started\x18\x01 \x01(\x0b\x32(.millrace.training.v1.TrainingRunStartedH\x00\x12L\n\x16training_run_succeeded\x18\x02 \x01(\x0b\x32*.millrace.training.v1.TrainingRunSucceededH\x00\x12\x46\n\x13training_run_failed\x18\x03 \x01(\x0b\x32\'.millrace.training.v1.TrainingRunFailedH\x00\x12L\n\x16training_run_cancelled\x18\x04 \x01(\x0b\x32*.millrace.training.v1.TrainingRunCancelledH\x00\x12H\n\x14training_run_created\x18\x05 \x01(\x0b\x32(.millrace.training.v1.TrainingRunCreatedH\x00\x42\x07\n\x05\x65vent\"3\n\x12TrainingRunCreated\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"5\n\x12TrainingRunStarted\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"N\n\x14TrainingRunSucceeded\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x03 \x01(\t\"B\n\x11TrainingRunFailed\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"E\n\x14TrainingRunCancelled\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGRUNCREATED']._serialized_start=462
   _globals['_TRAININGRUNCREATED']._serialized_end=513
   _globals['_TRAININGRUNSTARTED']._serialized_start=515
-  _globals['_TRAININGRUNSTARTED']._serialized_end=583
-  _globals['_TRAININGRUNSUCCEEDED']._serialized_start=585
-  _globals['_TRAININGRUNSUCCEEDED']._serialized_end=663
-  _globals['_TRAININGRUNFAILED']._serialized_start=665
-  _globals['_TRAININGRUNFAILED']._serialized_end=731
-  _globals['_TRAININGRUNCANCELLED']._serialized_start=733
-  _globals['_TRAININGRUNCANCELLED']._serialized_end=802
+  _globals['_TRAININGRUNSTARTED']._serialized_end=568
+  _globals['_TRAININGRUNSUCCEEDED']._serialized_start=570
+  _globals['_TRAININGRUNSUCCEEDED']._serialized_end=648
+  _globals['_TRAININGRUNFAILED']._serialized_start=650
+  _globals['_TRAININGRUNFAILED']._serialized_end=716
+  _globals['_TRAININGRUNCANCELLED']._serialized_start=718
+  _globals['_TRAININGRUNCANCELLED']._serialized_end=787
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,194 @@
+"""RegistryService: message in, message out."""
+
+from collections.abc import AsyncIterator, Sequence
+
+from millrace.errors import FailedPrecondition, InvalidArgument, NotFound
+from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millrace.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
+from millrace.registry.v1 import registry_service_pb2 as rpc
+from millrace.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
+from recipekit.catalog import Catalog
+from servicekit.ids import check_request_id
+from servicekit.ledger import Entry
+from servicekit.pages import page
+from servicekit.rpc import who
+from services.registry.metrics import MOVES
+from services.registry.reconcile import all_reports
+from services.registry.spec import check_spec
+from services.registry.store import CHAMPION, Store, to_alias, to_model, to_version
+
+
+class RegistryService:
+    def __init__(self, store: Store, evaluator: EvaluationServiceAsyncStub, catalog: Catalog) -> None:
+        self.store, self.evaluator, self.catalog = store, evaluator, catalog
+
+    async def ApplyModel(self, request: rpc.ApplyModelRequest) -> rpc.ApplyModelResponse:
+        spec, ledger = request.spec, self.store.specs(request.spec.model)
+        check_spec(spec, self.catalog)
+
+        def change(known: Sequence[Entry[ModelSpec]]) -> ModelSpec | None:
+            return None if known and known[-1].message == spec else spec
+
+        await ledger.append(
+            change, request_id=check_request_id(request.request_id), who=who(), expected=_number(request.etag)
+        )
+        return rpc.ApplyModelResponse(model=to_model(await ledger.entries()))
+
+    async def GetModel(self, request: rpc.GetModelRequest) -> rpc.GetModelResponse:
+        return rpc.GetModelResponse(model=await self.store.model(request.model))
+
+    async def ListModels(self, request: rpc.ListModelsRequest) -> rpc.ListModelsResponse:
+        names, token = page(await self.store.models(), request.page_size, request.page_token, str)
+        models: list[Model] = [await self.store.model(name) for name in names]
+        return rpc.ListModelsResponse(models=models, next_page_token=token)
+
+    async def GetModelVersion(self, request: rpc.GetModelVersionRequest) -> rpc.GetModelVersionResponse:
+        return rpc.GetModelVersionResponse(
+            model_version=await self._version(request.model, request.version, request.alias)
+        )
+
+    async def ListModelVersions(self, request: rpc.ListModelVersionsRequest) -> rpc.ListModelVersionsResponse:
+        await self.store.model(request.model)
+        entries = await self.store.versions(request.model).entries()
+        shown, token = page(entries[::-1], request.page_size, request.page_token, lambda entry: str(entry.number))
+        return rpc.ListModelVersionsResponse(model_versions=map(to_version, shown), next_page_token=token)
+
+    async def GetAlias(self, request: rpc.GetAliasRequest) -> rpc.GetAliasResponse:
+        entries = await self.store.alias_entries(request.model, request.alias)
+        if not entries:
+            raise _unnamed(request.model, request.alias)
+        return rpc.GetAliasResponse(entry=entries[-1])
+
+    async def ListAliasEntries(self, request: rpc.ListAliasEntriesRequest) -> rpc.ListAliasEntriesResponse:
+        entries = await self.store.alias_entries(request.model, request.alias)
+        shown, token = page(entries[::-1], request.page_size, request.page_token, lambda entry: str(entry.number))
+        return rpc.ListAliasEntriesResponse(entries=shown, next_page_token=token)
+
+    async def AliasAt(self, request: rpc.AliasAtRequest) -> rpc.AliasAtResponse:
+        if not request.HasField("time"):
+            raise InvalidArgument("time: say at which time", field="time")
+        entries = await self.store.alias_entries(request.model, request.alias)
+        at = request.time.ToNanoseconds()
+        before = [entry for entry in entries if entry.time.ToNanoseconds() <= at]
+        if not before:
+            raise NotFound(f"{request.alias or CHAMPION} of {request.model} named no version then", model=request.model)
+        return rpc.AliasAtResponse(entry=before[-1])
+
+    async def PromoteModelVersion(self, request: rpc.PromoteModelVersionRequest) -> rpc.PromoteModelVersionResponse:
+        await self.store.version(request.model, request.version)
+        entry = AliasEntry(
+            model=request.model,
+            alias=request.alias or CHAMPION,
+            version=request.version,
+            action=AliasEntry.ACTION_PROMOTED,
+            hold=True,
+            reason=request.reason,
+            override=request.override,
+            report_id=await self._evidence(request),
+        )
+        ledger = self.store.alias(request.model, request.alias)
+        made = await ledger.append(
+            entry, request_id=check_request_id(request.request_id), who=who(), expected=_number(request.etag)
+        )
+        MOVES.labels(request.model, "promoted").inc()
+        return rpc.PromoteModelVersionResponse(entry=to_alias(made))
+
+    async def RollbackAlias(self, request: rpc.RollbackAliasRequest) -> rpc.RollbackAliasResponse:
+        await self.store.model(request.model)
+
+        def back(known: Sequence[Entry[AliasEntry]]) -> AliasEntry:
+            return AliasEntry(
+                model=request.model,
+                alias=request.alias or CHAMPION,
+                version=rollback_target([entry.message for entry in known], request.version),
+                action=AliasEntry.ACTION_ROLLED_BACK,
+                hold=True,
+                reason=request.reason,
+            )
+
+        ledger = self.store.alias(request.model, request.alias)
+        made = await ledger.append(back, request_id=check_request_id(request.request_id), who=who())
+        MOVES.labels(request.model, "rolled_back").inc()
+        return rpc.RollbackAliasResponse(entry=to_alias(made))
+
+    async def ReleaseAlias(self, request: rpc.ReleaseAliasRequest) -> rpc.ReleaseAliasResponse:
+        await self.store.model(request.model)
+
+        def release(known: Sequence[Entry[AliasEntry]]) -> AliasEntry | None:
+            if not known:
+                raise _unnamed(request.model, request.alias)
+            newest = known[-1].message
+            if not newest.hold:
+                return None
+            return AliasEntry(
+                model=request.model,
+                alias=newest.alias,
+                version=newest.version,
+                action=AliasEntry.ACTION_RELEASED,
+                reason=request.reason,
+            )
+
+        ledger = self.store.alias(request.model, request.alias)
+        made = await ledger.append(release, request_id=check_request_id(request.request_id), who=who())
+        return rpc.ReleaseAliasResponse(entry=to_alias(made))
+
+    async def DownloadArtifact(
+        self, request: rpc.DownloadArtifactRequest
+    ) -> AsyncIterator[rpc.DownloadArtifactResponse]:
+        version = await self._version(request.model, request.version, request.alias)
+        for file in version.artifact.files:
+            async for chunk in self.store.blobs.read(f"artifacts/{version.artifact.digest}/files/{file.path}"):
+                yield rpc.DownloadArtifactResponse(path=file.path, chunk=chunk)
+
+    async def _version(self, model: str, number: int, alias: str) -> ModelVersion:
+        if bool(number) == bool(alias):
+            raise InvalidArgument("give either a version or an alias", field="version")
+        if alias:
+            entries = await self.store.alias_entries(model, alias)
+            if not entries:
+                raise _unnamed(model, alias)
+            number = entries[-1].version
+        return await self.store.version(model, number)
+
+    async def _evidence(self, request: rpc.PromoteModelVersionRequest) -> str:
+        """The id of a passing report. Raises FailedPrecondition where there is none and nothing overrides it."""
+        for report in await all_reports(self.evaluator, request.model, request.version):
+            if report.status == EvaluationReport.STATUS_PASSED:
+                return report.report_id
+        if request.override:
+            return ""
+        raise FailedPrecondition(
+            f"{request.model} version {request.version} has no passing evaluation report: look at its reports, or give "
+            "an override with your reason",
+            model=request.model,
+        )
+
+
+def rollback_target(entries: Sequence[AliasEntry], wanted: int) -> int:
+    """The version to go back to: the wanted one if the alias ever named it, else the one before the present came.
+
+    Going back twice goes back two versions: what counts is what stood before the present version was first named.
+    """
+    versions = [entry.version for entry in entries]
+    if not versions:
+        raise FailedPrecondition("the alias has never named a version: there is nothing to go back to")
+    if wanted:
+        if wanted not in versions:
+            raise FailedPrecondition(f"the alias has never named version {wanted}: promote it instead")
+        return wanted
+    first = versions.index(versions[-1])
+    if first == 0:
+        raise FailedPrecondition(f"version {versions[-1]} was the alias's first: there is nothing to go back to")
+    return versions[first - 1]
+
+
+def _unnamed(model: str, alias: str) -> NotFound:
+    return NotFound(f"{alias or CHAMPION} of {model} names no version yet", model=model, alias=alias or CHAMPION)
+
+
+def _number(etag: str) -> int | None:
+    if not etag:
+        return None
+    if not etag.isdigit():
+        raise InvalidArgument(f"etag {etag!r} is no number: send the one that you read", field="etag")
+    return int(etag)

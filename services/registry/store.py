@@ -1,0 +1,114 @@
+"""The registry's objects: three ledgers a model, and what each of their entries means on the bus."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from millrace.errors import NotFound
+from millrace.registry.v1.events_pb2 import AliasMoved, ModelApplied, ModelVersionRegistered
+from millrace.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
+from servicekit.blobs import Blobs
+from servicekit.ids import check_name
+from servicekit.ledger import Entry, Ledger, read_entry
+from servicekit.outbox import Announce, Fact, Outbox
+
+CHAMPION = "champion"
+
+
+class Store:
+    """Ledgers `models/{model}/spec|versions|aliases/{alias}`."""
+
+    def __init__(self, blobs: Blobs, outbox: Outbox) -> None:
+        self.blobs, self.outbox = blobs, outbox
+        self._specs: dict[str, Ledger[ModelSpec]] = {}
+        self._versions: dict[str, Ledger[ModelVersion]] = {}
+        self._aliases: dict[tuple[str, str], Ledger[AliasEntry]] = {}
+
+    def specs(self, model: str) -> Ledger[ModelSpec]:
+        prefix = f"models/{check_name(model, 'model')}/spec"
+        return self._specs.setdefault(model, Ledger(self.blobs, prefix, ModelSpec, self.outbox.put))
+
+    def versions(self, model: str) -> Ledger[ModelVersion]:
+        prefix = f"models/{check_name(model, 'model')}/versions"
+        return self._versions.setdefault(model, Ledger(self.blobs, prefix, ModelVersion, self.outbox.put))
+
+    def alias(self, model: str, alias: str) -> Ledger[AliasEntry]:
+        alias = alias or CHAMPION
+        prefix = f"models/{check_name(model, 'model')}/aliases/{check_name(alias, 'alias')}"
+        return self._aliases.setdefault((model, alias), Ledger(self.blobs, prefix, AliasEntry, self.outbox.put))
+
+    async def models(self) -> list[str]:
+        """The names of all models that were applied."""
+        names = [name async for name in self.blobs.children("models/")]
+        return [name for name in names if await self.specs(name).newest()]
+
+    async def model(self, name: str) -> Model:
+        entries = await self.specs(name).entries()
+        if not entries:
+            known = ", ".join(await self.models()) or "none yet"
+            raise NotFound(f"no model {name}; applied are: {known}. Declare it with `millrace apply -f`.", model=name)
+        return to_model(entries)
+
+    async def version(self, model: str, number: int) -> ModelVersion:
+        await self.model(model)
+        entries = await self.versions(model).entries()
+        if not 0 < number <= len(entries):
+            raise NotFound(f"{model} has no version {number}; its newest is {len(entries)}", model=model)
+        return to_version(entries[number - 1])
+
+    async def alias_entries(self, model: str, alias: str) -> list[AliasEntry]:
+        """Every move of the alias, oldest first."""
+        await self.model(model)
+        return [to_alias(entry) for entry in await self.alias(model, alias).entries()]
+
+
+def to_model(entries: Sequence[Entry[ModelSpec]]) -> Model:
+    newest = entries[-1]
+    model = Model(name=newest.message.model, spec=newest.message, etag=str(newest.number), who=newest.who)
+    model.create_time.FromNanoseconds(entries[0].time_ns)
+    model.update_time.FromNanoseconds(newest.time_ns)
+    return model
+
+
+def to_version(entry: Entry[ModelVersion]) -> ModelVersion:
+    version = ModelVersion(version=entry.number, create_time=_time(entry))
+    version.MergeFrom(entry.message)
+    return version
+
+
+def to_alias(entry: Entry[AliasEntry]) -> AliasEntry:
+    alias = AliasEntry(number=entry.number, who=entry.who, request_id=entry.request_id, time=_time(entry))
+    alias.MergeFrom(entry.message)
+    return alias
+
+
+def _time(entry: Entry[ModelVersion] | Entry[AliasEntry]) -> Timestamp:
+    time = Timestamp()
+    time.FromNanoseconds(entry.time_ns)
+    return time
+
+
+def _applied(key: str, data: bytes) -> Fact:
+    entry = read_entry(data, ModelSpec)
+    spec = entry.message
+    return Fact(spec.model, ModelApplied(model=spec.model, number=entry.number, dataset=spec.dataset))
+
+
+def _registered(key: str, data: bytes) -> Fact:
+    entry = read_entry(data, ModelVersion)
+    version = entry.message
+    return Fact(version.model, ModelVersionRegistered(model=version.model, version=entry.number, run_id=version.run_id))
+
+
+def _moved(key: str, data: bytes) -> Fact:
+    entry = read_entry(data, AliasEntry)
+    moved = partial(AliasMoved, model=entry.message.model, alias=entry.message.alias)
+    return Fact(entry.message.model, moved(number=entry.number, version=entry.message.version))
+
+
+FACTS: Announce = {
+    "models/*/spec/*": _applied,
+    "models/*/versions/*": _registered,
+    "models/*/aliases/*/*": _moved,
+}
