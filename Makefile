@@ -35,7 +35,7 @@ $(STAMP): uv.lock deploy/setup/python.sh
 
 .PHONY: demo
 demo: $(STAMP)  ## from a file to a prediction on this machine; ends with a line `DEMO OK {...}` (ARGS="--recipe NAME")
-	@$(PY) -m deploy.demo --world '$(WORLD)' $(ARGS)
+	@$(PY) -m deploy.demo $(if $(filter-out local,$(WORLD)),--world '$(WORLD)') $(ARGS)
 
 .PHONY: test
 test: $(STAMP)  ## unit, contract, recipe and local end-to-end tests; needs nothing but Python
