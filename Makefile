@@ -1,6 +1,5 @@
 # Everything that people and CI run. `make` alone lists it.
-SHELL := /bin/bash
-.SHELLFLAGS := -euo pipefail -c
+.SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 

@@ -1,5 +1,6 @@
 """What the house promises about itself: what is published, what an image drags in, and how a folder looks."""
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,13 +16,15 @@ HEAVY = {"torch", "transformers", "sentence-transformers", "safetensors", "sciki
 
 EVERY_SERVICE = {"README.md", "__init__.py", "__main__.py", "settings.py", "service.py"}
 SOME_SERVICES = {"handlers.py", "store.py", "metrics.py", "reconcile.py"}
-FEW = 4
+FEW = 8
 
 EVERY_RECIPE = {"README.md", "spec.py", "data.py", "model.py", "train.py", "predict.py", "model.yaml", "sample.jsonl"}
 
 
 def files() -> list[Path]:
     """Every file of the checkout, committed or about to be, as git sees it."""
+    if shutil.which("git") is None:
+        pytest.skip("there is no git here")
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=HOUSE, capture_output=True, text=True, check=False,
