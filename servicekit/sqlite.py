@@ -59,7 +59,7 @@ class SqliteBus:
 
     def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
         check_names(group, *topics)
-        return _GroupMember(self, group, topics)
+        return GroupMember(self, group, topics)
 
     def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
         check_names(*topics)
@@ -159,13 +159,14 @@ class _Watch(threading.Thread):
             self._renew_at = now + _RENEW_SECONDS
         if now >= self._expel_at:
             self._log.expel()
+            self._version = None  # a connection does not see its own commits as news, but our members must
             self._expel_at = now + _EXPEL_SECONDS
 
     def _renew(self) -> None:
-        members = {m.name: (m.group, m.topics) for m in self._bus.members() if isinstance(m, _GroupMember)}
+        members = {m.name: (m.group, m.topics) for m in self._bus.members() if isinstance(m, GroupMember)}
         if members:
             self._log.renew(members)
-            living = {m.name for m in self._bus.members() if isinstance(m, _GroupMember)}
+            living = {m.name for m in self._bus.members() if isinstance(m, GroupMember)}
             for left in members.keys() - living:  # it left meanwhile, and renewing may have brought it back
                 self._log.leave(left)
 
@@ -237,7 +238,7 @@ class _Tail(_Member):
         return await self.bus.work(lambda log: log.count(self._places(log)))
 
 
-class _GroupMember(_Member):
+class GroupMember(_Member):
     """Reads the partitions that it owns; by place it knows (epoch, position) of what it returned and committed."""
 
     def __init__(self, bus: SqliteBus, group: str, topics: Sequence[str]) -> None:

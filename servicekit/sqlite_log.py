@@ -110,7 +110,8 @@ class Log(SqliteFile):
         found: list[Received] = []
         size = 0
         with self.reading() as db:
-            positions = list(islice(heapq.merge(*(_after(db, *place, start) for place, start in places.items())), 256))
+            ordered = heapq.merge(*(_after(db, *place, start) for place, start in places.items()))
+            positions = list(islice(ordered, _MESSAGES_AT_ONCE))
             marks = ", ".join("?" * len(positions))
             rows = db.execute(
                 "SELECT topic, key, value, headers, partition, position FROM log "
