@@ -3,6 +3,7 @@
 `address` is one `host:port` or several with commas between, which are used in turn (round robin).
 """
 
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +35,23 @@ class Credentials:
         return grpc.ssl_channel_credentials(*read)
 
 
-def _options() -> list[tuple[str, Any]]:
+# For callers whose requests may all be sent twice: a service that is away for a moment is asked again.
+_RETRY = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+
+
+def _options(retry: bool) -> list[tuple[str, Any]]:
+    config = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [{"name": [{}], "retryPolicy": _RETRY}] if retry else [],
+    }
     return [
-        ("grpc.lb_policy_name", "round_robin"),
+        ("grpc.service_config", json.dumps(config)),
         ("grpc.initial_reconnect_backoff_ms", 50),
         ("grpc.min_reconnect_backoff_ms", 50),
         ("grpc.max_reconnect_backoff_ms", 1000),
@@ -51,20 +66,20 @@ def _target(address: str) -> str:
     return f"ipv4:{address}" if "," in address else address
 
 
-def open_channel(address: str, credentials: Credentials = Credentials()) -> aio.Channel:
-    """A channel for asyncio."""
+def open_channel(address: str, credentials: Credentials = Credentials(), retry: bool = False) -> aio.Channel:
+    """A channel for asyncio; with `retry` a call goes on for a second or two while nobody answers."""
     interceptors = [_AsyncUnary(credentials.token), _AsyncStream(credentials.token), _AsyncUpload(credentials.token)]
     if ssl := credentials.ssl():
-        return aio.secure_channel(_target(address), ssl, options=_options(), interceptors=interceptors)
-    return aio.insecure_channel(_target(address), options=_options(), interceptors=interceptors)
+        return aio.secure_channel(_target(address), ssl, options=_options(retry), interceptors=interceptors)
+    return aio.insecure_channel(_target(address), options=_options(retry), interceptors=interceptors)
 
 
-def open_sync_channel(address: str, credentials: Credentials = Credentials()) -> grpc.Channel:
+def open_sync_channel(address: str, credentials: Credentials = Credentials(), retry: bool = False) -> grpc.Channel:
     """A channel for threads."""
     if ssl := credentials.ssl():
-        channel = grpc.secure_channel(_target(address), ssl, options=_options())
+        channel = grpc.secure_channel(_target(address), ssl, options=_options(retry))
     else:
-        channel = grpc.insecure_channel(_target(address), options=_options())
+        channel = grpc.insecure_channel(_target(address), options=_options(retry))
     return grpc.intercept_channel(channel, _Sync(credentials.token))
 
 
