@@ -49,6 +49,7 @@ class Outbox:
         self.blobs, self.bus, self.service = blobs, bus, service
         self._announce = [(re.compile(re.escape(p).replace(r"\*", "[^/]+")), build) for p, build in announce.items()]
         self._publishing: dict[str, asyncio.Task[None]] = {}
+        self._soon = asyncio.Event()
 
     async def put(self, key: str, data: bytes) -> bool:
         """put_if_absent() of an object that is a fact. False: another was first, whose fact is then said again."""
@@ -68,7 +69,13 @@ class Outbox:
                 await self.sweep()
             except MillraceError as error:
                 log.warning("outbox sweep failed", extra={"error": str(error)})
-            await asyncio.sleep(SWEEP_SECONDS)
+            self._soon.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._soon.wait(), SWEEP_SECONDS)
+
+    def sweep_soon(self) -> None:
+        """Somebody else, a worker, may have left a marker."""
+        self._soon.set()
 
     async def sweep(self) -> None:
         """Start publishing what every marker names, except what is being published already."""

@@ -1,0 +1,1 @@
+"""Runs trainings in workers, and starts them by itself where a model asks for it."""

@@ -1,0 +1,121 @@
+"""Automatic training: which run a model is owed now, and which waiting ones it overtakes."""
+
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable
+
+from google.protobuf.json_format import MessageToDict
+
+from millrace.dataset.v1.dataset_pb2 import Snapshot
+from millrace.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
+from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
+from millrace.errors import MillraceError, NotFound
+from millrace.registry.v1.model_pb2 import Model
+from millrace.registry.v1.registry_service_pb2 import ListModelsRequest
+from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
+from millrace.training.v1.attempt_pb2 import RunOutcome, RunRequest
+from millrace.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
+from servicekit.ids import hash_of
+from services.trainer.metrics import RUNS_ENDED
+from services.trainer.store import Store, now
+
+log = logging.getLogger(__name__)
+
+
+class TrainAutomatically:
+    """Every model with automatic training gets a run for the newest snapshot of its dataset, and for no older one."""
+
+    kind = "automatic"
+
+    def __init__(self, store: Store, registry: RegistryServiceAsyncStub, dataprep: DatasetServiceAsyncStub) -> None:
+        self.store, self.registry, self.dataprep = store, registry, dataprep
+
+    async def owed(self) -> AsyncIterator[str]:
+        for name in sorted({model.spec.dataset for model in await self._models()}):
+            yield name
+
+    async def reconcile(self, name: str) -> float | None:
+        models = [model for model in await self._models() if model.spec.dataset == name]
+        if not models:
+            return None
+        try:
+            snapshot = (await self.dataprep.GetSnapshot(GetSnapshotRequest(dataset=name))).snapshot
+        except NotFound:
+            # A model may be declared before its data; the first snapshot's event comes back here.
+            return None
+        waits = [await self._train(model, snapshot) for model in models]
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    async def end(self, name: str, error: MillraceError) -> None:
+        log.error("automatic training given up until the next look", extra={"dataset": name, "error": str(error)})
+
+    async def _train(self, model: Model, snapshot: Snapshot) -> float | None:
+        """Ask for the run that is owed and cancel what it overtakes; the answer is how long the interval still lasts."""
+        wanted = wanted_run(model, snapshot)
+        known = [await self.store.request(run_id) for run_id in await self.store.run_ids()]
+        known = [request for request in known if request.automatic and request.spec.model == model.name]
+        if any(order(request) > order(wanted) for request in known):
+            return None
+        if all(request.run_id != wanted.run_id for request in known):
+            wait = interval_left(model, known, time.time())
+            if wait > 0:
+                return wait
+            await self.store.ask(wanted)
+        for request in known:
+            if request.run_id != wanted.run_id and order(request) < order(wanted):
+                await self._overtake(request, wanted)
+        return None
+
+    async def _overtake(self, request: RunRequest, wanted: RunRequest) -> None:
+        """Cancel a run that no worker has begun."""
+        if await self.store.outcome(request.run_id) or await self.store.attempts(request.run_id).newest():
+            return
+        reason = f"superseded by run {wanted.run_id} on snapshot {wanted.spec.dataset_number}"
+        outcome = RunOutcome(run_id=request.run_id, model=request.spec.model, state=TrainingRun.STATE_CANCELLED)
+        outcome.reason, outcome.who = reason, "trainer"
+        if await self.store.end(outcome):
+            RUNS_ENDED.labels("cancelled").inc()
+
+    async def _models(self) -> list[Model]:
+        request, models = ListModelsRequest(page_size=1000), []
+        while True:
+            response = await self.registry.ListModels(request)
+            models += [model for model in response.models if model.spec.training.automatic]
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return models
+
+
+def wanted_run(model: Model, snapshot: Snapshot) -> RunRequest:
+    """The run that a model's spec asks for on a snapshot. Its id names just what decides the result, so that a changed
+    gate or time limit trains nothing anew, and a cancelled run stays cancelled."""
+    spec = model.spec
+    config = json.dumps(MessageToDict(spec.config), sort_keys=True)
+    run_id = hash_of("automatic", model.name, spec.recipe, spec.preset, config, spec.dataset, snapshot.number)
+    run = RunRequest(run_id=run_id, request_id=run_id, spec=run_spec(model, snapshot), time=now(), who="trainer")
+    run.automatic, run.model_spec_number = True, int(model.etag)
+    run.snapshot.CopyFrom(snapshot)
+    return run
+
+
+def run_spec(model: Model, snapshot: Snapshot) -> TrainingRunSpec:
+    spec = model.spec
+    run = TrainingRunSpec(model=model.name, recipe=spec.recipe, preset=spec.preset, config=spec.config)
+    run.dataset, run.dataset_number, run.snapshot_id = snapshot.dataset, snapshot.number, snapshot.snapshot_id
+    run.resources.CopyFrom(spec.training.resources)
+    if spec.training.HasField("time_limit"):
+        run.time_limit.CopyFrom(spec.training.time_limit)
+    return run
+
+
+def order(request: RunRequest) -> tuple[int, int]:
+    """Which of two automatic runs of a model is the newer; a replica that read an old snapshot must not win."""
+    return request.spec.dataset_number, request.model_spec_number
+
+
+def interval_left(model: Model, known: Iterable[RunRequest], at: float) -> float:
+    """Seconds until the model's minimum interval since its last automatic run has passed; 0: it has."""
+    interval = model.spec.training.minimum_interval.ToNanoseconds() / 1e9
+    newest = max((request.time.ToNanoseconds() / 1e9 for request in known), default=0.0)
+    return max(0.0, newest + interval - at) if interval and newest else 0.0

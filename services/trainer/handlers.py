@@ -1,0 +1,16 @@
+"""What an event means to the trainer."""
+
+from millrace.dataset.v1.events_pb2 import SnapshotCreated
+from millrace.registry.v1.events_pb2 import ModelApplied
+from millrace.training.v1 import events_pb2 as events
+from servicekit.work import Handlers, Key
+
+HANDLERS: Handlers = {
+    SnapshotCreated: lambda event: [Key("automatic", event.dataset)],
+    ModelApplied: lambda event: [Key("automatic", event.dataset)],
+    events.TrainingRunCreated: lambda event: [Key("run", event.run_id)],
+    events.TrainingRunStarted: lambda event: [Key("run", event.run_id)],
+    events.TrainingRunSucceeded: lambda event: [Key("run", event.run_id)],
+    events.TrainingRunFailed: lambda event: [Key("run", event.run_id)],
+    events.TrainingRunCancelled: lambda event: [Key("run", event.run_id)],
+}

@@ -1,0 +1,121 @@
+"""Starts workers: child processes here; a Kubernetes Job would be another launcher behind the same three verbs."""
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from millrace.operations.v1.stored_pb2 import Process
+from servicekit.claims import is_running, this_process
+from services.trainer.metrics import WORKERS_STARTED
+
+log = logging.getLogger(__name__)
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTHONPATH")
+# glibc gives memory back after each step and takes it again, which costs up to a third of a training with changing sizes.
+_MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
+
+
+class Launcher(Protocol):
+    async def launch(self, run_id: str) -> None:
+        """Start a worker for the run; it claims the next attempt itself."""
+        ...
+
+    def workers(self) -> dict[str, Process]:
+        """Runs whose worker, started by this replica (or by one that stood in its place), lives."""
+        ...
+
+    async def stop(self, run_id: str) -> None:
+        """Ask the run's worker to save a checkpoint and end."""
+        ...
+
+
+class ProcessLauncher:
+    """Workers as processes of their own sessions, so that they outlive the trainer.
+
+    `{state}/workers/{pid}` holds `start_time run_id owner`, by which a trainer that starts again finds its workers;
+    `{pid}.files` is the worker's scratch, `{run_id}.log` what it printed before it claimed an attempt.
+    """
+
+    def __init__(
+        self, state: Path, owner: str, environment: dict[str, str], ended: Callable[[str], None] = lambda run_id: None
+    ) -> None:
+        self.folder, self.owner, self.environment, self.ended = state / "workers", owner, environment, ended
+        self._watchers: set[asyncio.Task[None]] = set()
+
+    async def launch(self, run_id: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("TEST_")}
+        output = os.open(self.folder / f"{run_id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            worker = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "services.trainer.worker",
+                run_id,
+                env={**kept, **_MALLOC, **self.environment},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        finally:
+            os.close(output)
+        start_time = _start_time(worker.pid)
+        (self.folder / str(worker.pid)).write_text(f"{start_time} {run_id} {self.owner}\n")
+        WORKERS_STARTED.inc()
+        log.info("worker started", extra={"run_id": run_id, "pid": worker.pid})
+        task = asyncio.create_task(self._wait(run_id, worker))
+        self._watchers.add(task)
+        task.add_done_callback(self._watchers.discard)
+
+    async def _wait(self, run_id: str, worker: asyncio.subprocess.Process) -> None:
+        code = await worker.wait()
+        log.info("worker ended", extra={"run_id": run_id, "pid": worker.pid, "exit_code": code})
+        self._clear(worker.pid)
+        if code == 0:
+            (self.folder / f"{run_id}.log").unlink(missing_ok=True)
+        self.ended(run_id)
+
+    def workers(self) -> dict[str, Process]:
+        found = {}
+        for path in self.folder.glob("[0-9]*") if self.folder.is_dir() else ():
+            if path.suffix:
+                continue
+            with suppress(OSError, ValueError):
+                start_time, run_id, owner = path.read_text().split()
+                process = Process()
+                process.CopyFrom(this_process())
+                process.pid, process.start_time = int(path.name), int(start_time)
+                if owner != self.owner:
+                    continue
+                if is_running(process):
+                    found[run_id] = process
+                else:
+                    self._clear(process.pid)
+        return found
+
+    def _clear(self, pid: int) -> None:
+        """Remove what a dead worker left."""
+        shutil.rmtree(self.folder / f"{pid}.files", ignore_errors=True)
+        (self.folder / str(pid)).unlink(missing_ok=True)
+
+    async def stop(self, run_id: str) -> None:
+        worker = self.workers().get(run_id)
+        if worker:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGTERM)
+
+
+def _start_time(pid: int) -> int:
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat[stat.rindex(")") + 2 :].split()[19])

@@ -1,0 +1,132 @@
+"""TrainingService: message in, message out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from google.protobuf.json_format import MessageToDict
+from pydantic import ValidationError
+
+from millrace.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
+from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
+from millrace.errors import FailedPrecondition, InvalidArgument
+from millrace.registry.v1.registry_service_pb2 import GetModelRequest
+from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
+from millrace.training.v1 import training_service_pb2 as rpc
+from millrace.training.v1.attempt_pb2 import RunOutcome, RunRequest
+from millrace.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
+from recipekit.catalog import Catalog
+from servicekit.ids import check_request_id
+from servicekit.pages import page
+from servicekit.rpc import who
+from services.trainer.automatic import run_spec
+from services.trainer.launcher import Launcher
+from services.trainer.metrics import RUNS_ENDED
+from services.trainer.store import Store, now
+
+POLL_SECONDS = 0.2
+OPEN = (TrainingRun.STATE_PENDING, TrainingRun.STATE_RUNNING)
+
+
+class TrainingService:
+    def __init__(
+        self,
+        store: Store,
+        launcher: Launcher,
+        registry: RegistryServiceAsyncStub,
+        dataprep: DatasetServiceAsyncStub,
+        catalog: Catalog,
+    ) -> None:
+        self.store, self.launcher, self.catalog = store, launcher, catalog
+        self.registry, self.dataprep = registry, dataprep
+
+    async def CreateTrainingRun(self, request: rpc.CreateTrainingRunRequest) -> rpc.CreateTrainingRunResponse:
+        run_id = check_request_id(request.request_id)
+        if run_id not in await self.store.run_ids():
+            await self.store.ask(await self._filled_in(run_id, request.spec))
+        stored = await self.store.request(run_id)
+        if stored.asked != request.spec:
+            text = f"request_id {run_id} was used before for another training run: send a new one"
+            raise InvalidArgument(text, field="request_id")
+        return rpc.CreateTrainingRunResponse(run=await self.store.run(run_id))
+
+    async def GetTrainingRun(self, request: rpc.GetTrainingRunRequest) -> rpc.GetTrainingRunResponse:
+        return rpc.GetTrainingRunResponse(run=await self.store.run(request.run_id))
+
+    async def ListTrainingRuns(self, request: rpc.ListTrainingRunsRequest) -> rpc.ListTrainingRunsResponse:
+        requests = [await self.store.request(run_id) for run_id in await self.store.run_ids()]
+        requests.sort(key=lambda asked: (asked.time.ToNanoseconds(), asked.run_id), reverse=True)
+        runs = [await self.store.run(r.run_id) for r in requests if request.model in ("", r.spec.model)]
+        fitting = [run for run in runs if not request.states or run.state in request.states]
+        shown, token = page(fitting, request.page_size, request.page_token, lambda run: run.run_id)
+        return rpc.ListTrainingRunsResponse(runs=shown, next_page_token=token)
+
+    async def WatchTrainingRun(
+        self, request: rpc.WatchTrainingRunRequest
+    ) -> AsyncIterator[rpc.WatchTrainingRunResponse]:
+        before = TrainingRun()
+        while before.state in (TrainingRun.STATE_UNSPECIFIED, *OPEN):
+            run = await self.store.run(request.run_id)
+            if run != before:
+                yield rpc.WatchTrainingRunResponse(run=run)
+                before = run
+            else:
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def CancelTrainingRun(self, request: rpc.CancelTrainingRunRequest) -> rpc.CancelTrainingRunResponse:
+        asked = await self.store.request(request.run_id)
+        outcome = RunOutcome(run_id=request.run_id, model=asked.spec.model, state=TrainingRun.STATE_CANCELLED)
+        outcome.reason, outcome.who = request.reason or "cancelled on request", who()
+        if await self.store.end(outcome):
+            RUNS_ENDED.labels("cancelled").inc()
+            await self.launcher.stop(request.run_id)
+        run = await self.store.run(request.run_id)
+        if run.state != TrainingRun.STATE_CANCELLED:
+            state = TrainingRun.State.Name(run.state).removeprefix("STATE_").lower()
+            raise FailedPrecondition(f"run {run.run_id} has {state} already", run_id=run.run_id)
+        return rpc.CancelTrainingRunResponse(run=run)
+
+    async def ReadTrainingLog(self, request: rpc.ReadTrainingLogRequest) -> AsyncIterator[rpc.ReadTrainingLogResponse]:
+        await self.store.request(request.run_id)
+        place = ""
+        while True:
+            ended = await self.store.outcome(request.run_id)
+            async for key, attempt, chunk in self.store.log(request.run_id, place):
+                place = key
+                yield rpc.ReadTrainingLogResponse(attempt=attempt, chunk=chunk)
+            if ended or not request.follow:
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _filled_in(self, run_id: str, asked: TrainingRunSpec) -> RunRequest:
+        """The request with what the model's own spec says wherever the caller said nothing."""
+        model = (await self.registry.GetModel(GetModelRequest(model=asked.model))).model
+        snapshot_request = GetSnapshotRequest(dataset=asked.dataset or model.spec.dataset, number=asked.dataset_number)
+        snapshot = (await self.dataprep.GetSnapshot(snapshot_request)).snapshot
+        spec = run_spec(model, snapshot)
+        if asked.recipe and asked.recipe != spec.recipe:
+            raise InvalidArgument(
+                f"{asked.model} is of the recipe {spec.recipe}: leave recipe out", field="spec.recipe"
+            )
+        if asked.preset or asked.HasField("config"):
+            spec.preset = asked.preset
+            spec.config.CopyFrom(asked.config)
+        if asked.HasField("resources"):
+            spec.resources.CopyFrom(asked.resources)
+        if asked.HasField("time_limit"):
+            spec.time_limit.CopyFrom(asked.time_limit)
+        self._check(spec)
+        return RunRequest(
+            run_id=run_id, request_id=run_id, spec=spec, asked=asked, snapshot=snapshot, time=now(), who=who()
+        )
+
+    def _check(self, spec: TrainingRunSpec) -> None:
+        try:
+            self.catalog.spec(spec.recipe).configure(spec.preset, MessageToDict(spec.config))
+        except KeyError:
+            raise InvalidArgument(f"{spec.recipe} has no preset {spec.preset!r}", field="spec.preset") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = f"spec.config.{'.'.join(map(str, first['loc']))}"
+            raise InvalidArgument(f"{field}: {first['msg']}", field=field) from None
+        if spec.HasField("time_limit") and spec.time_limit.ToNanoseconds() <= 0:
+            raise InvalidArgument("spec.time_limit must be above 0 s", field="spec.time_limit")

@@ -1,0 +1,27 @@
+"""What the trainer and its worker read from their environment."""
+
+from pydantic import Field
+
+from servicekit.settings import Settings as Base
+
+
+class Settings(Base):
+    listen: str = Field("127.0.0.1:50052", description="host:port of the gRPC server")
+    metrics_listen: str = Field("127.0.0.1:9102", description="host:port of /metrics; empty shows none")
+    dataprep: str = Field("127.0.0.1:50051", description="host:port of dataprep, several with commas between")
+    registry: str = Field("127.0.0.1:50054", description="host:port of registry, several with commas between")
+    slots: int = Field(1, ge=1, description="how many workers this replica runs at once")
+    lease_seconds: float = Field(10.0, gt=0, description="how long a worker's heartbeat may stand still")
+    time_limit_seconds: float = Field(86400.0, gt=0, description="training time of a run that sets no limit")
+    require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")
+    state: str = Field(".millrace", description="folder for the workers' files on this machine")
+
+    def worker_environment(self) -> dict[str, str]:
+        """The variables of a worker, from the trainer's own."""
+        return {f"MILLRACE_{name.upper()}": str(getattr(self, name)) for name in WorkerSettings.model_fields}
+
+
+class WorkerSettings(Base):
+    lease_seconds: float = Field(10.0, gt=0, description="how long another worker's heartbeat may stand still")
+    require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")
+    state: str = Field(".millrace", description="folder for the workers' files on this machine")

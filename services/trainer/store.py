@@ -1,0 +1,183 @@
+"""The trainer's objects, and what they mean on the bus. Its worker uses them too."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from millrace.errors import NotFound
+from millrace.training.v1 import events_pb2 as events
+from millrace.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
+from millrace.training.v1.training_run_pb2 import Progress, TrainingRun
+from servicekit.blobs import Blobs
+from servicekit.claims import Claims
+from servicekit.outbox import Announce, Fact, Outbox
+
+M = TypeVar("M", bound=Message)
+MOST_FAILURES = 3
+
+
+class Store:
+    """`runs/requests|outcomes|numerics/{run_id}` and `runs/attempts/{run_id}/{n}/…`."""
+
+    def __init__(self, blobs: Blobs, outbox: Outbox, lease_seconds: float) -> None:
+        self.blobs, self.outbox, self.lease_seconds = blobs, outbox, lease_seconds
+        self._requests: dict[str, RunRequest] = {}
+        self._outcomes: dict[str, RunOutcome] = {}
+        self._claims: dict[str, Claims] = {}
+
+    async def run_ids(self) -> list[str]:
+        return [name async for name in self.blobs.children("runs/requests/")]
+
+    async def open_run_ids(self) -> list[str]:
+        """Runs that have no outcome."""
+        ended = {name async for name in self.blobs.children("runs/outcomes/")}
+        return [run_id for run_id in await self.run_ids() if run_id not in ended]
+
+    async def request(self, run_id: str) -> RunRequest:
+        if run_id not in self._requests:
+            try:
+                data = await self.blobs.get(f"runs/requests/{run_id}")
+            except NotFound:
+                raise NotFound(f"no training run {run_id}; see `millrace runs list`", run_id=run_id) from None
+            self._requests[run_id] = RunRequest.FromString(data)
+        return self._requests[run_id]
+
+    async def ask(self, request: RunRequest) -> bool:
+        """Store a request; False: a run of that id was asked for before."""
+        return await self.outbox.put(f"runs/requests/{request.run_id}", _bytes(request))
+
+    async def outcome(self, run_id: str) -> RunOutcome | None:
+        if run_id not in self._outcomes:
+            found = await self._read(f"runs/outcomes/{run_id}", RunOutcome)
+            if not found:
+                return None
+            self._outcomes[run_id] = found
+        return self._outcomes[run_id]
+
+    async def end(self, outcome: RunOutcome) -> bool:
+        """Give a run its one outcome; False: it has another."""
+        outcome.time.GetCurrentTime()
+        return await self.outbox.put(f"runs/outcomes/{outcome.run_id}", _bytes(outcome))
+
+    def attempts(self, run_id: str) -> Claims:
+        claims = Claims(self.blobs, f"runs/attempts/{run_id}", self.lease_seconds, self.outbox.put)
+        return self._claims.setdefault(run_id, claims)
+
+    async def failure(self, run_id: str, attempt: int) -> AttemptFailure | None:
+        return await self._read(f"{self._folder(run_id, attempt)}/failure", AttemptFailure)
+
+    async def fail(self, run_id: str, attempt: int, failure: AttemptFailure) -> None:
+        failure.time.GetCurrentTime()
+        await self.blobs.put_if_absent(f"{self._folder(run_id, attempt)}/failure", _bytes(failure))
+
+    async def failures(self, run_id: str, newest: int) -> list[AttemptFailure]:
+        """Of all attempts up to the newest, those that failed, oldest first."""
+        found = [await self.failure(run_id, attempt) for attempt in range(1, newest + 1)]
+        return [failure for failure in found if failure]
+
+    async def progress(self, run_id: str, newest: int) -> Progress | None:
+        """What the newest attempt that said something said."""
+        for attempt in range(newest, 0, -1):
+            if found := await self._read(f"{self._folder(run_id, attempt)}/progress", Progress):
+                return found
+        return None
+
+    async def report(self, run_id: str, attempt: int, progress: Progress) -> None:
+        await self.blobs.put(f"{self._folder(run_id, attempt)}/progress", _bytes(progress))
+
+    async def numerics(self, run_id: str) -> RunNumerics | None:
+        return await self._read(f"runs/numerics/{run_id}", RunNumerics)
+
+    async def fix_numerics(self, run_id: str, numerics: RunNumerics) -> RunNumerics:
+        """Keep the first attempt's numerics; the answer is what stands."""
+        await self.blobs.put_if_absent(f"runs/numerics/{run_id}", _bytes(numerics))
+        return await self.numerics(run_id) or numerics
+
+    async def add_log(self, run_id: str, attempt: int, number: int, chunk: bytes) -> None:
+        await self.blobs.put(f"{self._folder(run_id, attempt)}/log/{number:010d}", chunk)
+
+    async def log(self, run_id: str, after: str) -> AsyncIterator[tuple[str, int, bytes]]:
+        """(place, attempt, chunk) of what workers printed, after the given place."""
+        prefix = f"runs/attempts/{run_id}/"
+        async for listed in self.blobs.list(prefix, after):
+            attempt, kind = listed.key[len(prefix) :].split("/")[:2]
+            if kind == "log":
+                yield listed.key, int(attempt), await self.blobs.get(listed.key)
+
+    async def run(self, run_id: str) -> TrainingRun:
+        """The run as its objects tell it now."""
+        request, outcome = await self.request(run_id), await self.outcome(run_id)
+        run = TrainingRun(
+            run_id=run_id, spec=request.spec, create_time=request.time, who=request.who, automatic=request.automatic
+        )
+        run.attempt = await self.attempts(run_id).newest()
+        if run.attempt:
+            run.start_time.CopyFrom((await self.attempts(run_id).read(1)).time)
+            if progress := await self.progress(run_id, run.attempt):
+                run.progress.CopyFrom(progress)
+        run.state = TrainingRun.STATE_RUNNING if run.attempt else TrainingRun.STATE_PENDING
+        if outcome:
+            _fill_in(run, outcome)
+        return run
+
+    def _folder(self, run_id: str, attempt: int) -> str:
+        return self.attempts(run_id).folder(attempt)
+
+    async def _read(self, key: str, kind: type[M]) -> M | None:
+        try:
+            data = await self.blobs.get(key)
+        except NotFound:
+            return None
+        message = kind()
+        message.ParseFromString(data)
+        return message
+
+
+def _fill_in(run: TrainingRun, outcome: RunOutcome) -> None:
+    run.state, run.reason = outcome.state, outcome.reason
+    run.end_time.CopyFrom(outcome.time)
+    if outcome.state == TrainingRun.STATE_SUCCEEDED:
+        run.artifact.CopyFrom(outcome.artifact)
+        run.lineage.CopyFrom(outcome.lineage)
+        run.metrics.update(outcome.metrics)
+
+
+def _bytes(message: Message) -> bytes:
+    return message.SerializeToString(deterministic=True)
+
+
+def now() -> Timestamp:
+    time = Timestamp()
+    time.GetCurrentTime()
+    return time
+
+
+def _created(key: str, data: bytes) -> Fact:
+    request = RunRequest.FromString(data)
+    return Fact(request.run_id, events.TrainingRunCreated(run_id=request.run_id, model=request.spec.model))
+
+
+def _started(key: str, data: bytes) -> Fact:
+    _, _, run_id, attempt, _ = key.split("/")
+    return Fact(run_id, events.TrainingRunStarted(run_id=run_id, attempt=int(attempt)))
+
+
+def _ended(key: str, data: bytes) -> Fact:
+    outcome = RunOutcome.FromString(data)
+    run_id, model = outcome.run_id, outcome.model
+    if outcome.state == TrainingRun.STATE_SUCCEEDED:
+        digest = outcome.artifact.digest
+        return Fact(run_id, events.TrainingRunSucceeded(run_id=run_id, model=model, artifact_digest=digest))
+    failed = outcome.state == TrainingRun.STATE_FAILED
+    build = partial(events.TrainingRunFailed if failed else events.TrainingRunCancelled, run_id=run_id, model=model)
+    return Fact(run_id, build(reason=outcome.reason))
+
+
+FACTS: Announce = {
+    "runs/requests/*": _created,
+    "runs/attempts/*/*/claim": _started,
+    "runs/outcomes/*": _ended,
+}
