@@ -115,7 +115,8 @@ class _AsyncUpload(aio.StreamUnaryClientInterceptor):
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         try:
             call = await continuation(_async_details(client_call_details, self.token, None), request_iterator)
-            return await call
+            await call
+            return call
         except aio.AioRpcError as error:
             raise from_rpc_error(error) from None
 
