@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -20,9 +21,10 @@ from servicekit.testing.unruly import DeafBus, TripleReversedBus
 
 
 class TestMemoryBus(BusContract):
+    buses: ClassVar[dict[Path, MemoryBus]] = {}
+
     def make(self, tmp_path: Path) -> Bus:
-        self.buses = getattr(self, "buses", None) or {tmp_path: MemoryBus()}
-        return self.buses[tmp_path]
+        return self.buses.setdefault(tmp_path, MemoryBus())
 
 
 class TestSqliteBus(SharedBusContract):

@@ -1,0 +1,134 @@
+"""Every store passes the same suite; below it, what only the directory can show."""
+
+import os
+import resource
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from millrace.errors import InvalidArgument, Unavailable
+from servicekit.blobs import Blobs, MemoryBlobs, open_blobs
+from servicekit.directory import STALE_SECONDS, DirectoryBlobs
+from servicekit.testing.blobs import BlobsContract, SharedBlobsContract, everything, keys
+
+
+class TestMemoryBlobs(BlobsContract):
+    stores: ClassVar[dict[Path, MemoryBlobs]] = {}
+
+    def make(self, tmp_path: Path) -> Blobs:
+        return self.stores.setdefault(tmp_path, MemoryBlobs())
+
+
+class TestDirectoryBlobs(SharedBlobsContract):
+    def make(self, tmp_path: Path) -> DirectoryBlobs:
+        return DirectoryBlobs(tmp_path / "blobs")
+
+    def address(self, tmp_path: Path) -> str:
+        return f"directory:{tmp_path / 'blobs'}"
+
+    async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_made(self, tmp_path: Path) -> None:
+        blobs, big = self.make(tmp_path), tmp_path / "big"
+        big.write_bytes(b"x" * (3 << 20))
+        await blobs.put("kept", b"before")
+        await blobs.upload("up", big)
+        with largest_file(1 << 20):
+            for call in (
+                blobs.put("kept", big.read_bytes()),
+                blobs.put("new", big.read_bytes()),
+                blobs.put_if_absent("new", big.read_bytes()),
+                blobs.upload("new", big),
+            ):
+                with pytest.raises(Unavailable, match=f"{blobs.root}.*free space"):
+                    await call
+            with pytest.raises(Unavailable, match=f"{tmp_path / 'down'}.*free space"):
+                await blobs.download("up", tmp_path / "down")
+            await blobs.put("small", b"still fits")
+        assert await keys(blobs, "") == ["kept", "small", "up"]
+        assert await blobs.get("kept") == b"before"
+        assert not list((blobs.root / ".tmp").iterdir())
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["big", "blobs"]
+
+    async def test_a_really_full_or_readonly_mount_says_what_to_mend(self, tmp_path: Path) -> None:
+        blobs = self.make(tmp_path)
+        with mounted(blobs.root) as mount:
+            await blobs.check()
+            with pytest.raises(Unavailable, match=r"No space left.*free space"):
+                await blobs.put("big", b"x" * (2 << 20))
+            await blobs.put("small", b"fits")
+            mount("remount,ro")
+            for call in (blobs.put("other", b""), blobs.delete("small"), blobs.check()):
+                with pytest.raises(Unavailable, match=f"{blobs.root}.*Read-only.*write there"):
+                    await call
+            assert await keys(blobs, "") == ["small"]
+
+    async def test_a_root_that_is_a_file_is_unavailable(self, tmp_path: Path) -> None:
+        (tmp_path / "blobs").write_bytes(b"")
+        blobs = self.make(tmp_path)
+        for call in (blobs.check(), blobs.put("a", b""), blobs.put_if_absent("a/b", b"")):
+            with pytest.raises(Unavailable, match=f"{blobs.root}"):
+                await call
+
+    async def test_what_killed_processes_left_is_collected_after_a_day(self, tmp_path: Path) -> None:
+        await self.make(tmp_path).put("a", b"")
+        temporary = self.make(tmp_path).root / ".tmp"
+        old, young = temporary / "old", temporary / "young"
+        for path, age in ((old, STALE_SECONDS + 60), (young, STALE_SECONDS - 60)):
+            path.write_bytes(b"half")
+            os.utime(path, (time.time() - age,) * 2)
+        blobs = self.make(tmp_path)
+        assert await keys(blobs, "") == ["a"]
+        await blobs.put("b", b"")
+        assert [path.name for path in temporary.iterdir()] == ["young"]
+
+    async def test_strange_files_and_empty_folders_are_not_listed(self, tmp_path: Path) -> None:
+        blobs = self.make(tmp_path)
+        await blobs.put("a/b", b"")
+        (blobs.root / "empty" / "deeper").mkdir(parents=True)
+        for name in ("with space", ".hidden", "é", "a/.nfs0001"):
+            (blobs.root / name).write_bytes(b"")
+        assert await keys(blobs, "") == ["a/b"]
+        assert await everything(blobs.children("")) == ["a"]
+        assert await blobs.put_if_absent("empty", b"the folder that a killed put left is no object")
+        assert await blobs.exists("empty")
+
+
+def test_addresses(tmp_path: Path) -> None:
+    assert isinstance(open_blobs(f"directory:{tmp_path}"), DirectoryBlobs)
+    assert isinstance(open_blobs("memory:"), MemoryBlobs)
+    for address in ("", "directory:", "ftp:x", str(tmp_path)):
+        with pytest.raises(InvalidArgument, match="MILLRACE_BLOBS"):
+            open_blobs(address)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A full disk that needs no rights: no file of this process may grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def mounted(root: Path) -> Iterator[Callable[[str], None]]:
+    """A file system of 1 MiB at `root`, and a way to mount it anew with other options. Needs root, else skips."""
+
+    def mount(options: str) -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", root], check=True, capture_output=True)
+
+    root.mkdir()
+    try:
+        mount("size=1m")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting needs root; the full disk by RLIMIT_FSIZE is shown everywhere")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", root], check=True)
