@@ -2,17 +2,21 @@
 
 import logging
 from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
 
 from millrace.errors import MillraceError
 from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millrace.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest
-from millrace.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
 from millrace.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millrace.training.v1.training_run_pb2 import TrainingRun
 from millrace.training.v1.training_service_pb2 import GetTrainingRunRequest, ListTrainingRunsRequest
-from millrace.training.v1.training_service_pb2_grpc import TrainingServiceAsyncStub
 from services.registry.metrics import MOVES, VERSIONS
 from services.registry.store import CHAMPION, Store
+
+if TYPE_CHECKING:
+    from millrace.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
+    from millrace.training.v1.training_service_pb2_grpc import TrainingServiceAsyncStub
+
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +26,7 @@ class RegisterVersion:
 
     kind = "version"
 
-    def __init__(self, store: Store, trainer: TrainingServiceAsyncStub) -> None:
+    def __init__(self, store: Store, trainer: "TrainingServiceAsyncStub") -> None:
         self.store, self.trainer = store, trainer
 
     async def owed(self) -> AsyncIterator[str]:
@@ -60,7 +64,7 @@ class Promote:
 
     kind = "promotion"
 
-    def __init__(self, store: Store, evaluator: EvaluationServiceAsyncStub) -> None:
+    def __init__(self, store: Store, evaluator: "EvaluationServiceAsyncStub") -> None:
         self.store, self.evaluator = store, evaluator
 
     async def owed(self) -> AsyncIterator[str]:
@@ -112,7 +116,7 @@ def next_promotion(entries: Sequence[AliasEntry], reports: Sequence[EvaluationRe
     return max(fitting, key=lambda report: report.version, default=None)
 
 
-async def all_reports(evaluator: EvaluationServiceAsyncStub, model: str, version: int = 0) -> list[EvaluationReport]:
+async def all_reports(evaluator: "EvaluationServiceAsyncStub", model: str, version: int = 0) -> list[EvaluationReport]:
     """Every report of a model, or of one version of it; newest first."""
     request = ListEvaluationReportsRequest(model=model, version=version, page_size=1000)
     reports: list[EvaluationReport] = []

@@ -1,10 +1,10 @@
 """RegistryService: message in, message out."""
 
 from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
 
 from millrace.errors import FailedPrecondition, InvalidArgument, NotFound
 from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
 from millrace.registry.v1 import registry_service_pb2 as rpc
 from millrace.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 from recipekit.catalog import Catalog
@@ -17,14 +17,18 @@ from services.registry.reconcile import all_reports
 from services.registry.spec import check_spec
 from services.registry.store import CHAMPION, Store, to_alias, to_model, to_version
 
+if TYPE_CHECKING:
+    from millrace.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
+
 
 class RegistryService:
-    def __init__(self, store: Store, evaluator: EvaluationServiceAsyncStub, catalog: Catalog) -> None:
+    def __init__(self, store: Store, evaluator: "EvaluationServiceAsyncStub", catalog: Catalog) -> None:
         self.store, self.evaluator, self.catalog = store, evaluator, catalog
 
     async def ApplyModel(self, request: rpc.ApplyModelRequest) -> rpc.ApplyModelResponse:
-        spec, ledger = request.spec, self.store.specs(request.spec.model)
+        spec = request.spec
         check_spec(spec, self.catalog)
+        ledger = self.store.specs(spec.model)
 
         def change(known: Sequence[Entry[ModelSpec]]) -> ModelSpec | None:
             return None if known and known[-1].message == spec else spec

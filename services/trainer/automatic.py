@@ -4,21 +4,25 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import MessageToDict
 
 from millrace.dataset.v1.dataset_pb2 import Snapshot
 from millrace.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
-from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
 from millrace.errors import MillraceError, NotFound
 from millrace.registry.v1.model_pb2 import Model
 from millrace.registry.v1.registry_service_pb2 import ListModelsRequest
-from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
 from millrace.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millrace.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from servicekit.ids import hash_of
 from services.trainer.metrics import RUNS_ENDED
 from services.trainer.store import Store, now
+
+if TYPE_CHECKING:
+    from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
+    from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
+
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +32,7 @@ class TrainAutomatically:
 
     kind = "automatic"
 
-    def __init__(self, store: Store, registry: RegistryServiceAsyncStub, dataprep: DatasetServiceAsyncStub) -> None:
+    def __init__(self, store: Store, registry: "RegistryServiceAsyncStub", dataprep: "DatasetServiceAsyncStub") -> None:
         self.store, self.registry, self.dataprep = store, registry, dataprep
 
     async def owed(self) -> AsyncIterator[str]:

@@ -5,6 +5,7 @@ keeps its newest two, and removes nothing once a newer attempt exists, whose wor
 """
 
 import asyncio
+import json
 import logging
 import shutil
 import tempfile
@@ -25,6 +26,8 @@ from services.trainer.store import Store
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 KEPT = 2
+METRICS = "reported-metrics.json"
+"""Beside the recipe's own files: an attempt that resumes after the last evaluation has nothing to measure anew."""
 
 
 class StoredRun:
@@ -74,6 +77,7 @@ class StoredRun:
         fresh = Path(tempfile.mkdtemp(dir=self.folder))
         try:
             write(fresh)
+            (fresh / METRICS).write_text(json.dumps(self.metrics))
             self._wait(self._upload(step, fresh))
         finally:
             shutil.rmtree(fresh)
@@ -115,6 +119,7 @@ class StoredRun:
                 # Its worker pruned it meanwhile: it has a newer one.
                 continue
             self.resumed_from = step
+            self.metrics = json.loads((folder / METRICS).read_text())
             log.info("resuming", extra={"from_attempt": attempt, "step": step})
             return folder
 

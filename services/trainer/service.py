@@ -2,15 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import MessageToDict
 from pydantic import ValidationError
 
 from millrace.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
-from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
 from millrace.errors import FailedPrecondition, InvalidArgument
 from millrace.registry.v1.registry_service_pb2 import GetModelRequest
-from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
 from millrace.training.v1 import training_service_pb2 as rpc
 from millrace.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millrace.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
@@ -23,6 +22,11 @@ from services.trainer.launcher import Launcher
 from services.trainer.metrics import RUNS_ENDED
 from services.trainer.store import Store, now
 
+if TYPE_CHECKING:
+    from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
+    from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
+
+
 POLL_SECONDS = 0.2
 OPEN = (TrainingRun.STATE_PENDING, TrainingRun.STATE_RUNNING)
 
@@ -32,8 +36,8 @@ class TrainingService:
         self,
         store: Store,
         launcher: Launcher,
-        registry: RegistryServiceAsyncStub,
-        dataprep: DatasetServiceAsyncStub,
+        registry: "RegistryServiceAsyncStub",
+        dataprep: "DatasetServiceAsyncStub",
         catalog: Catalog,
     ) -> None:
         self.store, self.launcher, self.catalog = store, launcher, catalog

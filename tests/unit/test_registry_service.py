@@ -1,0 +1,243 @@
+"""The registry as its callers use it, on a store in memory."""
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import pytest
+from google.protobuf.json_format import ParseDict
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from millrace import errors
+from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millrace.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest, ListEvaluationReportsResponse
+from millrace.registry.v1 import registry_service_pb2 as rpc
+from millrace.registry.v1.model_pb2 import AliasEntry, ModelSpec
+from millrace.training.v1 import training_service_pb2 as training
+from millrace.training.v1.training_run_pb2 import Artifact, TrainingRun, TrainingRunSpec
+from recipekit.catalog import Catalog
+from servicekit.blobs import Blobs, MemoryBlobs
+from servicekit.bus import MemoryBus
+from servicekit.outbox import Outbox
+from services.registry.reconcile import Promote, RegisterVersion
+from services.registry.service import RegistryService
+from services.registry.store import FACTS, Store
+
+SPEC = {"model": "toy", "recipe": "toy_words", "dataset": "words", "promotion": {"automatic": True}}
+
+
+class Trainer:
+    """A trainer whose runs have all succeeded."""
+
+    def __init__(self, *run_ids: str) -> None:
+        self.runs = {
+            run_id: TrainingRun(
+                run_id=run_id,
+                spec=TrainingRunSpec(model="toy"),
+                state=TrainingRun.STATE_SUCCEEDED,
+                artifact=Artifact(digest=f"digest-of-{run_id}"),
+                metrics={"accuracy": 0.9},
+            )
+            for run_id in run_ids
+        }
+
+    async def GetTrainingRun(self, request: training.GetTrainingRunRequest) -> training.GetTrainingRunResponse:
+        await asyncio.sleep(0)
+        return training.GetTrainingRunResponse(run=self.runs[request.run_id])
+
+    async def ListTrainingRuns(self, request: training.ListTrainingRunsRequest) -> training.ListTrainingRunsResponse:
+        await asyncio.sleep(0)
+        return training.ListTrainingRunsResponse(runs=self.runs.values())
+
+
+class Evaluator:
+    def __init__(self) -> None:
+        self.reports: list[EvaluationReport] = []
+
+    def passes(self, version: int, champion: int) -> None:
+        report_id = f"report-{version}-{champion}"
+        report = EvaluationReport(report_id=report_id, model="toy", version=version, champion_version=champion)
+        report.status = EvaluationReport.STATUS_PASSED
+        self.reports.append(report)
+
+    async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
+        await asyncio.sleep(0)
+        return ListEvaluationReportsResponse(
+            reports=[report for report in self.reports if request.version in (0, report.version)]
+        )
+
+
+def registry(blobs: Blobs, trainer: Trainer, evaluator: Evaluator) -> SimpleNamespace:
+    """One replica."""
+    store = Store(blobs, Outbox(blobs, MemoryBus(), "registry", FACTS))
+    service = RegistryService(store, evaluator, Catalog(["recipes", "tests.recipes"]))  # type: ignore[arg-type]
+    register, promote = RegisterVersion(store, trainer), Promote(store, evaluator)  # type: ignore[arg-type]
+    return SimpleNamespace(store=store, service=service, register=register, promote=promote)
+
+
+async def applied(trainer: Trainer, evaluator: Evaluator) -> SimpleNamespace:
+    replica = registry(MemoryBlobs(), trainer, evaluator)
+    await replica.service.ApplyModel(rpc.ApplyModelRequest(spec=ParseDict(SPEC, ModelSpec())))
+    return replica
+
+
+async def registered(versions: int, evaluator: Evaluator) -> SimpleNamespace:
+    """A model with so many versions."""
+    runs = [f"run-{number}" for number in range(1, versions + 1)]
+    replica = await applied(Trainer(*runs), evaluator)
+    for run in runs:
+        await replica.register.reconcile(run)
+    return replica
+
+
+async def entries(replica: SimpleNamespace) -> Sequence[AliasEntry]:
+    return (await replica.service.ListAliasEntries(rpc.ListAliasEntriesRequest(model="toy"))).entries
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"model": "Toy!"}, "spec.model"),
+        ({"dataset": ""}, "spec.dataset"),
+        ({"recipe": "os.path"}, "spec.recipe"),
+        ({"preset": "huge"}, "spec.preset"),
+        ({"config": {"no_such_field": 1}}, "spec.config.no_such_field"),
+        ({"config": {"steps": -1}}, "spec.config.steps"),
+        ({"gate": [{"metric": "beauty", "at_least": 1}]}, "spec.gate[0].metric"),
+        ({"serving": {"aliases": ["../x"]}}, "spec.serving.aliases[0]"),
+        ({"training": {"time_limit": "0s"}}, "spec.training.time_limit"),
+        ({"training": {"resources": {"nodes": 2}}}, "spec.training.resources.nodes"),
+    ],
+)
+async def test_a_wrong_spec_is_refused_naming_the_field(change: dict[str, object], field: str) -> None:
+    replica = registry(MemoryBlobs(), Trainer(), Evaluator())
+    with pytest.raises(errors.InvalidArgument) as refusal:
+        await replica.service.ApplyModel(rpc.ApplyModelRequest(spec=ParseDict({**SPEC, **change}, ModelSpec())))
+    assert refusal.value.field == field
+    assert not (await replica.service.ListModels(rpc.ListModelsRequest())).models, "a refused spec must leave nothing"
+
+
+async def test_applying_an_equal_spec_changes_nothing_and_an_old_etag_is_a_conflict() -> None:
+    replica = await applied(Trainer(), Evaluator())
+    again = await replica.service.ApplyModel(rpc.ApplyModelRequest(spec=ParseDict(SPEC, ModelSpec())))
+    assert again.model.etag == "1"
+    changed = ParseDict({**SPEC, "config": {"steps": 5}}, ModelSpec())
+    second = await replica.service.ApplyModel(rpc.ApplyModelRequest(spec=changed, etag="1"))
+    assert second.model.etag == "2"
+    with pytest.raises(errors.Conflict):
+        await replica.service.ApplyModel(rpc.ApplyModelRequest(spec=changed, etag="1"))
+
+
+async def test_a_run_becomes_one_version_however_often_it_is_registered() -> None:
+    replica = await applied(Trainer("run-a"), Evaluator())
+    assert [run async for run in replica.register.owed()] == ["run-a"]
+    for _ in range(3):
+        await replica.register.reconcile("run-a")
+    listed = await replica.service.ListModelVersions(rpc.ListModelVersionsRequest(model="toy"))
+    assert [(v.version, v.run_id, v.artifact.digest) for v in listed.model_versions] == [
+        (1, "run-a", "digest-of-run-a")
+    ]
+    assert not [run async for run in replica.register.owed()]
+
+
+async def test_versions_are_found_by_number_and_by_alias() -> None:
+    evaluator = Evaluator()
+    replica = await registered(2, evaluator)
+    evaluator.passes(1, 0)
+    await replica.promote.reconcile("toy")
+    by_alias = await replica.service.GetModelVersion(rpc.GetModelVersionRequest(model="toy", alias="champion"))
+    assert by_alias.model_version.version == 1
+    with pytest.raises(errors.NotFound, match="newest is 2"):
+        await replica.service.GetModelVersion(rpc.GetModelVersionRequest(model="toy", version=3))
+    with pytest.raises(errors.InvalidArgument, match="either"):
+        await replica.service.GetModelVersion(rpc.GetModelVersionRequest(model="toy"))
+    with pytest.raises(errors.NotFound, match="no version yet"):
+        await replica.service.GetAlias(rpc.GetAliasRequest(model="toy", alias="canary"))
+
+
+async def test_a_promotion_keeps_who_when_why_and_the_evidence() -> None:
+    evaluator = Evaluator()
+    replica = await registered(1, evaluator)
+    evaluator.passes(1, 0)
+    await replica.promote.reconcile("toy")
+    await replica.promote.reconcile("toy")
+    (entry,) = await entries(replica)
+    assert (entry.version, entry.report_id, entry.who) == (1, "report-1-0", "registry")
+    assert entry.action == AliasEntry.ACTION_PROMOTED_AUTOMATICALLY
+    assert entry.reason and entry.time.seconds
+
+
+async def test_promoting_by_hand_needs_a_passing_report_or_an_override_that_is_kept() -> None:
+    replica = await registered(1, Evaluator())
+    request = rpc.PromoteModelVersionRequest(model="toy", version=1, request_id="mine")
+    with pytest.raises(errors.FailedPrecondition, match="override"):
+        await replica.service.PromoteModelVersion(request)
+    request.override = "the test set is wrong"
+    made = (await replica.service.PromoteModelVersion(request)).entry
+    assert (made.override, made.hold, made.version) == ("the test set is wrong", True, 1)
+    assert (await replica.service.PromoteModelVersion(request)).entry == made, "asked again it must answer the same"
+    request.version, request.override = 1, "another reason"
+    with pytest.raises(errors.InvalidArgument, match="request_id"):
+        await replica.service.PromoteModelVersion(request)
+
+
+async def test_a_rollback_stays_rolled_back_until_released() -> None:
+    evaluator = Evaluator()
+    replica = await registered(3, evaluator)
+    evaluator.passes(1, 0)
+    await replica.promote.reconcile("toy")
+    evaluator.passes(2, 1)
+    await replica.promote.reconcile("toy")
+    back = await replica.service.RollbackAlias(rpc.RollbackAliasRequest(model="toy", reason="angry users"))
+    assert (back.entry.version, back.entry.hold) == (1, True)
+    evaluator.passes(3, 1)
+    await replica.promote.reconcile("toy")
+    assert [entry.version for entry in await entries(replica)] == [1, 2, 1], "on hold nothing may move the alias"
+    await replica.service.ReleaseAlias(rpc.ReleaseAliasRequest(model="toy", reason="mended"))
+    await replica.promote.reconcile("toy")
+    assert [entry.version for entry in await entries(replica)] == [3, 1, 1, 2, 1], "version 3, and never 2 again"
+
+
+async def test_alias_at_answers_what_served_then() -> None:
+    evaluator = Evaluator()
+    replica = await registered(2, evaluator)
+    before = Timestamp()
+    before.GetCurrentTime()
+    for version in (1, 2):
+        evaluator.passes(version, version - 1)
+        await replica.promote.reconcile("toy")
+    second, first = await entries(replica)
+    for entry in (first, second):
+        found = await replica.service.AliasAt(rpc.AliasAtRequest(model="toy", time=entry.time))
+        assert found.entry == entry
+    with pytest.raises(errors.NotFound):
+        await replica.service.AliasAt(rpc.AliasAtRequest(model="toy", time=before))
+
+
+async def test_of_two_promotions_at_once_one_wins_and_the_other_meets_a_champion_its_report_does_not_know() -> None:
+    evaluator, blobs = Evaluator(), MemoryBlobs()
+    trainer = Trainer("run-1", "run-2")
+    replicas = [registry(blobs, trainer, evaluator) for _ in range(2)]
+    await replicas[0].service.ApplyModel(rpc.ApplyModelRequest(spec=ParseDict(SPEC, ModelSpec())))
+    for run in ("run-1", "run-2"):
+        await replicas[0].register.reconcile(run)
+    evaluator.passes(1, 0)
+    first = asyncio.create_task(replicas[0].promote.reconcile("toy"))
+    second = asyncio.create_task(replicas[1].promote.reconcile("toy"))
+    evaluator.passes(2, 0)
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    assert all(result is None or isinstance(result, errors.Conflict) for result in results), results
+    await replicas[0].promote.reconcile("toy")
+    assert len(await entries(replicas[0])) == 1, "the loser's report speaks of no champion, and there is one now"
+
+
+async def test_a_page_token_goes_on_where_the_page_ended() -> None:
+    replica = await registered(5, Evaluator())
+    request, seen = rpc.ListModelVersionsRequest(model="toy", page_size=2), []
+    while True:
+        response = await replica.service.ListModelVersions(request)
+        seen += [version.version for version in response.model_versions]
+        request.page_token = response.next_page_token
+        if not request.page_token:
+            break
+    assert seen == [5, 4, 3, 2, 1]
