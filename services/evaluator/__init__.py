@@ -1,0 +1,1 @@
+"""Evaluates every model version and says whether it may be promoted."""

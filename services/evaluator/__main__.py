@@ -1,0 +1,50 @@
+"""Wiring of the evaluator: `python -m services.evaluator`."""
+
+import asyncio
+
+from millrace.channel import open_channel
+from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from millrace.evaluation.v1.evaluation_service_pb2_grpc import add_EvaluationServiceServicer_to_server
+from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from recipekit.catalog import Catalog
+from servicekit.blobs import open_blobs
+from servicekit.bus import open_bus
+from servicekit.logs import setup_logs
+from servicekit.outbox import Outbox
+from servicekit.runtime import Part, serve
+from servicekit.work import Reconciler, Work
+from services.evaluator.cache import Cache
+from services.evaluator.evaluate import Evaluator
+from services.evaluator.handlers import HANDLERS
+from services.evaluator.peers import Peers
+from services.evaluator.reconcile import Evaluate, FindChallengers
+from services.evaluator.service import EvaluationService
+from services.evaluator.settings import Settings
+from services.evaluator.store import FACTS, Store
+
+NAME = "millrace.evaluation.v1.EvaluationService"
+
+
+async def main() -> None:
+    settings = Settings.read()
+    setup_logs("evaluator", settings.log_level)
+    blobs, bus = open_blobs(settings.blobs), open_bus(settings.bus)
+    outbox = Outbox(blobs, bus, "evaluator", FACTS)
+    store = Store(blobs, outbox)
+    registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))
+    dataprep = DatasetServiceStub(open_channel(settings.dataprep, settings.credentials()))
+    peers = Peers(registry, dataprep)
+    cache = Cache(blobs, settings.cache, settings.cache_artifacts)
+    evaluator = Evaluator(blobs, peers, cache, Catalog(settings.recipes.split(",")))
+    work: Work
+    reconcilers: list[Reconciler] = [
+        Evaluate(store, peers, evaluator, settings.lease_seconds),
+        FindChallengers(store, peers, lambda name: work.add("evaluation", name)),
+    ]
+    work = Work(bus, "evaluator", HANDLERS, reconcilers, look_seconds=settings.look_seconds)
+    part = Part(NAME, add_EvaluationServiceServicer_to_server, EvaluationService(store))
+    await serve(settings, "evaluator", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,20 @@
+"""What an event means here."""
+
+from collections.abc import Iterable
+
+from millrace.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
+from servicekit.work import Handlers, Key
+
+CHAMPION = "champion"
+
+
+def _registered(event: ModelVersionRegistered) -> Iterable[Key]:
+    return [Key("evaluation", f"{event.model}/{event.version}")]
+
+
+def _moved(event: AliasMoved) -> Iterable[Key]:
+    """Another champion may owe its challengers another report; other aliases are compared with nobody."""
+    return [Key("model", event.model)] if event.alias == CHAMPION else []
+
+
+HANDLERS: Handlers = {ModelVersionRegistered: _registered, AliasMoved: _moved}

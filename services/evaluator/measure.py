@@ -1,0 +1,133 @@
+"""The figures: candidate, baseline and champion on the same rows. Blocking, and the only place that runs a model."""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from recipekit.catalog import Catalog, UnknownRecipe
+from recipekit.predictor import GoldenMismatch, Predictor, load_artifact, predict
+from recipekit.spec import Measured, Prediction, Row, Spec
+
+log = logging.getLogger(__name__)
+
+
+class CannotEvaluate(Exception):
+    """The version itself is the reason: another try would end the same. The text goes into the report."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The champion as far as it could be had; `missing` says why it cannot be measured."""
+
+    version: int
+    train: Sequence[Row] = ()
+    folder: Path | None = None
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All that was measured. `baseline` and `champion` are None when there is none, or when a note says why not."""
+
+    spec: Spec
+    backend: str
+    precision: str
+    rows_compared: int
+    rows_left_out: int
+    candidate: Measured
+    baseline: Measured | None
+    champion: Measured | None
+    notes: list[str] = field(default_factory=list)
+
+
+def measure(folder: Path, train: Sequence[Row], test: Sequence[Row], rival: Rival | None, catalog: Catalog) -> Figures:
+    """Measure the artifact in `folder`, trained on `train`, on those test rows that nobody compared was trained on.
+
+    Raises CannotEvaluate, or whatever a bug raises.
+    """
+    spec, predictor = _load(folder, catalog)
+    seen = {_identity(row, spec) for rows in (train, rival.train if rival else ()) for row in rows}
+    rows = [row for row in test if _identity(row, spec) not in seen]
+    if not rows:
+        raise CannotEvaluate(_no_rows(len(test)))
+    notes: list[str] = []
+    candidate = spec.measure(rows, _predict(spec, predictor, rows))
+    baseline = _or_note(notes, "the baseline", lambda: spec.measure(rows, spec.baseline(train, rows)))
+    champion = None
+    if rival and rival.folder:
+        there = rival.folder
+        name = f"the champion, version {rival.version},"
+        champion = _or_note(notes, name, lambda: spec.measure(rows, _predict(*load_artifact(there, catalog), rows)))
+    elif rival:
+        notes.append(f"the champion, version {rival.version}, was not measured: {rival.missing}")
+    return Figures(
+        spec=spec,
+        backend=predictor.backend,
+        precision=predictor.precision,
+        rows_compared=len(rows),
+        rows_left_out=len(test) - len(rows),
+        candidate=candidate,
+        baseline=baseline,
+        champion=champion,
+        notes=notes,
+    )
+
+
+def _load(folder: Path, catalog: Catalog) -> tuple[Spec, Predictor]:
+    try:
+        return load_artifact(folder, catalog)
+    except GoldenMismatch as error:
+        raise CannotEvaluate(f"the artifact does not answer as it was trained: {error}") from error
+    except UnknownRecipe as error:
+        raise CannotEvaluate(f"{error}; set MILLRACE_RECIPES to packages that hold it, then train again") from error
+
+
+def _predict(spec: Spec, predictor: Predictor, rows: Sequence[Row]) -> list[Prediction]:
+    try:
+        inputs = [spec.input.model_validate(dict(row)).model_dump(mode="json") for row in rows]
+    except ValidationError as error:
+        raise CannotEvaluate(f"a test row is no input of {spec.name}: {error}") from error
+    return predict(predictor, inputs)
+
+
+def _or_note(notes: list[str], what: str, figure: Callable[[], Measured]) -> Measured | None:
+    """What the candidate is seen beside must not end its evaluation; a gate that asks for it fails, and says so."""
+    try:
+        return figure()
+    except Exception as error:
+        log.exception("not measured", extra={"what": what})
+        notes.append(f"{what} was not measured: {type(error).__name__}: {error}")
+        return None
+
+
+def _identity(row: Row, spec: Spec) -> str:
+    return json.dumps([row.get(column) for column in spec.identity], sort_keys=True, default=str)
+
+
+def _no_rows(test_rows: int) -> str:
+    if not test_rows:
+        return "the snapshot's test split has no rows: import a larger file, or give the dataset a test share above 0"
+    return (
+        f"all {test_rows} test rows are among the training rows of this version or of the champion, so nothing can be "
+        "compared: import rows that neither has seen"
+    )
+
+
+def figure_of(measured: Measured, metric: str) -> float:
+    """One figure; NaN, which no gate passes, where a recipe forgot one that it declares."""
+    return float(measured.metrics.get(metric, math.nan))
+
+
+def cell(value: Any) -> Any:
+    """A table's cell as JSON can hold it."""
+    if isinstance(value, bool | str) or value is None:
+        return value
+    if isinstance(value, int | float):
+        return float(value) if math.isfinite(value) else str(value)
+    return str(value)

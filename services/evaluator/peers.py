@@ -1,0 +1,84 @@
+"""What the evaluator asks of registry and dataprep."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from millrace.dataset.v1.dataset_pb2 import Snapshot
+from millrace.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
+from millrace.errors import InvalidArgument, NotFound
+from millrace.registry.v1.model_pb2 import AliasEntry, GateRule, ModelVersion
+from millrace.registry.v1.registry_service_pb2 import (
+    GetModelRequest,
+    GetModelVersionRequest,
+    ListAliasEntriesRequest,
+    ListModelsRequest,
+    ListModelVersionsRequest,
+)
+from millrace.training.v1.lineage_pb2 import Lineage
+from services.evaluator.handlers import CHAMPION
+from services.evaluator.owed import Champion, champion_of
+
+if TYPE_CHECKING:
+    from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
+    from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
+
+
+@dataclass(frozen=True)
+class Peers:
+    registry: "RegistryServiceAsyncStub"
+    dataprep: "DatasetServiceAsyncStub"
+
+    async def models(self) -> AsyncIterator[str]:
+        token = ""
+        while True:
+            listed = await self.registry.ListModels(ListModelsRequest(page_token=token))
+            for model in listed.models:
+                yield model.name
+            if not (token := listed.next_page_token):
+                return
+
+    async def versions(self, model: str) -> AsyncIterator[int]:
+        token = ""
+        while True:
+            request = ListModelVersionsRequest(model=model, page_token=token)
+            listed = await self.registry.ListModelVersions(request)
+            for version in listed.model_versions:
+                yield version.version
+            if not (token := listed.next_page_token):
+                return
+
+    async def version(self, model: str, version: int) -> ModelVersion:
+        """Raises NotFound."""
+        response = await self.registry.GetModelVersion(GetModelVersionRequest(model=model, version=version))
+        return response.model_version
+
+    async def champion(self, model: str) -> Champion:
+        """The alias of a model that is known to exist; an alias that never named anything has no entries."""
+        entries: list[AliasEntry] = []
+        token = ""
+        while True:
+            request = ListAliasEntriesRequest(model=model, alias=CHAMPION, page_token=token)
+            try:
+                listed = await self.registry.ListAliasEntries(request)
+            except NotFound:
+                return champion_of(entries)
+            entries += listed.entries
+            if not (token := listed.next_page_token):
+                return champion_of(entries)
+
+    async def gate(self, model: str) -> list[GateRule]:
+        """The rules that the model declares; none: the recipe's own hold."""
+        response = await self.registry.GetModel(GetModelRequest(model=model))
+        return list(response.model.spec.gate)
+
+    async def snapshot(self, lineage: Lineage) -> Snapshot:
+        """The snapshot that a version was trained on. Raises NotFound."""
+        request = GetSnapshotRequest(dataset=lineage.dataset, number=lineage.dataset_number)
+        snapshot = (await self.dataprep.GetSnapshot(request)).snapshot
+        if snapshot.snapshot_id != lineage.snapshot_id:
+            raise InvalidArgument(
+                f"snapshot {lineage.dataset_number} of {lineage.dataset} is {snapshot.snapshot_id}, but the version was "
+                f"trained on {lineage.snapshot_id}: the dataset was replaced, so train a version on what it holds now"
+            )
+        return snapshot

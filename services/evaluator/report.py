@@ -1,0 +1,90 @@
+"""Figures → the report's message."""
+
+import time
+from collections.abc import Sequence
+
+from google.protobuf.struct_pb2 import ListValue
+
+from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport, MetricResult, ReportTable
+from millrace.registry.v1.model_pb2 import GateRule, ModelVersion
+from recipekit.spec import Metric, Table
+from servicekit.code import code
+from services.evaluator.gate import judge, rules_of
+from services.evaluator.measure import Figures, cell, figure_of
+from services.evaluator.owed import Champion
+from services.evaluator.store import report_id_of
+
+
+def report_on(version: ModelVersion, champion: Champion) -> EvaluationReport:
+    """A report with everything that is known before anything is measured."""
+    lineage = version.lineage
+    report = EvaluationReport(
+        report_id=report_id_of(version.model, version.version, lineage.snapshot_id, champion.version),
+        model=version.model,
+        version=version.version,
+        snapshot_id=lineage.snapshot_id,
+        dataset=lineage.dataset,
+        dataset_number=lineage.dataset_number,
+        champion_version=champion.version,
+        champion_entry=champion.entry,
+        artifact_digest=version.artifact.digest,
+        code_commit=code().commit,
+        code_dirty=code().dirty,
+        lineage=lineage,
+    )
+    report.create_time.GetCurrentTime()
+    return report
+
+
+def add_error(report: EvaluationReport, reason: str, started: float | None = None) -> EvaluationReport:
+    """End the report as an error. `started`: monotonic seconds."""
+    report.status = EvaluationReport.STATUS_ERROR
+    report.error = reason
+    return _timed(report, started)
+
+
+def add_figures(
+    report: EvaluationReport, figures: Figures, declared: Sequence[GateRule], started: float
+) -> EvaluationReport:
+    """Put the figures in and let the gate decide. `declared`: the Model's own rules; empty: the recipe's."""
+    spec = figures.spec
+    report.metrics.extend(_metric(figures, metric) for metric in spec.metrics)
+    report.tables.extend(_table(table) for table in figures.candidate.tables)
+    report.rows_compared, report.rows_left_out = figures.rows_compared, figures.rows_left_out
+    report.baseline_name = spec.baseline_name
+    report.backend, report.precision = figures.backend, figures.precision
+    report.notes.extend(figures.notes)
+    rules = list(declared) or rules_of(spec)
+    if not rules:
+        report.notes.append("neither the model nor its recipe declares a gate, so every version passes")
+    report.gate.extend(judge(rules, report.metrics, has_rival=report.champion_version not in (0, report.version)))
+    passed = all(result.passed for result in report.gate)
+    report.status = EvaluationReport.STATUS_PASSED if passed else EvaluationReport.STATUS_FAILED
+    return _timed(report, started)
+
+
+def _metric(figures: Figures, metric: Metric) -> MetricResult:
+    return MetricResult(
+        metric=metric.name,
+        meaning=metric.meaning,
+        higher_is_better=metric.higher_is_better,
+        candidate=figure_of(figures.candidate, metric.name),
+        baseline=figure_of(figures.baseline, metric.name) if figures.baseline else None,
+        champion=figure_of(figures.champion, metric.name) if figures.champion else None,
+    )
+
+
+def _table(table: Table) -> ReportTable:
+    rows = []
+    for row in table.rows:
+        values = ListValue()
+        values.extend([cell(value) for value in row])
+        rows.append(values)
+    return ReportTable(title=table.title, columns=[str(column) for column in table.columns], rows=rows)
+
+
+def _timed(report: EvaluationReport, started: float | None) -> EvaluationReport:
+    report.create_time.GetCurrentTime()
+    if started is not None:
+        report.elapsed.FromNanoseconds(int((time.monotonic() - started) * 1e9))
+    return report

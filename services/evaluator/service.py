@@ -1,0 +1,46 @@
+"""Answers questions about evaluation reports."""
+
+from millrace.errors import NotFound
+from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millrace.evaluation.v1.evaluation_service_pb2 import (
+    GetEvaluationReportPageRequest,
+    GetEvaluationReportPageResponse,
+    GetEvaluationReportRequest,
+    GetEvaluationReportResponse,
+    ListEvaluationReportsRequest,
+    ListEvaluationReportsResponse,
+)
+from servicekit.ids import check_name
+from servicekit.pages import page
+from services.evaluator.store import Store
+
+
+class EvaluationService:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    async def GetEvaluationReport(self, request: GetEvaluationReportRequest) -> GetEvaluationReportResponse:
+        return GetEvaluationReportResponse(report=await self._report(request.report_id))
+
+    async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
+        check_name(request.model, "model")
+        found = await self.store.reports(request.model, request.version)
+        reports, token = page(found, request.page_size, request.page_token, lambda report: report.report_id)
+        return ListEvaluationReportsResponse(reports=reports, next_page_token=token)
+
+    async def GetEvaluationReportPage(self, request: GetEvaluationReportPageRequest) -> GetEvaluationReportPageResponse:
+        """Drawn from the report, of which the stored page is a copy for people who look into the store."""
+        from services.evaluator.page import render
+
+        return GetEvaluationReportPageResponse(html=render(await self._report(request.report_id)))
+
+    async def _report(self, report_id: str) -> EvaluationReport:
+        check_name(report_id, "report_id")
+        try:
+            return await self.store.report(report_id)
+        except NotFound:
+            raise NotFound(
+                f"there is no evaluation report {report_id}: list a model's with ListEvaluationReports; a version whose "
+                "evaluation has not ended has none yet",
+                report_id=report_id,
+            ) from None

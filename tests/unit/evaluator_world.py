@@ -1,0 +1,193 @@
+"""An evaluator with everything around it in memory: store, bus, fakes of its peers, and toy models trained here."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from millrace.dataset.v1.dataset_pb2 import Part, Snapshot
+from millrace.dataset.v1.dataset_service_pb2 import GetSnapshotResponse
+from millrace.errors import NotFound
+from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millrace.registry.v1 import registry_service_pb2 as registry_rpc
+from millrace.registry.v1.model_pb2 import AliasEntry, GateRule, Model, ModelSpec, ModelVersion
+from millrace.training.v1.lineage_pb2 import Lineage
+from recipekit.catalog import Catalog
+from recipekit.predictor import write_golden
+from recipekit.run import Data, LocalRun
+from servicekit import artifacts
+from servicekit.blobs import Blobs, MemoryBlobs
+from servicekit.bus import Bus, MemoryBus
+from servicekit.ids import hash_of
+from servicekit.outbox import Outbox
+from servicekit.pages import page
+from servicekit.rows import pack_rows
+from servicekit.work import Work
+from services.evaluator.cache import Cache
+from services.evaluator.evaluate import Evaluator
+from services.evaluator.handlers import HANDLERS
+from services.evaluator.peers import Peers
+from services.evaluator.reconcile import Evaluate, FindChallengers
+from services.evaluator.service import EvaluationService
+from services.evaluator.store import FACTS, Store
+
+CATALOG = Catalog(["tests.recipes"])
+MODEL = "toy"
+ROWS = [json.loads(line) for line in (CATALOG.folder("toy_words") / "sample.jsonl").read_text().splitlines()]
+TRAIN, VALIDATION, TEST = ROWS[:140], ROWS[140:170], ROWS[170:]
+
+
+@cache
+def trained(wrong: bool = False, steps: int = 60) -> Path:
+    """An artifact's folder. `wrong`: it learnt every label the other way round."""
+    other = {"good": "bad", "bad": "good"}
+    rows = [{**row, "label": other[row["label"]]} for row in TRAIN] if wrong else TRAIN
+    run = LocalRun(Path(mkdtemp(prefix="evaluator-")))
+    config = CATALOG.spec("toy_words").configure("toy", {"steps": steps})
+    CATALOG.fit("toy_words")(config, Data(rows, VALIDATION), run)
+    write_golden(run.artifact, CATALOG, VALIDATION)
+    return run.artifact
+
+
+class FakeRegistry:
+    def __init__(self) -> None:
+        self.models: dict[str, Model] = {}
+        self.made: list[ModelVersion] = []
+        self.moves: list[AliasEntry] = []
+        self.page_size = 2
+
+    async def ListModels(self, request: Any) -> Any:
+        found, token = page(list(self.models.values()), self.page_size, request.page_token, lambda m: m.name)
+        return registry_rpc.ListModelsResponse(models=found, next_page_token=token)
+
+    async def GetModel(self, request: Any) -> Any:
+        if request.model not in self.models:
+            raise NotFound(f"no model {request.model}")
+        return registry_rpc.GetModelResponse(model=self.models[request.model])
+
+    async def ListModelVersions(self, request: Any) -> Any:
+        mine = [version for version in reversed(self.made) if version.model == request.model]
+        found, token = page(mine, self.page_size, request.page_token, lambda v: str(v.version))
+        return registry_rpc.ListModelVersionsResponse(model_versions=found, next_page_token=token)
+
+    async def GetModelVersion(self, request: Any) -> Any:
+        for version in self.made:
+            if (version.model, version.version) == (request.model, request.version):
+                return registry_rpc.GetModelVersionResponse(model_version=version)
+        raise NotFound(f"no version {request.version} of {request.model}")
+
+    async def ListAliasEntries(self, request: Any) -> Any:
+        assert request.alias == "champion"
+        mine = [entry for entry in reversed(self.moves) if entry.model == request.model]
+        found, token = page(mine, self.page_size, request.page_token, lambda e: str(e.number))
+        return registry_rpc.ListAliasEntriesResponse(entries=found, next_page_token=token)
+
+
+class FakeDataprep:
+    def __init__(self) -> None:
+        self.snapshots: list[Snapshot] = []
+
+    async def GetSnapshot(self, request: Any) -> Any:
+        for snapshot in self.snapshots:
+            if (snapshot.dataset, snapshot.number) == (request.dataset, request.number):
+                return GetSnapshotResponse(snapshot=snapshot)
+        raise NotFound(f"no snapshot {request.number} of {request.dataset}")
+
+
+class World:
+    """One store and one bus; `replica()` is an evaluator on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.blobs, self.bus = MemoryBlobs(), MemoryBus()
+        self.registry, self.dataprep = FakeRegistry(), FakeDataprep()
+        self.declare(MODEL)
+
+    def declare(self, model: str, gate: Sequence[GateRule] = ()) -> None:
+        self.registry.models[model] = Model(name=model, spec=ModelSpec(model=model, recipe="toy_words", gate=gate))
+
+    async def snapshot(self, *, train: Sequence[Any] = TRAIN, test: Sequence[Any] = TEST) -> Snapshot:
+        parts = []
+        for split, rows in (("train", train), ("validation", VALIDATION), ("test", test)):
+            data = pack_rows(rows)
+            digest = artifacts.hashlib.sha256(data).hexdigest()
+            key = f"datasets/words/parts/{digest}"
+            await self.blobs.put_if_absent(key, data)
+            parts.append(Part(split=split, table="rows", key=key, digest=digest, rows=len(rows)))
+        snapshot = Snapshot(dataset="words", number=len(self.dataprep.snapshots) + 1, parts=parts)
+        snapshot.snapshot_id = hash_of(*(part.digest for part in parts))
+        self.dataprep.snapshots.append(snapshot)
+        return snapshot
+
+    async def version(
+        self, artifact: Path | None = None, snapshot: Snapshot | None = None, model: str = MODEL
+    ) -> ModelVersion:
+        stored = await artifacts.store(self.blobs, artifact or trained())
+        snapshot = snapshot or (self.dataprep.snapshots or [await self.snapshot()])[-1]
+        number = 1 + sum(version.model == model for version in self.registry.made)
+        lineage = Lineage(
+            run_id=f"run-{number}",
+            dataset=snapshot.dataset,
+            dataset_number=snapshot.number,
+            snapshot_id=snapshot.snapshot_id,
+            recipe="toy_words",
+            code_commit="c0ffee",
+            packages={"grpcio": "1.80"},
+        )
+        lineage.config.update({"steps": 60})
+        version = ModelVersion(model=model, version=number, run_id=lineage.run_id, artifact=stored, lineage=lineage)
+        self.registry.made.append(version)
+        return version
+
+    def champion(self, version: int, model: str = MODEL) -> AliasEntry:
+        number = 1 + sum(entry.model == model for entry in self.registry.moves)
+        entry = AliasEntry(model=model, alias="champion", number=number, version=version)
+        self.registry.moves.append(entry)
+        return entry
+
+    def replica(self, blobs: Blobs | None = None, *, cache: str = "cache", lease_seconds: float = 10.0) -> "Replica":
+        return Replica(self, blobs or self.blobs, self.bus, self.folder / cache, lease_seconds)
+
+
+class Replica:
+    """An evaluator wired as in its __main__."""
+
+    def __init__(self, world: World, blobs: Blobs, bus: Bus, cache: Path, lease_seconds: float) -> None:
+        self.outbox = Outbox(blobs, bus, "evaluator", FACTS)
+        self.store = Store(blobs, self.outbox)
+        peers = Peers(world.registry, world.dataprep)  # type: ignore[arg-type]
+        evaluator = Evaluator(blobs, peers, Cache(blobs, cache, 4), CATALOG)
+        self.evaluate = Evaluate(self.store, peers, evaluator, lease_seconds)
+        self.find = FindChallengers(self.store, peers, lambda name: self.work.add("evaluation", name))
+        self.work = Work(bus, "evaluator", HANDLERS, [self.evaluate, self.find], look_seconds=30)
+        self.service = EvaluationService(self.store)
+
+    async def report(self, version: int = 1, model: str = MODEL) -> EvaluationReport:
+        """Reconcile until the version is owed nothing; its newest report."""
+        while (again := await self.evaluate.reconcile(f"{model}/{version}")) is not None:
+            await asyncio.sleep(min(again, 0.01))
+        return max(await self.store.reports(model, version), key=lambda report: report.champion_entry)
+
+    @asynccontextmanager
+    async def running(self) -> Any:
+        task = asyncio.create_task(self.work.run())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+def copied(artifact: Path, to: Path) -> Path:
+    return Path(shutil.copytree(artifact, to))

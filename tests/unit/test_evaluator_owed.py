@@ -1,0 +1,61 @@
+"""Which reports are owed, to the last branch."""
+
+import pytest
+
+from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millrace.registry.v1.model_pb2 import AliasEntry
+from services.evaluator.owed import Champion, champion_of, is_owed
+
+PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
+
+
+def beside(champion: int, entry: int, status: EvaluationReport.Status = PASSED, seconds: int = 0) -> EvaluationReport:
+    report = EvaluationReport(champion_version=champion, champion_entry=entry, status=status)
+    report.create_time.FromSeconds(seconds)
+    return report
+
+
+def now(version: int, entry: int, *ever: int) -> Champion:
+    return Champion(version, entry, frozenset({version, *ever}))
+
+
+CASES = {
+    "a first one, without a champion": (1, Champion(), [], True),
+    "a first one, beside a champion": (2, now(1, 1), [], True),
+    "a first one, even below the champion": (1, now(2, 1), [], True),
+    "a first one, even when it is champion itself": (1, now(1, 1), [], True),
+    "nothing while the champion is the one compared with": (2, now(1, 1), [beside(1, 1)], False),
+    "nothing while there is still no champion": (1, Champion(), [beside(0, 0)], False),
+    "another when the first champion came": (2, now(1, 1), [beside(0, 0)], True),
+    "another when the champion changed": (3, now(2, 2, 1), [beside(1, 1)], True),
+    "nothing when the newest failed": (3, now(2, 2, 1), [beside(1, 1, FAILED)], False),
+    "nothing when the newest ended as error": (3, now(2, 2, 1), [beside(1, 1, ERROR)], False),
+    "nothing when an older one passed and the newest failed": (
+        4, now(3, 3, 1, 2), [beside(2, 2, FAILED), beside(1, 1)], False,
+    ),
+    "another when an older one failed and the newest passed": (
+        4, now(3, 3, 1, 2), [beside(1, 1, FAILED), beside(2, 2)], True,
+    ),
+    "newest goes by the champion's ledger, not by clocks": (
+        4, now(3, 3, 1, 2), [beside(2, 2, FAILED, seconds=1), beside(1, 1, PASSED, seconds=9)], False,
+    ),
+    "nothing for a version below the champion": (2, now(3, 1), [beside(0, 0)], False),
+    "nothing for the champion itself": (2, now(2, 1), [beside(0, 0)], False),
+    "nothing for a version that once was champion": (3, now(2, 2, 3), [beside(0, 0)], False),
+    "nothing when the champion went back to one compared with": (
+        4, now(1, 3, 2), [beside(1, 1), beside(2, 2)], False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_owed(name: str) -> None:
+    version, champion, reports, expected = CASES[name]
+    assert is_owed(version, champion, reports) is expected
+    assert is_owed(version, champion, reports[::-1]) is expected
+
+
+def test_the_champion_is_what_the_newest_entry_names_in_whatever_order_they_come() -> None:
+    entries = [AliasEntry(number=2, version=5), AliasEntry(number=3, version=4), AliasEntry(number=1, version=4)]
+    assert champion_of(entries) == Champion(4, 3, frozenset({4, 5}))
+    assert champion_of([]) == Champion(0, 0, frozenset())
