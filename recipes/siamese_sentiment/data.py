@@ -37,6 +37,11 @@ class Tokenizer:
         """What Encoder.forward takes: `words` (rows, longest) padded with 0, `lengths` (rows,), and its own."""
         raise NotImplementedError
 
+    @property
+    def rows(self) -> int:
+        """Rows of the word table that it asks for."""
+        raise NotImplementedError
+
     def told(self) -> dict[str, Any]:
         """Everything needed to make it again."""
         raise NotImplementedError
@@ -61,6 +66,10 @@ class Vocabulary(Tokenizer):
 
     def tensors(self, reviews: Sequence[Review]) -> dict[str, Tensor]:
         return _padded([[self._id.get(word, 1) for word in review] for review in reviews])
+
+    @property
+    def rows(self) -> int:
+        return len(self.known) + 2
 
     def told(self) -> dict[str, Any]:
         return {"words": "vocabulary", "known": self.known, "longest_review": self.longest_review}
@@ -93,6 +102,10 @@ class HashedNgrams(Tokenizer):
         padded["ngrams"] = torch.from_numpy(np.concatenate(rows))
         padded["offsets"] = torch.from_numpy(offsets)
         return padded
+
+    @property
+    def rows(self) -> int:
+        return self.buckets
 
     def told(self) -> dict[str, Any]:
         return {

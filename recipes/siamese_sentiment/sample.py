@@ -1,6 +1,6 @@
 """Makes sample.jsonl: reviews of films that do not exist, in Telugu, put together from phrases by a seeded generator.
 
-A review is an opening, one to three judgements on what a film is made of (singular or plural, as Telugu's verbs ask
+A review is an opening, two or three judgements on what a film is made of (singular or plural, as Telugu's verbs ask
 for) and often a closing; its label is the tone of its judgements. `python -m recipes.siamese_sentiment.sample` prints
 the file, and a test proves that what ships is what it prints.
 """
@@ -62,10 +62,10 @@ def reviews(count: int = 500, seed: int = 2026) -> list[dict[str, str]]:
 
 def _review(rng: random.Random, label: str, movie: str) -> str:
     parts = [rng.choice(OPENINGS).format(movie=movie)]
-    for subject in rng.sample(ONE + MANY, rng.choice((1, 2, 2, 3))):
+    for subject in rng.sample(ONE + MANY, rng.choice((2, 2, 3))):
         verdicts = ABOUT_MANY if subject in MANY else ABOUT_ONE
         parts.append(f"{subject} {rng.choice(verdicts[label])}.")
-    if rng.random() < 0.6:
+    if rng.random() < 0.7:
         parts.append(rng.choice(CLOSINGS[label]))
     return " ".join(parts)
 

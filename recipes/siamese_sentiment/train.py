@@ -21,7 +21,7 @@ from recipekit.run import Data, Run
 from recipekit.seeding import seed_everything
 from recipekit.spec import Row
 from recipes.siamese_sentiment.card import write_card
-from recipes.siamese_sentiment.data import Reviews, Vocabulary, make_tokenizer, partners
+from recipes.siamese_sentiment.data import Reviews, make_tokenizer, partners
 from recipes.siamese_sentiment.model import SiameseSentiment, losses
 from recipes.siamese_sentiment.predict import LABELS, TOKENIZER, WEIGHTS, Index, SentimentPredictor
 from recipes.siamese_sentiment.spec import SAME, SPEC, Config, balanced_pairs
@@ -45,8 +45,7 @@ def fit(config: Config, data: Data, run: Run) -> None:
         )
         for rows in (data.train, _known(data.validation, labels))
     )
-    rows = len(tokenizer.known) + 2 if isinstance(tokenizer, Vocabulary) else config.buckets
-    model = SiameseSentiment(config, rows, len(labels)).to(device())
+    model = SiameseSentiment(config, tokenizer.rows, len(labels)).to(device())
     examples = MadePairs(train, config) if config.pairs == "made" else InBatchPairs(train, config)
     loop = Loop(
         model=model,

@@ -1,5 +1,6 @@
 """A local run keeps whole checkpoints only, and numerics once measured."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,11 @@ import pytest
 from recipekit.run import LocalRun
 
 
-def _write(text: str):  # type: ignore[no-untyped-def]
-    return lambda folder: (folder / "state").write_text(text)
+def _write(text: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "state").write_text(text)
+
+    return write
 
 
 def test_the_newest_two_checkpoints_are_kept(tmp_path: Path) -> None:
