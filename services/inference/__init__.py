@@ -1,0 +1,1 @@
+"""Answers with the versions that the models' aliases name."""

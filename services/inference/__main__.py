@@ -1,0 +1,55 @@
+"""Wiring only."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from millrace.channel import open_channel
+from millrace.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
+from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from recipekit.catalog import Catalog
+from servicekit.blobs import open_blobs
+from servicekit.bus import open_bus
+from servicekit.logs import setup_logs
+from servicekit.runtime import Health, Part, serve
+from servicekit.work import Work
+from services.inference.handlers import HANDLERS
+from services.inference.loader import Loader
+from services.inference.reconcile import PruneCache, ServeModel
+from services.inference.service import InferenceService
+from services.inference.serving import Serving
+from services.inference.settings import Settings
+from services.inference.store import Store
+from services.inference.waiting import Limits
+
+
+async def main() -> None:
+    settings = Settings.read()
+    setup_logs("inference", settings.log_level)
+    blobs, bus = open_blobs(settings.blobs), open_bus(settings.bus)
+    store = Store(blobs, settings.load_limit_seconds)
+    registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))
+    cache, catalog = Path(settings.cache), Catalog(settings.recipes.split(","))
+    limits = Limits(settings.batch_tokens, settings.batch_rows, settings.queue_tokens, settings.queue_requests)
+    prepare_pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
+    serving, health = Serving(), Health()
+    loader = Loader(blobs, store, catalog, cache, limits, prepare_pool)
+    models = ServeModel(registry, store, loader, serving, bus, health.set)
+    pruning = PruneCache(cache, serving, settings.cache_keep_seconds)
+    work = Work(bus, "inference", HANDLERS, [models, pruning], look_seconds=settings.look_seconds, broadcast=True)
+    name = "millrace.inference.v1.InferenceService"
+    part = Part(name, add_InferenceServiceServicer_to_server, InferenceService(serving))
+    await serve(
+        settings,
+        "inference",
+        [part],
+        blobs=blobs,
+        bus=bus,
+        work=work,
+        ready=serving.ready,
+        health_names=health,
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,9 @@
+"""What an event means here."""
+
+from millrace.registry.v1.events_pb2 import AliasMoved, ModelApplied
+from servicekit.work import Handlers, Key
+
+HANDLERS: Handlers = {
+    AliasMoved: lambda event: [Key("model", event.model)],
+    ModelApplied: lambda event: [Key("model", event.model)],
+}

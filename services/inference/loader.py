@@ -1,0 +1,122 @@
+"""Brings a version into memory and proves that it answers as it was trained, before anybody asks it."""
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import time
+from concurrent.futures import Executor
+from pathlib import Path
+
+from millrace.errors import InvalidArgument, MillraceError, Unavailable
+from millrace.registry.v1.model_pb2 import ModelVersion
+from recipekit.catalog import Catalog
+from recipekit.predictor import GoldenMismatch, load_artifact
+from servicekit.artifacts import describe, fetch
+from servicekit.blobs import Blobs
+from servicekit.ids import new_id
+from services.inference import metrics
+from services.inference.batcher import Batcher
+from services.inference.serving import LoadedVersion
+from services.inference.store import Store
+from services.inference.waiting import Limits
+
+log = logging.getLogger(__name__)
+DEADLY_LOADS = 3
+
+
+class Refused(Exception):
+    """This version must not serve: trying again will not help."""
+
+
+class Loader:
+    def __init__(
+        self, blobs: Blobs, store: Store, catalog: Catalog, cache: Path, limits: Limits, prepare_pool: Executor
+    ) -> None:
+        self.blobs, self.store, self.catalog, self.cache = blobs, store, catalog, cache
+        self.limits, self.prepare_pool = limits, prepare_pool
+        # One at a time: so a load that kills the process is counted against the right version, and memory is spared.
+        self._one_at_a_time = asyncio.Lock()
+
+    async def load(self, version: ModelVersion) -> LoadedVersion:
+        """Fetch, load, check the golden rows, warm up. Raises Refused, or what a later try may mend."""
+        try:
+            folder = await fetch(self.blobs, version.artifact.digest, self.cache)
+        except InvalidArgument as error:
+            raise Refused(error.text) from error
+        except OSError as error:
+            raise Unavailable(f"artifact {version.artifact.digest} cannot be kept in {self.cache}: {error}") from error
+        async with self._one_at_a_time, self.store.attempt(version.model, version.version) as dead:
+            if dead >= DEADLY_LOADS:
+                raise Refused(f"{dead} processes died while they loaded it: is there enough memory for it?")
+            started = time.perf_counter()
+            try:
+                loaded = await self._load(version, folder)
+            except Exception as error:
+                raise await self._judge(error, version.artifact.digest, folder) from error
+            metrics.LOAD_SECONDS.labels(version.model).observe(time.perf_counter() - started)
+        try:
+            await self.store.forgive(version.model, version.version)
+        except MillraceError as error:
+            log.info("old attempts stay", extra={"error": str(error)})
+        return loaded
+
+    async def _load(self, version: ModelVersion, folder: Path) -> LoadedVersion:
+        spec, predictor = await asyncio.to_thread(load_artifact, folder, self.catalog)
+        rows = json.loads((folder / "golden.json").read_text())["rows"]
+        batcher = Batcher(version.model, predictor, self.limits, self.prepare_pool)
+        try:
+            prediction = await batcher.warm_up(rows)
+        except BaseException:
+            await batcher.close()
+            raise
+        labels = (prediction or {}).get("scores", ())
+        return LoadedVersion(version, spec, predictor, batcher, tuple(labels))
+
+    async def _judge(self, error: Exception, digest: str, folder: Path) -> Exception:
+        """Whether an error of loading is the version's, or of this machine and this moment."""
+        told = (
+            str(error) if isinstance(error, GoldenMismatch) else f"it cannot be loaded: {type(error).__name__}: {error}"
+        )
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return Unavailable(f"no memory for artifact {digest} now: {error}")
+        try:
+            intact = (await asyncio.to_thread(describe, folder)).digest == digest
+        except OSError:
+            intact = False
+        if not intact:
+            await asyncio.to_thread(remove, folder)
+            return Unavailable(f"the cached copy of artifact {digest} is damaged or was removed: it is fetched anew")
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            return Unavailable(f"artifact {digest} cannot be read now: {error}")
+        return Refused(told)
+
+
+def remove(folder: Path) -> None:
+    """Remove a cached artifact at once for all who share the cache, never file by file under their eyes."""
+    away = folder.with_name(f".removed-{new_id()}")
+    try:
+        os.rename(folder, away)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(away, ignore_errors=True)
+
+
+def prune(cache: Path, served: set[str], keep_seconds: float) -> list[str]:
+    """Mark what is served as used now and remove what nobody has used for so long; returns the names that went.
+
+    Every process that shares the cache marks its own, so none removes what another serves.
+    """
+    now = time.time()
+    gone = []
+    for folder in sorted(cache.iterdir()) if cache.is_dir() else ():
+        try:
+            if folder.name in served:
+                os.utime(folder)
+            elif now - folder.stat().st_mtime > keep_seconds:
+                remove(folder)
+                gone.append(folder.name)
+        except FileNotFoundError:
+            continue
+    return gone

@@ -1,0 +1,228 @@
+"""What should be served, from what the registry says; and the cache, from what is served."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from millrace.errors import MillraceError, NotFound, Unavailable
+from millrace.inference.v1.events_pb2 import VersionServed
+from millrace.registry.v1.model_pb2 import AliasEntry, ModelVersion
+from millrace.registry.v1.registry_service_pb2 import (
+    GetAliasRequest,
+    GetModelRequest,
+    GetModelVersionRequest,
+    ListAliasEntriesRequest,
+    ListModelsRequest,
+)
+from servicekit.bus import Bus
+from servicekit.events import to_message
+from servicekit.ids import new_id
+from services.inference import metrics
+from services.inference.loader import Loader, Refused, prune
+from services.inference.serving import Absent, LoadedVersion, Serving
+from services.inference.store import Store
+
+if TYPE_CHECKING:
+    from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
+
+log = logging.getLogger(__name__)
+CHAMPION = "champion"
+SetHealth = Callable[[str, bool], Awaitable[None]]
+
+
+class ServeModel:
+    """Every alias that a model wants served is answered by the version that it names."""
+
+    kind = "model"
+
+    def __init__(
+        self,
+        registry: "RegistryServiceAsyncStub",
+        store: Store,
+        loader: Loader,
+        serving: Serving,
+        bus: Bus,
+        set_health: SetHealth,
+    ) -> None:
+        self.registry, self.store, self.loader, self.serving = registry, store, loader, serving
+        self.bus, self.set_health = bus, set_health
+        self._numbers: dict[tuple[str, str], int] = {}
+        """The highest ledger number seen of each alias; of a model's spec under the alias ""."""
+        self._failed: dict[str, ModelVersion] = {}
+        """The version that a model's last try could not load."""
+        self._telling: set[asyncio.Task[None]] = set()
+
+    async def owed(self) -> AsyncIterator[str]:
+        """Every model of the registry, and what is served here without being among them any more."""
+        names, token = [], ""
+        while True:
+            page = await self.registry.ListModels(ListModelsRequest(page_size=1000, page_token=token))
+            names += [model.name for model in page.models]
+            if not (token := page.next_page_token):
+                break
+        self.serving.listed(names)
+        for name in sorted({*names, *self.serving.models()}):
+            yield name
+
+    async def reconcile(self, name: str) -> None:
+        self._failed.pop(name, None)
+        try:
+            model = (await self.registry.GetModel(GetModelRequest(model=name))).model
+        except NotFound:
+            await self._gone(name)
+            return
+        if self._is_old(name, "", int(model.etag or 0)):
+            return
+        aliases = list(model.spec.serving.aliases) or [CHAMPION]
+        failures: list[MillraceError] = []
+        refused = 0
+        for alias in aliases:
+            try:
+                refused += not await self._serve(name, alias)
+            except MillraceError as error:
+                failures.append(error)
+        metrics.REFUSED_ALIASES.labels(name).set(refused)
+        await self._not_served(name, self.serving.keep_only(name, aliases))
+        await self.set_health(f"model/{name}", bool(self.serving.loaded(name)))
+        if failures:
+            raise failures[0]
+        self.serving.settled(name)
+
+    async def end(self, name: str, error: MillraceError) -> None:
+        """Refuse the version that could not be loaded. What the registry itself refused is asked again at the next look."""
+        if version := self._failed.get(name):
+            await self._refuse(version, error.text)
+            await self.reconcile(name)
+        self.serving.settled(name)
+
+    async def _serve(self, model: str, alias: str) -> bool:
+        """Make one alias true. False: the version that it names is refused, so what was served before it goes on."""
+        entry = await self._newest(model, alias)
+        if entry is None:
+            return True
+        if not entry.version:
+            text = f"model {model} has no version under alias {alias} yet: train one, and promote it when its report passed"
+            self.serving.put(model, alias, Absent(NotFound, text))
+            await self.set_health(f"model/{model}/{alias}", False)
+            return True
+        reason = await self._bring(model, alias, entry.version)
+        await self.set_health(f"model/{model}/{alias}", not reason)
+        if reason and alias not in self.serving.loaded(model) and not await self._fall_back(model, alias, entry.number):
+            text = f"version {entry.version} of model {model}, named by alias {alias}, is not served: {reason}"
+            self.serving.put(model, alias, Absent(NotFound, f"{text}. Promote another version"))
+        return not reason
+
+    async def _newest(self, model: str, alias: str) -> AliasEntry | None:
+        """The alias's newest entry, of version 0 where there is none; None: the answer was older than one before."""
+        try:
+            entry = (await self.registry.GetAlias(GetAliasRequest(model=model, alias=alias))).entry
+        except NotFound:
+            entry = AliasEntry(model=model, alias=alias)
+        return None if self._is_old(model, alias, entry.number) else entry
+
+    async def _fall_back(self, model: str, alias: str, number: int) -> bool:
+        """A replica that starts after a refusal serves what the others still do: the newest version that is not refused."""
+        entries: list[AliasEntry] = []
+        token = ""
+        while True:
+            request = ListAliasEntriesRequest(model=model, alias=alias, page_size=1000, page_token=token)
+            page = await self.registry.ListAliasEntries(request)
+            entries += page.entries
+            if not (token := page.next_page_token):
+                break
+        for entry in sorted(entries, key=lambda entry: -entry.number):
+            if entry.number < number and entry.version and not await self._bring(model, alias, entry.version):
+                return True
+        return False
+
+    async def _bring(self, model: str, alias: str, number: int) -> str:
+        """Answer the alias with this version, loading it where it is not loaded; else the reason of its refusal."""
+        loaded = self.serving.loaded(model)
+        if alias in loaded and loaded[alias].source.version == number:
+            return ""
+        for version in loaded.values():
+            if version.source.version == number:
+                self._swap(alias, version)
+                return ""
+        if refusal := await self.store.refusal(model, number):
+            return refusal.reason
+        if alias not in loaded:
+            self.serving.put(model, alias, Absent(Unavailable, f"version {number} of model {model} loads: try again"))
+        return await self._load(model, alias, number)
+
+    async def _load(self, model: str, alias: str, number: int) -> str:
+        request = GetModelVersionRequest(model=model, version=number)
+        version = (await self.registry.GetModelVersion(request)).model_version
+        try:
+            loaded = await self.loader.load(version)
+        except Refused as error:
+            return await self._refuse(version, str(error))
+        except Exception:
+            self._failed.setdefault(model, version)
+            metrics.LOADS.labels(model, "failed").inc()
+            raise
+        metrics.LOADS.labels(model, "loaded").inc()
+        self._swap(alias, loaded)
+        return ""
+
+    async def _refuse(self, version: ModelVersion, reason: str) -> str:
+        refusal = await self.store.refuse(version.model, version.version, version.artifact.digest, reason)
+        log.warning("version refused", extra={"model": version.model, "version": version.version, "reason": reason})
+        metrics.LOADS.labels(version.model, "refused").inc()
+        return refusal.reason
+
+    def _swap(self, alias: str, version: LoadedVersion) -> None:
+        source = version.source
+        self.serving.put(source.model, alias, version)
+        log.info("version served", extra={"model": source.model, "alias": alias, "version": source.version})
+        fact = VersionServed(
+            model=source.model, alias=alias, version=source.version, artifact_digest=source.artifact.digest
+        )
+        task = asyncio.create_task(self._tell(fact))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, fact: VersionServed) -> None:
+        """As well as it can be: nobody's work hangs on hearing it."""
+        with suppress(MillraceError, TimeoutError):
+            await asyncio.wait_for(self.bus.publish(to_message(fact, fact.model, new_id(), "inference")), 5)
+
+    async def _gone(self, model: str) -> None:
+        if aliases := self.serving.drop(model):
+            await self._not_served(model, aliases)
+            await self.set_health(f"model/{model}", False)
+            metrics.REFUSED_ALIASES.labels(model).set(0)
+        self.serving.settled(model)
+
+    async def _not_served(self, model: str, aliases: Sequence[str]) -> None:
+        for alias in aliases:
+            await self.set_health(f"model/{model}/{alias}", False)
+
+    def _is_old(self, model: str, alias: str, number: int) -> bool:
+        """Whether a replica of the registry answered with less than another said before."""
+        known = self._numbers.get((model, alias), 0)
+        self._numbers[model, alias] = max(known, number)
+        return number < known
+
+
+class PruneCache:
+    """Artifacts that nobody serves leave the cache after a while: a rollback within it needs no download."""
+
+    kind = "cache"
+
+    def __init__(self, cache: Path, serving: Serving, keep_seconds: float) -> None:
+        self.cache, self.serving, self.keep_seconds = cache, serving, keep_seconds
+
+    async def owed(self) -> AsyncIterator[str]:
+        yield "cache"
+
+    async def reconcile(self, name: str) -> None:
+        gone = await asyncio.to_thread(prune, self.cache, self.serving.digests(), self.keep_seconds)
+        if gone:
+            log.info("cache pruned", extra={"artifacts": gone})
+
+    async def end(self, name: str, error: MillraceError) -> None:
+        log.warning("cache not pruned", extra={"error": error.text})

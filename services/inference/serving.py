@@ -1,0 +1,175 @@
+"""What this replica serves now: for each model and alias a loaded version, or the reason why there is none."""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from millrace.errors import MillraceError, NotFound, Unavailable
+from millrace.inference.v1.prediction_pb2 import Served, ServedModel
+from millrace.registry.v1.model_pb2 import ModelVersion
+from recipekit.predictor import Predictor
+from recipekit.spec import Row, Spec
+from services.inference import metrics
+from services.inference.batcher import Answer, Batcher
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class LoadedVersion:
+    """A model version in memory. Whoever asked it gets its answer from it, also when it is replaced meanwhile."""
+
+    source: ModelVersion
+    spec: Spec
+    predictor: Predictor
+    batcher: Batcher
+    labels: Sequence[str] = ()
+    """What it can answer; () where its predictions are not classes."""
+
+    async def answer(self, read: Callable[[], Sequence[Row]], deadline: float | None) -> Answer:
+        return await self.batcher.answer(read, deadline)
+
+    def served(self, alias: str) -> Served:
+        return Served(
+            model=self.source.model,
+            version=self.source.version,
+            alias=alias,
+            artifact_digest=self.source.artifact.digest,
+            run_id=self.source.run_id,
+            snapshot_id=self.source.lineage.snapshot_id,
+            backend=self.predictor.backend,
+            precision=self.predictor.precision,
+        )
+
+    def show(self, shown: bool) -> None:
+        """Put it among the metrics, or take it out."""
+        labels = (self.source.model, str(self.source.version), self.source.artifact.digest)
+        if shown:
+            metrics.MODEL_INFO.labels(*labels).set(1)
+        else:
+            with suppress(KeyError):
+                metrics.MODEL_INFO.remove(*labels)
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Why an alias answers nothing."""
+
+    kind: type[MillraceError]
+    text: str
+
+
+class Serving:
+    def __init__(self) -> None:
+        self._models: dict[str, dict[str, LoadedVersion | Absent]] = {}
+        self._first: frozenset[str] | None = None
+        """The models of the first listing; None before it."""
+        self._settled: set[str] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def ready(self) -> None:
+        """Raise Unavailable until all that the registry named first was looked at. From then on nobody needs to answer."""
+        if self._first is None:
+            raise Unavailable("inference has not read the registry yet: is it reachable?")
+        if unread := self._first - self._settled:
+            raise Unavailable(f"still to be loaded: {', '.join(sorted(unread))}")
+
+    def listed(self, models: Sequence[str]) -> None:
+        """The registry was listed."""
+        if self._first is None:
+            self._first = frozenset(models)
+
+    def settled(self, model: str) -> None:
+        """All that can be done for a model now was done."""
+        self._settled.add(model)
+
+    def find(self, model: str, alias: str) -> LoadedVersion:
+        """The version that answers. Raises NotFound with the reason, or Unavailable while the first one loads."""
+        aliases = self._models.get(model)
+        if aliases is None:
+            if self._first is None or model in self._first - self._settled:
+                raise Unavailable(f"model {model} was not read from the registry yet: try again", retry_after=1.0)
+            known = ", ".join(sorted(self._models)) or "none yet"
+            raise NotFound(
+                f"no model is named {model!r}; there are: {known}. Declare it with millrace apply", model=model
+            )
+        slot = aliases.get(alias)
+        if slot is None:
+            raise NotFound(
+                f"model {model} is not served by alias {alias!r} but by {', '.join(sorted(aliases))}: "
+                "name one of these, or add it to serving.aliases of the model",
+                model=model,
+                alias=alias,
+            )
+        if isinstance(slot, Absent):
+            retry_after = 1.0 if issubclass(slot.kind, Unavailable) else 0.0
+            raise slot.kind(slot.text, retry_after=retry_after, model=model, alias=alias)
+        return slot
+
+    def models(self) -> list[str]:
+        return sorted(self._models)
+
+    def loaded(self, model: str) -> Mapping[str, LoadedVersion]:
+        """The versions of a model by their alias."""
+        slots = self._models.get(model, {})
+        return {alias: slot for alias, slot in slots.items() if isinstance(slot, LoadedVersion)}
+
+    def all(self) -> list[ServedModel]:
+        """In order of model and alias."""
+        return [
+            ServedModel(served=version.served(alias), lineage=version.source.lineage, tasks=sorted(version.spec.tasks))
+            for model in self.models()
+            for alias, version in sorted(self.loaded(model).items())
+        ]
+
+    def digests(self) -> set[str]:
+        return {version.source.artifact.digest for model in self._models for version in self.loaded(model).values()}
+
+    def put(self, model: str, alias: str, slot: LoadedVersion | Absent) -> None:
+        """From now on this answers; what answered before is let go when no alias names it and it has answered all."""
+        before = self._models.setdefault(model, {}).get(alias)
+        self._models[model][alias] = slot
+        if isinstance(slot, LoadedVersion):
+            slot.show(True)
+        self._release(model, before)
+
+    def keep_only(self, model: str, aliases: Sequence[str]) -> list[str]:
+        """Take every other alias of the model away, and return those."""
+        taken = sorted(set(self._models.get(model, {})) - set(aliases))
+        for alias in taken:
+            self._release(model, self._models[model].pop(alias))
+        return taken
+
+    def drop(self, model: str) -> list[str]:
+        """The model is gone; returns the aliases that it had."""
+        taken = self.keep_only(model, ())
+        self._models.pop(model, None)
+        return taken
+
+    async def close(self) -> None:
+        """Let everything go and wait until it has gone."""
+        for model in self.models():
+            self.drop(model)
+        await self.released()
+
+    async def released(self) -> None:
+        """Wait until all that was replaced is out of memory."""
+        await asyncio.gather(*self._leaving)
+
+    def _release(self, model: str, slot: LoadedVersion | Absent | None) -> None:
+        if not isinstance(slot, LoadedVersion) or slot in self.loaded(model).values():
+            return
+        slot.show(False)
+        task = asyncio.create_task(_let_go(slot))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+
+async def _let_go(version: LoadedVersion) -> None:
+    await version.batcher.close()
+    log.info("version unloaded", extra={"model": version.source.model, "version": version.source.version})
+    del version
+    await asyncio.to_thread(gc.collect)

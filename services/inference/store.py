@@ -1,0 +1,95 @@
+"""Inference's objects: refusals, and the tries at loading that lead to one.
+
+`refusals/{model}/{version:010d}/refusal`: put once, by whichever replica refused first.
+`refusals/{model}/{version:010d}/attempts/{id}`: there while a process loads the version; left behind where it died of it.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from millrace.errors import MillraceError, NotFound
+from millrace.inference.v1.refusal_pb2 import Refusal
+from millrace.operations.v1.stored_pb2 import Claim
+from servicekit.blobs import Blobs
+from servicekit.claims import is_running, this_process
+from servicekit.crash import crashpoint
+from servicekit.ids import new_id
+
+
+class Store:
+    def __init__(self, blobs: Blobs, load_limit_seconds: float) -> None:
+        self.blobs, self.load_limit_seconds = blobs, load_limit_seconds
+        self._refusals: dict[tuple[str, int], Refusal] = {}
+        self._held: set[str] = set()
+
+    async def refusal(self, model: str, version: int) -> Refusal | None:
+        """Why the version is not to be served; None while nobody has refused it."""
+        if (model, version) not in self._refusals:
+            with suppress(NotFound):
+                stored = await self.blobs.get(f"{_folder(model, version)}/refusal")
+                self._refusals[model, version] = Refusal.FromString(stored)
+        return self._refusals.get((model, version))
+
+    async def refuse(self, model: str, version: int, digest: str, reason: str) -> Refusal:
+        """Refuse a version for good, and return the refusal that stands: the first one."""
+        refusal = Refusal(model=model, version=version, artifact_digest=digest, reason=reason)
+        refusal.time.GetCurrentTime()
+        key = f"{_folder(model, version)}/refusal"
+        if not await self.blobs.put_if_absent(key, refusal.SerializeToString()):
+            refusal = Refusal.FromString(await self.blobs.get(key))
+        crashpoint("inference.refused")
+        self._refusals[model, version] = refusal
+        return refusal
+
+    @asynccontextmanager
+    async def attempt(self, model: str, version: int) -> AsyncIterator[int]:
+        """Say that this process loads the version while inside; gives the number of processes that died of doing so.
+
+        What they left behind is kept until a load succeeds: see forgive().
+        """
+        dead = len(await self._dead(model, version))
+        key = f"{_attempts(model, version)}{new_id()}"
+        claim = Claim(process=this_process())
+        claim.time.GetCurrentTime()
+        self._held.add(key)
+        try:
+            await self.blobs.put(key, claim.SerializeToString())
+            crashpoint("inference.attempted")
+            yield dead
+        finally:
+            self._held.discard(key)
+            # Left behind it counts for nothing while this process lives, and the next attempt removes it.
+            with suppress(MillraceError):
+                await self.blobs.delete(key)
+
+    async def forgive(self, model: str, version: int) -> None:
+        """The version was loaded, so the deaths had other reasons."""
+        for key in await self._dead(model, version):
+            await self.blobs.delete(key)
+
+    async def _dead(self, model: str, version: int) -> list[str]:
+        """Attempts whose process is proved dead, or that are older than any load takes, both by the store's clock.
+
+        Age is what tells in a pod: a restarted container cannot see the process that was in it before.
+        """
+        found = [listed async for listed in self.blobs.list(_attempts(model, version))]
+        newest = max((listed.modified for listed in found), default=0.0)
+        dead = []
+        for listed in found:
+            if listed.key in self._held:
+                continue
+            with suppress(NotFound):
+                process = Claim.FromString(await self.blobs.get(listed.key)).process
+                if process == this_process():
+                    await self.blobs.delete(listed.key)
+                elif is_running(process) is False or newest - listed.modified > self.load_limit_seconds:
+                    dead.append(listed.key)
+        return dead
+
+
+def _folder(model: str, version: int) -> str:
+    return f"refusals/{model}/{version:010d}"
+
+
+def _attempts(model: str, version: int) -> str:
+    return f"{_folder(model, version)}/attempts/"
