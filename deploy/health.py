@@ -1,0 +1,49 @@
+"""Asks a service whether it can do its main job (grpc.health.v1)."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from millrace.channel import Credentials, open_channel
+from millrace.errors import MillraceError
+
+PAUSE = 0.02
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+async def serving(address: str, settings: Mapping[str, str]) -> None:
+    """Return once the service at this address is SERVING."""
+    host, _, port = address.rpartition(":")
+    while not await _listens(host, int(port)):
+        await asyncio.sleep(PAUSE)
+    async with _channel(address, settings) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        while True:
+            try:
+                if (await stub.Check(health_pb2.HealthCheckRequest(service="readiness"))).status == SERVING:
+                    return
+            except MillraceError:
+                pass
+            await asyncio.sleep(PAUSE)
+
+
+def _channel(address: str, settings: Mapping[str, str]) -> aio.Channel:
+    token_file, ca, cert, key = (
+        settings.get(f"MILLRACE_{name}", "")
+        for name in ("TOKEN_FILE", "TLS_CA_FILE", "TLS_CLIENT_CERT_FILE", "TLS_CLIENT_KEY_FILE")
+    )
+    token = Path(token_file).read_text().strip() if token_file else ""
+    return open_channel(address, Credentials(token, ca, cert, key))
+
+
+async def _listens(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    return True

@@ -1,0 +1,67 @@
+"""Who listens where: service i (1 to 5), replica r (from 0) on `base + i + 10 r`; metrics alike, from their own base."""
+
+import random
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SERVICES = ("dataprep", "trainer", "evaluator", "registry", "inference")
+HOST = "127.0.0.1"
+BASE, METRICS_BASE = 50050, 9100
+MOST_REPLICAS = 5
+
+
+@dataclass(frozen=True)
+class Ports:
+    base: int = BASE
+    metrics_base: int = METRICS_BASE
+    replicas: int = 1
+
+    def listen(self, service: str, replica: int) -> str:
+        return f"{HOST}:{self.base + SERVICES.index(service) + 1 + 10 * replica}"
+
+    def metrics(self, service: str, replica: int) -> str:
+        return f"{HOST}:{self.metrics_base + SERVICES.index(service) + 1 + 10 * replica}"
+
+    def address(self, service: str) -> str:
+        """All replicas, with commas between."""
+        return ",".join(self.listen(service, replica) for replica in range(self.replicas))
+
+    def addresses(self) -> dict[str, str]:
+        return {service: self.address(service) for service in SERVICES}
+
+    def taken(self) -> Iterator[tuple[str, str]]:
+        """(address, what it is for) of each address that somebody else listens on."""
+        for replica in range(self.replicas):
+            for service in SERVICES:
+                for address, use in (
+                    (self.listen(service, replica), service),
+                    (self.metrics(service, replica), f"the metrics of {service}"),
+                ):
+                    if not _is_free(int(address.rpartition(":")[2])):
+                        yield address, use
+
+
+def metrics_base_for(base: int) -> int:
+    """9100 beside the usual base; the ports above the services' own beside any other, so that platforms do not meet."""
+    return METRICS_BASE if base == BASE else base + 5
+
+
+def free_ports(replicas: int = 1) -> Ports:
+    """Ports that are free now, below those that the system gives out."""
+    for _ in range(100):
+        base = random.randrange(10_000, 32_000, 100)
+        ports = Ports(base, metrics_base_for(base), replicas)
+        if not any(ports.taken()):
+            return ports
+    raise SystemExit("there is no free range of 100 ports between 10000 and 32000")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
