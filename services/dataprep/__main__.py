@@ -1,0 +1,33 @@
+"""Wiring only."""
+
+import asyncio
+
+from millrace.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
+from recipekit.catalog import Catalog
+from servicekit.blobs import open_blobs
+from servicekit.bus import open_bus
+from servicekit.logs import setup_logs
+from servicekit.outbox import Outbox
+from servicekit.runtime import Part, serve
+from servicekit.work import Work
+from services.dataprep.reconcile import EndImport
+from services.dataprep.service import DatasetService
+from services.dataprep.settings import Settings
+from services.dataprep.store import FACTS, Store
+
+
+async def main() -> None:
+    settings = Settings.read()
+    setup_logs("dataprep", settings.log_level)
+    blobs, bus = open_blobs(settings.blobs), open_bus(settings.bus)
+    outbox = Outbox(blobs, bus, "dataprep", FACTS)
+    store, catalog = Store(blobs, outbox), Catalog(settings.recipes.split(","))
+    imports = EndImport(store, catalog, settings.unpacked_limit_bytes)
+    work = Work(bus, "dataprep", {}, [imports], look_seconds=settings.look_seconds)
+    service = DatasetService(store, catalog, imports, work, settings.upload_limit_bytes)
+    part = Part("millrace.dataset.v1.DatasetService", add_DatasetServiceServicer_to_server, service)
+    await serve(settings, "dataprep", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,19 @@
+"""What dataprep counts. An import is counted by the replica that ended it."""
+
+from prometheus_client import Counter, Histogram
+
+from millrace.dataset.v1.import_pb2 import Import
+from servicekit.metrics import SLOW
+
+ROWS = Counter("millrace_dataprep_rows", "Rows of imports that were not refused, by what became of them.", ("outcome",))
+IMPORTS = Counter("millrace_dataprep_imports", "Imports that ended, by their state.", ("state",))
+SECONDS = Histogram("millrace_dataprep_import_seconds", "Time from an import's request to its end.", buckets=SLOW)
+UPLOADED = Counter("millrace_dataprep_uploaded_bytes", "Bytes of files that were uploaded.")
+
+ENDS = {Import.STATE_SUCCEEDED: "succeeded", Import.STATE_UNCHANGED: "unchanged", Import.STATE_REFUSED: "refused"}
+OUTCOMES = ("kept", "duplicate", "quarantined")
+
+for _state in ENDS.values():
+    IMPORTS.labels(_state)
+for _outcome in OUTCOMES:
+    ROWS.labels(_outcome)

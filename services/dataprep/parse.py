@@ -1,0 +1,211 @@
+"""A file as records: JSON Lines or CSV, gzip or not, one record in memory at a time.
+
+A record that cannot be read carries the reason and goes to quarantine; Refused says that the file as a whole makes no
+sense. Reasons are short and from a closed set, because they are counted.
+"""
+
+import csv
+import gzip
+import io
+import json
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from millrace.dataset.v1.dataset_pb2 import FORMAT_CSV, Format
+
+LONGEST_LINE = 4 << 20
+"""Bytes. A row must also fit into a gRPC message (16 MiB) when somebody looks at it."""
+LONGEST_RAW = 10_000
+"""Characters of a bad record that the quarantine keeps."""
+
+csv.field_size_limit(LONGEST_LINE)
+
+
+class Refused(Exception):
+    """The file cannot become a snapshot. The text says why, and what to do."""
+
+
+class Bad(Exception):
+    """One row cannot be kept. The text is the reason that is counted."""
+
+
+class Record(NamedTuple):
+    """What stands at one place of the file: a row, or the reason why it is none."""
+
+    line: int
+    raw: str
+    row: dict[str, Any] | None
+    reason: str = ""
+
+
+def read_records(path: Path, file_format: Format.ValueType, unpacked_limit: int) -> Iterator[Record]:
+    """Every record of the file in order; blank lines are none. Raises Refused, also on the way."""
+    lines = _lines(path, unpacked_limit)
+    return _csv_records(lines) if file_format == FORMAT_CSV else _json_records(lines)
+
+
+def _lines(path: Path, unpacked_limit: int) -> Iterator[bytes]:
+    """Lines with their LF, the byte order mark taken off. A line that is too long is cut there and has no LF."""
+    first, total = True, 0
+    with path.open("rb") as packed:
+        zipped = packed.read(2) == b"\x1f\x8b"
+        packed.seek(0)
+        with cast(BinaryIO, gzip.GzipFile(fileobj=packed)) if zipped else packed as file:
+            while line := _read_line(file):
+                if len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+                    while (rest := _read_line(file)) and total <= unpacked_limit:
+                        total += len(rest)
+                        if rest.endswith(b"\n"):
+                            break
+                total += len(line)
+                if total > unpacked_limit:
+                    raise Refused(
+                        f"the file holds more than {unpacked_limit:,} bytes: import less, "
+                        "or raise MILLRACE_UNPACKED_LIMIT_BYTES"
+                    )
+                yield _without_mark(line) if first else line
+                first = False
+
+
+def _read_line(file: BinaryIO) -> bytes:
+    try:
+        return file.readline(LONGEST_LINE + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise Refused(f"the gzip cannot be read ({error}): pack the file again, then import it") from None
+
+
+def _without_mark(line: bytes) -> bytes:
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise Refused("the file is UTF-16: save it as UTF-8 (`iconv -f UTF-16 -t UTF-8`), then import it")
+    return line.removeprefix(b"\xef\xbb\xbf")
+
+
+# --- JSON Lines
+
+
+def _json_records(lines: Iterable[bytes]) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield Record(number, _raw(line), _json_row(line))
+            except Bad as bad:
+                yield Record(number, _raw(line), None, str(bad))
+
+
+def _json_row(line: bytes) -> dict[str, Any]:
+    if len(line) > LONGEST_LINE:
+        raise Bad("line too long")
+    try:
+        row = json.loads(line.decode(), parse_constant=_no_constant, object_pairs_hook=_object)
+    except UnicodeDecodeError:
+        raise Bad("not UTF-8") from None
+    except RecursionError:
+        raise Bad("nested too deeply") from None
+    except ValueError:
+        raise Bad("not JSON") from None
+    if not isinstance(row, dict):
+        raise Bad("not a JSON object")
+    return row
+
+
+def _no_constant(name: str) -> None:
+    """NaN and Infinity are Python's, not JSON's."""
+    raise Bad("not JSON")
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise Bad("a key stands twice")
+    return made
+
+
+def _raw(line: bytes) -> str:
+    """The line as text for the quarantine; bytes that are no UTF-8 are shown as escapes."""
+    return line[: 4 * LONGEST_RAW].decode(errors="backslashreplace").rstrip("\r\n")[:LONGEST_RAW]
+
+
+# --- CSV
+
+
+class _Text:
+    """The file's lines as text, remembering those that the reader took for the present record."""
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self.taken: list[str] = []
+        self._pieces = self._split(lines)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        piece = next(self._pieces)
+        self.taken.append(piece)
+        return piece
+
+    @staticmethod
+    def _split(lines: Iterable[bytes]) -> Iterator[str]:
+        for number, line in enumerate(lines, 1):
+            if len(line) > LONGEST_LINE:
+                raise Refused(
+                    f"line {number} is longer than {LONGEST_LINE:,} bytes: shorten it, or use line ends of LF or CR LF"
+                )
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise Refused(
+                    f"line {number} is not UTF-8 (byte 0x{line[error.start]:02x}): save the file as UTF-8 "
+                    "(`iconv -f WINDOWS-1252 -t UTF-8`, if that is what it is), then import it"
+                ) from None
+            # Old files end their lines with a bare CR.
+            yield from io.StringIO(text, newline="") if "\r" in text else (text,)
+
+
+def _csv_records(lines: Iterable[bytes]) -> Iterator[Record]:
+    text = _Text(lines)
+    # Strict: otherwise a quote that is never closed would swallow the rest of the file as one cell.
+    reader = csv.reader(text, strict=True)
+    header: list[str] = []
+    while True:
+        line = reader.line_num + 1
+        text.taken.clear()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if not header or "unexpected end of data" in str(error):
+                raise Refused(
+                    f"a quote of the record in line {line} is wrong or never closed: close it, and double the quotes "
+                    "inside quoted cells"
+                ) from None
+            yield Record(line, "".join(text.taken)[:LONGEST_RAW], None, "broken quotes")
+            continue
+        if not cells:
+            continue
+        if not header:
+            header = _header(cells)
+        else:
+            yield _csv_record(line, text.taken, header, cells)
+
+
+def _csv_record(line: int, taken: Sequence[str], header: Sequence[str], cells: Sequence[str]) -> Record:
+    raw = "".join(taken).rstrip("\r\n")[:LONGEST_RAW]
+    if len(cells) != len(header):
+        return Record(line, raw, None, "too few cells" if len(cells) < len(header) else "too many cells")
+    return Record(line, raw, dict(zip(header, cells, strict=True)))
+
+
+def _header(cells: Sequence[str]) -> list[str]:
+    names = [unicodedata.normalize("NFC", cell.strip()) for cell in cells]
+    if len(names) == 1 and (mark := next((mark for mark in ";\t|" if mark in names[0]), "")):
+        raise Refused(f"the columns are separated by {mark!r}: save the file with commas, then import it")
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise Refused(f"column {number} has no name: the first line must name every column")
+        if names.index(name) != number - 1:
+            raise Refused(f"two columns are named {name!r}: rename one")
+    return names

@@ -1,0 +1,156 @@
+"""What should be: every import that was asked for ends, in a snapshot, unchanged or refused."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from millrace.dataset.v1.dataset_pb2 import Part, Snapshot
+from millrace.dataset.v1.import_pb2 import Import
+from millrace.errors import InvalidArgument, MillraceError
+from recipekit.catalog import Catalog, UnknownRecipe
+from servicekit.artifacts import file_digest
+from servicekit.crash import crashpoint
+from servicekit.ids import hash_of
+from servicekit.ledger import Entry
+from services.dataprep import metrics
+from services.dataprep.ingest import Ingested, Job, Progress, ingest
+from services.dataprep.parse import Refused
+from services.dataprep.store import Store, now, to_snapshot
+
+TURN_SECONDS = 0.1
+"""How long an import waits before it looks again whether its turn has come."""
+
+
+class EndImport:
+    """Reads the upload, stores the parts, appends to the dataset's ledger, and says how it ended, in this order.
+
+    Each step does nothing new when it is done again: parts are named by their digest, the ledger knows the request_id,
+    the outcome is put if absent. So it may die between any two, or be done by two replicas at once.
+    """
+
+    kind = "import"
+
+    def __init__(self, store: Store, catalog: Catalog, unpacked_limit: int) -> None:
+        self.store, self.catalog, self.unpacked_limit = store, catalog, unpacked_limit
+        self.running: dict[tuple[str, str], Progress] = {}
+        """What this replica is at."""
+
+    async def owed(self) -> AsyncIterator[str]:
+        for dataset in await self.store.names():
+            for request_id in await self.store.pending(dataset):
+                yield f"{dataset}/{request_id}"
+
+    async def reconcile(self, name: str) -> float | None:
+        dataset, _, request_id = name.partition("/")
+        wanted = await self.store.requested(dataset, request_id)
+        if await self.store.outcome(dataset, request_id):
+            return None
+        if await self._waits(wanted):
+            return TURN_SECONDS
+        progress = self.running.setdefault((dataset, request_id), Progress())
+        try:
+            with tempfile.TemporaryDirectory(prefix="millrace-import-", ignore_cleanup_errors=True) as folder:
+                made = await self._ingest(wanted, Path(folder), progress)
+                parts = [await self.store.store_part(dataset, part) for part in made.parts]
+            crashpoint("dataprep.parts-stored")
+            entry = await self._append(wanted, made, parts)
+            crashpoint("dataprep.ledger-appended")
+            await self._end(wanted, _ended(wanted, entry, made), made)
+        except Refused as refusal:
+            await self._end(wanted, _refused(wanted, str(refusal), progress.rows_read))
+        finally:
+            self.running.pop((dataset, request_id), None)
+        return None
+
+    async def end(self, name: str, error: MillraceError) -> None:
+        dataset, _, request_id = name.partition("/")
+        wanted = await self.store.requested(dataset, request_id)
+        text = f"the import failed: {error}. The log of dataprep says more; import again with a new request_id"
+        await self._end(wanted, _refused(wanted, text, 0))
+
+    async def _waits(self, wanted: Import) -> bool:
+        """Imports of one dataset end in the order in which they were asked for, as the newest snapshot is its state."""
+        for request_id in await self.store.pending(wanted.dataset):
+            other = await self.store.requested(wanted.dataset, request_id)
+            if _turn(other) < _turn(wanted):
+                return True
+        return False
+
+    async def _ingest(self, wanted: Import, folder: Path, progress: Progress) -> Ingested:
+        try:
+            recipe = self.catalog.spec(wanted.spec.recipe) if wanted.spec.recipe else None
+        except UnknownRecipe as error:
+            raise Refused(f"{error}: its recipe went away since the import was asked for") from None
+        path = folder / "upload"
+        await self.store.fetch_upload(wanted.source.digest, path)
+        if await asyncio.to_thread(file_digest, path) != wanted.source.digest:
+            raise InvalidArgument("the stored upload is not what was sent: it was damaged")
+        job = Job(path, wanted.source.format, wanted.spec, recipe, self.unpacked_limit)
+        try:
+            return await asyncio.to_thread(ingest, job, folder, progress)
+        except asyncio.CancelledError:
+            progress.stop = True
+            raise
+
+    async def _append(self, wanted: Import, made: Ingested, parts: Sequence[Part]) -> Entry[Snapshot]:
+        digests = [text for part in parts for text in (part.split, part.table, part.digest)]
+        snapshot = Snapshot(
+            snapshot_id=hash_of(wanted.spec, *digests),
+            dataset=wanted.dataset,
+            spec=wanted.spec,
+            parts=parts,
+            rows=made.rows,
+            splits=made.splits,
+            quarantine_reasons=made.quarantine_reasons,
+            columns=made.columns,
+            source=wanted.source,
+        )
+
+        def next_snapshot(known: Sequence[Entry[Snapshot]]) -> Snapshot | None:
+            if known and known[-1].message.spec != wanted.spec:
+                raise Refused(
+                    "another import has fixed another spec for this dataset: leave the spec out, or repeat it"
+                )
+            return None if known and known[-1].message.snapshot_id == snapshot.snapshot_id else snapshot
+
+        return await self.store.snapshots(wanted.dataset).append(
+            next_snapshot, request_id=wanted.request_id, who=wanted.who
+        )
+
+    async def _end(self, wanted: Import, ended: Import, made: Ingested | None = None) -> None:
+        if not await self.store.end(ended):
+            return
+        metrics.IMPORTS.labels(metrics.ENDS[ended.state]).inc()
+        metrics.SECONDS.observe((ended.end_time.ToNanoseconds() - wanted.create_time.ToNanoseconds()) / 1e9)
+        if made:
+            for outcome in metrics.OUTCOMES:
+                metrics.ROWS.labels(outcome).inc(getattr(made.rows, outcome))
+
+
+def _turn(wanted: Import) -> tuple[int, str]:
+    return wanted.create_time.ToNanoseconds(), wanted.request_id
+
+
+def _ended(wanted: Import, entry: Entry[Snapshot], made: Ingested) -> Import:
+    snapshot = to_snapshot(entry)
+    own = snapshot.request_id == wanted.request_id
+    ended = Import(
+        state=Import.STATE_SUCCEEDED if own else Import.STATE_UNCHANGED,
+        rows_read=made.rows.read,
+        snapshot_number=snapshot.number,
+        snapshot_id=snapshot.snapshot_id,
+        end_time=now(),
+    )
+    return _over(wanted, ended)
+
+
+def _refused(wanted: Import, why: str, rows_read: int) -> Import:
+    return _over(wanted, Import(state=Import.STATE_REFUSED, refusal=why, rows_read=rows_read, end_time=now()))
+
+
+def _over(wanted: Import, more: Import) -> Import:
+    ended = Import()
+    ended.CopyFrom(wanted)
+    ended.MergeFrom(more)
+    return ended

@@ -1,0 +1,86 @@
+"""What the columns of the kept rows hold, counted in bounded memory."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from millrace.dataset.v1.dataset_pb2 import ColumnReport
+from services.dataprep.parse import Refused
+
+MOST_COLUMNS = 1000
+MOST_DISTINCT = 1000
+FEW_DISTINCT = 100
+SHOWN = 20
+LONGEST_SHOWN = 200
+"""Characters. A column with longer values is text to read, not categories."""
+
+
+class Columns:
+    """Counts every column that a kept row brought, also those that the snapshot leaves out."""
+
+    def __init__(self, keeps: Callable[[str], bool]) -> None:
+        self.keeps, self.rows = keeps, 0
+        self._columns: dict[str, _Column] = {}
+
+    def add(self, row: Mapping[str, Any], as_found: Mapping[str, Any]) -> None:
+        """A row as it is kept, and as the file had it."""
+        self.rows += 1
+        for name, value in row.items():
+            self._column(name).add(value)
+        if len(row) < len(as_found) or row.keys() != as_found.keys():
+            for name in as_found.keys() - row.keys():
+                self._column(name).add(as_found[name])
+
+    def reports(self) -> list[ColumnReport]:
+        return [self._columns[name].report(self.rows, self.keeps(name)) for name in sorted(self._columns)]
+
+    def _column(self, name: str) -> "_Column":
+        if name not in self._columns:
+            if len(self._columns) == MOST_COLUMNS:
+                raise Refused(
+                    f"the rows have more than {MOST_COLUMNS} different columns: give every row the same few names, "
+                    "and put open sets of names into lists"
+                )
+            self._columns[name] = _Column(name)
+        return self._columns[name]
+
+
+class _Column:
+    def __init__(self, name: str) -> None:
+        self.name, self.present = name, 0
+        self.values: Counter[str | int] = Counter()
+        self.texts = self.characters = self.shortest = self.longest = 0
+
+    def add(self, value: Any) -> None:
+        if value is None or value == "":
+            return
+        self.present += 1
+        if isinstance(value, str):
+            length = len(value)
+            self.shortest = min(self.shortest, length) if self.texts else length
+            self.longest = max(self.longest, length)
+            self.texts += 1
+            self.characters += length
+        else:
+            value = json.dumps(value, ensure_ascii=False, sort_keys=True)
+        # A long value is only told apart, not kept.
+        key = value if len(value) <= LONGEST_SHOWN else hash(value)
+        if key in self.values or len(self.values) < MOST_DISTINCT:
+            self.values[key] += 1
+
+    def report(self, rows: int, kept: bool) -> ColumnReport:
+        report = ColumnReport(
+            name=self.name,
+            kept=kept,
+            present=self.present,
+            empty=rows - self.present,
+            distinct=len(self.values),
+            shortest=self.shortest,
+            longest=self.longest,
+            mean_length=self.characters / self.texts if self.texts else 0.0,
+        )
+        if len(self.values) <= FEW_DISTINCT and all(isinstance(key, str) for key in self.values):
+            for key, count in sorted(self.values.items(), key=lambda found: (-found[1], str(found[0])))[:SHOWN]:
+                report.frequent[str(key)] = count
+        return report

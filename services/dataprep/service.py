@@ -1,0 +1,292 @@
+"""DatasetService: files come in, imports and snapshots can be looked at."""
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from millrace.dataset.v1.dataset_pb2 import (
+    FORMAT_CSV,
+    FORMAT_JSON_LINES,
+    FORMAT_UNSPECIFIED,
+    DatasetSpec,
+    Format,
+    Source,
+    SplitSpec,
+)
+from millrace.dataset.v1.dataset_service_pb2 import (
+    GetDatasetRequest,
+    GetDatasetResponse,
+    GetImportRequest,
+    GetImportResponse,
+    GetSnapshotRequest,
+    GetSnapshotResponse,
+    ImportDatasetRequest,
+    ImportDatasetResponse,
+    ImportHeader,
+    ListDatasetsRequest,
+    ListDatasetsResponse,
+    ListRowsRequest,
+    ListRowsResponse,
+    ListSnapshotsRequest,
+    ListSnapshotsResponse,
+    WatchImportRequest,
+    WatchImportResponse,
+)
+from millrace.dataset.v1.import_pb2 import Import
+from millrace.errors import FailedPrecondition, InvalidArgument, NotFound
+from recipekit.catalog import Catalog
+from servicekit.crash import crashpoint
+from servicekit.ids import check_name, check_request_id
+from servicekit.pages import page
+from servicekit.rows import read_split
+from servicekit.rpc import who
+from servicekit.work import Work
+from services.dataprep import metrics
+from services.dataprep.ingest import QUARANTINE
+from services.dataprep.reconcile import EndImport
+from services.dataprep.row import SPLITS
+from services.dataprep.store import Store, now
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
+PAGE_BYTES = 8 << 20
+"""What the rows of one page may weigh; a message may be 16 MiB."""
+DEFAULT_SHARE = 0.1
+ENDINGS = {
+    (".jsonl", ".jsonl.gz"): FORMAT_JSON_LINES,
+    (".csv", ".csv.gz"): FORMAT_CSV,
+}
+
+
+class DatasetService:
+    def __init__(self, store: Store, catalog: Catalog, imports: EndImport, work: Work, upload_limit: int) -> None:
+        self.store, self.catalog, self.imports, self.work = store, catalog, imports, work
+        self.upload_limit = upload_limit
+
+    async def ImportDataset(self, requests: AsyncIterator[ImportDatasetRequest]) -> ImportDatasetResponse:
+        header = await _header(requests)
+        dataset, request_id = check_name(header.dataset, "dataset"), check_request_id(header.request_id)
+        before = await self._before(dataset, request_id)
+        wanted = Import(
+            request_id=request_id,
+            dataset=dataset,
+            spec=await self._spec(header, before),
+            source=Source(file_name=header.file_name, format=_format(header)),
+            state=Import.STATE_PENDING,
+            create_time=now(),
+            who=who(),
+        )
+        with tempfile.TemporaryDirectory(prefix="millrace-upload-") as folder:
+            path = Path(folder) / "upload"
+            wanted.source.digest, wanted.source.size_bytes = await self._receive(requests, path)
+            if before is None:
+                await self.store.store_upload(wanted.source.digest, path)
+                crashpoint("dataprep.upload-stored")
+        recorded = before or await self._record(wanted)
+        if not _same(recorded, wanted):
+            raise InvalidArgument(
+                f"request_id {request_id} was used before for another file or spec of {dataset}: send a new one",
+                field="request_id",
+            )
+        self.work.add("import", f"{dataset}/{request_id}")
+        return ImportDatasetResponse(dataset_import=await self._now(recorded))
+
+    async def GetImport(self, request: GetImportRequest) -> GetImportResponse:
+        return GetImportResponse(dataset_import=await self._import(request))
+
+    async def WatchImport(self, request: WatchImportRequest) -> AsyncIterator[WatchImportResponse]:
+        last, pause = None, FIRST_PAUSE
+        while last is None or last.state not in metrics.ENDS:
+            found = await self._import(request)
+            if found != last:
+                last, pause = found, FIRST_PAUSE
+                yield WatchImportResponse(dataset_import=found)
+            else:
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 1.3)
+
+    async def GetDataset(self, request: GetDatasetRequest) -> GetDatasetResponse:
+        return GetDatasetResponse(dataset=await self.store.dataset(request.dataset))
+
+    async def ListDatasets(self, request: ListDatasetsRequest) -> ListDatasetsResponse:
+        names, token = page(await self.store.names(), request.page_size, request.page_token, str)
+        return ListDatasetsResponse(datasets=[await self.store.dataset(name) for name in names], next_page_token=token)
+
+    async def GetSnapshot(self, request: GetSnapshotRequest) -> GetSnapshotResponse:
+        return GetSnapshotResponse(snapshot=await self.store.snapshot(request.dataset, request.number))
+
+    async def ListSnapshots(self, request: ListSnapshotsRequest) -> ListSnapshotsResponse:
+        newest_first = await self.store.snapshots_newest_first(request.dataset)
+        found, token = page(newest_first, request.page_size, request.page_token, lambda one: str(one.number))
+        return ListSnapshotsResponse(snapshots=found, next_page_token=token)
+
+    async def ListRows(self, request: ListRowsRequest) -> ListRowsResponse:
+        split = request.split or SPLITS[0]
+        if split not in (*SPLITS, QUARANTINE):
+            raise InvalidArgument(f"split is {split!r}: use {', '.join(SPLITS)} or {QUARANTINE}", field="split")
+        snapshot = await self.store.snapshot(request.dataset, request.number)
+        numbered = list(enumerate(await read_split(self.store.blobs, snapshot, split)))
+        # A token stays right when a new snapshot comes meanwhile only if the caller names the number.
+        found, token = page(numbered, request.page_size, request.page_token, lambda row: f"{snapshot.number}/{row[0]}")
+        response = ListRowsResponse()
+        for position, (_, row) in enumerate(found):
+            response.rows.add().update(row)
+            if position and response.ByteSize() > PAGE_BYTES:
+                del response.rows[-1]
+                _, token = page(numbered, position, request.page_token, lambda row: f"{snapshot.number}/{row[0]}")
+                break
+        response.next_page_token = token
+        return response
+
+    # --- importing
+
+    async def _before(self, dataset: str, request_id: str) -> Import | None:
+        try:
+            return await self.store.requested(dataset, request_id)
+        except NotFound:
+            return None
+
+    async def _spec(self, header: ImportHeader, before: Import | None) -> DatasetSpec:
+        """The spec of this import: what the header says, or what the dataset has. Raises where they differ."""
+        asked = self._checked(header.spec) if header.HasField("spec") else None
+        if before:
+            return asked or before.spec
+        try:
+            own = (await self.store.dataset(header.dataset)).spec
+        except NotFound:
+            if asked is None:
+                raise InvalidArgument(
+                    f"spec is missing: the first import of {header.dataset} says the recipe, or has an empty spec to keep "
+                    "the columns as found",
+                    field="spec",
+                ) from None
+            return asked
+        if asked is None or asked == own:
+            return own
+        if not await self._is_fixed(header.dataset):
+            return asked
+        if header.spec == DatasetSpec():
+            return own
+        raise FailedPrecondition(
+            f"the spec of {header.dataset} was fixed by its first import (recipe {own.recipe or 'none'!r}): "
+            "leave it out, repeat it, or import into a new dataset",
+            field="spec",
+            dataset=header.dataset,
+        )
+
+    async def _is_fixed(self, dataset: str) -> bool:
+        """A first import that was refused fixes nothing, or a slip in the spec would cost the dataset its name."""
+        return bool(await self.store.snapshots(dataset).newest() or await self.store.pending(dataset))
+
+    def _checked(self, spec: DatasetSpec) -> DatasetSpec:
+        if spec.recipe and spec.recipe not in self.catalog.names():
+            raise InvalidArgument(
+                f"no recipe is named {spec.recipe!r}; there are: {', '.join(self.catalog.names())}", field="spec.recipe"
+            )
+        checked = DatasetSpec()
+        checked.CopyFrom(spec)
+        # Both messages are always there, so that equal specs are equal bytes.
+        checked.cleaning.SetInParent()
+        checked.split.CopyFrom(_checked_split(spec.split))
+        return checked
+
+    async def _receive(self, requests: AsyncIterator[ImportDatasetRequest], path: Path) -> tuple[str, int]:
+        """Write the chunks to the file, and return their sha256 and size."""
+        digest, size = hashlib.sha256(), 0
+        with path.open("wb") as file:
+            async for request in requests:
+                if request.WhichOneof("part") != "chunk":
+                    raise InvalidArgument("only the first message is a header: send chunks after it", field="header")
+                size += len(request.chunk)
+                if size > self.upload_limit:
+                    raise InvalidArgument(
+                        f"the file is larger than {self.upload_limit:,} bytes: pack it with gzip, import less, "
+                        "or raise MILLRACE_UPLOAD_LIMIT_BYTES",
+                        field="chunk",
+                    )
+                digest.update(request.chunk)
+                file.write(request.chunk)
+        metrics.UPLOADED.inc(size)
+        return digest.hexdigest(), size
+
+    async def _record(self, wanted: Import) -> Import:
+        """Say what the dataset's spec is, then that there is an import to be done."""
+        await self.store.specs(wanted.dataset).append(
+            lambda known: None if known and known[-1].message == wanted.spec else wanted.spec,
+            request_id=wanted.request_id,
+            who=wanted.who,
+        )
+        crashpoint("dataprep.spec-recorded")
+        recorded = await self.store.record(wanted)
+        crashpoint("dataprep.import-recorded")
+        return recorded
+
+    # --- looking
+
+    async def _import(self, request: GetImportRequest | WatchImportRequest) -> Import:
+        check_name(request.dataset, "dataset")
+        if not request.request_id:
+            raise InvalidArgument("request_id is missing: ImportDataset answers it", field="request_id")
+        check_request_id(request.request_id)
+        return await self._now(await self.store.requested(request.dataset, request.request_id))
+
+    async def _now(self, wanted: Import) -> Import:
+        """The import as it is now; how many rows were read is known only where it runs."""
+        ended = await self.store.outcome(wanted.dataset, wanted.request_id)
+        progress = self.imports.running.get((wanted.dataset, wanted.request_id))
+        if ended or not progress:
+            return ended or wanted
+        running = Import(state=Import.STATE_RUNNING, rows_read=progress.rows_read)
+        found = Import()
+        found.CopyFrom(wanted)
+        found.MergeFrom(running)
+        return found
+
+
+async def _header(requests: AsyncIterator[ImportDatasetRequest]) -> ImportHeader:
+    first = await anext(aiter(requests), ImportDatasetRequest())
+    if first.WhichOneof("part") != "header":
+        raise InvalidArgument("the first message must be the header: dataset, file_name and spec", field="header")
+    return first.header
+
+
+def _format(header: ImportHeader) -> Format.ValueType:
+    if header.format in (FORMAT_JSON_LINES, FORMAT_CSV):
+        return header.format
+    if header.format != FORMAT_UNSPECIFIED:
+        raise InvalidArgument(f"format {header.format} is unknown: use JSON_LINES or CSV", field="format")
+    for endings, file_format in ENDINGS.items():
+        if header.file_name.lower().endswith(endings):
+            return file_format
+    raise InvalidArgument(
+        f"file_name {header.file_name[:100]!r} tells no format: end it with .jsonl, .jsonl.gz, .csv or .csv.gz, or set format",
+        field="file_name",
+    )
+
+
+def _checked_split(split: SplitSpec) -> SplitSpec:
+    validation, test = split.validation_share, split.test_share
+    if split.column:
+        if validation or test:
+            raise InvalidArgument(
+                f"spec.split has the column {split.column!r} and shares: leave one of them out", field="spec.split"
+            )
+        return split
+    if not validation and not test:
+        return SplitSpec(validation_share=DEFAULT_SHARE, test_share=DEFAULT_SHARE)
+    if not (validation > 0 and test > 0 and validation + test < 1):
+        raise InvalidArgument(
+            f"spec.split has {validation:g} for validation and {test:g} for test: both must be above 0 and leave "
+            "something for training",
+            field="spec.split",
+        )
+    return split
+
+
+def _same(recorded: Import, wanted: Import) -> bool:
+    return (recorded.source.digest, recorded.source.format, recorded.spec) == (
+        wanted.source.digest,
+        wanted.source.format,
+        wanted.spec,
+    )

@@ -1,0 +1,12 @@
+"""What dataprep reads from its environment."""
+
+from pydantic import Field
+
+from servicekit.settings import Settings as Base
+
+
+class Settings(Base):
+    listen: str = Field("127.0.0.1:50051", description="host:port of the gRPC server")
+    metrics_listen: str = Field("127.0.0.1:9101", description="host:port of /metrics; empty shows none")
+    upload_limit_bytes: int = Field(1 << 30, gt=0, description="largest file that may be uploaded")
+    unpacked_limit_bytes: int = Field(4 << 30, gt=0, description="most bytes that a file may hold once unpacked")

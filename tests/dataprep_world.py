@@ -1,0 +1,134 @@
+"""Dataprep in memory: any number of replicas over one store and one bus, driven as its callers drive it."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+from millrace.dataset.v1.dataset_pb2 import DatasetSpec, Format, Snapshot
+from millrace.dataset.v1.dataset_service_pb2 import (
+    GetImportRequest,
+    GetSnapshotRequest,
+    ImportDatasetRequest,
+    ImportHeader,
+    ListRowsRequest,
+    WatchImportRequest,
+)
+from millrace.dataset.v1.import_pb2 import Import
+from recipekit.catalog import Catalog
+from servicekit.blobs import Blobs, MemoryBlobs
+from servicekit.bus import MemoryBus
+from servicekit.outbox import Outbox
+from servicekit.work import Work
+from services.dataprep.reconcile import EndImport
+from services.dataprep.service import DatasetService
+from services.dataprep.store import FACTS, Store
+from tests.recipes.toy_words.sample import rows as sample_rows
+
+TOY = DatasetSpec(recipe="toy_words")
+PLAIN = DatasetSpec()
+
+
+def lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+def sample(count: int = 200) -> bytes:
+    return lines(sample_rows(count))
+
+
+class World:
+    """One replica. Replicas share what they are given."""
+
+    def __init__(
+        self,
+        blobs: Blobs | None = None,
+        bus: MemoryBus | None = None,
+        *,
+        upload_limit: int = 1 << 26,
+        unpacked_limit: int = 1 << 26,
+    ) -> None:
+        self.blobs, self.bus = blobs or MemoryBlobs(), bus or MemoryBus()
+        self.outbox = Outbox(self.blobs, self.bus, "dataprep", FACTS)
+        self.store = Store(self.blobs, self.outbox)
+        catalog = Catalog(["tests.recipes"])
+        self.imports = EndImport(self.store, catalog, unpacked_limit)
+        self.work = Work(self.bus, "dataprep", {}, [self.imports], look_seconds=30)
+        self.service = DatasetService(self.store, catalog, self.imports, self.work, upload_limit)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["World"]:
+        task = asyncio.create_task(self.work.run())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            await self.outbox.flush()
+
+    async def ask(
+        self,
+        data: bytes,
+        *,
+        dataset: str = "words",
+        file_name: str = "words.jsonl",
+        spec: DatasetSpec | None = TOY,
+        request_id: str = "",
+        file_format: Format.ValueType = 0,  # type: ignore[assignment]
+    ) -> Import:
+        """ImportDataset, in chunks."""
+        header = ImportHeader(
+            dataset=dataset, file_name=file_name, spec=spec, request_id=request_id, format=file_format
+        )
+
+        async def requests() -> AsyncIterator[ImportDatasetRequest]:
+            yield ImportDatasetRequest(header=header)
+            for start in range(0, len(data), 1000):
+                yield ImportDatasetRequest(chunk=data[start : start + 1000])
+
+        return (await self.service.ImportDataset(requests())).dataset_import
+
+    async def watch(self, asked: Import) -> list[Import]:
+        request = WatchImportRequest(dataset=asked.dataset, request_id=asked.request_id)
+        return [response.dataset_import async for response in self.service.WatchImport(request)]
+
+    async def do(self, data: bytes, **more: Any) -> Import:
+        """Import and wait for the end."""
+        return (await self.watch(await self.ask(data, **more)))[-1]
+
+    async def get(self, asked: Import) -> Import:
+        request = GetImportRequest(dataset=asked.dataset, request_id=asked.request_id)
+        return (await self.service.GetImport(request)).dataset_import
+
+    async def snapshot(self, number: int = 0, dataset: str = "words") -> Snapshot:
+        return (await self.service.GetSnapshot(GetSnapshotRequest(dataset=dataset, number=number))).snapshot
+
+    async def rows(self, split: str, number: int = 0, dataset: str = "words") -> list[dict[str, Any]]:
+        """All rows of a split, page by page."""
+        found: list[dict[str, Any]] = []
+        token = ""
+        while True:
+            response = await self.service.ListRows(
+                ListRowsRequest(dataset=dataset, number=number, split=split, page_size=37, page_token=token)
+            )
+            found += [MessageToDict(row) for row in response.rows]
+            token = response.next_page_token
+            if not token:
+                return found
+
+    async def splits(self, number: int = 0, dataset: str = "words") -> dict[str, str]:
+        """text → split."""
+        return {
+            row["text"]: split
+            for split in ("train", "validation", "test")
+            for row in await self.rows(split, number, dataset)
+        }
+
+
+def zipped(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
