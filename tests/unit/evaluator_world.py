@@ -1,6 +1,7 @@
 """An evaluator with everything around it in memory: store, bus, fakes of its peers, and toy models trained here."""
 
 import asyncio
+import hashlib
 import json
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
@@ -115,7 +116,7 @@ class World:
         parts = []
         for split, rows in (("train", train), ("validation", VALIDATION), ("test", test)):
             data = pack_rows(rows)
-            digest = artifacts.hashlib.sha256(data).hexdigest()
+            digest = hashlib.sha256(data).hexdigest()
             key = f"datasets/words/parts/{digest}"
             await self.blobs.put_if_absent(key, data)
             parts.append(Part(split=split, table="rows", key=key, digest=digest, rows=len(rows)))
