@@ -1,5 +1,6 @@
 """What should be, from what is: every run is brought to its outcome, over as many workers as it takes."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -38,6 +39,8 @@ class BringToOutcome:
     def __init__(self, store: Store, launcher: Launcher, slots: int, time_limit_seconds: float) -> None:
         self.store, self.launcher, self.slots, self.time_limit = store, launcher, slots, time_limit_seconds
         self.waiting = Waiting()
+        # Between counting the used slots and using one nobody else may.
+        self._one_at_a_time = asyncio.Lock()
         self._lost: set[tuple[str, int]] = set()
         metrics.SLOTS.set(slots)
 
@@ -82,13 +85,14 @@ class BringToOutcome:
         if request.run_id in self.launcher.workers() or await self._another_is_active(request):
             self.waiting.leave(request.run_id)
             return
-        first = self.waiting.is_first(request)
-        used = await self._slots_used()
-        metrics.SLOTS_USED.set(used)
-        if first and used < self.slots:
-            self.waiting.leave(request.run_id)
-            await self.launcher.launch(request.run_id)
-            metrics.SLOTS_USED.set(used + 1)
+        async with self._one_at_a_time:
+            first = self.waiting.is_first(request)
+            used = await self._slots_used()
+            metrics.SLOTS_USED.set(used)
+            if first and used < self.slots:
+                self.waiting.leave(request.run_id)
+                await self.launcher.launch(request.run_id)
+                metrics.SLOTS_USED.set(used + 1)
 
     async def _slots_used(self) -> int:
         """Workers that hold an attempt or may claim one; a worker that waits behind another's attempt holds no slot."""

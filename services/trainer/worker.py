@@ -50,8 +50,16 @@ _PASSING = (errors.Unavailable, errors.Overloaded, errors.DeadlineExceeded, erro
 class Attempt:
     """One attempt at a run, claimed by this process."""
 
-    def __init__(self, store: Store, request: RunRequest, number: int, folder: Path, settings: WorkerSettings) -> None:
-        self.store, self.request, self.number, self.folder = store, request, number, folder
+    def __init__(
+        self,
+        store: Store,
+        request: RunRequest,
+        number: int,
+        settings: WorkerSettings,
+        folder: Path,
+        stop: asyncio.Event,
+    ) -> None:
+        self.store, self.request, self.number, self.stop = store, request, number, stop
         self.run = StoredRun(store, request.run_id, number, folder, settings.require_exact)
         self.catalog = Catalog(settings.recipes.split(","))
         self.log = _CapturedLog(folder / "output.log")
@@ -129,19 +137,15 @@ class Attempt:
         run_id = self.request.run_id
         earlier = await self.store.progress(run_id, self.number - 1)
         self.before = earlier.elapsed.ToNanoseconds() / 1e9 if earlier else 0.0
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
         while not self.run.stop_requested:
             with suppress(errors.MillraceError):
                 await self._say()
                 newest = await self.store.attempts(run_id).newest()
                 if newest > self.number or await self.store.outcome(run_id):
-                    self._stop()
-            for _ in range(10):
-                if not self.run.stop_requested:
-                    await asyncio.sleep(BEAT_SECONDS / 10)
-
-    def _stop(self) -> None:
-        self.run.stop_requested = True
+                    self.stop.set()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), BEAT_SECONDS)
+                self.run.stop_requested = True
 
     async def _say(self) -> None:
         said = Progress(time=now())
@@ -205,13 +209,13 @@ class _CapturedLog:
         os.dup2(self._outside, 2)
 
 
-async def claim(store: Store, run_id: str) -> int:
-    """Claim the next attempt once nobody alive holds one; 0: the run has an outcome, so there is nothing to do.
+async def claim(store: Store, run_id: str, stop: asyncio.Event) -> int:
+    """Claim the next attempt once nobody alive holds one; 0: the run has an outcome or the worker was asked to stop.
 
     Waits without torch and without a slot. Failures that end the run are the trainer's to act on.
     """
     attempts = store.attempts(run_id)
-    while not await store.outcome(run_id):
+    while not stop.is_set() and not await store.outcome(run_id):
         newest = await attempts.newest()
         failures = await store.failures(run_id, newest)
         ends = len(failures) >= MOST_FAILURES or any(failure.invalid for failure in failures)
@@ -221,7 +225,8 @@ async def claim(store: Store, run_id: str) -> int:
                 crashpoint("worker.claimed")
                 return newest + 1
         else:
-            await asyncio.sleep(0.5)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 0.5)
     return 0
 
 
@@ -231,14 +236,16 @@ async def main(run_id: str) -> int:
     blobs = open_blobs(settings.blobs)
     store = Store(blobs, Outbox(blobs, None, "trainer", FACTS), settings.lease_seconds)
     request = await store.request(run_id)
-    number = await claim(store, run_id)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    number = await claim(store, run_id, stop)
     if not number:
-        return ENDED
+        return ENDED if await store.outcome(run_id) else AGAIN
     folder = Path(settings.state, "workers", f"{os.getpid()}.files")
     folder.mkdir(parents=True)
     try:
         with fields(run_id=run_id, attempt=str(number)):
-            return await Attempt(store, request, number, folder, settings).carry_out()
+            return await Attempt(store, request, number, settings, folder, stop).carry_out()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,0 +1,242 @@
+"""The trainer with real workers: one trainer's parts on a directory, workers as processes of their own."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import ParseDict
+
+from millrace import errors
+from millrace.dataset.v1.dataset_pb2 import Part, Snapshot
+from millrace.training.v1 import training_service_pb2 as rpc
+from millrace.training.v1.attempt_pb2 import RunRequest
+from millrace.training.v1.training_run_pb2 import Progress, TrainingRun, TrainingRunSpec
+from recipekit.catalog import Catalog
+from servicekit.artifacts import fetch, file_digest
+from servicekit.bus import MemoryBus
+from servicekit.directory import DirectoryBlobs
+from servicekit.ids import new_id
+from servicekit.outbox import Outbox
+from servicekit.rows import pack_rows
+from servicekit.work import Work
+from services.trainer.handlers import HANDLERS
+from services.trainer.launcher import ProcessLauncher
+from services.trainer.reconcile import BringToOutcome
+from services.trainer.service import TrainingService
+from services.trainer.settings import Settings
+from services.trainer.store import FACTS, Store, now
+
+SLOW = {"steps": 40, "step_seconds": 0.05, "checkpoint_every": 5, "evaluate_every": 10}
+ROWS = [{"text": f"good word{i}", "label": "pos"} for i in range(20)] + [
+    {"text": f"bad word{i}", "label": "neg"} for i in range(20)
+]
+
+
+class Trainer:
+    """One replica of the trainer, without its socket."""
+
+    def __init__(self, folder: Path, slots: int = 1, owner: str = "here") -> None:
+        self.settings = Settings(
+            blobs=f"directory:{folder / 'blobs'}", state=str(folder), recipes="recipes,tests.recipes", slots=slots
+        )
+        self.blobs = DirectoryBlobs(folder / "blobs")
+        self.bus = MemoryBus()
+        self.outbox = Outbox(self.blobs, self.bus, "trainer", FACTS)
+        self.store = Store(self.blobs, self.outbox, self.settings.lease_seconds)
+        self.launcher = ProcessLauncher(folder, owner, self.settings.worker_environment(), self.worker_ended)
+        self.runs = BringToOutcome(self.store, self.launcher, slots, 3600)
+        self.work = Work(self.bus, "trainer", HANDLERS, [self.runs], look_seconds=1)
+        catalog = Catalog(["tests.recipes"])
+        self.service = TrainingService(self.store, self.launcher, None, None, catalog)  # type: ignore[arg-type]
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def worker_ended(self, run_id: str) -> None:
+        for name in self.runs.worker_ended(run_id):
+            self.work.add("run", name)
+        self.outbox.sweep_soon()
+
+    def start(self) -> None:
+        self.tasks = [asyncio.create_task(self.work.run()), asyncio.create_task(self.outbox.run())]
+
+    async def die(self) -> None:
+        """As a killed trainer: its workers live on."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    async def ask(self, config: dict[str, Any] | None = None, **change: Any) -> str:
+        run_id = new_id()
+        snapshot = Snapshot(dataset="words", number=1, snapshot_id="s1")
+        for split, rows in (("train", ROWS), ("validation", ROWS[::4]), ("test", ROWS[1::4])):
+            key = f"datasets/words/parts/{split}"
+            data = pack_rows(rows)
+            await self.blobs.put(key, data)
+            path = self.blobs.root / key
+            snapshot.parts.append(Part(split=split, table="rows", key=key, digest=file_digest(path), rows=len(rows)))
+        spec = TrainingRunSpec(model="toy", recipe="toy_words", dataset="words", dataset_number=1, snapshot_id="s1")
+        ParseDict({"config": config or {}, **change}, spec)
+        await self.store.ask(RunRequest(run_id=run_id, spec=spec, snapshot=snapshot, time=now()))
+        return run_id
+
+    async def watch(self, run_id: str) -> AsyncIterator[TrainingRun]:
+        async for response in self.service.WatchTrainingRun(rpc.WatchTrainingRunRequest(run_id=run_id)):
+            yield response.run
+
+    async def end_of(self, run_id: str) -> TrainingRun:
+        return [run async for run in self.watch(run_id)][-1]
+
+    async def at_step(self, run_id: str, step: int, attempt: int = 1) -> None:
+        """Wait until an attempt has said that it is so far."""
+        key = f"{self.store.attempts(run_id).folder(attempt)}/progress"
+        while not await self.blobs.exists(key) or Progress.FromString(await self.blobs.get(key)).step < step:
+            assert not await self.store.outcome(run_id), f"the run ended before step {step} of attempt {attempt}"
+            await asyncio.sleep(0.02)
+
+    async def checkpoint(self, run_id: str, attempt: int = 1) -> None:
+        """Wait for a checkpoint of an attempt."""
+        while not [k async for k in self.blobs.list(f"checkpoints/{run_id}/{attempt:010d}/")]:
+            await asyncio.sleep(0.02)
+
+    def worker_pid(self, run_id: str) -> int:
+        return self.launcher.workers()[run_id].pid
+
+    async def weights(self, run: TrainingRun, folder: Path) -> str:
+        return file_digest(await fetch(self.blobs, run.artifact.digest, folder) / "model.json")
+
+
+@pytest.fixture
+async def trainer(tmp_path: Path) -> AsyncIterator[Trainer]:
+    made = Trainer(tmp_path)
+    made.start()
+    yield made
+    await made.die()
+    for process in made.launcher.workers().values():
+        os.kill(process.pid, signal.SIGKILL)
+
+
+async def test_a_run_is_trained_to_an_artifact_with_its_lineage_and_its_log(trainer: Trainer) -> None:
+    run = await trainer.end_of(run_id := await trainer.ask())
+    assert run.state == TrainingRun.STATE_SUCCEEDED, run.reason
+    assert {file.path for file in run.artifact.files} >= {"artifact.json", "golden.json", "model.json"}
+    assert (run.lineage.run_id, run.lineage.snapshot_id, run.lineage.seed) == (run_id, "s1", 42)
+    assert run.lineage.packages and run.lineage.hardware and run.lineage.config["steps"] == 60
+    assert run.metrics["accuracy"] > 0.5
+    assert (run.progress.step, run.progress.total_steps) == (60, 60)
+    log = [r.chunk async for r in trainer.service.ReadTrainingLog(rpc.ReadTrainingLogRequest(run_id=run_id))]
+    assert b"training" in b"".join(log)
+    await trainer.outbox.sweep()
+    await trainer.outbox.flush()
+    said = [message.headers["ce_type"].decode().rpartition(".")[2] for message in trainer.bus.log]
+    assert set(said) == {"TrainingRunCreated", "TrainingRunStarted", "TrainingRunSucceeded"}
+
+
+async def test_a_killed_worker_is_followed_by_one_that_ends_bit_for_bit_as_an_undisturbed_run(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    undisturbed = await trainer.end_of(await trainer.ask({**SLOW, "step_seconds": 0}))
+    run_id = await trainer.ask(SLOW)
+    await trainer.checkpoint(run_id)
+    os.kill(trainer.worker_pid(run_id), signal.SIGKILL)
+    run = await trainer.end_of(run_id)
+    assert run.state == TrainingRun.STATE_SUCCEEDED, run.reason
+    assert run.attempt == 2
+    assert await trainer.weights(run, tmp_path) == await trainer.weights(undisturbed, tmp_path)
+    assert run.metrics == undisturbed.metrics
+    assert not run.lineage.HasField("inexact_from_step")
+
+
+async def test_a_worker_that_is_asked_to_stop_saves_a_checkpoint_and_does_not_count_as_failed(trainer: Trainer) -> None:
+    run_id = await trainer.ask({**SLOW, "steps": 90, "checkpoint_every": 1000})
+    for attempt in (1, 2, 3):
+        await trainer.at_step(run_id, 1, attempt)
+        os.kill(trainer.worker_pid(run_id), signal.SIGTERM)
+        await trainer.checkpoint(run_id, attempt)
+    run = await trainer.end_of(run_id)
+    assert run.state == TrainingRun.STATE_SUCCEEDED, run.reason
+    assert run.attempt == 4
+
+
+async def test_three_failed_attempts_end_a_run_with_the_reason(trainer: Trainer) -> None:
+    run = await trainer.end_of(await trainer.ask({"fail_at_step": 3}))
+    assert (run.state, run.attempt) == (TrainingRun.STATE_FAILED, 3)
+    assert "told to fail at step 3" in run.reason
+    failure = await trainer.store.failure(run.run_id, 1)
+    assert failure and "Traceback" in failure.traceback
+
+
+async def test_a_wrong_config_ends_a_run_at_once(trainer: Trainer) -> None:
+    run = await trainer.end_of(await trainer.ask({"no_such_field": 1}))
+    assert (run.state, run.attempt) == (TrainingRun.STATE_FAILED, 1)
+    assert "no_such_field" in run.reason
+
+
+async def test_cancelling_ends_the_run_and_its_worker_and_stays(trainer: Trainer) -> None:
+    run_id = await trainer.ask({**SLOW, "steps": 4000})
+    await trainer.at_step(run_id, 1)
+    request = rpc.CancelTrainingRunRequest(run_id=run_id, reason="wrong data")
+    assert (await trainer.service.CancelTrainingRun(request)).run.state == TrainingRun.STATE_CANCELLED
+    while trainer.launcher.workers():
+        await asyncio.sleep(0.05)
+    run = await trainer.store.run(run_id)
+    assert (run.state, run.reason) == (TrainingRun.STATE_CANCELLED, "wrong data")
+    assert (await trainer.service.CancelTrainingRun(request)).run == run
+    done = await trainer.end_of(await trainer.ask())
+    with pytest.raises(errors.FailedPrecondition, match="succeeded already"):
+        await trainer.service.CancelTrainingRun(rpc.CancelTrainingRunRequest(run_id=done.run_id))
+
+
+async def test_the_time_limit_ends_a_run(trainer: Trainer) -> None:
+    run = await trainer.end_of(await trainer.ask({**SLOW, "steps": 4000}, time_limit="1s"))
+    assert run.state == TrainingRun.STATE_FAILED
+    assert "time limit of 1 s" in run.reason
+
+
+async def test_more_runs_than_slots_wait_their_turn(trainer: Trainer) -> None:
+    run_ids = [await trainer.ask({**SLOW, "steps": 10}) for _ in range(3)]
+    most = 0
+    ends = asyncio.gather(*(trainer.end_of(run_id) for run_id in run_ids))
+    while not ends.done():
+        most = max(most, len(trainer.launcher.workers()))
+        await asyncio.sleep(0.02)
+    runs = await ends
+    assert [run.state for run in runs] == [TrainingRun.STATE_SUCCEEDED] * 3
+    assert most == 1, "one slot means one worker at a time"
+    assert [run.start_time.ToNanoseconds() for run in runs] == sorted(run.start_time.ToNanoseconds() for run in runs)
+
+
+async def test_a_killed_trainer_finds_its_worker_again_and_counts_its_slot(trainer: Trainer, tmp_path: Path) -> None:
+    run_id = await trainer.ask(SLOW)
+    await trainer.at_step(run_id, 1)
+    pid = trainer.worker_pid(run_id)
+    await trainer.die()
+    another = Trainer(tmp_path)
+    another.start()
+    second = await another.ask()
+    try:
+        assert another.worker_pid(run_id) == pid
+        run = await another.end_of(run_id)
+        assert (run.state, run.attempt) == (TrainingRun.STATE_SUCCEEDED, 1), (
+            "the living worker must be left to its work"
+        )
+        waited = await another.end_of(second)
+        assert waited.start_time.ToNanoseconds() >= run.end_time.ToNanoseconds()
+    finally:
+        await another.die()
+
+
+async def test_two_trainers_bring_a_run_to_one_outcome(trainer: Trainer, tmp_path: Path) -> None:
+    another = Trainer(tmp_path, owner="there")
+    another.start()
+    try:
+        run_ids = [await trainer.ask({**SLOW, "steps": 5}) for _ in range(4)]
+        runs = [await trainer.end_of(run_id) for run_id in run_ids]
+        assert [run.state for run in runs] == [TrainingRun.STATE_SUCCEEDED] * 4
+        assert all(run.attempt == 1 for run in runs), "a living worker's attempt is never claimed over"
+    finally:
+        await another.die()
+        for process in another.launcher.workers().values():
+            os.kill(process.pid, signal.SIGKILL)

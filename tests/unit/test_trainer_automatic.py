@@ -1,0 +1,159 @@
+"""Automatic training: what is asked for, and what is overtaken."""
+
+import asyncio
+from typing import Any
+
+from google.protobuf.json_format import ParseDict
+
+from millrace.dataset.v1.dataset_pb2 import Snapshot
+from millrace.dataset.v1.dataset_service_pb2 import GetSnapshotRequest, GetSnapshotResponse
+from millrace.errors import NotFound
+from millrace.registry.v1.model_pb2 import Model, ModelSpec
+from millrace.registry.v1.registry_service_pb2 import (
+    GetModelRequest,
+    GetModelResponse,
+    ListModelsRequest,
+    ListModelsResponse,
+)
+from millrace.training.v1.training_run_pb2 import TrainingRun
+from servicekit.blobs import Blobs, MemoryBlobs
+from servicekit.bus import MemoryBus
+from servicekit.outbox import Outbox
+from services.trainer.automatic import TrainAutomatically, wanted_run
+from services.trainer.store import FACTS, Store
+
+SPEC = {"model": "toy", "recipe": "toy_words", "dataset": "words", "training": {"automatic": True}}
+
+
+class Registry:
+    def __init__(self, **change: Any) -> None:
+        self.models: list[Model] = []
+        self.apply(**change)
+
+    def apply(self, **change: Any) -> None:
+        spec = ParseDict({**SPEC, **change}, ModelSpec())
+        number = 1 + max((int(model.etag) for model in self.models), default=0)
+        self.models = [Model(name=spec.model, spec=spec, etag=str(number))]
+
+    async def ListModels(self, request: ListModelsRequest) -> ListModelsResponse:
+        await asyncio.sleep(0)
+        return ListModelsResponse(models=self.models)
+
+    async def GetModel(self, request: GetModelRequest) -> GetModelResponse:
+        await asyncio.sleep(0)
+        return GetModelResponse(model=self.models[0])
+
+
+class Dataprep:
+    def __init__(self, number: int = 1) -> None:
+        self.number = number
+
+    async def GetSnapshot(self, request: GetSnapshotRequest) -> GetSnapshotResponse:
+        await asyncio.sleep(0)
+        if not self.number:
+            raise NotFound("no snapshot yet")
+        number = request.number or self.number
+        return GetSnapshotResponse(snapshot=Snapshot(dataset=request.dataset, number=number, snapshot_id=f"s{number}"))
+
+
+def trainer(blobs: Blobs, registry: Registry, dataprep: Dataprep) -> tuple[Store, TrainAutomatically]:
+    store = Store(blobs, Outbox(blobs, MemoryBus(), "trainer", FACTS), 10)
+    return store, TrainAutomatically(store, registry, dataprep)  # type: ignore[arg-type]
+
+
+async def states(store: Store) -> dict[int, str]:
+    """State by the dataset's number."""
+    runs = [await store.run(run_id) for run_id in await store.run_ids()]
+    return {run.spec.dataset_number: TrainingRun.State.Name(run.state).removeprefix("STATE_") for run in runs}
+
+
+async def test_a_model_may_be_declared_before_its_data_and_is_trained_when_they_come() -> None:
+    registry, dataprep = Registry(), Dataprep(0)
+    store, automatic = trainer(MemoryBlobs(), registry, dataprep)
+    assert [name async for name in automatic.owed()] == ["words"]
+    assert await automatic.reconcile("words") is None
+    assert not await store.run_ids()
+    dataprep.number = 1
+    await automatic.reconcile("words")
+    assert await states(store) == {1: "PENDING"}
+
+
+async def test_however_often_and_by_however_many_replicas_one_run_is_asked_for() -> None:
+    blobs, registry, dataprep = MemoryBlobs(), Registry(), Dataprep()
+    replicas = [trainer(blobs, registry, dataprep) for _ in range(3)]
+    await asyncio.gather(*(automatic.reconcile("words") for _, automatic in replicas for _ in range(3)))
+    assert len(await replicas[0][0].run_ids()) == 1
+
+
+async def test_a_waiting_run_is_overtaken_by_the_newest_snapshot_and_an_active_one_is_not() -> None:
+    registry, dataprep = Registry(), Dataprep()
+    store, automatic = trainer(MemoryBlobs(), registry, dataprep)
+    await automatic.reconcile("words")
+    (active,) = await store.run_ids()
+    await store.attempts(active).claim(1)
+    for dataprep.number in (2, 3):
+        await automatic.reconcile("words")
+    assert await states(store) == {1: "RUNNING", 2: "CANCELLED", 3: "PENDING"}
+    (overtaken,) = [o for run_id in await store.run_ids() if (o := await store.outcome(run_id))]
+    assert "superseded" in overtaken.reason
+
+
+async def test_a_replica_that_read_an_old_snapshot_neither_asks_for_it_nor_cancels_the_newer() -> None:
+    blobs, registry = MemoryBlobs(), Registry()
+    store, ahead = trainer(blobs, registry, Dataprep(2))
+    _, behind = trainer(blobs, registry, Dataprep(1))
+    await ahead.reconcile("words")
+    await behind.reconcile("words")
+    assert await states(store) == {2: "PENDING"}
+
+
+async def test_a_changed_gate_or_time_limit_trains_nothing_and_a_changed_config_does() -> None:
+    registry = Registry()
+    store, automatic = trainer(MemoryBlobs(), registry, Dataprep())
+    await automatic.reconcile("words")
+    registry.apply(gate=[{"metric": "accuracy", "at_least": 0.99}])
+    await automatic.reconcile("words")
+    registry.apply(training={"automatic": True, "time_limit": "9s"})
+    await automatic.reconcile("words")
+    assert len(await store.run_ids()) == 1
+    registry.apply(config={"steps": 7})
+    await automatic.reconcile("words")
+    assert len(await store.run_ids()) == 2
+
+
+async def test_cancelled_stays_cancelled() -> None:
+    registry, dataprep = Registry(), Dataprep()
+    store, automatic = trainer(MemoryBlobs(), registry, dataprep)
+    await automatic.reconcile("words")
+    (run_id,) = await store.run_ids()
+    request = await store.request(run_id)
+    await automatic._overtake(request, request)
+    await automatic.reconcile("words")
+    assert await states(store) == {1: "CANCELLED"}
+
+
+async def test_the_minimum_interval_holds_the_next_run_back() -> None:
+    registry, dataprep = Registry(training={"automatic": True, "minimum_interval": "3600s"}), Dataprep()
+    store, automatic = trainer(MemoryBlobs(), registry, dataprep)
+    assert await automatic.reconcile("words") is None
+    dataprep.number = 2
+    wait = await automatic.reconcile("words")
+    assert wait and 3000 < wait <= 3600
+    assert await states(store) == {1: "PENDING"}
+
+
+async def test_a_model_without_automatic_training_is_left_alone() -> None:
+    registry = Registry(training={"automatic": False})
+    store, automatic = trainer(MemoryBlobs(), registry, Dataprep())
+    assert not [name async for name in automatic.owed()]
+    await automatic.reconcile("words")
+    assert not await store.run_ids()
+
+
+def test_a_runs_id_names_what_decides_the_result() -> None:
+    def run_id(number: int = 1, **change: Any) -> str:
+        spec = ParseDict({**SPEC, **change}, ModelSpec())
+        return wanted_run(Model(name="toy", spec=spec, etag="1"), Snapshot(dataset="words", number=number)).run_id
+
+    assert run_id() == run_id() == run_id(promotion={"automatic": True})
+    assert len({run_id(), run_id(2), run_id(preset="toy"), run_id(config={"seed": 1}), run_id(recipe="other")}) == 5
