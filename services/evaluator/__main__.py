@@ -13,8 +13,7 @@ from servicekit.logs import setup_logs
 from servicekit.outbox import Outbox
 from servicekit.runtime import Part, serve
 from servicekit.work import Reconciler, Work
-from services.evaluator.cache import Cache
-from services.evaluator.evaluate import Evaluator
+from services.evaluator.evaluate import Cache, Evaluator
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.peers import Peers
 from services.evaluator.reconcile import Evaluate, FindChallengers

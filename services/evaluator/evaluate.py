@@ -1,8 +1,12 @@
 """One evaluation: ask for everything that is needed, bring it here, measure, make the report."""
 
 import logging
+import os
+import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from millrace.dataset.v1.dataset_pb2 import Snapshot
 from millrace.errors import InvalidArgument, NotFound
@@ -10,17 +14,18 @@ from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millrace.registry.v1.model_pb2 import GateRule, ModelVersion
 from recipekit.catalog import Catalog
 from recipekit.spec import Row
+from servicekit import artifacts
 from servicekit.blobs import Blobs
 from servicekit.rows import read_split
 from services.evaluator import metrics
-from services.evaluator.background import in_background
-from services.evaluator.cache import Cache
-from services.evaluator.measure import CannotEvaluate, Figures, Rival, measure
+from services.evaluator.measure import CannotEvaluate, Figures, Rival, in_background, measure
 from services.evaluator.owed import Champion
 from services.evaluator.peers import Peers
 from services.evaluator.report import add_error, add_figures, report_on
 
 log = logging.getLogger(__name__)
+ABANDONED_SECONDS = 3600.0
+"""Age at which a download that never ended is taken for one whose process died."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,35 @@ class Brief:
     rival: ModelVersion | None = None
     rival_snapshot: Snapshot | None = None
     rival_missing: str = ""
+
+
+class Cache:
+    """Downloaded artifacts in a folder that does not grow: the ones used last stay.
+
+    Replicas may share the folder: an artifact comes and goes by one rename.
+    """
+
+    def __init__(self, blobs: Blobs, folder: Path, keep: int) -> None:
+        self.blobs, self.folder, self.keep = blobs, folder, keep
+
+    async def fetch(self, digest: str) -> Path:
+        """The artifact's folder, verified. Raises NotFound, or InvalidArgument when its bytes were damaged."""
+        found = await artifacts.fetch(self.blobs, digest, self.folder)
+        os.utime(found)
+        return found
+
+    def prune(self) -> None:
+        """Remove all but the newest few, and what a killed download left. Blocking."""
+        with suppress(FileNotFoundError):
+            for path in self.folder.iterdir():
+                if path.name.startswith(".") and time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                    shutil.rmtree(path, ignore_errors=True)
+            whole = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
+            whole.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+            for path in whole[self.keep :]:
+                going = path.with_name(f".going-{path.name}-{os.getpid()}")
+                path.rename(going)
+                shutil.rmtree(going, ignore_errors=True)
 
 
 class Evaluator:

@@ -1,12 +1,15 @@
 """The figures: candidate, baseline and champion on the same rows. Blocking, and the only place that runs a model."""
 
+import asyncio
+import contextvars
 import json
 import logging
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -15,6 +18,7 @@ from recipekit.predictor import GoldenMismatch, Predictor, load_artifact, predic
 from recipekit.spec import Measured, Prediction, Row, Spec
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class CannotEvaluate(Exception):
@@ -131,3 +135,32 @@ def cell(value: Any) -> Any:
     if isinstance(value, int | float):
         return float(value) if math.isfinite(value) else str(value)
     return str(value)
+
+
+async def in_background(work: Callable[[], T]) -> T:
+    """Run in a daemon thread. Unlike asyncio.to_thread's, it is left behind when the process ends: an evaluation cut
+    short by SIGTERM is claimed again, so nothing is lost by not waiting for it.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if result.done():
+            return
+        if error is None:
+            result.set_result(value)  # type: ignore[arg-type]
+        else:
+            result.set_exception(error)
+
+    def run() -> None:
+        value, error = None, None
+        try:
+            value = work()
+        except BaseException as raised:
+            error = raised
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, value, error)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(run,), daemon=True, name="evaluation").start()
+    return await result

@@ -29,8 +29,7 @@ from servicekit.outbox import Outbox
 from servicekit.pages import page
 from servicekit.rows import pack_rows
 from servicekit.work import Work
-from services.evaluator.cache import Cache
-from services.evaluator.evaluate import Evaluator
+from services.evaluator.evaluate import Cache, Evaluator
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.peers import Peers
 from services.evaluator.reconcile import Evaluate, FindChallengers

@@ -9,7 +9,9 @@ from services.evaluator.owed import Champion, champion_of, is_owed
 PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
 
 
-def beside(champion: int, entry: int, status: EvaluationReport.Status = PASSED, seconds: int = 0) -> EvaluationReport:
+def beside(
+    champion: int, entry: int, status: EvaluationReport.Status.ValueType = PASSED, seconds: int = 0
+) -> EvaluationReport:
     report = EvaluationReport(champion_version=champion, champion_entry=entry, status=status)
     report.create_time.FromSeconds(seconds)
     return report

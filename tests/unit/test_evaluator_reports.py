@@ -96,7 +96,7 @@ async def test_rows_that_either_was_trained_on_are_left_out(world: World) -> Non
     report = await world.replica().report(2)
     assert (report.rows_compared, report.rows_left_out) == (len(TEST) - 6, 6)
     confusion = report.tables[1]
-    assert sum(cell for row in confusion.rows for cell in list(row)[1:]) == report.rows_compared
+    assert sum(float(str(cell)) for row in confusion.rows for cell in list(row)[1:]) == report.rows_compared
 
 
 @pytest.mark.parametrize(("train", "test"), [(TRAIN, []), ([*TRAIN, *TEST], TEST)])

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,6 @@ from millrace.evaluation.v1.evaluation_service_pb2 import (
     GetEvaluationReportRequest,
     ListEvaluationReportsRequest,
 )
-from millrace.evaluation.v1.events_pb2 import EvaluationCompleted
 from millrace.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
 from servicekit.events import from_message, to_message
 from servicekit.ids import new_id
@@ -64,7 +64,7 @@ async def test_events_bring_reports_and_reports_are_said(world: World) -> None:
         await count(replica, 3)
     newest = (await replica.store.reports(MODEL))[0]
     assert (newest.version, newest.champion_version, newest.status) == (2, 1, PASSED)
-    said: list[EvaluationCompleted] = []
+    said: list[Any] = []
     while len(said) < 3:
         said += [from_message(message).fact for message in await asyncio.wait_for(tail.batch(), 5)]
     assert {fact.report_id for fact in said} == {report.report_id for report in await replica.store.reports(MODEL)}

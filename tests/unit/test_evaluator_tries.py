@@ -10,13 +10,13 @@ import pytest
 from millrace.errors import MillraceError, Unavailable
 from millrace.evaluation.v1.attempt_pb2 import AttemptEnd
 from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millrace.evaluation.v1.evaluation_service_pb2 import GetEvaluationReportPageRequest
 from millrace.operations.v1.stored_pb2 import Claim, Process
 from millrace.registry.v1.model_pb2 import ModelVersion
 from servicekit.blobs import MemoryBlobs
 from servicekit.claims import this_process
 from services.evaluator import attempts
-from services.evaluator.background import in_background
-from services.evaluator.measure import Figures
+from services.evaluator.measure import Figures, in_background
 from services.evaluator.store import report_id_of
 from tests.unit.evaluator_world import MODEL, Replica, World, copied, trained, until
 
@@ -161,7 +161,7 @@ async def test_two_evaluators_at_once_make_one_report(world: World) -> None:
     assert first == second
     for report in first:
         page = (await world.blobs.get(f"reports/{report.report_id}/report.html")).decode()
-        assert page == (await replicas[0].service.GetEvaluationReportPage(report)).html
+        assert page == (await replicas[0].service.GetEvaluationReportPage(page_of(report))).html
 
 
 async def test_the_pages_are_those_of_the_report_that_was_first(world: World) -> None:
@@ -231,6 +231,10 @@ async def test_there_are_five_writes_to_fail_at(tmp_path: Path) -> None:
     world.blobs.armed = True
     await world.replica().report()
     assert world.blobs.writes == 5
+
+
+def page_of(report: EvaluationReport) -> GetEvaluationReportPageRequest:
+    return GetEvaluationReportPageRequest(report_id=report.report_id)
 
 
 async def exists(replica: Replica) -> bool:
