@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from millrace.errors import InvalidArgument
+from millrace.errors import InvalidArgument, Unavailable
 
 MAX_VALUE = 1_000_000  # what Kafka takes without being told to take more, less room for key and headers
 _NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,249}")
@@ -53,7 +53,7 @@ class Subscription(Protocol):
         ...
 
     async def close(self) -> None:
-        """Leave the group at once, so that another member takes over without waiting."""
+        """Leave the group at once, so that another member takes over without waiting; batch() is Unavailable then."""
         ...
 
 
@@ -158,10 +158,10 @@ class _MemorySubscription:
     def __init__(self, bus: MemoryBus, group: str | None, topics: Sequence[str], from_start: bool = False) -> None:
         self.bus, self.group, self.topics, self.from_start = bus, group, tuple(topics), from_start
         self.position: dict[str, int] = {}
-        self.started = False
+        self.started = self.closed = False
 
     async def start(self) -> None:
-        if self.started:
+        if self.started or self.closed:
             return
         self.started = True
         for topic in self.topics:
@@ -186,7 +186,9 @@ class _MemorySubscription:
     async def batch(self) -> Sequence[Received]:
         await self.start()
         async with self.bus.changed:
-            await self.bus.changed.wait_for(self._pending)
+            await self.bus.changed.wait_for(lambda: self.closed or self._pending())
+        if self.closed:
+            raise Unavailable("this subscription is closed: the process is stopping")
         found = self._pending()
         for message in found:
             self.position[message.topic] = message.offset + 1
@@ -204,6 +206,7 @@ class _MemorySubscription:
         return len(self._pending())
 
     async def close(self) -> None:
+        self.closed = True
         for topic in self.topics:
             members = self.bus.owners.get((self.group or "", topic), [])
             if self in members:

@@ -132,17 +132,26 @@ class DirectoryBlobs:
                     os.link(written, target)
                 else:
                     os.replace(written, target)
-                _sync_folder(target.parent)
-                return True
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue  # a delete() elsewhere took the empty folder away between our two steps
             except (FileExistsError, IsADirectoryError):
-                if not target.is_dir():
+                if target.is_dir():
+                    self._free_folder(target)
+                elif exclusive and target.exists():
                     return written.stat().st_nlink > 1  # over NFS the reply to a link that was made can be lost
-                if next(self._walk(f"{target.relative_to(self.root)}/"), None):
-                    raise InvalidArgument(f"{target.name!r} is the folder of other keys", field="key") from None
-                _remove_empty_tree(target)
-        raise Unavailable(f"{target} could not be put into place: folders vanish under it; who is removing them?")
+            else:
+                with suppress(FileNotFoundError):  # deleted already
+                    _sync_folder(target.parent)
+                return True
+        raise Unavailable(f"{target} could not be put into place: folders vanish under it; see who removes them")
+
+    def _free_folder(self, folder: Path) -> None:
+        """Take away empty folders that a deleted or never finished object left; InvalidArgument if they hold any."""
+        if next(self._walk(f"{folder.relative_to(self.root)}/"), None):
+            raise InvalidArgument(f"{folder.name!r} is the folder of other keys", field="key")
+        for path, _, _ in os.walk(folder, topdown=False):
+            with suppress(OSError):  # it filled meanwhile, or somebody else was faster
+                os.rmdir(path)
 
     def _make_folders(self, folder: Path) -> None:
         """Make and sync what is missing between the root and the folder."""
@@ -254,13 +263,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def _remove_empty_tree(folder: Path) -> None:
-    """Take away folders that a deleted or never finished object left; rmdir spares those that filled meanwhile."""
-    for path, _, _ in os.walk(folder, topdown=False):
-        with suppress(OSError):
-            os.rmdir(path)
 
 
 async def _from_thread(items: Iterator[T]) -> AsyncIterator[T]:

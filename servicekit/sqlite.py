@@ -7,6 +7,7 @@ the partition then.
 """
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -23,6 +24,7 @@ from servicekit.sqlite_log import PARTITIONS, Log, Place
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.02
 _RENEW_SECONDS = 1.0
 _EXPEL_SECONDS = 0.5
@@ -135,7 +137,9 @@ class _Watch(threading.Thread):
             try:
                 self._look()
                 self._keep_leases()
-            except Unavailable:
+            except Exception as error:
+                if not isinstance(error, Unavailable):
+                    _log.exception("bus watch failed")
                 self._version = None
                 self._bus.wake()  # who waits shall meet the fault too
                 self.ended.wait(_FAULT_SECONDS)
@@ -176,12 +180,12 @@ class _Member:
 
     def __init__(self, bus: SqliteBus, topics: Sequence[str]) -> None:
         self.bus, self.topics = bus, tuple(topics)
-        self.started = False
+        self.started = self.closed = False
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
-        if not self.started:
+        if not (self.started or self.closed):
             await self._position()
             self._loop = asyncio.get_running_loop()
             self.bus.enter(self)
@@ -191,17 +195,23 @@ class _Member:
         await self.start()
         while True:
             self._woken.clear()
+            if self.closed:
+                raise Unavailable("this subscription is closed: the process is stopping", path=str(self.bus.path))
             if found := await self._next():
                 return found
             await self._woken.wait()
 
     def wake(self) -> None:
-        with suppress(RuntimeError):  # its loop is closed: nobody waits there
+        try:
             if self._loop:
                 self._loop.call_soon_threadsafe(self._woken.set)
+        except RuntimeError:  # its loop is closed: nobody waits there, and its lease may run out
+            self.bus.exit(self)
 
     async def close(self) -> None:
+        self.closed = True
         self.bus.exit(self)
+        self.wake()
 
     async def _position(self) -> None:
         raise NotImplementedError
@@ -284,8 +294,8 @@ class GroupMember(_Member):
 
     async def close(self) -> None:
         """Leave at once; if the file cannot be written now, the lease ends it."""
+        leaving = self.started and not self.closed
         await super().close()
-        if self.started:
-            self.started = False
+        if leaving:
             with suppress(Unavailable):
                 await self.bus.work(lambda log: log.leave(self.name))

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from millrace.errors import InvalidArgument
+from millrace.errors import InvalidArgument, Unavailable
 from servicekit.bus import MAX_VALUE, Bus, Message, Received, Subscription
 from servicekit.testing.processes import child, finish
 
@@ -263,6 +263,18 @@ class BusContract:
             await publishing
         assert found == set(range(200))
 
+    async def test_closing_ends_the_wait(self, tmp_path: Path) -> None:
+        topic = fresh("topic")
+        async with self.bus(tmp_path) as bus:
+            for subscription in (bus.subscribe(fresh("group"), [topic]), bus.tail([topic])):
+                waiting = asyncio.create_task(subscription.batch())
+                await asyncio.sleep(0.05)
+                await subscription.close()
+                await subscription.close()
+                for batch in (waiting, subscription.batch()):
+                    with pytest.raises(Unavailable):
+                        await asyncio.wait_for(batch, HANG)
+
     async def test_check_passes(self, tmp_path: Path) -> None:
         async with self.bus(tmp_path) as bus:
             await bus.check()
@@ -285,6 +297,22 @@ class SharedBusContract(BusContract):
         assert len(found) == 2000
         expected = {f"{p}-{k}": list(range(k, 500, 7)) for p in range(4) for k in range(7)}
         assert values_by_key(found) == expected
+
+    async def test_a_killed_publisher_has_lost_nothing(self, tmp_path: Path) -> None:
+        for pause in (0.0, 0.01, 0.1):
+            topic = fresh("topic")
+            doomed = await child("publish_until_killed", self.address(tmp_path), topic)
+            assert doomed.stdout
+            assert await asyncio.wait_for(doomed.stdout.readline(), HANG) == b"0\n"
+            await asyncio.sleep(pause)
+            doomed.kill()
+            told = {0, *(int(value) for value in (await doomed.stdout.read()).splitlines())}
+            await doomed.wait()
+            async with self.bus(tmp_path) as bus:
+                found = await collect(bus.tail([topic], from_start=True), len(told))
+            values = [int(message.value) for message in found]
+            assert values == list(range(len(values)))
+            assert len(told) <= len(values) <= len(told) + 1
 
     async def test_wakes_for_a_message_of_another_process(self, tmp_path: Path) -> None:
         topic = fresh("topic")

@@ -61,6 +61,18 @@ def publish(address: str, topic: str, processes: str, count: str) -> None:
     together(int(processes), lambda name: asyncio.run(messages(name)))
 
 
+def publish_until_killed(address: str, topic: str) -> None:
+    """Print each value once the bus has said that it is kept."""
+
+    async def forever() -> None:
+        bus = open_bus(address)
+        for value in range(1_000_000):
+            await bus.publish(Message(topic, "key", b"%d" % value))
+            os.write(1, b"%d\n" % value)
+
+    asyncio.run(forever())
+
+
 def fork(address: str, topic: str, processes: str) -> None:
     """Use one bus object before the fork, in each child, and in the parent again."""
     bus = open_bus(address)
@@ -136,6 +148,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "fork": fork,
     "hold": hold,
     "publish": publish,
+    "publish_until_killed": publish_until_killed,
     "race": race,
     "stream": stream,
     "upload": upload,

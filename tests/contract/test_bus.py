@@ -122,6 +122,23 @@ class TestSqliteBus(SharedBusContract):
         await bus.publish(Message("t", "k", b""))
         await bus.close()
 
+    async def test_who_waits_learns_that_the_file_broke(self, tmp_path: Path) -> None:
+        path = tmp_path / "bus.sqlite"
+        bus = SqliteBus(path)
+        member = bus.subscribe("group", ["topic"])
+        waiting = asyncio.create_task(member.batch())
+        await asyncio.sleep(0.1)
+        (tmp_path / "broken").write_bytes(b"this is not a database at all " * 100)
+        for side in ("-wal", "-shm"):
+            path.with_name(path.name + side).unlink()
+        (tmp_path / "broken").replace(path)
+        with pytest.raises(Unavailable, match="move it away"):
+            await asyncio.wait_for(waiting, 30)
+        path.unlink()
+        await bus.publish(Message("topic", "k", b"again"))
+        assert [message.value for message in await collect(member, 1)] == [b"again"]
+        await bus.close()
+
     async def test_a_path_that_cannot_be_made_is_unavailable(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"")
         for path in (tmp_path, tmp_path / "file" / "bus.sqlite"):

@@ -1,0 +1,1 @@
+"""What SqliteBus promises in time: wake-up, idle cost, take-over, throughput."""
