@@ -78,7 +78,10 @@ class InferenceService:
         answer = await _answer_texts(asked.version, [request.text], lambda _: "text")
         searcher = cast("Searcher", asked.version.predictor)
         started = time.perf_counter()
-        near = await asyncio.to_thread(searcher.similar, answer.predictions[0], limit, request.label or None)
+        try:
+            near = await asyncio.to_thread(searcher.similar, answer.predictions[0], limit, request.label or None)
+        except LookupError as error:
+            raise FailedPrecondition(f"model {request.model} cannot answer Similar: {error}") from error
         answer = replace(answer, infer=answer.infer + time.perf_counter() - started)
         found = [Neighbour(similarity=n.similarity, row=_struct(n.row)) for n in near]
         return SimilarResponse(neighbours=found, served=asked.served, timing=_timing(answer))

@@ -394,7 +394,7 @@ async def test_a_first_version_that_is_refused_says_why(world: World, tmp_path: 
     await world.apply()
     await world.promote(1)
     replica = await world.start().ready()
-    with pytest.raises(NotFound, match="version 1 of model words.*golden row 0"):
+    with pytest.raises(NotFound, match=r"version 1 of model words.*golden row 0"):
         await replica.classify("a bright mill")
     assert replica.health == {"model/words": False, "model/words/champion": False}
 
@@ -463,7 +463,7 @@ async def test_two_deaths_are_forgiven_by_a_load_that_succeeds(world: World) -> 
 
 
 async def test_loads_of_living_processes_count_for_nothing(world: World) -> None:
-    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    sleeper = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=subprocess.PIPE)
     try:
         claim = Claim(process=this_process())
         claim.process.pid = sleeper.pid
@@ -477,7 +477,7 @@ async def test_loads_of_living_processes_count_for_nothing(world: World) -> None
         replica = await world.start().ready()
         assert replica.version() == 1
     finally:
-        sleeper.communicate(b"\n")
+        await sleeper.communicate(b"\n")
 
 
 async def test_answers_and_stays_ready_with_everything_else_down(world: World) -> None:

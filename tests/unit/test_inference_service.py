@@ -1,0 +1,228 @@
+"""Every RPC against a model small enough to know its answers."""
+
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict, ParseDict
+from pydantic import BaseModel, Field
+
+from millrace.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
+from millrace.inference.v1.inference_service_pb2 import (
+    Candidate,
+    ClassifyRequest,
+    EmbedRequest,
+    ListServedModelsRequest,
+    PredictRequest,
+    RankRequest,
+    SimilarRequest,
+)
+from millrace.registry.v1.model_pb2 import ModelVersion
+from recipekit.predictor import Item, Neighbour
+from recipekit.spec import Config, Measured, Metric, Prediction, Row, Spec, Task
+from servicekit import rpc
+from services.inference.batcher import Batcher
+from services.inference.service import InferenceService
+from services.inference.serving import LoadedVersion, Serving
+from services.inference.waiting import Limits
+
+
+class Input(BaseModel):
+    text: str = Field(min_length=1)
+    weight: int = 1
+
+
+class Answer(BaseModel):
+    label: str
+    confidence: float
+    scores: dict[str, float]
+    embedding: list[float]
+
+
+def spec(*tasks: Task) -> Spec:
+    return Spec(
+        name="joy",
+        description="counts letters",
+        config=Config,
+        presets={"default": {}},
+        row=Input,
+        input=Input,
+        prediction=Answer,
+        tasks=frozenset(tasks),
+        identity=("text",),
+        metrics=(Metric("accuracy", "share found"),),
+        gate=(),
+        measure=lambda rows, predictions: Measured({}),
+        baseline=lambda train, test: [],
+        baseline_name="none",
+    )
+
+
+class Joy:
+    """Joyful to the share of the letter j."""
+
+    backend = "fake"
+    precision = "exact"
+    has_index = True
+
+    def prepare(self, rows: Sequence[Row]) -> list[Item]:
+        return [Item(1, row) for row in rows]
+
+    def forward(self, items: Sequence[Item]) -> list[Prediction]:
+        return [self.one(item.payload) for item in items]
+
+    def one(self, row: Row) -> Prediction:
+        text = str(row["text"])
+        joy = text.count("j") / len(text)
+        scores = {"joy": joy, "gloom": 1 - joy}
+        label = max(scores, key=scores.__getitem__)
+        return {
+            "label": label,
+            "confidence": scores[label],
+            "scores": scores,
+            "embedding": [joy, float(row["weight"])],
+        }
+
+    def similar(self, prediction: Prediction, limit: int, label: str | None) -> list[Neighbour]:
+        if not self.has_index:
+            raise LookupError("this artifact has no index")
+        kept = [Neighbour(0.9, {"text": "near", "label": "joy"}), Neighbour(0.5, {"text": "far", "label": "gloom"})]
+        return [n for n in kept if label in (None, n.row["label"])][:limit]
+
+
+@pytest.fixture
+async def serving() -> AsyncIterator[Serving]:
+    made = Serving()
+    with ThreadPoolExecutor(1) as pool:
+        for name, tasks in (("joy", ("classify", "embed", "similar", "rank")), ("plain", ("classify",))):
+            predictor = Joy()
+            batcher = Batcher(name, predictor, Limits(), pool)
+            source = ModelVersion(model=name, version=4)
+            version = LoadedVersion(source, spec(*tasks), predictor, batcher, ("joy", "gloom"))  # type: ignore[arg-type]
+            made.put(name, "champion", version)
+        yield made
+        await made.close()
+
+
+@pytest.fixture
+def service(serving: Serving) -> InferenceService:
+    return InferenceService(serving)
+
+
+async def test_embed(service: InferenceService) -> None:
+    answer = await service.Embed(EmbedRequest(model="joy", texts=["j", "ab"]))
+    assert [list(e.values) for e in answer.embeddings] == [[1.0, 1.0], [0.0, 1.0]]
+    assert answer.served.version == 4
+
+
+async def test_rank_is_by_the_mean_over_a_candidates_texts(service: InferenceService) -> None:
+    candidates = [
+        Candidate(id="low", texts=["ab", "jb"]),
+        Candidate(id="high", texts=["j", "j", "ja"]),
+        Candidate(id="middle", texts=["jb"]),
+    ]
+    answer = await service.Rank(RankRequest(model="joy", candidates=candidates, label="joy"))
+    assert [(r.id, round(r.score, 3)) for r in answer.ranked] == [("high", 0.833), ("middle", 0.5), ("low", 0.25)]
+
+
+async def test_similar(service: InferenceService) -> None:
+    answer = await service.Similar(SimilarRequest(model="joy", text="jolly"))
+    assert [(n.similarity, n.row["text"]) for n in answer.neighbours] == [(0.9, "near"), (0.5, "far")]
+    assert answer.timing.infer.ToNanoseconds() > 0
+    one = await service.Similar(SimilarRequest(model="joy", text="jolly", limit=5, label="gloom"))
+    assert [n.row["text"] for n in one.neighbours] == ["far"]
+
+
+async def test_similar_without_an_index_says_so(service: InferenceService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Joy, "has_index", False)
+    with pytest.raises(FailedPrecondition, match="no index"):
+        await service.Similar(SimilarRequest(model="joy", text="jolly"))
+
+
+def predict_request(*rows: dict[str, Any], model: str = "joy") -> PredictRequest:
+    return ParseDict({"model": model, "rows": list(rows)}, PredictRequest())
+
+
+async def test_predict_follows_the_schemas_of_the_recipe(service: InferenceService) -> None:
+    for model in ("joy", "plain"):
+        answer = await service.Predict(predict_request({"text": "j", "weight": 3}, {"text": "abcd"}, model=model))
+        found = [Answer.model_validate(MessageToDict(prediction)) for prediction in answer.predictions]
+        assert [p.embedding for p in found] == [[1.0, 3.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("call", "field", "text"),
+    [
+        (("Predict", predict_request()), "rows", "empty"),
+        (("Predict", predict_request({"text": "a"}, {})), "rows[1].text", "required"),
+        (("Predict", predict_request({"text": "a", "weight": "x"})), "rows[0].weight", "integer"),
+        (("Predict", predict_request({"text": "a", "txet": "b"})), "rows[0].txet", "rows have text, weight"),
+        (("Predict", predict_request({"text": "a", "weight": 1.5})), "rows[0].weight", "integer"),
+        (("Embed", EmbedRequest(model="joy")), "texts", "empty"),
+        (("Similar", SimilarRequest(model="joy")), "text", "at least 1"),
+        (("Similar", SimilarRequest(model="joy", text="a", limit=-1)), "limit", "1 to 1000"),
+        (("Similar", SimilarRequest(model="joy", text="a", label="x")), "label", "joy, gloom"),
+        (("Rank", RankRequest(model="joy", label="joy")), "candidates", "empty"),
+        (("Rank", RankRequest(model="joy", candidates=[Candidate(id="a", texts=["a"])])), "label", "empty"),
+        (
+            ("Rank", RankRequest(model="joy", label="fury", candidates=[Candidate(id="a", texts=["a"])])),
+            "label",
+            "use joy, gloom",
+        ),
+        (
+            ("Rank", RankRequest(model="joy", label="joy", candidates=[Candidate(id="a")])),
+            "candidates[0].texts",
+            "empty",
+        ),
+        (
+            ("Rank", RankRequest(model="joy", label="joy", candidates=[Candidate(id="a", texts=["a"])] * 2)),
+            "candidates[1].id",
+            "of its own",
+        ),
+        (
+            ("Rank", RankRequest(model="joy", label="joy", candidates=[Candidate(id="a", texts=["a", ""])])),
+            "candidates[0].texts[1]",
+            "at least 1",
+        ),
+        (("ListServedModels", ListServedModelsRequest(page_size=-1)), "page_size", "page_size is -1"),
+    ],
+)
+async def test_a_refusal_names_the_field(
+    service: InferenceService, call: tuple[str, Any], field: str, text: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=text) as refused:
+        await getattr(service, call[0])(call[1])
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("Embed", EmbedRequest(model="plain", texts=["a"])),
+        ("Similar", SimilarRequest(model="plain", text="a")),
+        ("Rank", RankRequest(model="plain", label="joy", candidates=[Candidate(id="a", texts=["a"])])),
+    ],
+)
+async def test_a_task_that_the_recipe_does_not_serve_names_those_it_does(
+    service: InferenceService, method: str, request_: Any
+) -> None:
+    with pytest.raises(FailedPrecondition, match="serves classify; Predict serves every recipe"):
+        await getattr(service, method)(request_)
+
+
+async def test_the_deadline_of_the_call_is_kept(service: InferenceService) -> None:
+    token = rpc._deadline.set(0.0)
+    try:
+        with pytest.raises(DeadlineExceeded):
+            await service.Classify(ClassifyRequest(model="joy", texts=["a"]))
+    finally:
+        rpc._deadline.reset(token)
+
+
+async def test_served_models_are_listed_in_pages(service: InferenceService) -> None:
+    first = await service.ListServedModels(ListServedModelsRequest(page_size=1))
+    rest = await service.ListServedModels(ListServedModelsRequest(page_token=first.next_page_token))
+    assert [m.served.model for m in (*first.models, *rest.models)] == ["joy", "plain"]
+    one = await service.ListServedModels(ListServedModelsRequest(model="plain"))
+    assert [m.served.model for m in one.models] == ["plain"] and not one.next_page_token
