@@ -1,0 +1,205 @@
+"""`make demo`: from a recipe's sample file to a prediction by another process, on this machine.
+
+The last line on stdout is `DEMO OK {…}`, or `DEMO FAILED stage: reason`.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from deploy.flow import Flow, StageFailed
+from deploy.ports import SERVICES, Ports, free_ports, metrics_base_for
+from millrace import Client
+from millrace.channel import Credentials
+from millrace.dataset.v1.import_pb2 import Import
+from millrace.training.v1.training_run_pb2 import TrainingRun
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("recipes", "tests.recipes")
+START_SECONDS, STOP_SECONDS, PREDICT_SECONDS = 90, 120, 60
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A recipe's folder and what its own model.yaml says."""
+
+    folder: Path
+    spec: Mapping[str, Any]
+
+    @property
+    def model(self) -> str:
+        return str(self.spec["model"])
+
+    def row(self) -> dict[str, Any]:
+        """The first row of the sample, to predict for."""
+        with (self.folder / "sample.jsonl").open() as lines:
+            return dict(json.loads(next(lines)))
+
+
+def find(recipe: str) -> Demo:
+    import yaml
+
+    folders = {
+        folder.parent.name: folder.parent for p in PACKAGES for folder in ROOT.glob(f"{p.replace('.', '/')}/*/spec.py")
+    }
+    if recipe not in folders:
+        raise SystemExit(f"no recipe is named {recipe!r}; there are: {', '.join(sorted(folders))}")
+    return Demo(folders[recipe], yaml.safe_load((folders[recipe] / "model.yaml").read_text()))
+
+
+@contextmanager
+def platform(state: Path, log: IO[str]) -> Iterator[dict[str, str]]:
+    """deploy.local on free ports, from its `ready` to its clean end."""
+    usual = Ports()
+    ports = free_ports() if any(usual.taken()) else usual
+    assert ports.metrics_base == metrics_base_for(ports.base)
+    command = [sys.executable, "-m", "deploy.local", "--state", str(state), "--recipes", ",".join(PACKAGES)]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
+    process = subprocess.Popen(
+        [*command, "--port-base", str(ports.base)],
+        cwd=ROOT, env=clean, stdout=subprocess.PIPE, stderr=log, text=True, process_group=0,
+    )  # fmt: skip
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        if not line.startswith("ready "):
+            process.wait(STOP_SECONDS)
+            raise StageFailed("start", Path(log.name).read_text().strip())
+        yield json.loads(line.removeprefix("ready "))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(STOP_SECONDS)
+        if process.stdout:
+            process.stdout.close()
+
+
+def follow(flow: Flow, demo: Demo) -> dict[str, Any]:
+    """The whole flow, and what it came to."""
+    imported, snapshot = flow.bring_in(
+        demo.folder / "sample.jsonl", str(demo.spec["dataset"]), str(demo.spec["recipe"])
+    )
+    flow.apply(demo.spec)
+    run = flow.train(demo.model, snapshot)
+    version = flow.register(demo.model, run)
+    report = flow.evaluate(version)
+    flow.promote(version, report)
+    flow.serve(version)
+    if imported.state == Import.STATE_UNCHANGED:
+        flow.say("serve", "nothing was new to train: this is the version of an earlier run")
+    rows = {name: getattr(snapshot.rows, name) for name in ("read", "kept", "duplicate", "quarantined")}
+    return {
+        "snapshot_id": snapshot.snapshot_id,
+        "rows": rows,
+        "run_id": run.run_id,
+        "model": demo.model,
+        "version": version.version,
+        "metrics": {metric.metric: metric.candidate for metric in report.metrics},
+        "trained_now": imported.state == Import.STATE_SUCCEEDED,
+        "training": training_seconds(run),
+    }
+
+
+def training_seconds(run: TrainingRun) -> float:
+    """What the training itself took, by its worker's clock."""
+    return round(run.progress.elapsed.ToNanoseconds() / 1e9, 3)
+
+
+def predict(demo: Demo, addresses: Mapping[str, str], version: int, flow: Flow) -> dict[str, Any]:
+    """A prediction by a process of its own, over gRPC."""
+    with flow.stage("predict"):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
+        environment["MILLRACE_INFERENCE"] = addresses["inference"]
+        command = [
+            sys.executable,
+            "-m",
+            "millrace",
+            "predict",
+            demo.model,
+            "--row",
+            json.dumps(demo.row()),
+            "-o",
+            "json",
+        ]
+        run = subprocess.run(
+            command,
+            input=json.dumps(demo.row()),
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PREDICT_SECONDS,
+            check=False,
+        )
+        if run.returncode:
+            raise StageFailed("predict", run.stderr.strip())
+        answer = dict(json.loads(run.stdout))
+        if int(answer["served"]["version"]) < version:
+            raise StageFailed("predict", f"version {answer['served']['version']} answered instead of {version}")
+    flow.say("predict", json.dumps(shorten(answer["predictions"][0]), ensure_ascii=False))
+    return {"prediction": shorten(answer["predictions"][0]), "served": answer["served"]}
+
+
+def shorten(value: Any, longest: int = 8) -> Any:
+    """Cut long lists of numbers, such as embeddings, so that a line can be read."""
+    if isinstance(value, dict):
+        return {name: shorten(part) for name, part in value.items()}
+    if isinstance(value, list) and len(value) > longest:
+        return [*value[:longest], f"… {len(value)} in all"]
+    return value
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="deploy.demo", description="From a sample file to a prediction.")
+    parser.add_argument("--recipe", default="siamese_sentiment", help="a folder of recipes/ or tests/recipes/")
+    parser.add_argument("--state", type=Path, default=Path(".millrace/demo"), help="folder of everything that is kept")
+    parser.add_argument("--world", default="local", choices=["local"], help="where it runs")
+    parser.add_argument("--json-only", action="store_true", help="print the last line only")
+    return parser.parse_args()
+
+
+def main() -> None:
+    started = time.monotonic()
+    options = arguments()
+    demo, state = find(options.recipe), options.state.absolute()
+    state.mkdir(parents=True, exist_ok=True)
+
+    def say(stage: str, text: str) -> None:
+        if not options.json_only:
+            print(f"{time.monotonic() - started:7.2f} s  {stage:<9} {text}", flush=True)
+
+    try:
+        with (state / "up.log").open("w+") as log:
+            result = run(demo, state, log, say, started)
+    except StageFailed as failure:
+        print(f"DEMO FAILED {failure.stage}: {failure.reason} (logs: {state / 'logs'} and {state / 'up.log'})")
+        raise SystemExit(1) from None
+    print(f"DEMO OK {json.dumps(result, ensure_ascii=False)}")
+
+
+def run(demo: Demo, state: Path, log: IO[str], say: Any, started: float) -> dict[str, Any]:
+    with platform(state, log) as addresses:
+        services = {service: addresses[service] for service in SERVICES}
+        flow = Flow(Client(credentials=Credentials(), **services), say)
+        flow.seconds["start"] = round(time.monotonic() - started, 3)
+        say("start", f"all five services serve; state in {state}")
+        with flow.client:
+            result = follow(flow, demo)
+            result |= predict(demo, addresses, int(result["version"]), flow)
+        total = round(time.monotonic() - started, 3)
+        training = float(result.pop("training")) if result["trained_now"] else 0.0
+        flow.seconds |= {"training": training, "beyond_training": round(total - training, 3), "total": total}
+        say("stop", "stopping the services")
+    return {**result, "seconds": flow.seconds}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Follows one file through the platform, stage by stage, with each stage's seconds: import → … → served."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from millrace import Client
+from millrace.dataset.v1.dataset_pb2 import Snapshot
+from millrace.dataset.v1.import_pb2 import Import
+from millrace.errors import MillraceError, NotFound, Unavailable
+from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millrace.inference.v1.prediction_pb2 import ServedModel
+from millrace.registry.v1.model_pb2 import AliasEntry, Model, ModelVersion
+from millrace.training.v1.training_run_pb2 import TrainingRun
+
+T = TypeVar("T")
+PAUSE = 0.02
+
+
+class StageFailed(RuntimeError):
+    """A stage did not end as it should."""
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(reason)
+        self.stage, self.reason = stage, reason
+
+
+@dataclass
+class Flow:
+    """One file's way to a prediction. `patience` is the most seconds of one stage, `say` is told how it goes."""
+
+    client: Client
+    say: Callable[[str, str], None] = lambda stage, text: None
+    patience: float = 60.0
+    training_patience: float = 1800.0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; whatever goes wrong inside is said to be its failure."""
+        started = time.monotonic()
+        try:
+            yield
+        except MillraceError as error:
+            raise StageFailed(name, str(error)) from error
+        finally:
+            self.seconds[name] = round(time.monotonic() - started, 3)
+
+    def bring_in(self, path: Path, dataset: str, recipe: str) -> tuple[Import, Snapshot]:
+        """Import the file. An import of the same rows ends in the snapshot that is there."""
+        with self.stage("import"):
+            asked = self.client.import_dataset(path, dataset, recipe=recipe)
+            ended = self.client.wait_import(dataset, asked.request_id, timeout=self.patience)
+            if ended.state == Import.STATE_REFUSED:
+                raise StageFailed("import", ended.refusal)
+            snapshot = self.client.snapshot(dataset, ended.snapshot_number)
+        rows, changed = (
+            snapshot.rows,
+            "" if ended.state == Import.STATE_SUCCEEDED else "; these rows were there already",
+        )
+        counts = f"{rows.kept} kept, {rows.duplicate} duplicate, {rows.quarantined} quarantined"
+        self.say("import", f"snapshot {snapshot.number} of {dataset}: {rows.read} rows read, {counts}{changed}")
+        return ended, snapshot
+
+    def apply(self, spec: Mapping[str, Any]) -> Model:
+        with self.stage("apply"):
+            return self.client.apply_model(spec)
+
+    def train(self, model: str, snapshot: Snapshot) -> TrainingRun:
+        """Wait for the automatic run on this snapshot, and for its end."""
+        with self.stage("train"):
+            run = self._until("train", f"a run of {model}", lambda: self._run_on(model, snapshot))
+            for now in self.client.watch_run(run.run_id, timeout=self.training_patience):
+                run = now
+                self.say("train", progress(run))
+            if run.state != TrainingRun.STATE_SUCCEEDED:
+                raise StageFailed("train", f"run {run.run_id} ended as {state(run)}: {run.reason}")
+        return run
+
+    def register(self, model: str, run: TrainingRun) -> ModelVersion:
+        with self.stage("register"):
+            version = self._until(
+                "register",
+                f"a version of run {run.run_id}",
+                lambda: next((v for v in self.client.versions(model) if v.run_id == run.run_id), None),
+            )
+        self.say("register", f"{model} version {version.version}: {figures(version.metrics)} on the validation split")
+        return version
+
+    def evaluate(self, version: ModelVersion) -> EvaluationReport:
+        """Wait for the version's first report, whatever it says."""
+        with self.stage("evaluate"):
+            report = self._until(
+                "evaluate",
+                f"a report on version {version.version}",
+                lambda: list(self.client.reports(version.model, version.version))[-1:],
+            )[0]
+        words = EvaluationReport.Status.Name(report.status).removeprefix("STATUS_").lower()
+        measured = figures({metric.metric: metric.candidate for metric in report.metrics})
+        self.say("evaluate", f"{words}: {measured} on {report.rows_compared} test rows; {report.error}".rstrip("; "))
+        for result in report.gate:
+            self.say("evaluate", f"  {'passed' if result.passed else 'FAILED'}: {result.text}")
+        return report
+
+    def promote(self, version: ModelVersion, report: EvaluationReport) -> AliasEntry:
+        """Wait until the champion is this version or has been."""
+        with self.stage("promote"):
+            if report.status != EvaluationReport.STATUS_PASSED:
+                reasons = [result.text for result in report.gate if not result.passed] or [report.error]
+                raise StageFailed("promote", f"the report {report.report_id} did not pass: {'; '.join(reasons)}")
+            entry = self._until("promote", "its promotion", lambda: self._promotion(version))
+        self.say("promote", f"{entry.alias} of {entry.model} is version {entry.version} (entry {entry.number})")
+        return entry
+
+    def serve(self, version: ModelVersion) -> ServedModel:
+        with self.stage("serve"):
+            served = self.client.wait_served(version.model, version.version, timeout=self.patience)
+        answers = served.served
+        self.say("serve", f"version {answers.version} answers on {answers.backend}, {answers.precision}")
+        return served
+
+    def _run_on(self, model: str, snapshot: Snapshot) -> TrainingRun | None:
+        fitting = (run for run in self.client.runs(model) if run.spec.snapshot_id == snapshot.snapshot_id)
+        runs = list(fitting)
+        return next((run for run in runs if run.state == TrainingRun.STATE_SUCCEEDED), runs[0] if runs else None)
+
+    def _promotion(self, version: ModelVersion) -> AliasEntry | None:
+        try:
+            return next((e for e in self.client.alias_history(version.model) if e.version == version.version), None)
+        except NotFound:
+            return None
+
+    def _until(self, stage: str, what: str, look: Callable[[], T | None]) -> T:
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                if found := look():
+                    return found
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+            if time.monotonic() > deadline:
+                raise StageFailed(stage, f"{what} was not there after {self.patience:g} s")
+            time.sleep(PAUSE)
+
+
+def state(run: TrainingRun) -> str:
+    return TrainingRun.State.Name(run.state).removeprefix("STATE_").lower()
+
+
+def figures(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
+
+
+def progress(run: TrainingRun) -> str:
+    """One line on how a run goes."""
+    now = run.progress
+    words = [f"run {run.run_id} {state(run)}"]
+    if run.attempt > 1:
+        words.append(f"attempt {run.attempt}")
+    if now.step:
+        words.append(f"step {now.step}/{now.total_steps}")
+        words.append(f"loss {now.loss:.4f}")
+    if metrics := figures(run.metrics or now.metrics):
+        words.append(metrics)
+    if run.reason:
+        words.append(run.reason)
+    return ", ".join(words)

@@ -1,0 +1,42 @@
+"""`millrace events`."""
+
+from typing import Annotated
+
+import typer
+
+from millrace.cli.command import Cli, command
+from millrace.cli.screen import Cells
+from millrace.cli.words import when
+from millrace.operations.v1.operations_service_pb2 import DeadLetter, TailEventsResponse
+
+app = typer.Typer(name="events", help="What is said on the bus.", no_args_is_help=True)
+
+
+@command(app, "tail")
+def tail(
+    cli: Cli,
+    topic: Annotated[list[str] | None, typer.Option(help="only this one, such as millrace.registry.v1")] = None,
+    count: Annotated[int, typer.Option(help="stop after so many; 0: at Ctrl-C")] = 0,
+) -> None:
+    """Events from now on."""
+    events = cli.client.events(topic or ())
+    if count:
+        events = (event for event, _ in zip(events, range(count), strict=False))
+    try:
+        cli.screen.stream(events, _line)
+    except KeyboardInterrupt:
+        return
+
+
+def _line(event: TailEventsResponse) -> str:
+    return f"{when(event.time)}  {event.event_type}  {event.json}"
+
+
+@command(app, "dead-letters")
+def dead_letters(cli: Cli, service: Annotated[str, typer.Argument(help="dataprep, trainer, …")]) -> None:
+    """Messages that a service could not parse, oldest first."""
+    cli.screen.many(cli.client.dead_letters(service), _cells)
+
+
+def _cells(letter: DeadLetter) -> Cells:
+    return {"place": f"{letter.topic} {letter.offset}", "reason": letter.reason, "bytes": len(letter.value)}
