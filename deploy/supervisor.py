@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
-LONG_LIFE = 30.0
+LONG_LIFE = 5.0
 WRONG_SETTINGS = 2
 LOG_BYTES = 10 << 20
 

@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import logging
 import re
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,23 +41,38 @@ Announce = Mapping[str, Callable[[str, bytes], Fact]]
 """Pattern of an object's key (`*` is one segment) → the fact that the object's key and bytes state."""
 
 
+def kind_name(pattern: str) -> str:
+    """A pattern as one word: `models/*/aliases/*/*` → models-aliases."""
+    return "-".join(segment for segment in pattern.split("/") if segment != "*")
+
+
+class _Kind:
+    """One kind of fact: which objects state it, and how its event is built."""
+
+    def __init__(self, pattern: str, build: Callable[[str, bytes], Fact]) -> None:
+        self.name, self.build = kind_name(pattern), build
+        self._expression = re.compile(re.escape(pattern).replace(r"\*", "[^/]+"))
+
+    def matches(self, key: str) -> bool:
+        return self._expression.fullmatch(key) is not None
+
+
 class Outbox:
     """Owned by one service; the worker of the trainer uses one without a bus, and the trainer's sweep publishes for it."""
 
     def __init__(self, blobs: Blobs, bus: Bus | None, service: str, announce: Announce) -> None:
         self.blobs, self.bus, self.service = blobs, bus, service
-        self._announce = [(re.compile(re.escape(p).replace(r"\*", "[^/]+")), build) for p, build in announce.items()]
+        self._kinds = [_Kind(pattern, build) for pattern, build in announce.items()]
         self._publishing: dict[str, asyncio.Task[None]] = {}
         self._soon = asyncio.Event()
 
     async def put(self, key: str, data: bytes) -> bool:
         """put_if_absent() of an object that is a fact. False: another was first, whose fact is then said again."""
-        self._builder(key)
-        marker = self._marker(key)
+        kind, marker = self._kind(key), self._marker(key)
         await self.blobs.put(marker, OutboxMarker(key=key).SerializeToString())
-        crashpoint(f"{self.service}.outbox.marked")
+        crashpoint(f"outbox.{kind.name}.marked")
         made = await self.blobs.put_if_absent(key, data)
-        crashpoint(f"{self.service}.outbox.stored")
+        crashpoint(f"outbox.{kind.name}.stored")
         self._start(key, marker)
         return made
 
@@ -86,7 +100,7 @@ class Outbox:
                 key = OutboxMarker.FromString(await self.blobs.get(listed.key)).key
                 if await self.blobs.exists(key):
                     self._start(key, listed.key)
-                elif time.time() - listed.modified > ORPHAN_SECONDS:
+                elif await self._store_time() - listed.modified > ORPHAN_SECONDS:
                     await self.blobs.delete(listed.key)
         OUTBOX_PENDING.set(pending)
 
@@ -102,19 +116,28 @@ class Outbox:
 
     async def _publish(self, bus: Bus, key: str, marker: str) -> None:
         try:
-            fact = self._builder(key)(key, await self.blobs.get(key))
+            kind = self._kind(key)
+            fact = kind.build(key, await self.blobs.get(key))
             await bus.publish(to_message(fact.event, fact.key, hash_of(key), self.service))
-            crashpoint(f"{self.service}.outbox.published")
+            crashpoint(f"outbox.{kind.name}.published")
             await self.blobs.delete(marker)
             OUTBOX_PUBLISHED.inc()
         except Exception as error:
             OUTBOX_FAILURES.inc()
             log.warning("fact not published yet", extra={"key": key, "error": str(error)})
 
-    def _builder(self, key: str) -> Callable[[str, bytes], Fact]:
-        for pattern, build in self._announce:
-            if pattern.fullmatch(key):
-                return build
+    async def _store_time(self) -> float:
+        """What the store's own clock says now, the only clock that its listing can be compared with."""
+        probe = f"clock/{self.service}"
+        await self.blobs.put(probe, b"")
+        async for listed in self.blobs.list(probe):
+            return listed.modified
+        return 0.0
+
+    def _kind(self, key: str) -> "_Kind":
+        for kind in self._kinds:
+            if kind.matches(key):
+                return kind
         raise LookupError(f"{self.service} has no event for {key}: add its pattern to the service's facts")
 
     def _marker(self, key: str) -> str:

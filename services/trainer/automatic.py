@@ -15,6 +15,7 @@ from millrace.registry.v1.model_pb2 import Model
 from millrace.registry.v1.registry_service_pb2 import ListModelsRequest
 from millrace.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millrace.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
+from servicekit.crash import crashpoint
 from servicekit.ids import hash_of
 from services.trainer.metrics import RUNS_ENDED
 from services.trainer.store import Store, now
@@ -66,6 +67,7 @@ class TrainAutomatically:
             if wait > 0:
                 return wait
             await self.store.ask(wanted)
+            crashpoint("trainer.run-asked")
         for request in known:
             if request.run_id != wanted.run_id and order(request) < order(wanted):
                 await self._overtake(request, wanted)
