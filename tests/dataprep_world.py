@@ -51,11 +51,12 @@ class World:
         *,
         upload_limit: int = 1 << 26,
         unpacked_limit: int = 1 << 26,
+        recipes: str = "tests.recipes",
     ) -> None:
         self.blobs, self.bus = blobs or MemoryBlobs(), bus or MemoryBus()
         self.outbox = Outbox(self.blobs, self.bus, "dataprep", FACTS)
         self.store = Store(self.blobs, self.outbox)
-        catalog = Catalog(["tests.recipes"])
+        catalog = Catalog([recipes])
         self.imports = EndImport(self.store, catalog, unpacked_limit)
         self.work = Work(self.bus, "dataprep", {}, [self.imports], look_seconds=30)
         self.service = DatasetService(self.store, catalog, self.imports, self.work, upload_limit)
@@ -88,8 +89,8 @@ class World:
 
         async def requests() -> AsyncIterator[ImportDatasetRequest]:
             yield ImportDatasetRequest(header=header)
-            for start in range(0, len(data), 1000):
-                yield ImportDatasetRequest(chunk=data[start : start + 1000])
+            for start in range(0, len(data), 10_000):
+                yield ImportDatasetRequest(chunk=data[start : start + 10_000])
 
         return (await self.service.ImportDataset(requests())).dataset_import
 

@@ -182,7 +182,7 @@ def _csv_records(lines: Iterable[bytes]) -> Iterator[Record]:
                     f"a quote of the record in line {line} is wrong or never closed: close it, and double the quotes "
                     "inside quoted cells"
                 ) from None
-            yield Record(line, "".join(text.taken)[:LONGEST_RAW], None, "broken quotes")
+            yield Record(line, _joined(text.taken), None, "broken quotes")
             continue
         if not cells:
             continue
@@ -193,10 +193,14 @@ def _csv_records(lines: Iterable[bytes]) -> Iterator[Record]:
 
 
 def _csv_record(line: int, taken: Sequence[str], header: Sequence[str], cells: Sequence[str]) -> Record:
-    raw = "".join(taken).rstrip("\r\n")[:LONGEST_RAW]
+    raw = _joined(taken)
     if len(cells) != len(header):
         return Record(line, raw, None, "too few cells" if len(cells) < len(header) else "too many cells")
     return Record(line, raw, dict(zip(header, cells, strict=True)))
+
+
+def _joined(taken: Sequence[str]) -> str:
+    return "".join(taken).rstrip("\r\n")[:LONGEST_RAW]
 
 
 def _header(cells: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ DEEPEST = 20
 _LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85]")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_SECTIONS = re.compile(r"<!\[[^<>]*>")
 _BLOCKS = frozenset(
     (
         *("address", "article", "blockquote", "br", "dd", "div", "dl", "dt", "h1", "h2", "h3", "h4", "h5", "h6", "hr"),
@@ -101,7 +102,8 @@ def strip_html(text: str) -> str:
     if "<" not in text and "&" not in text:
         return text
     page = _Page()
-    page.feed(text)
+    # A comment to browsers, but html.parser of some Pythons fails at those that it does not know.
+    page.feed(_SECTIONS.sub("", text).replace("<![", "&lt;!["))
     page.close()
     return "".join(page.seen)
 

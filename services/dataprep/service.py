@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from google.protobuf.struct_pb2 import Struct
+
 from millrace.dataset.v1.dataset_pb2 import (
     FORMAT_CSV,
     FORMAT_JSON_LINES,
@@ -127,16 +129,20 @@ class DatasetService:
             raise InvalidArgument(f"split is {split!r}: use {', '.join(SPLITS)} or {QUARANTINE}", field="split")
         snapshot = await self.store.snapshot(request.dataset, request.number)
         numbered = list(enumerate(await read_split(self.store.blobs, snapshot, split)))
-        # A token stays right when a new snapshot comes meanwhile only if the caller names the number.
-        found, token = page(numbered, request.page_size, request.page_token, lambda row: f"{snapshot.number}/{row[0]}")
-        response = ListRowsResponse()
+
+        def name(row: tuple[int, object]) -> str:
+            return f"{snapshot.number}/{row[0]}"
+
+        found, token = page(numbered, request.page_size, request.page_token, name)
+        response, size = ListRowsResponse(next_page_token=token), 0
         for position, (_, row) in enumerate(found):
-            response.rows.add().update(row)
-            if position and response.ByteSize() > PAGE_BYTES:
-                del response.rows[-1]
-                _, token = page(numbered, position, request.page_token, lambda row: f"{snapshot.number}/{row[0]}")
+            made = Struct()
+            made.update(row)
+            size += made.ByteSize()
+            if position and size > PAGE_BYTES:
+                response.next_page_token = page(numbered, position, request.page_token, name)[1]
                 break
-        response.next_page_token = token
+            response.rows.append(made)
         return response
 
     # --- importing
@@ -260,7 +266,7 @@ def _format(header: ImportHeader) -> Format.ValueType:
         if header.file_name.lower().endswith(endings):
             return file_format
     raise InvalidArgument(
-        f"file_name {header.file_name[:100]!r} tells no format: end it with .jsonl, .jsonl.gz, .csv or .csv.gz, or set format",
+        f"file_name {header.file_name[:100]!r} tells no format: use .jsonl, .jsonl.gz, .csv or .csv.gz, or set format",
         field="file_name",
     )
 
