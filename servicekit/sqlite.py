@@ -27,8 +27,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.02
 _RENEW_SECONDS = 1.0
-_EXPEL_SECONDS = 0.5
-_FAULT_SECONDS = 0.5
+_EXPEL_SECONDS = _FAULT_SECONDS = 0.5
 _PATIENCE = 5.0
 _WATCH_PATIENCE = 0.2
 

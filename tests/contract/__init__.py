@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("servicekit.testing.bus", "servicekit.testing.blobs")
+pytest.register_assert_rewrite("servicekit.testing.blobs", "servicekit.testing.bus", "servicekit.testing.shared_bus")

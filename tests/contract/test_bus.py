@@ -11,12 +11,12 @@ from typing import ClassVar
 import pytest
 
 from millrace.errors import InvalidArgument, Unavailable
-from servicekit import sqlite_log
 from servicekit.bus import MAX_VALUE, Bus, MemoryBus, Message, open_bus
 from servicekit.sqlite import GroupMember, SqliteBus
-from servicekit.sqlite_log import LEASE_SECONDS, Log, assign
-from servicekit.testing.bus import BusContract, SharedBusContract, assert_quiet, collect, publish
+from servicekit.sqlite_log import Log, assign
+from servicekit.testing.bus import BusContract, assert_quiet, collect, publish
 from servicekit.testing.processes import child, finish
+from servicekit.testing.shared_bus import SharedBusContract
 from servicekit.testing.unruly import DeafBus, TripleReversedBus
 
 
@@ -84,18 +84,18 @@ class TestSqliteBus(SharedBusContract):
                     await asyncio.sleep(0.05)
             log.close()
 
-    async def test_leases_from_before_a_reboot_are_void(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = tmp_path / "bus.sqlite"
-        log = Log(path, 100, 5.0)
-        log.join("group", ["topic"], "before")
-        with sqlite3.connect(path) as db:
-            db.execute("UPDATE members SET expires = expires + 1e6")
+    async def test_leases_from_before_a_reboot_are_void(self, tmp_path: Path) -> None:
+        log = Log(tmp_path / "bus.sqlite", 100, 5.0)
+        for member in ("before", "living"):
+            log.join("group", ["topic"], member)
+        assert len(log.held("before")) == len(log.held("living")) == 2
+        log.expel()
+        assert len(log.held("before")) == 2
+        with log.writing() as db:
+            db.execute("UPDATE members SET expires = expires + 1e6 WHERE member = 'before'")
         log.expel()
         assert not log.held("before")
-        log.join("group", ["topic"], "dead")
-        monkeypatch.setattr(sqlite_log, "LEASE_SECONDS", LEASE_SECONDS)
-        log.join("group", ["topic"], "after")
-        assert len(log.held("dead")) == len(log.held("after")) == 2
+        assert len(log.held("living")) == 4
         log.close()
 
     async def test_keeps_the_newest_messages_of_each_topic(self, tmp_path: Path) -> None:
