@@ -3,6 +3,7 @@
 The page is a function of the report alone, so it can be drawn again whenever somebody asks.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -33,7 +34,7 @@ def render(report: EvaluationReport) -> str:
         metrics=[_metric(metric) for metric in report.metrics],
         tables=[_table(table) for table in report.tables],
         lineage=_lineage(report),
-        config=MessageToDict(report.lineage.config),
+        config={name: _setting(value) for name, value in MessageToDict(report.lineage.config).items()},
         packages=dict(sorted(report.lineage.packages.items())),
         seconds=report.elapsed.ToNanoseconds() / 1e9,
     )
@@ -62,7 +63,14 @@ def figure(value: Any) -> str:
         return str(value)
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else str(value)
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 2 else f"{value:.4f}"
+    if float(value).is_integer() and abs(value) >= 2:
+        return f"{value:,.0f}"
+    return f"{value:.2e}" if 0 < abs(value) < 0.001 else f"{value:.4f}"
+
+
+def _setting(value: Any) -> str:
+    """A value of a config, exact; a Struct makes every number a float."""
+    return value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False)
 
 
 def _metric(metric: MetricResult) -> dict[str, Any]:
@@ -105,6 +113,8 @@ def _table(table: ReportTable) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     return int(value) if isinstance(value, float) and math.isfinite(value) and value.is_integer() else value
 
 

@@ -107,7 +107,9 @@ class Evaluate:
         first = await self.store.put(report)
         self._attempts.pop(report.report_id, None)
         status = EvaluationReport.Status.Name(first.status).removeprefix("STATUS_").lower()
-        metrics.REPORTS.labels(status).inc()
+        if first.create_time == report.create_time:
+            metrics.REPORTS.labels(status).inc()
+        _show_primary(report.model, await self.store.reports(report.model))
         log.info("evaluated", extra={"model": first.model, "version": first.version, "status": status})
 
 

@@ -1,6 +1,7 @@
 """The evaluator as its users see it: events in, facts out, questions answered, pages that cannot be abused."""
 
 import asyncio
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from servicekit.ids import new_id
 from servicekit.work import Key
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.metrics import PRIMARY, REPORTS
+from services.evaluator.page import figure, render
 from services.evaluator.settings import Settings
 from tests.unit.evaluator_world import MODEL, TRAIN, VALIDATION, Replica, World, trained, until
 
@@ -146,6 +148,30 @@ async def test_the_page_shows_everything_and_escapes_what_rows_say(world: World)
         assert text in html
     assert report.gate[0].text.replace("'", "&#39;") in html
     assert "http" not in html.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0.91234, "0.9123"), (1.0, "1.0000"), (1234.0, "1,234"), (3e-5, "3.00e-05"), (0.0, "0.0000"),
+     (math.nan, "not a number"), (math.inf, "inf"), ("text", "text"), (True, "True")],
+)  # fmt: skip
+def test_figures_are_readable(value: Any, text: str) -> None:
+    assert figure(value) == text
+
+
+def test_a_page_holds_a_config_as_it_was_and_figures_that_are_no_share() -> None:
+    report = EvaluationReport(model="m", version=2, champion_version=2, status=EvaluationReport.STATUS_FAILED)
+    report.lineage.config.update(
+        {"rate": 1e-05, "buckets": 131072, "sizes": [256, 32], "words": "ngrams", "none": None}
+    )
+    report.lineage.inexact_from_step = 40
+    report.metrics.add(metric="loss", meaning="nats", candidate=4.0, baseline=8.0)
+    report.metrics.add(metric="broken", candidate=math.nan, champion=0.5)
+    html = render(report)
+    for text in ("1e-05", "131072", "[256, 32]", "ngrams", "null", "width: 50.0%", "4.0000 better", "not comparable"):
+        assert text in html
+    assert "It is the champion itself" in html
+    assert "no longer bit-exact from step" in html
 
 
 async def test_an_errors_page_shows_the_reason(world: World) -> None:
