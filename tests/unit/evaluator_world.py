@@ -1,6 +1,7 @@
 """An evaluator with everything around it in memory: store, bus, fakes of its peers, and toy models trained here."""
 
 import asyncio
+import atexit
 import hashlib
 import json
 import shutil
@@ -47,7 +48,9 @@ def trained(wrong: bool = False, steps: int = 60) -> Path:
     """An artifact's folder. `wrong`: it learnt every label the other way round."""
     other = {"good": "bad", "bad": "good"}
     rows = [{**row, "label": other[row["label"]]} for row in TRAIN] if wrong else TRAIN
-    run = LocalRun(Path(mkdtemp(prefix="evaluator-")))
+    folder = Path(mkdtemp(prefix="evaluator-"))
+    atexit.register(shutil.rmtree, folder)
+    run = LocalRun(folder)
     config = CATALOG.spec("toy_words").configure("toy", {"steps": steps})
     CATALOG.fit("toy_words")(config, Data(rows, VALIDATION), run)
     write_golden(run.artifact, CATALOG, VALIDATION)
