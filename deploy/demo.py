@@ -10,18 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from deploy.flow import Flow, StageFailed
-from deploy.ports import SERVICES, Ports, free_ports, metrics_base_for
+from deploy.ports import SERVICES, Ports, free_ports
 from millrace import Client
 from millrace.channel import Credentials
 from millrace.dataset.v1.import_pb2 import Import
 from millrace.training.v1.training_run_pb2 import TrainingRun
+from recipekit.catalog import Catalog, UnknownRecipe
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("recipes", "tests.recipes")
@@ -34,47 +35,50 @@ class Demo:
 
     folder: Path
     spec: Mapping[str, Any]
+    row: Mapping[str, Any]
+    """The first row of the sample, without what is to be predicted."""
 
     @property
     def model(self) -> str:
         return str(self.spec["model"])
 
-    def row(self) -> dict[str, Any]:
-        """The first row of the sample, to predict for."""
-        with (self.folder / "sample.jsonl").open() as lines:
-            return dict(json.loads(next(lines)))
-
 
 def find(recipe: str) -> Demo:
     import yaml
 
-    folders = {
-        folder.parent.name: folder.parent for p in PACKAGES for folder in ROOT.glob(f"{p.replace('.', '/')}/*/spec.py")
-    }
-    if recipe not in folders:
-        raise SystemExit(f"no recipe is named {recipe!r}; there are: {', '.join(sorted(folders))}")
-    return Demo(folders[recipe], yaml.safe_load((folders[recipe] / "model.yaml").read_text()))
+    catalog = Catalog(PACKAGES)
+    try:
+        folder = catalog.folder(recipe)
+    except UnknownRecipe as error:
+        raise StageFailed("start", str(error)) from None
+    with (folder / "sample.jsonl").open() as lines:
+        row = json.loads(next(lines))
+    asked = {name: row[name] for name in catalog.spec(recipe).input.model_fields if name in row}
+    return Demo(folder, yaml.safe_load((folder / "model.yaml").read_text()), asked)
 
 
 @contextmanager
-def platform(state: Path, log: IO[str]) -> Iterator[dict[str, str]]:
-    """deploy.local on free ports, from its `ready` to its clean end."""
+def platform(state: Path, log: IO[str]) -> Iterator[Callable[[], dict[str, str]]]:
+    """deploy.local on free ports until its clean end. What is yielded waits for its `ready` and answers the addresses."""
     usual = Ports()
     ports = free_ports() if any(usual.taken()) else usual
-    assert ports.metrics_base == metrics_base_for(ports.base)
-    command = [sys.executable, "-m", "deploy.local", "--state", str(state), "--recipes", ",".join(PACKAGES)]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
+    command = [sys.executable, "-m", "deploy.local", "--state", str(state), "--recipes", ",".join(PACKAGES)]
     process = subprocess.Popen(
         [*command, "--port-base", str(ports.base)],
         cwd=ROOT, env=clean, stdout=subprocess.PIPE, stderr=log, text=True, process_group=0,
     )  # fmt: skip
-    try:
+
+    def ready() -> dict[str, str]:
         assert process.stdout
         line = process.stdout.readline()
         if not line.startswith("ready "):
-            process.wait(STOP_SECONDS)
             raise StageFailed("start", Path(log.name).read_text().strip())
-        yield json.loads(line.removeprefix("ready "))
+        found = json.loads(line.removeprefix("ready "))
+        return {service: found[service] for service in SERVICES}
+
+    try:
+        yield ready
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_SECONDS)
@@ -118,27 +122,11 @@ def predict(demo: Demo, addresses: Mapping[str, str], version: int, flow: Flow) 
     with flow.stage("predict"):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
         environment["MILLRACE_INFERENCE"] = addresses["inference"]
-        command = [
-            sys.executable,
-            "-m",
-            "millrace",
-            "predict",
-            demo.model,
-            "--row",
-            json.dumps(demo.row()),
-            "-o",
-            "json",
-        ]
         run = subprocess.run(
-            command,
-            input=json.dumps(demo.row()),
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=PREDICT_SECONDS,
-            check=False,
-        )
+            [sys.executable, "-m", "millrace", "predict", demo.model, "--file", "-", "-o", "json"],
+            input=json.dumps(demo.row), cwd=ROOT, env=environment,
+            capture_output=True, text=True, timeout=PREDICT_SECONDS, check=False,
+        )  # fmt: skip
         if run.returncode:
             raise StageFailed("predict", run.stderr.strip())
         answer = dict(json.loads(run.stdout))
@@ -169,7 +157,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     started = time.monotonic()
     options = arguments()
-    demo, state = find(options.recipe), options.state.absolute()
+    state = options.state.absolute()
     state.mkdir(parents=True, exist_ok=True)
 
     def say(stage: str, text: str) -> None:
@@ -178,24 +166,25 @@ def main() -> None:
 
     try:
         with (state / "up.log").open("w+") as log:
-            result = run(demo, state, log, say, started)
+            result = run(options.recipe, state, log, say, started)
     except StageFailed as failure:
         print(f"DEMO FAILED {failure.stage}: {failure.reason} (logs: {state / 'logs'} and {state / 'up.log'})")
         raise SystemExit(1) from None
     print(f"DEMO OK {json.dumps(result, ensure_ascii=False)}")
 
 
-def run(demo: Demo, state: Path, log: IO[str], say: Any, started: float) -> dict[str, Any]:
-    with platform(state, log) as addresses:
-        services = {service: addresses[service] for service in SERVICES}
-        flow = Flow(Client(credentials=Credentials(), **services), say)
+def run(recipe: str, state: Path, log: IO[str], say: Callable[[str, str], None], started: float) -> dict[str, Any]:
+    with platform(state, log) as ready:
+        demo, addresses = find(recipe), ready()
+        flow = Flow(Client(credentials=Credentials(), **addresses), say)
         flow.seconds["start"] = round(time.monotonic() - started, 3)
         say("start", f"all five services serve; state in {state}")
         with flow.client:
             result = follow(flow, demo)
             result |= predict(demo, addresses, int(result["version"]), flow)
         total = round(time.monotonic() - started, 3)
-        training = float(result.pop("training")) if result["trained_now"] else 0.0
+        trained = float(result.pop("training"))
+        training = trained if result["trained_now"] else 0.0
         flow.seconds |= {"training": training, "beyond_training": round(total - training, 3), "total": total}
         say("stop", "stopping the services")
     return {**result, "seconds": flow.seconds}
