@@ -1,0 +1,1 @@
+"""The whole flow, from outside: gRPC, the command line and the processes."""

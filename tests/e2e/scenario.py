@@ -1,0 +1,56 @@
+"""The one scenario: a file goes in, and a prediction comes out that knows where it is from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy.flow import Flow
+from millrace.dataset.v1.import_pb2 import Import
+from millrace.registry.v1.model_pb2 import AliasEntry
+from tests.e2e import invariants
+from tests.e2e.world import TOY, World
+
+SPEC: dict[str, Any] = yaml.safe_load((TOY / "model.yaml").read_text())
+MODEL, DATASET = SPEC["model"], SPEC["dataset"]
+
+
+def a_file(folder: Path, skip: int = 0) -> Path:
+    """The toy recipe's sample, with a duplicate and two bad rows; `skip` leaves out its first rows."""
+    rows = (TOY / "sample.jsonl").read_text().splitlines()[skip:]
+    bad = ["this is no JSON", json.dumps({"text": "", "label": "good"})]
+    path = folder / f"rows-{skip}.jsonl"
+    path.write_text("\n".join([*rows, rows[0], *bad]) + "\n")
+    return path
+
+
+def run(world: World, file: Path, number: int = 1, patience: float = 60.0) -> int:
+    """Bring in a file, declare the model, and follow it until its version answers. The version is returned.
+
+    `number` counts the files that went in before, and this one.
+    """
+    with world.client() as client:
+        flow = Flow(client, patience=patience, training_patience=patience)
+        flow.apply(SPEC)
+        imported, snapshot = flow.bring_in(file, DATASET, SPEC["recipe"])
+        assert imported.state == Import.STATE_SUCCEEDED
+        assert (snapshot.number, snapshot.rows.duplicate, snapshot.rows.quarantined) == (number, 1, 2)
+        assert snapshot.rows.read == len(file.read_text().splitlines())
+        trained = flow.train(MODEL, snapshot)
+        version = flow.register(MODEL, trained)
+        report = flow.evaluate(version)
+        entry = flow.promote(version, report)
+        assert (entry.action, entry.report_id) == (AliasEntry.ACTION_PROMOTED_AUTOMATICALLY, report.report_id)
+        served = flow.serve(version)
+        answer = client.classify(MODEL, ["the mill was kind and sweet"])
+        assert answer.classifications[0].label == "good"
+        assert answer.served.version == version.version
+        assert answer.served.run_id == trained.run_id
+        assert answer.served.snapshot_id == snapshot.snapshot_id
+        assert answer.served.artifact_digest == version.artifact.digest
+        lineage = served.lineage
+        assert (lineage.dataset, lineage.dataset_number, lineage.recipe) == (DATASET, number, SPEC["recipe"])
+        assert lineage.packages and lineage.hardware and "steps" in lineage.config
+        invariants.check(world.state, client, MODEL, DATASET, files=number)
+        return int(version.version)

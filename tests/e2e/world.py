@@ -1,0 +1,159 @@
+"""A running platform for a test: deploy.local as a process of its own, on free ports, in a folder of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from deploy.ports import SERVICES, Ports, free_ports
+from millrace import Client
+from millrace.channel import Credentials
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = "recipes,tests.recipes"
+TOY = ROOT / "tests/recipes/toy_words"
+READY_SECONDS, STOP_SECONDS = 60, 120
+TAIL_LINES = 15
+
+
+def chosen() -> str:
+    """The world that tests run in, from TEST_WORLD; skips the test where that world is not built yet."""
+    world = os.environ.get("TEST_WORLD", "local")
+    if world != "local":
+        pytest.skip(f"there is no world {world!r} yet; there is: local")
+    return world
+
+
+@dataclass
+class World:
+    """One platform on one state folder; it can be stopped and started again."""
+
+    state: Path
+    ports: Ports
+    settings: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        return self.ports.addresses()
+
+    def client(self) -> Client:
+        return Client(credentials=Credentials(), **self.addresses)
+
+    def clean_environment(self) -> dict[str, str]:
+        """The environment of a process of this world: no settings but its own."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MILLRACE_", "TEST_BUS"))}
+        return {**kept, **self.environment}
+
+    def start(self) -> None:
+        """Start and wait until all five services are SERVING."""
+        sets = [word for name, value in self.settings.items() for word in ("--set", f"{name}={value}")]
+        command = [
+            sys.executable, "-m", "deploy.local", "--state", str(self.state), "--recipes", RECIPES,
+            "--port-base", str(self.ports.base), "--replicas", str(self.ports.replicas), *sets,
+        ]  # fmt: skip
+        self.state.mkdir(parents=True, exist_ok=True)
+        with (self.state / "up.log").open("a") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=self.clean_environment(), stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert self.process.stdout
+        late = threading.Timer(READY_SECONDS, self.process.kill)
+        late.start()
+        line = self.process.stdout.readline()
+        late.cancel()
+        assert line.startswith("ready "), f"the platform did not start:\n{(self.state / 'up.log').read_text()}"
+        told = json.loads(line.removeprefix("ready "))
+        assert {service: told[service] for service in SERVICES} == self.addresses
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it and answer its exit code."""
+        assert self.process
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"the platform did not end within {STOP_SECONDS} s:\n{self.tails()}") from None
+        finally:
+            if self.process.stdout:
+                self.process.stdout.close()
+            self.process = None
+
+    def cli(self, *words: str, code: int = 0, stdin: str = "") -> str:
+        """Run `millrace WORDS` as a process and answer what it printed."""
+        addresses = {f"MILLRACE_{service.upper()}": address for service, address in self.addresses.items()}
+        run = subprocess.run(
+            [sys.executable, "-m", "millrace", *words],
+            cwd=ROOT, env={**self.clean_environment(), **addresses}, input=stdin, capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+        assert run.returncode == code, f"millrace {' '.join(words)} ended with {run.returncode}: {run.stderr}"
+        return run.stdout if code == 0 else run.stderr
+
+    def pids(self, service: str) -> list[int]:
+        """The processes of a service, found by what they were started with."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+            if self.process and parent == self.process.pid and words[1:4] == [b"-m", b"deploy.child", service.encode()]:
+                found.append(int(folder.name))
+        return found
+
+    def tails(self) -> str:
+        """The last lines of every log."""
+        logs = [self.state / "up.log", *sorted((self.state / "logs").glob("*.log"))]
+        parts = []
+        for log in logs:
+            if log.exists():
+                lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+                parts.append("\n".join([f"--- {log.name}", *lines]))
+        return "\n".join(parts)
+
+
+@contextmanager
+def world(
+    state: Path,
+    *,
+    replicas: int = 1,
+    bus: str = "",
+    look_seconds: float | None = None,
+    settings: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[World]:
+    """A running platform. `bus` is a way to misbehave (servicekit/testing/unruly.py). Logs are shown when a test fails."""
+    chosen()
+    looks = {} if look_seconds is None else {"look_seconds": str(look_seconds)}
+    unruly = {"TEST_BUS": bus} if bus else {}
+    made = World(state, free_ports(replicas), {**looks, **(settings or {})}, {**unruly, **(environment or {})})
+    try:
+        made.start()
+        yield made
+    except BaseException:
+        print(made.tails(), file=sys.stderr)
+        raise
+    finally:
+        if made.process:
+            made.stop()
+
+
+def wait_until(true: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    """Wait for a condition (a function without parameters)."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
+        time.sleep(0.05)
