@@ -1,16 +1,13 @@
 """The bus in one SQLite file, shared by all processes of a host: the laptop's and the tests' Kafka.
 
-Work on the file is done by one thread per bus, never on the event loop. A second thread looks every 20 ms whether
-another process has committed anything (some microseconds: `PRAGMA data_version`), wakes those who wait, and keeps the
-leases of this bus's members. What a subscription has returned but not committed is delivered again, to whoever owns
-the partition then.
+Work on the file is done by one thread per bus, never on the event loop; a second one watches (servicekit/sqlite_watch.py).
+What a subscription has returned but not committed is delivered again, to whoever owns the partition then. The file must
+lie on a local disk: WAL needs shared memory.
 """
 
 import asyncio
-import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,16 +17,12 @@ from uuid import uuid4
 
 from millrace.errors import Unavailable
 from servicekit.bus import Message, Received, Subscription, check_message, check_names
-from servicekit.sqlite_log import PARTITIONS, Log, Place
+from servicekit.sqlite_log import PARTITIONS, Leases, Log, Place
+from servicekit.sqlite_watch import Watch
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
-_LOOK_SECONDS = 0.02
-_RENEW_SECONDS = 1.0
-_EXPEL_SECONDS = _FAULT_SECONDS = 0.5
 _PATIENCE = 5.0
-_WATCH_PATIENCE = 0.2
 
 
 class SqliteBus:
@@ -46,11 +39,11 @@ class SqliteBus:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._log = Log(self.path, self.retain, _PATIENCE)
+        self._log = Log(self.path, _PATIENCE, self.retain)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="sqlite-bus")
         self._members: set[_Member] = set()
         self._lock = threading.Lock()
-        self._watch: _Watch | None = None
+        self._watch: Watch | None = None
         self._inherited: list[object] = []
 
     async def publish(self, message: Message) -> None:
@@ -76,11 +69,11 @@ class SqliteBus:
             await member.close()
         if self._closed:
             return
+        self._closed = True
         if self._watch:
             self._watch.ended.set()
             await asyncio.to_thread(self._watch.join)
-        await self.work(Log.close)
-        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._log.close)
         self._executor.shutdown(wait=False)
 
     async def work(self, job: Callable[[Log], T]) -> T:
@@ -101,8 +94,8 @@ class SqliteBus:
         """Wake the member from now on, and keep its lease."""
         with self._lock:
             self._members.add(member)
-            if not self._watch:
-                self._watch = _Watch(self)
+            if not (self._watch or self._closed):
+                self._watch = Watch(self.path, self.wake, self._leases)
                 self._watch.start()
 
     def exit(self, member: "_Member") -> None:
@@ -117,61 +110,8 @@ class SqliteBus:
         for member in self.members():
             member.wake()
 
-
-class _Watch(threading.Thread):
-    """The eyes of a bus on what other processes do to the file."""
-
-    def __init__(self, bus: SqliteBus) -> None:
-        super().__init__(name="sqlite-bus-watch", daemon=True)
-        self.ended = threading.Event()
-        self._bus = bus
-        self._log = Log(bus.path, bus.retain, _WATCH_PATIENCE)
-        self._version: tuple[int, int] | None = None
-        self._state: tuple[int, int] | None = None
-        self._renew_at = time.monotonic() + _RENEW_SECONDS
-        self._expel_at = 0.0
-
-    def run(self) -> None:
-        while not self.ended.wait(_LOOK_SECONDS):
-            try:
-                self._look()
-                self._keep_leases()
-            except Exception as error:
-                if not isinstance(error, Unavailable):
-                    _log.exception("bus watch failed")
-                self._version = None
-                self._bus.wake()  # who waits shall meet the fault too
-                self.ended.wait(_FAULT_SECONDS)
-        self._log.close()
-
-    def _look(self) -> None:
-        version = self._log.version()
-        if version == self._version:
-            return
-        state = self._log.state()
-        self._version = version
-        if state != self._state:
-            self._state = state
-            self._bus.wake()
-
-    def _keep_leases(self) -> None:
-        """Renew before looking for dead members: after a standstill of the whole host all leases look void."""
-        now = time.monotonic()
-        if now >= self._renew_at:
-            self._renew()
-            self._renew_at = now + _RENEW_SECONDS
-        if now >= self._expel_at:
-            self._log.expel()
-            self._version = None  # a connection does not see its own commits as news, but our members must
-            self._expel_at = now + _EXPEL_SECONDS
-
-    def _renew(self) -> None:
-        members = {m.name: (m.group, m.topics) for m in self._bus.members() if isinstance(m, GroupMember)}
-        if members:
-            self._log.renew(members)
-            living = {m.name for m in self._bus.members() if isinstance(m, GroupMember)}
-            for left in members.keys() - living:  # it left meanwhile, and renewing may have brought it back
-                self._log.leave(left)
+    def _leases(self) -> Leases:
+        return {m.name: (m.group, m.topics) for m in self.members() if isinstance(m, GroupMember)}
 
 
 class _Member:
@@ -253,11 +193,17 @@ class GroupMember(_Member):
     def __init__(self, bus: SqliteBus, group: str, topics: Sequence[str]) -> None:
         super().__init__(bus, topics)
         self.group, self.name = group, uuid4().hex
+        self._joined = False
         self._reached: dict[Place, tuple[int, int]] = {}
         self._committed: dict[Place, tuple[int, int]] = {}
 
     async def _position(self) -> None:
-        await self.bus.work(lambda log: log.join(self.group, self.topics, self.name))
+        self._joined = True  # before it is so: a start() that is cancelled may have joined all the same
+        try:
+            await self.bus.work(lambda log: log.join(self.group, self.topics, self.name))
+        except Unavailable:
+            self._joined = False
+            raise
 
     def _places(self, log: Log) -> Mapping[Place, tuple[int, int]]:
         """Where to read on: where we were, or at the group's offset in a partition that we did not own just before."""
@@ -293,8 +239,8 @@ class GroupMember(_Member):
 
     async def close(self) -> None:
         """Leave at once; if the file cannot be written now, the lease ends it."""
-        leaving = self.started and not self.closed
         await super().close()
-        if leaving:
+        if self._joined:
+            self._joined = False
             with suppress(Unavailable):
                 await self.bus.work(lambda log: log.leave(self.name))

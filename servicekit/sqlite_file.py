@@ -23,7 +23,8 @@ _SCHEMA = (
     "CREATE TABLE members (member TEXT NOT NULL, grp TEXT NOT NULL, topic TEXT NOT NULL, expires REAL NOT NULL,"
     " PRIMARY KEY (member, topic))",
     "CREATE TABLE partitions (grp TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, owner TEXT,"
-    " epoch INTEGER NOT NULL DEFAULT 0, committed INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (grp, topic, partition))",
+    " epoch INTEGER NOT NULL DEFAULT (abs(random() >> 33)), committed INTEGER NOT NULL DEFAULT 0,"
+    " PRIMARY KEY (grp, topic, partition))",
     "CREATE TABLE checks (id INTEGER PRIMARY KEY, done INTEGER NOT NULL)",
     f"PRAGMA user_version = {_SCHEMA_VERSION}",
 )

@@ -24,6 +24,7 @@ from servicekit.bus import Message, Received
 from servicekit.sqlite_file import SqliteFile
 
 Place = tuple[str, int]
+Leases = Mapping[str, tuple[str, Sequence[str]]]  # group and topics by member
 
 PARTITIONS = 4
 LEASE_SECONDS = 2.5
@@ -35,7 +36,11 @@ _LIVE = "(expires > :now AND expires <= :now + :lease)"
 
 @dataclass(frozen=True)
 class Held:
-    """A partition that a member owns. `epoch` grows with every change of owner, so an old owner can be told apart."""
+    """A partition that a member owns.
+
+    `epoch` grows with every change of owner, so an old owner can be told apart. It begins at random, so that nobody takes
+    a new file for the one that it replaced.
+    """
 
     epoch: int
     committed: int
@@ -64,7 +69,7 @@ def assign(owners: Mapping[int, str | None], live: Sequence[str]) -> Mapping[int
 class Log(SqliteFile):
     """What can be done to the file; `retain` is how many messages of a topic are kept."""
 
-    def __init__(self, path: Path, retain: int, patience: float) -> None:
+    def __init__(self, path: Path, patience: float, retain: int = 100_000) -> None:
         super().__init__(path, patience)
         self.retain = retain
 
@@ -151,7 +156,7 @@ class Log(SqliteFile):
         with self.writing() as db:
             _join(db, group, topics, member)
 
-    def renew(self, members: Mapping[str, tuple[str, Sequence[str]]]) -> None:
+    def renew(self, members: Leases) -> None:
         """Prolong the leases of these members; one that was taken for dead joins again."""
         with self.writing() as db:
             for member, (group, topics) in members.items():

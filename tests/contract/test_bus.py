@@ -76,7 +76,7 @@ class TestSqliteBus(SharedBusContract):
             rival = other.subscribe("group", ["topic"])
             await rival.start()
             assert isinstance(member, GroupMember)
-            log = Log(tmp_path / "deep" / "bus.sqlite", 100, 5.0)
+            log = Log(tmp_path / "deep" / "bus.sqlite", 5.0)
             log.leave(member.name)
             assert not log.held(member.name)
             async with asyncio.timeout(30):
@@ -85,7 +85,7 @@ class TestSqliteBus(SharedBusContract):
             log.close()
 
     async def test_leases_from_before_a_reboot_are_void(self, tmp_path: Path) -> None:
-        log = Log(tmp_path / "bus.sqlite", 100, 5.0)
+        log = Log(tmp_path / "bus.sqlite", 5.0)
         for member in ("before", "living"):
             log.join("group", ["topic"], member)
         assert len(log.held("before")) == len(log.held("living")) == 2
