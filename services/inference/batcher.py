@@ -49,6 +49,8 @@ class Batcher:
         self._idle = asyncio.Event()
         self._idle.set()
         self._tokens_per_second = 0.0
+        for reason in ("overloaded", "deadline", "cancelled"):
+            metrics.REFUSED.labels(model, reason)
         self._owner = asyncio.create_task(self._own())
 
     async def answer(self, read: Callable[[], Sequence[Row]], deadline: float | None = None) -> Answer:

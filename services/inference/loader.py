@@ -11,7 +11,7 @@ from pathlib import Path
 
 from millrace.errors import InvalidArgument, MillraceError, Unavailable
 from millrace.registry.v1.model_pb2 import ModelVersion
-from recipekit.catalog import Catalog
+from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.predictor import GoldenMismatch, load_artifact
 from servicekit.artifacts import describe, fetch
 from servicekit.blobs import Blobs
@@ -30,6 +30,10 @@ class Refused(Exception):
     """This version must not serve: trying again will not help."""
 
 
+class NotHere(Exception):
+    """This replica lacks what the version needs; another, or this one after an upgrade, may have it."""
+
+
 class Loader:
     def __init__(
         self, blobs: Blobs, store: Store, catalog: Catalog, cache: Path, limits: Limits, prepare_pool: Executor
@@ -40,7 +44,7 @@ class Loader:
         self._one_at_a_time = asyncio.Lock()
 
     async def load(self, version: ModelVersion) -> LoadedVersion:
-        """Fetch, load, check the golden rows, warm up. Raises Refused, or what a later try may mend."""
+        """Fetch, load, check the golden rows, warm up. Raises Refused, NotHere, or what a later try may mend."""
         try:
             folder = await fetch(self.blobs, version.artifact.digest, self.cache)
         except InvalidArgument as error:
@@ -79,6 +83,8 @@ class Loader:
         told = (
             str(error) if isinstance(error, GoldenMismatch) else f"it cannot be loaded: {type(error).__name__}: {error}"
         )
+        if isinstance(error, UnknownRecipe | ImportError):
+            return NotHere(f"this inference cannot load it: {error}. Deploy one whose image has that")
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             return Unavailable(f"no memory for artifact {digest} now: {error}")
         try:

@@ -21,7 +21,7 @@ from servicekit.bus import Bus
 from servicekit.events import to_message
 from servicekit.ids import new_id
 from services.inference import metrics
-from services.inference.loader import Loader, Refused, prune
+from services.inference.loader import Loader, NotHere, Refused, prune
 from services.inference.serving import Absent, LoadedVersion, Serving
 from services.inference.store import Store
 
@@ -99,7 +99,7 @@ class ServeModel:
         self.serving.settled(name)
 
     async def _serve(self, model: str, alias: str) -> bool:
-        """Make one alias true. False: the version that it names is refused, so what was served before it goes on."""
+        """Make one alias true. False: the version that it names will not do, so what was served before it goes on."""
         entry = await self._newest(model, alias)
         if entry is None:
             return True
@@ -112,7 +112,7 @@ class ServeModel:
         await self.set_health(f"model/{model}/{alias}", not reason)
         if reason and alias not in self.serving.loaded(model) and not await self._fall_back(model, alias, entry.number):
             text = f"version {entry.version} of model {model}, named by alias {alias}, is not served: {reason}"
-            self.serving.put(model, alias, Absent(NotFound, f"{text}. Promote another version"))
+            self.serving.put(model, alias, Absent(NotFound, f"{text}. Another version can be promoted instead"))
         return not reason
 
     async def _newest(self, model: str, alias: str) -> AliasEntry | None:
@@ -124,7 +124,7 @@ class ServeModel:
         return None if self._is_old(model, alias, entry.number) else entry
 
     async def _fall_back(self, model: str, alias: str, number: int) -> bool:
-        """A replica that starts after a refusal serves what the others still do: the newest version that is not refused."""
+        """A replica that starts after a refusal serves what the others still do: the newest version that will do."""
         entries: list[AliasEntry] = []
         token = ""
         while True:
@@ -139,7 +139,7 @@ class ServeModel:
         return False
 
     async def _bring(self, model: str, alias: str, number: int) -> str:
-        """Answer the alias with this version, loading it where it is not loaded; else the reason of its refusal."""
+        """Answer the alias with this version, loading it where it is not loaded; else the reason why not."""
         loaded = self.serving.loaded(model)
         if alias in loaded and loaded[alias].source.version == number:
             return ""
@@ -160,6 +160,9 @@ class ServeModel:
             loaded = await self.loader.load(version)
         except Refused as error:
             return await self._refuse(version, str(error))
+        except NotHere as error:
+            metrics.LOADS.labels(model, "failed").inc()
+            return str(error)
         except Exception:
             self._failed.setdefault(model, version)
             metrics.LOADS.labels(model, "failed").inc()

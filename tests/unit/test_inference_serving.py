@@ -411,6 +411,19 @@ async def test_a_broken_artifact_is_refused(world: World, tmp_path: Path, file: 
     assert "cannot be loaded" in refusal.reason
 
 
+async def test_a_recipe_that_only_this_replica_lacks_is_no_refusal(world: World, tmp_path: Path) -> None:
+    folder = damaged(world.folders[2], tmp_path / "newer")
+    (folder / "artifact.json").write_text('{"recipe": "newer", "config": {}}')
+    await world.register(world.folders[1])
+    await world.register(folder)
+    await world.apply()
+    await world.promote(2)
+    replica = await world.start().ready()
+    with pytest.raises(NotFound, match=r"no recipe is named 'newer'.*Deploy one"):
+        await replica.classify("a bright mill")
+    assert not [key for key in world.blobs._keys if key.startswith("refusals/")]
+
+
 async def test_bytes_that_were_damaged_in_the_store_are_refused(world: World) -> None:
     await world.register(world.folders[2])
     key = next(key for key in world.blobs._keys if key.endswith("files/model.json"))
