@@ -160,22 +160,21 @@ def _check_result(spec: DatasetSpec, sorter: _Sorter, sizes: Mapping[str, int]) 
     rows = sorter.rows
     if not rows.read:
         raise Refused("the file holds no rows: check that it is the right file")
+    reasons = ", ".join(f"{count:,} × {reason}" for reason, count in sorter.reasons.most_common(5))
     if not rows.kept:
-        reasons = ", ".join(f"{count:,} × {reason}" for reason, count in sorter.reasons.most_common(5))
         raise Refused(
-            f"none of the {rows.read:,} rows can be used ({reasons}): mend the file, or import it under a "
-            "spec that it meets"
+            f"none of the {rows.read:,} rows can be used ({reasons}): mend the file, or import it under a spec that it meets"
         )
     empty = [split for split in SPLITS if not sizes[split]]
-    if empty and spec.split.column:
-        raise Refused(
-            f"no row that can be used says {' or '.join(empty)} in {spec.split.column}: every split needs rows"
-        )
-    if empty:
-        raise Refused(
-            f"{rows.kept:,} rows that can be used leave none for {' and '.join(empty)}: import {_needed(spec):,} or more, "
-            "or say each row's split in a column of your own (spec.split.column)"
-        )
+    if not empty:
+        return
+    can = f"{rows.kept:,} of {rows.read:,} rows can be used{f' ({reasons})' if reasons else ''}"
+    if column := spec.split.column:
+        raise Refused(f"{can}, and none says {' or '.join(empty)} in {column}: every split needs rows")
+    raise Refused(
+        f"{can}, which leaves none for {' and '.join(empty)}: import {_needed(spec):,} rows or more, "
+        "or say each row's split in a column of your own (spec.split.column)"
+    )
 
 
 def _needed(spec: DatasetSpec) -> int:

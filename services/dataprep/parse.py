@@ -177,6 +177,8 @@ def _csv_records(lines: Iterable[bytes]) -> Iterator[Record]:
         except StopIteration:
             return
         except csv.Error as error:
+            if not header:
+                _check_commas(text.taken)
             if not header or "unexpected end of data" in str(error):
                 raise Refused(
                     f"a quote of the record in line {line} is wrong or never closed: close it, and double the quotes "
@@ -203,10 +205,18 @@ def _joined(taken: Sequence[str]) -> str:
     return "".join(taken).rstrip("\r\n")[:LONGEST_RAW]
 
 
+def _check_commas(header: Sequence[str]) -> None:
+    """Refuse a header without a comma in which something else separates the names."""
+    text = "".join(header)
+    for mark in ";\t|":
+        if mark in text and "," not in text:
+            raise Refused(f"the columns are separated by {mark!r}: save the file with commas, then import it")
+
+
 def _header(cells: Sequence[str]) -> list[str]:
     names = [unicodedata.normalize("NFC", cell.strip()) for cell in cells]
-    if len(names) == 1 and (mark := next((mark for mark in ";\t|" if mark in names[0]), "")):
-        raise Refused(f"the columns are separated by {mark!r}: save the file with commas, then import it")
+    if len(names) == 1:
+        _check_commas(names)
     for number, name in enumerate(names, 1):
         if not name:
             raise Refused(f"column {number} has no name: the first line must name every column")

@@ -14,7 +14,7 @@ from servicekit.crash import crashpoint
 from servicekit.ids import hash_of
 from servicekit.ledger import Entry
 from services.dataprep import metrics
-from services.dataprep.ingest import Ingested, Job, Progress, ingest
+from services.dataprep.ingest import Ingested, Job, PartFile, Progress, ingest
 from services.dataprep.parse import Refused
 from services.dataprep.store import Store, now, to_snapshot
 
@@ -52,8 +52,7 @@ class EndImport:
         try:
             with tempfile.TemporaryDirectory(prefix="millrace-import-", ignore_cleanup_errors=True) as folder:
                 made = await self._ingest(wanted, Path(folder), progress)
-                parts = [await self.store.store_part(dataset, part) for part in made.parts]
-            crashpoint("dataprep.parts-stored")
+                parts = [await self._store(dataset, part) for part in made.parts]
             entry = await self._append(wanted, made, parts)
             crashpoint("dataprep.ledger-appended")
             await self._end(wanted, _ended(wanted, entry, made), made)
@@ -92,6 +91,11 @@ class EndImport:
         except asyncio.CancelledError:
             progress.stop = True
             raise
+
+    async def _store(self, dataset: str, part: PartFile) -> Part:
+        stored = await self.store.store_part(dataset, part)
+        crashpoint("dataprep.part-stored")
+        return stored
 
     async def _append(self, wanted: Import, made: Ingested, parts: Sequence[Part]) -> Entry[Snapshot]:
         digests = [text for part in parts for text in (part.split, part.table, part.digest)]

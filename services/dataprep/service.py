@@ -98,15 +98,17 @@ class DatasetService:
         return GetImportResponse(dataset_import=await self._import(request))
 
     async def WatchImport(self, request: WatchImportRequest) -> AsyncIterator[WatchImportResponse]:
-        last, pause = None, FIRST_PAUSE
-        while last is None or last.state not in metrics.ENDS:
+        last, pause = Import(), FIRST_PAUSE
+        while True:
             found = await self._import(request)
             if found != last:
-                last, pause = found, FIRST_PAUSE
+                pause = FIRST_PAUSE if found.state != last.state else pause
                 yield WatchImportResponse(dataset_import=found)
-            else:
-                await asyncio.sleep(pause)
-                pause = min(LONGEST_PAUSE, pause * 1.3)
+            last = found
+            if found.state in metrics.ENDS:
+                return
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, pause * 1.3)
 
     async def GetDataset(self, request: GetDatasetRequest) -> GetDatasetResponse:
         return GetDatasetResponse(dataset=await self.store.dataset(request.dataset))

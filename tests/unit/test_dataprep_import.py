@@ -5,6 +5,7 @@ import random
 from itertools import pairwise
 
 import pytest
+from prometheus_client import REGISTRY
 
 from millrace.dataset.v1.dataset_pb2 import FORMAT_CSV, FORMAT_JSON_LINES, Cleaning, DatasetSpec, SplitSpec
 from millrace.dataset.v1.dataset_service_pb2 import (
@@ -15,10 +16,12 @@ from millrace.dataset.v1.dataset_service_pb2 import (
     ListRowsRequest,
     ListSnapshotsRequest,
 )
+from millrace.dataset.v1.events_pb2 import SnapshotCreated
 from millrace.dataset.v1.import_pb2 import Import
 from millrace.errors import FailedPrecondition, InvalidArgument, NotFound
 from servicekit.events import from_message
 from servicekit.rows import pack_rows, read_split
+from services.dataprep.ingest import Progress
 from tests.dataprep_world import PLAIN, TOY, World, lines, sample, zipped
 from tests.recipes.toy_words.sample import rows as sample_rows
 
@@ -58,6 +61,7 @@ async def test_the_event_names_the_snapshot() -> None:
         await world.outbox.flush()
         (message,) = world.bus.log
         fact = from_message(message).fact
+        assert isinstance(fact, SnapshotCreated)
         assert (fact.dataset, fact.number, fact.snapshot_id) == ("words", 1, ended.snapshot_id)
         assert message.key == "words"
 
@@ -239,3 +243,42 @@ async def test_csv_cells_become_what_the_schema_says() -> None:
         assert dict(columns["label"].frequent) == {"good": 101, "bad": 100}
         assert columns["text"].kept and columns["text"].distinct == 201 and not columns["text"].frequent
         assert "extra" not in (await world.rows("train"))[0]
+
+
+async def test_ends_and_rows_are_counted() -> None:
+    def counted(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(f"millrace_dataprep_{name}", labels) or 0.0
+
+    names = [("rows_total", "outcome", name) for name in ("kept", "duplicate", "quarantined")]
+    names += [("imports_total", "state", name) for name in ("succeeded", "unchanged", "refused")]
+    before = [counted(name, **{label: value}) for name, label, value in names]
+    seconds = counted("import_seconds_count")
+    async with World().running() as world:
+        await world.do(sample() + sample(3) + b"no JSON\n")
+        await world.do(sample() + sample(3) + b"no JSON\n")
+        await world.do(b"", dataset="empty")
+    after = [counted(name, **{label: value}) for name, label, value in names]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [400, 6, 2, 1, 1, 1]
+    assert counted("import_seconds_count") == seconds + 3
+
+
+async def test_progress_is_seen_while_it_runs() -> None:
+    world = World()
+    asked = await world.ask(sample())
+    assert (await world.get(asked)).state == Import.STATE_PENDING
+    world.imports.running["words", asked.request_id] = progress = Progress()
+    progress.tell(42)
+    seen = await world.get(asked)
+    assert (seen.state, seen.rows_read, seen.create_time) == (Import.STATE_RUNNING, 42, asked.create_time)
+
+
+async def test_an_import_stops_when_its_service_ends() -> None:
+    rows = [{"text": f"row {i}", "label": "good"} for i in range(200_000)]
+    world = World()
+    asked = await world.ask(lines(rows))
+    async with world.running():
+        while not (await world.get(asked)).rows_read:
+            await asyncio.sleep(0.01)
+        (progress,) = world.imports.running.values()
+    assert progress.stop and progress.rows_read < 200_000
+    assert (await world.get(asked)).state == Import.STATE_PENDING

@@ -39,7 +39,9 @@ Global___Format: _TypeAlias = Format  # noqa: Y015
 
 @_typing.final
 class Dataset(_message.Message):
-    """A named series of snapshots. Its spec is fixed at its first import."""
+    """A named series of snapshots, each the whole state after an import. Its spec is fixed by its first import, unless that
+    is refused.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -144,7 +146,9 @@ class SplitSpec(_message.Message):
     test_share: _builtins.float
     """Share of the rows for test, 0 to 1."""
     column: _builtins.str
-    """A column that says train, validation or test itself; the shares must then be 0."""
+    """A column that says train, validation or test itself; the shares must then be 0. It is no part of the row, unless the
+    recipe's schema names it.
+    """
     def __init__(
         self,
         *,
@@ -411,6 +415,7 @@ class ColumnReport(_message.Message):
     """False for a column that the recipe's schema does not name; its cells are not in the snapshot."""
     present: _builtins.int
     empty: _builtins.int
+    """Kept rows where it is missing, null or an empty text; present counts the others."""
     distinct: _builtins.int
     """Number of distinct values, counted up to 1,000."""
     shortest: _builtins.int
@@ -419,7 +424,7 @@ class ColumnReport(_message.Message):
     mean_length: _builtins.float
     @_builtins.property
     def frequent(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Up to 20 most frequent values and their counts, for a column with at most 100 distinct values."""
+        """Up to 20 most frequent values and their counts, for a column with at most 100 distinct values, all of them short."""
 
     def __init__(
         self,

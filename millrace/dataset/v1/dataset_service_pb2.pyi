@@ -62,7 +62,7 @@ class ImportHeader(_message.Message):
     """Left out: told by the file name's ending."""
     @_builtins.property
     def spec(self) -> _dataset_pb2.DatasetSpec:
-        """Left out or equal to the dataset's own after its first import."""
+        """Said at the first import; an empty one keeps the columns as found. Later left out, or equal to the dataset's own."""
 
     def __init__(
         self,
