@@ -37,8 +37,8 @@ demo: $(STAMP)  ## from a file to a prediction on this machine; ends with a line
 	@$(PY) -m deploy.demo $(if $(filter-out local,$(WORLD)),--world '$(WORLD)') $(ARGS)
 
 .PHONY: test
-test: $(STAMP)  ## unit, contract, recipe and local end-to-end tests; needs nothing but Python
-	@TEST_WORLD=local $(PYTEST) $(call have,tests/unit tests/contract tests/e2e recipes)
+test: $(STAMP)  ## unit, contract, integration, recipe and local end-to-end tests; needs nothing but Python
+	@TEST_WORLD=local $(PYTEST) $(call have,tests/unit tests/contract tests/integration tests/e2e recipes)
 
 .PHONY: e2e
 e2e: $(STAMP)  ## the end-to-end scenario in WORLD

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from millrace.errors import from_rpc_error
+from millrace.errors import InvalidArgument, from_rpc_error
 from millrace.trace import traceparent
 
 DEADLINE_SECONDS = 30.0
 MAX_MESSAGE_BYTES = 16 << 20
+_IPV4 = re.compile(r"[0-9]+(\.[0-9]+){3}:[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,13 @@ def _options(retry: bool) -> list[tuple[str, Any]]:
 
 
 def _target(address: str) -> str:
-    return f"ipv4:{address}" if "," in address else address
+    hosts = [part.strip() for part in address.split(",") if part.strip()]
+    if len(hosts) < 2:
+        return "".join(hosts)
+    if not all(_IPV4.fullmatch(host) for host in hosts):
+        text = f"{address!r}: a list of addresses holds IPv4 addresses with ports; or give one DNS name that stands for all"
+        raise InvalidArgument(text, field="address")
+    return f"ipv4:{','.join(hosts)}"
 
 
 def open_channel(address: str, credentials: Credentials = Credentials(), retry: bool = False) -> aio.Channel:

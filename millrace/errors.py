@@ -13,6 +13,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 DOMAIN = "millrace"
+# gRPC drops a call whose trailing metadata is above 8 KiB; a text stands there up to three times, encoded.
+MAX_TEXT_BYTES, MAX_NAME_BYTES = 1200, 200
 
 
 class MillraceError(Exception):
@@ -122,20 +124,25 @@ _BY_CODE: dict[grpc.StatusCode, type[MillraceError]] = {
         Internal,
     )
 }
+# Statuses that only grpc itself gives: a peer that stops, and one too old to know the method.
+_BY_CODE |= dict.fromkeys((grpc.StatusCode.CANCELLED, grpc.StatusCode.UNIMPLEMENTED), Unavailable)
 _CODE_NUMBERS = {code: int(code.value[0]) for code in grpc.StatusCode}
 
 
 def to_status(error: MillraceError) -> status_pb2.Status:
     """The error as google.rpc.Status, details included."""
-    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))]
+    text = _cut(error.text, MAX_TEXT_BYTES)
+    metadata = {name: _cut(value, MAX_NAME_BYTES) for name, value in error.metadata.items()}
+    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
     if error.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.text)
+        field = _cut(error.field, MAX_NAME_BYTES)
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=text)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(error.retry_after * 1e9))
         details.append(retry)
-    status = status_pb2.Status(code=_CODE_NUMBERS[error.code], message=error.text)
+    status = status_pb2.Status(code=_CODE_NUMBERS[error.code], message=text)
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -146,7 +153,9 @@ def to_status(error: MillraceError) -> status_pb2.Status:
 def from_rpc_error(error: grpc.RpcError) -> MillraceError:
     """The error that the server raised, rebuilt; a bare status becomes the class of its code."""
     code, text = error.code(), error.details() or ""
-    kind = _BY_CODE.get(code, Unavailable if code == grpc.StatusCode.CANCELLED else Internal)
+    kind = _BY_CODE.get(code, Internal)
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
+        kind = InvalidArgument  # grpc's own word for a message that is too large: sending it again cannot help
     rebuilt = kind(text or f"the call ended with {code.name}")
     try:
         status = rpc_status.from_call(cast(grpc.Call, error))
@@ -155,6 +164,11 @@ def from_rpc_error(error: grpc.RpcError) -> MillraceError:
     for packed in status.details if status else ():
         _read_detail(packed, rebuilt)
     return rebuilt
+
+
+def _cut(text: str, size: int) -> str:
+    data = str(text).encode(errors="replace")
+    return data.decode() if len(data) <= size else f"{data[:size].decode(errors='ignore')}…"
 
 
 def _read_detail(packed: any_pb2.Any, error: MillraceError) -> None:

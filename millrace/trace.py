@@ -11,13 +11,15 @@ _current: ContextVar[str] = ContextVar("traceparent", default="")
 def traceparent() -> str:
     """The present traceparent; a new trace where there is none."""
     if not _current.get():
-        _current.set(f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01")
+        continue_trace("")
     return _current.get()
 
 
 def continue_trace(value: str) -> None:
     """Go on in the given trace, as a new span of it; anything malformed starts a new trace."""
-    _current.set(f"{value[:36]}{secrets.token_hex(8)}{value[52:55]}" if _FORM.fullmatch(value) else "")
+    if not _FORM.fullmatch(value):
+        value = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    _current.set(f"{value[:36]}{secrets.token_hex(8)}{value[52:55]}")
 
 
 def trace_id() -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 from millrace.errors import PermissionDenied, Unauthenticated
 
 ROLES = ("reader", "writer", "operator")
-_READING = ("Get", "List", "Watch", "Read", "Download", "AliasAt", "Classify", "Embed", "Similar", "Rank", "Predict")
+_READING = ("Get", "List", "Watch", "Read", "Download", "AliasAt", "Predict")
+_READING += ("Classify", "Embed", "Encode", "Rank", "Recommend", "Reconstruct", "Search", "Similar")
+_OPEN_INFERENCE = "inference.GRPCInferenceService"
 _OPEN = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 
 
@@ -28,7 +30,7 @@ class Tokens:
         self._callers: dict[str, Caller] | None = None
         if path:
             self._callers = {}
-            for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+            for number, line in enumerate(read_lines(path), 1):
                 words = line.partition("#")[0].split()
                 if not words:
                     continue
@@ -52,8 +54,16 @@ class Tokens:
         return caller
 
 
+def read_lines(path: str) -> list[str]:
+    """The lines of a file that a setting names; without it the process ends, saying so."""
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError as error:
+        raise SystemExit(f"cannot read {path}: {error.strerror}") from None
+
+
 def needed_role(service: str, method: str) -> str:
     """reader for what only looks, operator for operations, writer for the rest."""
     if service.endswith(".OperationsService"):
         return "operator"
-    return "reader" if method.startswith(_READING) else "writer"
+    return "reader" if service == _OPEN_INFERENCE or method.startswith(_READING) else "writer"

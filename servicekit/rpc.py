@@ -2,9 +2,11 @@
 forget one. Services are plain objects whose methods take a request and return a response (or yield responses).
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from contextvars import ContextVar
 from typing import Any
 
@@ -20,6 +22,13 @@ from servicekit.metrics import RPC_HANDLED, RPC_RECEIVED, RPC_SECONDS, RPC_SENT,
 log = logging.getLogger(__name__)
 _caller: ContextVar[Caller] = ContextVar("caller", default=LOCAL)
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+_CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+_KINDS = {  # by whether requests and responses are streams
+    (False, False): "unary",
+    (True, False): "client_stream",
+    (False, True): "server_stream",
+    (True, True): "bidi_stream",
+}
 
 
 def who() -> str:
@@ -60,8 +69,7 @@ class ServerInterceptor(aio.ServerInterceptor):
             "response_serializer": handler.response_serializer,
         }
         if handler.request_streaming and handler.response_streaming:
-            # Reflection is the only such method here; it needs no more than what grpc does by itself.
-            return handler
+            return grpc.stream_stream_rpc_method_handler(call.stream, **options)
         if handler.request_streaming:
             return grpc.stream_unary_rpc_method_handler(call.unary, **options)
         if handler.response_streaming:
@@ -74,31 +82,48 @@ class _Call:
 
     def __init__(self, path: str, handler: Any, metadata: dict[str, str], tokens: Tokens) -> None:
         _, self.service, self.method = path.split("/")
-        self.kind = f"{'client' if handler.request_streaming else 'unary'}".replace("client", "client_stream")
-        if handler.response_streaming:
-            self.kind = "server_stream"
-        self.behaviour = handler.unary_unary or handler.stream_unary or handler.unary_stream
+        self.uploads = handler.request_streaming
+        self.behaviour = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
         self.metadata, self.tokens = metadata, tokens
-        self.labels = (self.kind, self.service, self.method)
+        kind = _KINDS[handler.request_streaming, handler.response_streaming]
+        self.labels = (kind, self.service, self.method)
 
     async def unary(self, request: Any, context: Any) -> Any:
         async with self._surrounded(context):
-            RPC_RECEIVED.labels(*self.labels).inc()
-            response = await self.behaviour(request, context)
+            response = await self.behaviour(self._received(request, context), context)
             RPC_SENT.labels(*self.labels).inc()
             return response
 
     async def stream(self, request: Any, context: Any) -> AsyncIterator[Any]:
         async with self._surrounded(context):
-            RPC_RECEIVED.labels(*self.labels).inc()
-            result = self.behaviour(request, context)
+            result = self.behaviour(self._received(request, context), context)
             if hasattr(result, "__aiter__"):
-                async for response in result:
-                    RPC_SENT.labels(*self.labels).inc()
-                    yield response
+                async with aclosing(result):
+                    async for response in result:
+                        RPC_SENT.labels(*self.labels).inc()
+                        yield response
             else:
                 # Health.Watch writes to the context by itself.
                 await result
+
+    def _received(self, request: Any, context: Any) -> Any:
+        """The request, or the messages of an upload, counted."""
+        if self.uploads:
+            return self._each(request, context)
+        RPC_RECEIVED.labels(*self.labels).inc()
+        return request
+
+    async def _each(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async for request in requests:
+            RPC_RECEIVED.labels(*self.labels).inc()
+            yield request
+        if self.labels[0] == "client_stream":
+            # grpc shows an upload that broke off as one that ended. What is said back now only arrives in a living
+            # call: in a dead one this waits, or fails, until grpc has cancelled the task.
+            try:
+                await context.send_initial_metadata(())
+            except Exception as error:
+                raise asyncio.CancelledError from error
 
     def _surrounded(self, context: Any) -> "_Surrounded":
         return _Surrounded(self, context)
@@ -123,8 +148,12 @@ class _Surrounded:
             await self._fail(error)
 
     async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if error is None or isinstance(error, GeneratorExit | aio.AbortError):
-            self._count("OK" if error is None else "CANCELLED")
+        if error is None:
+            self._count("OK")
+        elif isinstance(error, aio.AbortError):
+            # Health.Check refuses a name in grpc's own way.
+            code = self.context.code()
+            self._count(code.name if isinstance(code, grpc.StatusCode) else _CODE_NAMES[code])
         elif isinstance(error, MillraceError):
             await self._fail(error)
         elif isinstance(error, Exception):
