@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from deploy.flow import Flow
+from millrace import Client
 from millrace.dataset.v1.import_pb2 import Import
 from millrace.registry.v1.model_pb2 import AliasEntry
 from tests.e2e import invariants
@@ -23,6 +24,13 @@ def a_file(folder: Path, skip: int = 0) -> Path:
     path = folder / f"rows-{skip}.jsonl"
     path.write_text("\n".join([*rows, rows[0], *bad]) + "\n")
     return path
+
+
+def everywhere(world: World, version: int, patience: float = 60.0) -> None:
+    """Wait until each replica of inference serves the version."""
+    for address in world.addresses["inference"].split(","):
+        with Client(inference=address) as replica:
+            replica.wait_served(MODEL, version, timeout=patience)
 
 
 def run(world: World, file: Path, number: int = 1, patience: float = 60.0) -> int:
@@ -43,6 +51,7 @@ def run(world: World, file: Path, number: int = 1, patience: float = 60.0) -> in
         entry = flow.promote(version, report)
         assert (entry.action, entry.report_id) == (AliasEntry.ACTION_PROMOTED_AUTOMATICALLY, report.report_id)
         served = flow.serve(version)
+        everywhere(world, version.version, patience)
         answer = client.classify(MODEL, ["the mill was kind and sweet"])
         assert answer.classifications[0].label == "good"
         assert answer.served.version == version.version

@@ -1,0 +1,25 @@
+"""The scenario on every kind of bus, with one and with two replicas of each service.
+
+Events are hints: with a bus that delivers nothing the periodic look does it all; with that look switched off the events
+do; delivered three times and backwards they change nothing.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import scenario
+from tests.e2e.world import world
+
+NEVER = 3600.0
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(
+    ("bus", "look_seconds"), [("deaf", 1.0), ("", NEVER), ("thrice", NEVER), ("thrice", 1.0)],
+    ids=["looks only", "events only", "events thrice backwards", "events thrice backwards, and looks"],
+)  # fmt: skip
+def test_the_flow_converges(bus: str, look_seconds: float, replicas: int, tmp_path: Path) -> None:
+    with world(tmp_path / "state", replicas=replicas, bus=bus, look_seconds=look_seconds) as platform:
+        assert scenario.run(platform, scenario.a_file(tmp_path)) == 1
+        assert scenario.run(platform, scenario.a_file(tmp_path, skip=20), number=2) == 2
