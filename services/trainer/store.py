@@ -27,6 +27,7 @@ class Store:
         self._requests: dict[str, RunRequest] = {}
         self._outcomes: dict[str, RunOutcome] = {}
         self._claims: dict[str, Claims] = {}
+        self._ended: dict[str, TrainingRun] = {}
 
     async def run_ids(self) -> list[str]:
         return [name async for name in self.blobs.children("runs/requests/")]
@@ -109,6 +110,8 @@ class Store:
 
     async def run(self, run_id: str) -> TrainingRun:
         """The run as its objects tell it now."""
+        if run_id in self._ended:
+            return self._ended[run_id]
         request, outcome = await self.request(run_id), await self.outcome(run_id)
         run = TrainingRun(
             run_id=run_id, spec=request.spec, create_time=request.time, who=request.who, automatic=request.automatic
@@ -121,6 +124,7 @@ class Store:
         run.state = TrainingRun.STATE_RUNNING if run.attempt else TrainingRun.STATE_PENDING
         if outcome:
             _fill_in(run, outcome)
+            self._ended[run_id] = run
         return run
 
     def _folder(self, run_id: str, attempt: int) -> str:

@@ -115,6 +115,8 @@ class Attempt:
         outcome.artifact.CopyFrom(artifact)
         outcome.lineage.CopyFrom(self._lineage(config))
         outcome.metrics.update(self.run.metrics)
+        # A run that has ended is not looked at again, so its last word comes first.
+        await self._say()
         if not await self.store.end(outcome):
             log.info("the run has another outcome already")
         crashpoint("worker.succeeded")
