@@ -1,0 +1,1 @@
+"""How long the whole way takes beyond the training itself."""
