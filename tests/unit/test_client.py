@@ -33,7 +33,9 @@ def test_the_blocking_client_is_fresh() -> None:
 
 
 def test_importing_the_client_brings_grpc_and_protobuf_only() -> None:
-    code = "import sys, millrace; millrace.Client().close(); print('\\n'.join(m.partition('.')[0] for m in sys.modules))"
+    code = (
+        "import sys, millrace; millrace.Client().close(); print('\\n'.join(m.partition('.')[0] for m in sys.modules))"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert not set(run.stdout.split()) & {"typer", "rich", "yaml", "pydantic", "servicekit", "recipekit", "numpy"}
 
@@ -82,7 +84,9 @@ class Service(DatasetServiceServicer, RegistryServiceServicer):
 
     def GetModelVersion(self, request: Any, context: Any) -> registry.GetModelVersionResponse:
         assert request.version or request.alias == "champion"
-        files = [ArtifactFile(path=name, digest=DIGESTS[name], size_bytes=len(data)) for name, data in self.files.items()]
+        files = [
+            ArtifactFile(path=name, digest=DIGESTS[name], size_bytes=len(data)) for name, data in self.files.items()
+        ]
         version = ModelVersion(model=request.model, version=3, artifact=Artifact(digest="d", files=files))
         return registry.GetModelVersionResponse(model_version=version)
 
