@@ -1,0 +1,85 @@
+"""What people write in files: where it is wrong the file and the place are named."""
+
+from pathlib import Path
+
+import pytest
+
+from millrace.cli.command import Failed
+from millrace.cli.files import read_mapping, read_rows, read_spec
+from millrace.registry.v1.model_pb2 import ModelSpec
+
+HOUSE = Path(__file__).resolve().parents[2]
+
+WHOLE = """
+model: reviews
+recipe: toy_words
+preset: toy
+config: {steps: 10, learning_rate: 0.5}
+dataset: toy-words
+gate:
+  - {metric: accuracy, at_least: 0.8, over_champion: -0.01}
+promotion: {automatic: true}
+training:
+  automatic: true
+  time_limit: 1800s
+  minimum_interval: 60s
+  resources: {gpus: 1, gpu_product: NVIDIA-H100-80GB-HBM3}
+serving: {aliases: [champion, shadow]}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "model.yaml").write_text(text)
+    return folder / "model.yaml"
+
+
+def test_a_whole_spec_is_read(tmp_path: Path) -> None:
+    spec = read_spec(write(tmp_path, WHOLE), ModelSpec)
+    assert spec.promotion.automatic and spec.training.automatic
+    assert (spec.training.time_limit.seconds, spec.training.minimum_interval.seconds) == (1800, 60)
+    assert (spec.gate[0].at_least, spec.gate[0].HasField("at_most")) == (0.8, False)
+    assert spec.training.resources.gpus == 1 and list(spec.serving.aliases) == ["champion", "shadow"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: x\npromotoin: {automatic: true}", 'no field named "promotoin"'),
+        ("model: x\ntraining: {automatic: true, limit: 1s}", 'no field named "limit"'),
+        ("model: x\npromotion: AUTOMATIC", "promotion"),
+        ("model: x\ntraining: {time_limit: soon}", "soon"),
+        ("model: x\nmodel: y", "'model' is there twice"),
+        ("model: x\ntraining: {automatic: true, automatic: false}", "'automatic' is there twice"),
+        ("- model: x", "fields of ModelSpec"),
+        ("model: [", "no YAML"),
+        ("", "fields of ModelSpec"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_file(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(Failed) as failed:
+        read_spec(write(tmp_path, text), ModelSpec)
+    assert str(failed.value).startswith(f"{tmp_path}/model.yaml: ") and said in str(failed.value)
+
+
+@pytest.mark.parametrize("path", sorted(HOUSE.glob("recipes/*/model.yaml")), ids=lambda path: path.parent.name)
+def test_the_recipes_own_specs_are_whole(path: Path) -> None:
+    spec = read_spec(path, ModelSpec)
+    assert spec.recipe == path.parent.name
+    assert spec.model and spec.dataset and spec.promotion.automatic and spec.training.automatic
+
+
+def test_a_config_keeps_whole_numbers_whole(tmp_path: Path) -> None:
+    config = read_mapping(write(tmp_path, "steps: 10\nlearning_rate: 0.5\nwords: [a, b]"))
+    assert config == {"steps": 10, "learning_rate": 0.5, "words": ["a", "b"]}
+
+
+def test_rows_are_read_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "చాలా బాగుంది"}\n\n{"text": "b", "n": 1}\n', encoding="utf-8")
+    assert read_rows(path) == [{"text": "చాలా బాగుంది"}, {"text": "b", "n": 1}]
+    path.write_text('{"text": "a"}\n{"text"\n')
+    with pytest.raises(Failed, match=r"rows\.jsonl line 2: this is no JSON"):
+        read_rows(path)
+    path.write_text('["a"]\n')
+    with pytest.raises(Failed, match="a row is an object"):
+        read_rows(path)
