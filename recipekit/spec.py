@@ -93,7 +93,7 @@ class Spec:
     tolerance: float = 1e-3
     """How far a number of a golden prediction may be off on another backend or precision."""
     label: str | None = None
-    """The column that the split keeps balanced."""
+    """The column to be predicted: rows that are the same but for it contradict each other."""
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -131,6 +131,22 @@ async def test_a_refused_import_that_dies_ends_once(after: bool) -> None:
     assert not died
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before-a-write", "after-a-write"])
+async def test_an_import_of_the_same_rows_that_dies_ends_once(after: bool) -> None:
+    for writes in range(1, 12):
+        blobs, bus = MemoryBlobs(), MemoryBus()
+        first = World(blobs, bus)
+        await first.ask(sample(), request_id="zero")
+        await first.imports.reconcile("words/zero")
+        await first.outbox.flush()
+        died = await life_that_dies(blobs, bus, sample(), writes, after=after)
+        world = World(blobs, bus)
+        await live(world, sample())
+        assert (await world.get(Import(dataset="words", request_id="one"))).state == Import.STATE_UNCHANGED
+        assert len(await world.store.snapshots("words").entries()) == len(bus.log) == 1
+    assert not died
+
+
 async def test_two_replicas_may_do_one_import_at_once() -> None:
     blobs, bus = MemoryBlobs(), MemoryBus()
     worlds = [World(blobs, bus) for _ in range(2)]
