@@ -85,13 +85,18 @@ class Log(SqliteFile):
                 self._trim()
 
     def _trim(self) -> None:
-        with self.writing() as db:
-            for (topic,) in db.execute("SELECT DISTINCT topic FROM log").fetchall():
-                db.execute(
-                    "DELETE FROM log WHERE topic = ?1 AND position <= "
-                    "(SELECT position FROM log WHERE topic = ?1 ORDER BY position DESC LIMIT 1 OFFSET ?2)",
-                    (topic, self.retain),
-                )
+        """Look for what is too much while others may write, and hold the lock for the deletion only."""
+        cuts: list[tuple[str, int]] = []
+        with self.reading() as db:
+            for topic, count in db.execute("SELECT topic, count(*) FROM log GROUP BY topic").fetchall():
+                oldest = "SELECT position FROM log WHERE topic = ? ORDER BY position LIMIT ?"
+                excess = (topic, max(0, count - self.retain))
+                cuts += [(topic, cut) for (cut,) in db.execute(f"SELECT max(position) FROM ({oldest})", excess) if cut]
+        if cuts:
+            partitions = ", ".join(map(str, range(PARTITIONS)))
+            query = f"DELETE FROM log WHERE topic = ? AND partition IN ({partitions}) AND position <= ?"
+            with self.writing() as db:
+                db.executemany(query, cuts)
 
     def end(self) -> int:
         """The newest position."""

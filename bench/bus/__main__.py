@@ -9,6 +9,7 @@ as a share of what is allowed, so that below 1 is kept.
 import argparse
 import asyncio
 import json
+import os
 import random
 import statistics
 import sys
@@ -136,7 +137,7 @@ async def throughput(folder: Path) -> Mapping[str, float]:
 
 
 async def measure(out: Path) -> None:
-    results: dict[str, float] = {}
+    results: dict[str, float] = {"load_per_core": os.getloadavg()[0] / (os.cpu_count() or 1)}
     for part in (wakeup, idleness, takeover, throughput):
         with tempfile.TemporaryDirectory() as folder:
             results |= await part(Path(folder))
