@@ -197,6 +197,7 @@ def test_cleaning(found: str, clean: str, cleaning: Cleaning) -> None:
     }  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.text(), st.booleans())
 def test_cleaning_twice_is_cleaning_once(text: str, keep: bool) -> None:
     clean = cleaner(Cleaning(keep_whitespace=keep))
@@ -280,6 +281,7 @@ def test_a_row_keeps_its_split_in_any_file_and_order(rows: list[dict[str, str]],
     assert all(where[row["text"]] == split for split in SPLITS for row in after[split])
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(max_size=3), values, max_size=3), max_size=5))
 def test_lines_of_parts_are_those_of_pack_rows(rows: list[dict[str, Any]]) -> None:
     try:
