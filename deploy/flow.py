@@ -18,6 +18,7 @@ from millrace.training.v1.training_run_pb2 import TrainingRun
 
 T = TypeVar("T")
 PAUSE = 0.02
+ENDED = (TrainingRun.STATE_SUCCEEDED, TrainingRun.STATE_FAILED, TrainingRun.STATE_CANCELLED)
 
 
 class StageFailed(RuntimeError):
@@ -74,8 +75,9 @@ class Flow:
         with self.stage("train"):
             run = self._until("train", f"a run of {model}", lambda: self._run_on(model, snapshot))
             for now in self.client.watch_run(run.run_id, timeout=self.training_patience):
+                if progress(now) != progress(run) or now.state in ENDED:
+                    self.say("train", progress(now))
                 run = now
-                self.say("train", progress(run))
             if run.state != TrainingRun.STATE_SUCCEEDED:
                 raise StageFailed("train", f"run {run.run_id} ended as {state(run)}: {run.reason}")
         return run
@@ -165,7 +167,7 @@ def progress(run: TrainingRun) -> str:
         words.append(f"step {now.step}/{now.total_steps}")
         words.append(f"loss {now.loss:.4f}")
     if metrics := figures(run.metrics or now.metrics):
-        words.append(metrics)
+        words.append(f"validation: {metrics}")
     if run.reason:
         words.append(run.reason)
     return ", ".join(words)

@@ -59,7 +59,7 @@ def run_line(run: TrainingRun) -> str:
     if now.step:
         words += [f"step {now.step}/{now.total_steps}", f"loss {now.loss:.4f}"]
     if run.metrics or now.metrics:
-        words.append(figures(run.metrics or now.metrics))
+        words.append(f"validation: {figures(run.metrics or now.metrics)}")
     if now.HasField("remaining") and run.state == TrainingRun.STATE_RUNNING:
         words.append(f"at most {seconds(now.remaining)} to go")
     if run.reason:
