@@ -6,8 +6,8 @@ from pathlib import Path
 from millrace.errors import PermissionDenied, Unauthenticated
 
 ROLES = ("reader", "writer", "operator")
-_READING = ("Get", "List", "Watch", "Read", "Download", "AliasAt", "Predict")
-_READING += ("Classify", "Embed", "Encode", "Rank", "Recommend", "Reconstruct", "Search", "Similar")
+_LOOKING = ("Get", "List", "Watch", "Read", "Download", "AliasAt")
+_ASKING = ("Classify", "Embed", "Encode", "Predict", "Rank", "Recommend", "Reconstruct", "Search", "Similar")
 _OPEN_INFERENCE = "inference.GRPCInferenceService"
 _OPEN = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 
@@ -66,4 +66,4 @@ def needed_role(service: str, method: str) -> str:
     """reader for what only looks, operator for operations, writer for the rest."""
     if service.endswith(".OperationsService"):
         return "operator"
-    return "reader" if service == _OPEN_INFERENCE or method.startswith(_READING) else "writer"
+    return "reader" if service == _OPEN_INFERENCE or method.startswith(_LOOKING + _ASKING) else "writer"

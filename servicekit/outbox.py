@@ -85,7 +85,8 @@ class Outbox:
                 log.warning("outbox sweep failed", extra={"error": str(error)})
             self._soon.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._soon.wait(), SWEEP_SECONDS)
+                async with asyncio.timeout(SWEEP_SECONDS):
+                    await self._soon.wait()
 
     def sweep_soon(self) -> None:
         """Somebody else, a worker, may have left a marker."""

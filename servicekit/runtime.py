@@ -110,7 +110,8 @@ async def serve(
     await asyncio.gather(*tasks, return_exceptions=True)
     with suppress(TimeoutError):
         if outbox:
-            await asyncio.wait_for(outbox.flush(), 2)
+            async with asyncio.timeout(2):
+                await outbox.flush()
     await bus.close()
     log.info("stopped")
     for task in broken:
@@ -146,7 +147,8 @@ def _server_credentials(settings: Settings) -> grpc.ServerCredentials:
 async def _watch_readiness(state: Health, ready: Callable[[], Awaitable[None]], work: Work | None) -> None:
     while True:
         try:
-            await asyncio.wait_for(ready(), 5)
+            async with asyncio.timeout(5):
+                await ready()
             await state.set_ready(not (work and work.flooded))
         except (MillraceError, TimeoutError) as error:
             if state.ready:

@@ -8,12 +8,12 @@ import asyncio
 import heapq
 import logging
 import math
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from millrace.errors import (
     Conflict,
@@ -30,21 +30,15 @@ from millrace.errors import (
 )
 from millrace.trace import continue_trace
 from servicekit import metrics
-from servicekit.bus import Bus, Message, Received, Subscription
-from servicekit.events import Event, Malformed, NewerEvent, from_message
+from servicekit.backoff import backoff
+from servicekit.bus import Bus
+from servicekit.consumer import Consumer, Handlers, Key
 from servicekit.logs import fields
-from servicekit.topics import dead_letters_of, topic_of
 
+__all__ = ["Handlers", "Key", "Reconciler", "Work"]
 log = logging.getLogger(__name__)
-FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 5.0
-PATIENCE: dict[type[Exception], int] = {NotFound: 10, FailedPrecondition: 10}
+PATIENCE: dict[type[BaseException], int] = {NotFound: 10, FailedPrecondition: 10}
 BUG_TRIES = 3
-FLOOD = 20
-
-
-class Key(NamedTuple):
-    kind: str
-    name: str
 
 
 class Reconciler(Protocol):
@@ -66,19 +60,18 @@ class Reconciler(Protocol):
         ...
 
 
-Handlers = Mapping[type[Any], Callable[[Any], Iterable[Key]]]
-"""What an event means here: its keys."""
-
-
 @dataclass
 class _State:
-    tries: int = 0
+    failures: Counter[type[BaseException]] = field(default_factory=Counter)
+    """Failed tries since the last good one, by class: a long outage uses up nobody's patience."""
     queued: bool = False
     running: bool = False
     again: bool = False
     """Named while it was being worked on."""
     due: float = math.inf
     """When it is to be queued, on the monotonic clock."""
+    trace: str = ""
+    """The traceparent of the event that named it last."""
 
 
 class Work:
@@ -96,18 +89,20 @@ class Work:
         broadcast: bool = False,
     ) -> None:
         """`broadcast`: every replica reads every event from now on, instead of sharing them as a group."""
-        self.bus, self.group, self.broadcast = bus, group, broadcast
-        self.handlers = {kind.DESCRIPTOR.full_name: keys for kind, keys in handlers.items()}
-        self.topics = sorted({topic_of(name).name for name in self.handlers})
+        self.consumer = Consumer(bus, group, handlers, broadcast, self._named)
         self.reconcilers = {reconciler.kind: reconciler for reconciler in reconcilers}
         self.look_seconds, self.workers = look_seconds, workers
-        self.flooded = ""
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._later: list[tuple[float, Key]] = []
         self._states: dict[Key, _State] = {}
         self._sooner = asyncio.Event()
         self._look_now = {kind: asyncio.Event() for kind in self.reconcilers}
-        self._looked = {kind: asyncio.Event() for kind in self.reconcilers}
+        self._waiting: dict[str, list[asyncio.Event]] = {kind: [] for kind in self.reconcilers}
+
+    @property
+    def flooded(self) -> str:
+        """Why the consumer stopped for good; "" while it reads."""
+        return self.consumer.flooded
 
     def add(self, kind: str, name: str, delay: float = 0.0) -> None:
         """Queue a key now, or in so many seconds unless it is queued for sooner."""
@@ -119,6 +114,7 @@ class Work:
                 state.due = due
                 heapq.heappush(self._later, (due, key))
                 self._sooner.set()
+                self._forget_overtaken()
         elif state.running:
             state.again = True
         elif not state.queued:
@@ -126,23 +122,39 @@ class Work:
             self._ready.put_nowait(key)
             metrics.WORK_QUEUED.labels(kind).inc()
 
+    def _named(self, key: Key, trace: str) -> None:
+        self.add(*key)
+        self._states[key].trace = trace
+
+    def _forget_overtaken(self) -> None:
+        """Keep the heap as small as what it holds: a key that is looked at often leaves an entry at each look."""
+        if len(self._later) > 2 * len(self._states) + 16:
+            self._later = [(state.due, key) for key, state in self._states.items() if state.due < math.inf]
+            heapq.heapify(self._later)
+
     async def look(self) -> None:
         """Look now at all that should be, and wait until everything found is queued."""
+        looked = []
         for kind in self.reconcilers:
-            self._looked[kind].clear()
-            self._look_now[kind].set()
-        for kind in self.reconcilers:
-            await self._looked[kind].wait()
+            looked.append(asyncio.Event())
+            self._waiting[kind].append(looked[-1])
+        self._look_again()
+        for event in looked:
+            await event.wait()
+
+    def _look_again(self) -> None:
+        for look in self._look_now.values():
+            look.set()
 
     async def run(self) -> None:
         """Work for ever."""
-        positioned = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._consume(positioned))
-            if self.broadcast:
+            group.create_task(self.consumer.run(self._look_again))
+            if self.consumer.broadcast and self.consumer.topics:
                 # A tail must stand at the end before the first look, or an event between the two is never seen.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(positioned.wait(), 5)
+                    async with asyncio.timeout(5):
+                        await self.consumer.positioned.wait()
             for kind in self.reconcilers:
                 group.create_task(self._keep_looking(kind))
             group.create_task(self._feed())
@@ -153,22 +165,26 @@ class Work:
         failures = 0
         while True:
             self._look_now[kind].clear()
+            waiting = list(self._waiting[kind])
             try:
                 async for name in self.reconcilers[kind].owed():
                     self.add(kind, name)
                 metrics.LOOKED.labels(kind).set_to_current_time()
-                self._looked[kind].set()
+                for looked in waiting:
+                    looked.set()
+                    self._waiting[kind].remove(looked)
                 failures, pause = 0, self.look_seconds
             except MillraceError as error:
                 failures += 1
-                pause = _backoff(failures)
+                pause = backoff(failures)
                 log.info("look failed", extra={"kind": kind, "error": str(error), "again_in": round(pause, 3)})
             except Exception:
                 failures += 1
-                pause = _backoff(failures + 4)
+                pause = backoff(failures + 4)
                 log.exception("look failed by a bug", extra={"kind": kind})
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look_now[kind].wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._look_now[kind].wait()
 
     async def _feed(self) -> None:
         """Move keys whose time has come to the queue."""
@@ -182,7 +198,8 @@ class Work:
                     self.add(*key)
             self._sooner.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._sooner.wait(), self._later[0][0] - now if self._later else None)
+                async with asyncio.timeout(self._later[0][0] - now if self._later else None):
+                    await self._sooner.wait()
 
     async def _serve(self) -> None:
         while True:
@@ -197,123 +214,48 @@ class Work:
                 self.add(*key)
             elif delay is not None:
                 self.add(*key, max(delay, 0.001))
-            elif not state.tries and state.due == math.inf:
+            elif not state.failures and state.due == math.inf:
                 del self._states[key]
 
     async def _reconcile(self, key: Key, state: _State) -> float | None:
         """One try; the answer is when to try again."""
         reconciler = self.reconcilers[key.kind]
-        continue_trace("")
+        continue_trace(state.trace)
         try:
             with metrics.WORK_SECONDS.labels(key.kind).time():
                 again = await reconciler.reconcile(key.name)
-            state.tries = 0
+            state.failures.clear()
             return again
-        except Exception as error:
-            state.tries += 1
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                raise  # not the reconcile gave up something of its own: Work itself is being stopped
+            state.failures[type(error)] += 1
             metrics.WORK_FAILURES.labels(key.kind, status_code_of(error)).inc()
             if not isinstance(error, MillraceError):
                 log.exception("reconcile failed by a bug")
-            if _is_final(error, state.tries):
+            if _is_final(error, state.failures[type(error)]):
                 return await self._end(key, state, error)
-            pause = _backoff(state.tries)
+            pause = backoff(state.failures.total())
             log.info("reconcile tries again", extra={"error": str(error), "again_in": round(pause, 3)})
             return pause
 
-    async def _end(self, key: Key, state: _State, error: Exception) -> float | None:
+    async def _end(self, key: Key, state: _State, error: BaseException) -> float | None:
         known = error if isinstance(error, MillraceError) else MillraceError(f"{type(error).__name__}: {error}")
         try:
             await self.reconcilers[key.kind].end(key.name, known)
         except Exception:
             log.exception("ending failed")
-            return _backoff(state.tries)
+            return backoff(state.failures.total())
         log.warning("given up", extra={"error": str(known)})
         metrics.WORK_ENDED.labels(key.kind).inc()
-        state.tries = 0
+        state.failures.clear()
         return None
 
-    async def _consume(self, positioned: asyncio.Event) -> None:
-        failures = 0
-        while self.topics:
-            subscription = self._subscription()
-            try:
-                await subscription.start()
-                if self.broadcast and positioned.is_set():
-                    # What was said while nobody listened is found by looking.
-                    for look in self._look_now.values():
-                        look.set()
-                positioned.set()
-                failures = 0
-                await self._read(subscription)
-            except Unavailable as error:
-                failures += 1
-                log.warning("bus not readable", extra={"error": str(error)})
-            except _Flooded as error:
-                self.flooded = str(error)
-                log.exception("consumer stopped")
-                return
-            finally:
-                with suppress(MillraceError):
-                    await subscription.close()
-            await asyncio.sleep(_backoff(failures))
 
-    def _subscription(self) -> Subscription:
-        return self.bus.tail(self.topics) if self.broadcast else self.bus.subscribe(self.group, self.topics)
-
-    async def _read(self, subscription: Subscription) -> None:
-        dead_in_a_row = 0
-        while True:
-            for message in await subscription.batch():
-                metrics.EVENTS_READ.set_to_current_time()
-                try:
-                    self._queue(from_message(message))
-                    dead_in_a_row = 0
-                except NewerEvent:
-                    metrics.EVENTS_UNKNOWN.inc()
-                except Malformed as error:
-                    dead_in_a_row += 1
-                    await self._bury(message, str(error))
-                    if dead_in_a_row >= FLOOD:
-                        raise _Flooded(
-                            f"{FLOOD} messages in a row could not be parsed, the last because {error}: "
-                            "the fault is likely ours; look at the dead letters, mend it and restart"
-                        ) from error
-            await subscription.commit()
-            metrics.EVENTS_LAG.set(await subscription.lag())
-
-    def _queue(self, event: Event) -> None:
-        keys = self.handlers.get(event.event_type)
-        if keys is None:
-            return
-        for key in keys(event.fact):
-            self.add(*key)
-        metrics.EVENTS_HANDLED.labels(event.event_type.rpartition(".")[2]).inc()
-
-    async def _bury(self, message: Received, reason: str) -> None:
-        metrics.EVENTS_DEAD.inc()
-        log.error("message dead-lettered", extra={"topic": message.topic, "offset": message.offset, "reason": reason})
-        place = {
-            "dlq_topic": message.topic.encode(),
-            "dlq_partition": str(message.partition).encode(),
-            "dlq_offset": str(message.offset).encode(),
-            "dlq_reason": reason.encode(),
-        }
-        headers = {**message.headers, **place}
-        await self.bus.publish(Message(dead_letters_of(self.group), message.key, message.value, headers))
-
-
-class _Flooded(Exception):
-    pass
-
-
-def _is_final(error: Exception, tries: int) -> bool:
+def _is_final(error: BaseException, tries: int) -> bool:
     if isinstance(error, InvalidArgument | Unauthenticated | PermissionDenied):
         return True
     if isinstance(error, Conflict | Overloaded | Unavailable | DeadlineExceeded):
         return False
     return tries >= PATIENCE.get(type(error), BUG_TRIES)
-
-
-def _backoff(tries: int) -> float:
-    """Exponential, with jitter, so that replicas do not march in step."""
-    return min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(tries - 1, 20)) * random.uniform(0.5, 1.0)

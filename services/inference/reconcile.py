@@ -191,7 +191,8 @@ class ServeModel:
     async def _tell(self, fact: VersionServed) -> None:
         """As well as it can be: nobody's work hangs on hearing it."""
         with suppress(MillraceError, TimeoutError):
-            await asyncio.wait_for(self.bus.publish(to_message(fact, fact.model, new_id(), "inference")), 5)
+            async with asyncio.timeout(5):
+                await self.bus.publish(to_message(fact, fact.model, new_id(), "inference"))
 
     async def _gone(self, model: str) -> None:
         if aliases := self.serving.drop(model):

@@ -146,7 +146,8 @@ class Attempt:
                 if newest > self.number or await self.store.outcome(run_id):
                     self.stop.set()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), BEAT_SECONDS)
+                async with asyncio.timeout(BEAT_SECONDS):
+                    await self.stop.wait()
                 self.run.stop_requested = True
 
     async def _say(self) -> None:
@@ -228,7 +229,8 @@ async def claim(store: Store, run_id: str, stop: asyncio.Event) -> int:
                 return newest + 1
         else:
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 0.5)
+                async with asyncio.timeout(0.5):
+                    await stop.wait()
     return 0
 
 

@@ -1,0 +1,10 @@
+"""How long to wait before trying again."""
+
+import random
+
+FIRST_SECONDS, LONGEST_SECONDS = 0.05, 5.0
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after so many failures in a row: exponential, with jitter, so that replicas do not march in step."""
+    return min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures - 1, 20)) * random.uniform(0.5, 1.0)

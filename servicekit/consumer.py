@@ -1,0 +1,120 @@
+"""Turns what is said on the bus into keys of work.
+
+The group's position is committed, in batches, once the keys are queued. What cannot be parsed goes to the dead letters;
+what is newer than this version is counted and skipped.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from millrace.errors import MillraceError
+from servicekit import metrics
+from servicekit.backoff import backoff
+from servicekit.bus import Bus, Message, Received, Subscription
+from servicekit.events import Event, Malformed, NewerEvent, from_message
+from servicekit.topics import dead_letters_of, topic_of
+
+log = logging.getLogger(__name__)
+FLOOD = 20
+
+
+class Key(NamedTuple):
+    kind: str
+    name: str
+
+
+Handlers = Mapping[type[Any], Callable[[Any], Iterable[Key]]]
+"""What an event means here: its keys."""
+
+
+class Consumer:
+    """Reads the topics of the handlers' events, and names a key with the trace in which its event was said."""
+
+    def __init__(
+        self, bus: Bus, group: str, handlers: Handlers, broadcast: bool, name: Callable[[Key, str], None]
+    ) -> None:
+        self.bus, self.group, self.broadcast = bus, group, broadcast
+        self.handlers = {kind.DESCRIPTOR.full_name: keys for kind, keys in handlers.items()}
+        self.topics = sorted({topic_of(event_type).name for event_type in self.handlers})
+        self.positioned = asyncio.Event()
+        self.flooded = ""
+        self._name = name
+        self._failures = 0
+
+    async def run(self, look: Callable[[], None]) -> None:
+        """Read for ever. `look` is called when something may have been said while nobody listened."""
+        while self.topics and not self.flooded:
+            subscription = self._subscription()
+            try:
+                await subscription.start()
+                self.positioned.set()
+                if self.broadcast:
+                    look()
+                await self._read(subscription)
+            except MillraceError as error:
+                self._failures += 1
+                log.warning("bus not readable", extra={"error": str(error)})
+            except _Flooded as error:
+                self.flooded = str(error)
+                log.error("consumer stopped", extra={"reason": self.flooded})
+            finally:
+                with suppress(MillraceError):
+                    await subscription.close()
+            await asyncio.sleep(backoff(self._failures))
+
+    def _subscription(self) -> Subscription:
+        return self.bus.tail(self.topics) if self.broadcast else self.bus.subscribe(self.group, self.topics)
+
+    async def _read(self, subscription: Subscription) -> None:
+        dead_in_a_row = 0
+        while True:
+            for message in await subscription.batch():
+                metrics.EVENTS_READ.set_to_current_time()
+                try:
+                    self._queue(from_message(message))
+                    dead_in_a_row = 0
+                except NewerEvent:
+                    metrics.EVENTS_UNKNOWN.inc()
+                except Malformed as error:
+                    dead_in_a_row += 1
+                    await self._bury(message, str(error))
+                    if dead_in_a_row >= FLOOD:
+                        raise _Flooded(
+                            f"{FLOOD} messages in a row could not be parsed, the last because {error}: "
+                            "the fault is likely ours; look at the dead letters, mend it and restart"
+                        ) from error
+            await subscription.commit()
+            self._failures = 0
+            metrics.EVENTS_LAG.set(await subscription.lag())
+
+    def _queue(self, event: Event) -> None:
+        keys = self.handlers.get(event.event_type)
+        if keys is None:
+            return
+        try:
+            for key in keys(event.fact):
+                self._name(key, event.traceparent)
+        except Exception:
+            # Reading the event again would end the same way, for ever; the next look finds what it spoke of.
+            log.exception("handler failed by a bug", extra={"event_type": event.event_type, "event_id": event.event_id})
+            return
+        metrics.EVENTS_HANDLED.labels(event.event_type.rpartition(".")[2]).inc()
+
+    async def _bury(self, message: Received, reason: str) -> None:
+        metrics.EVENTS_DEAD.inc()
+        log.error("message dead-lettered", extra={"topic": message.topic, "offset": message.offset, "reason": reason})
+        place = {
+            "dlq_topic": message.topic.encode(),
+            "dlq_partition": str(message.partition).encode(),
+            "dlq_offset": str(message.offset).encode(),
+            "dlq_reason": reason.encode(),
+        }
+        headers = {**message.headers, **place}
+        await self.bus.publish(Message(dead_letters_of(self.group), message.key, message.value, headers))
+
+
+class _Flooded(Exception):
+    pass
