@@ -33,7 +33,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 def read_spec(path: Path, kind: type[M]) -> M:
     """A message from YAML. Raises Failed naming the file and the field."""
     try:
-        found = yaml.load(path.read_text(), _Loader)
+        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.YAMLError as error:
         raise Failed(f"{path}: this is no YAML: {error}") from None
     if not isinstance(found, dict):
@@ -46,9 +46,9 @@ def read_spec(path: Path, kind: type[M]) -> M:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows from JSON lines; `-` reads standard input."""
-    text = sys.stdin.read() if str(path) == "-" else path.read_text()
+    text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     rows = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would also break at U+2028, inside a text
         if not line.strip():
             continue
         try:

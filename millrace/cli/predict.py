@@ -72,8 +72,19 @@ def _ask(cli: Cli, model: str, task: Task, rows: list[dict[str, Any]], alias: st
             return cli.client.rank(model, {str(row["id"]): row["texts"] for row in rows}, label, alias)
 
 
-def served(cli: Cli, model: Annotated[str, typer.Argument(help="the model's name; all unless told")] = "") -> None:
+def served(
+    cli: Cli,
+    model: Annotated[str, typer.Argument(help="the model's name; all unless told")] = "",
+    wait: Annotated[
+        int, typer.Option(help="wait until this version, or a later one, is the champion that answers")
+    ] = 0,
+    timeout: Annotated[float, typer.Option(help="at most so many seconds")] = 600.0,
+) -> None:
     """What is loaded now and where it comes from."""
+    if wait and not model:
+        raise typer.BadParameter("say whose version to wait for", param_hint="MODEL")
+    if wait:
+        cli.client.wait_served(model, wait, timeout=timeout)
     cli.screen.many(cli.client.served(model), _cells)
 
 
