@@ -30,7 +30,7 @@ class Tokens:
         self._callers: dict[str, Caller] | None = None
         if path:
             self._callers = {}
-            for number, line in enumerate(read_lines(path), 1):
+            for number, line in enumerate(read_file(path).decode().splitlines(), 1):
                 words = line.partition("#")[0].split()
                 if not words:
                     continue
@@ -54,10 +54,10 @@ class Tokens:
         return caller
 
 
-def read_lines(path: str) -> list[str]:
-    """The lines of a file that a setting names; without it the process ends, saying so."""
+def read_file(path: str) -> bytes:
+    """A file that a setting names; without it the process ends, saying so."""
     try:
-        return Path(path).read_text().splitlines()
+        return Path(path).read_bytes()
     except OSError as error:
         raise SystemExit(f"cannot read {path}: {error.strerror}") from None
 

@@ -38,4 +38,8 @@ def serve_metrics(listen: str) -> None:
     """Show /metrics at host:port, from a thread of its own. An empty address shows none."""
     if listen:
         host, _, port = listen.rpartition(":")
-        start_http_server(int(port), addr=host)
+        try:
+            start_http_server(int(port), addr=host)
+        except (OSError, ValueError) as error:
+            text = f"cannot show metrics at {listen}: {error}. Set MILLRACE_METRICS_LISTEN to a free host:port."
+            raise SystemExit(text) from None

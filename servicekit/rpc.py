@@ -14,7 +14,7 @@ import grpc
 from grpc import aio
 from grpc_status import rpc_status
 
-from millrace.errors import DeadlineExceeded, Internal, MillraceError, to_status
+from millrace.errors import DeadlineExceeded, Internal, MillraceError, Unavailable, to_status
 from millrace.trace import continue_trace
 from servicekit.auth import LOCAL, Caller, Tokens
 from servicekit.metrics import RPC_HANDLED, RPC_RECEIVED, RPC_SECONDS, RPC_SENT, RPC_STARTED
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _caller: ContextVar[Caller] = ContextVar("caller", default=LOCAL)
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+_ENDLESS = ("Watch", "Tail")
 _KINDS = {  # by whether requests and responses are streams
     (False, False): "unary",
     (True, False): "client_stream",
@@ -55,6 +56,12 @@ class Bound:
 class ServerInterceptor(aio.ServerInterceptor):
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
+        self.watches: set[_Surrounded] = set()
+
+    def end_watches(self) -> None:
+        """End the calls that have no end of their own, so that a stopping server need not wait for them."""
+        for watch in list(self.watches):
+            watch.end()
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
@@ -63,7 +70,7 @@ class ServerInterceptor(aio.ServerInterceptor):
         metadata = {
             name: value for name, value in handler_call_details.invocation_metadata or () if isinstance(value, str)
         }
-        call = _Call(handler_call_details.method, handler, metadata, self.tokens)
+        call = _Call(handler_call_details.method, handler, metadata, self)
         options = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -80,11 +87,12 @@ class ServerInterceptor(aio.ServerInterceptor):
 class _Call:
     """One method as grpc calls it: `behaviour(request, context)` inside everything that surrounds it."""
 
-    def __init__(self, path: str, handler: Any, metadata: dict[str, str], tokens: Tokens) -> None:
+    def __init__(self, path: str, handler: Any, metadata: dict[str, str], home: ServerInterceptor) -> None:
         _, self.service, self.method = path.split("/")
         self.uploads = handler.request_streaming
         self.behaviour = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
-        self.metadata, self.tokens = metadata, tokens
+        self.metadata, self.tokens = metadata, home.tokens
+        self.watches = home.watches if self.method.startswith(_ENDLESS) else None
         kind = _KINDS[handler.request_streaming, handler.response_streaming]
         self.labels = (kind, self.service, self.method)
 
@@ -134,10 +142,19 @@ class _Surrounded:
 
     def __init__(self, call: _Call, context: Any) -> None:
         self.call, self.context = call, context
+        self.task: asyncio.Task[Any] | None = None
+        self.ended = False
+
+    def end(self) -> None:
+        if self.task and not self.ended:
+            self.ended = self.task.cancel()
 
     async def __aenter__(self) -> None:
         self.started = time.perf_counter()
         call = self.call
+        if call.watches is not None:
+            self.task = asyncio.current_task()
+            call.watches.add(self)
         RPC_STARTED.labels(*call.labels).inc()
         continue_trace(call.metadata.get("traceparent", ""))
         remaining = self.context.time_remaining()
@@ -148,8 +165,13 @@ class _Surrounded:
             await self._fail(error)
 
     async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if self.call.watches is not None:
+            self.call.watches.discard(self)
         if error is None:
             self._count("OK")
+        elif isinstance(error, asyncio.CancelledError) and self.ended and self.task:
+            self.task.uncancel()
+            await self._fail(Unavailable("this replica of the service is stopping: ask again"))
         elif isinstance(error, aio.AbortError):
             # Health.Check refuses a name in grpc's own way.
             code = self.context.code()

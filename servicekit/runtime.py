@@ -6,7 +6,6 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from millrace.channel import MAX_MESSAGE_BYTES
 from millrace.errors import MillraceError
-from servicekit.auth import Tokens
+from servicekit.auth import Tokens, read_file
 from servicekit.blobs import Blobs
 from servicekit.bus import Bus
 from servicekit.metrics import serve_metrics
@@ -29,6 +28,7 @@ from servicekit.work import Work
 log = logging.getLogger(__name__)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+TELL_SECONDS = 0.05  # so that whoever watches this server's health hears that it stops before it does
 
 
 @dataclass
@@ -50,6 +50,10 @@ class Health:
 
     async def set(self, name: str, serving: bool) -> None:
         await self.servicer.set(name, SERVING if serving else NOT_SERVING)
+
+    async def stop(self) -> None:
+        """Not serving any more, whatever is set from now on."""
+        await self.servicer.enter_graceful_shutdown()
 
     async def set_ready(self, ready: bool) -> None:
         if ready != self.ready:
@@ -77,7 +81,8 @@ async def serve(
     """
     state = health_names or Health()
     state.names = tuple(part.name for part in parts)
-    server = _server(settings)
+    interceptor = ServerInterceptor(Tokens(settings.tokens_file))
+    server = _server(interceptor)
     for part in parts:
         part.add(Bound(part.service), server)
     add_operations(Operations(bus, service), server)
@@ -103,7 +108,9 @@ async def serve(
     broken = [task for task in done if task is not stopping]
 
     log.info("draining")
-    await state.set_ready(False)
+    await state.stop()
+    await asyncio.sleep(TELL_SECONDS)
+    interceptor.end_watches()
     await server.stop(settings.drain_seconds)
     for task in tasks:
         task.cancel()
@@ -118,7 +125,7 @@ async def serve(
         raise task.exception() or RuntimeError("a background task ended, which none should")
 
 
-def _server(settings: Settings) -> aio.Server:
+def _server(interceptor: ServerInterceptor) -> aio.Server:
     options = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -126,7 +133,7 @@ def _server(settings: Settings) -> aio.Server:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5000),
     ]
-    return aio.server(interceptors=[ServerInterceptor(Tokens(settings.tokens_file))], options=options)
+    return aio.server(interceptors=[interceptor], options=options)
 
 
 def _listen(server: aio.Server, settings: Settings) -> int:
@@ -139,8 +146,8 @@ def _listen(server: aio.Server, settings: Settings) -> int:
 
 
 def _server_credentials(settings: Settings) -> grpc.ServerCredentials:
-    pair = (Path(settings.tls_key_file).read_bytes(), Path(settings.tls_cert_file).read_bytes())
-    authorities = Path(settings.tls_client_ca_file).read_bytes() if settings.tls_client_ca_file else None
+    pair = (read_file(settings.tls_key_file), read_file(settings.tls_cert_file))
+    authorities = read_file(settings.tls_client_ca_file) if settings.tls_client_ca_file else None
     return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
 
 

@@ -5,13 +5,13 @@ Secrets are never in variables, only in files that variables name.
 
 import os
 import sys
-from pathlib import Path
 from typing import Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from millrace.channel import Credentials
+from servicekit.auth import read_file
 
 PREFIX = "MILLRACE_"
 
@@ -25,7 +25,9 @@ class Settings(BaseSettings):
     bus: str = Field("sqlite:.millrace/bus.sqlite", description="event bus: sqlite:PATH")
     listen: str = Field("127.0.0.1:0", description="host:port of the gRPC server")
     metrics_listen: str = Field("", description="host:port of /metrics; empty shows none")
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    log_level: str = Field(
+        "INFO", pattern="(?i)^(debug|info|warning|error)$", description="DEBUG, INFO, WARNING or ERROR"
+    )
     look_seconds: float = Field(30.0, gt=0, description="time between two looks at all that should be")
     drain_seconds: float = Field(10.0, ge=0, description="how long calls in flight may go on after SIGTERM")
     recipes: str = Field("recipes", description="packages whose folders are recipes, with commas between")
@@ -73,9 +75,9 @@ class Settings(BaseSettings):
 
     @staticmethod
     def _named() -> list[str]:
-        return [name for name in os.environ if name.startswith(PREFIX)]
+        return [name for name in os.environ if name.upper().startswith(PREFIX)]
 
     def credentials(self) -> Credentials:
         """What calls to other services show and trust."""
-        token = Path(self.token_file).read_text().strip() if self.token_file else ""
+        token = read_file(self.token_file).decode().strip() if self.token_file else ""
         return Credentials(token, self.tls_ca_file, self.tls_client_cert_file, self.tls_client_key_file)
