@@ -65,7 +65,7 @@ def platform(state: Path, log: IO[str]) -> Iterator[Callable[[], dict[str, str]]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
     command = [sys.executable, "-m", "deploy.local", "--state", str(state), "--recipes", ",".join(PACKAGES)]
     process = subprocess.Popen(
-        [*command, "--port-base", str(ports.base)],
+        [*command, "--port-base", str(ports.base), "--with-parent"],
         cwd=ROOT, env=clean, stdout=subprocess.PIPE, stderr=log, text=True, process_group=0,
     )  # fmt: skip
 

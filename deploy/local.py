@@ -83,6 +83,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, such as look_seconds=1"
     )
     parser.add_argument("--ready-file", type=Path, help="write the addresses there, as JSON, once all serve")
+    parser.add_argument(
+        "--with-parent", action="store_true", help="end when the process that started this one has ended"
+    )
     parser.add_argument("--verbose", action="store_true", help="show the services' logs")
     options = parser.parse_args(given)
     if not 1 <= options.replicas <= MOST_REPLICAS:
@@ -160,7 +163,7 @@ async def wait_until_serving(platform: Platform) -> None:
     await asyncio.gather(*(serving(address, platform.settings) for address in addresses))
 
 
-async def run(platform: Platform, ready_file: Path | None, verbose: bool) -> None:
+async def run(platform: Platform, ready_file: Path | None, verbose: bool, with_parent: bool) -> None:
     stop = asyncio.Event()
     supervisor = Supervisor(platform.children(), say)
     asked = 0
@@ -175,7 +178,11 @@ async def run(platform: Platform, ready_file: Path | None, verbose: bool) -> Non
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     supervisor.start()
-    showing = asyncio.create_task(follow([child.log for child in supervisor.children])) if verbose else None
+    background = []
+    if verbose:
+        background.append(asyncio.create_task(follow([child.log for child in supervisor.children])))
+    if with_parent:
+        background.append(asyncio.create_task(_watch_parent(os.getppid(), stop)))
     running = asyncio.create_task(_serve(platform, supervisor, ready_file))
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -183,10 +190,17 @@ async def run(platform: Platform, ready_file: Path | None, verbose: bool) -> Non
         if running.done():
             running.result()
     finally:
-        await _end(platform, supervisor, [task for task in (running, stopping) if task])
-        if showing:
+        await _end(platform, supervisor, [running, stopping])
+        if verbose:
             await asyncio.sleep(0.2)
-            showing.cancel()
+        for task in background:
+            task.cancel()
+
+
+async def _watch_parent(parent: int, stop: asyncio.Event) -> None:
+    while os.getppid() == parent:
+        await asyncio.sleep(0.5)
+    stop.set()
 
 
 async def _serve(platform: Platform, supervisor: Supervisor, ready_file: Path | None) -> None:
@@ -232,7 +246,7 @@ def main() -> None:
         lock.write(str(os.getpid()))
         lock.flush()
         try:
-            asyncio.run(run(platform, options.ready_file, options.verbose))
+            asyncio.run(run(platform, options.ready_file, options.verbose, options.with_parent))
         except CannotRun as error:
             raise SystemExit(str(error)) from None
         finally:

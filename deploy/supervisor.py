@@ -33,6 +33,7 @@ class Child:
 
     async def start(self) -> asyncio.subprocess.Process:
         command = (sys.executable, "-m", "deploy.child", self.service, str(os.getpid()))
+        rotate(self.log)
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *command,
@@ -63,7 +64,6 @@ class Supervisor:
     def start(self) -> None:
         """Start all children at once."""
         for child in self.children:
-            rotate(child.log)
             self._tasks.append(asyncio.create_task(self._keep(child)))
 
     async def broken(self) -> None:

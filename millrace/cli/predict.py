@@ -8,11 +8,14 @@ from typing import Annotated, Any
 import typer
 from google.protobuf.json_format import MessageToDict
 
-from millrace.cli.command import Cli, command
+from millrace.cli.command import Cli, Failed, command
 from millrace.cli.files import read_rows
 from millrace.cli.screen import Cells
 from millrace.cli.words import served_line
 from millrace.inference.v1.prediction_pb2 import ServedModel
+
+ROWS = 256
+"""Most rows of one request; a longer file is asked in parts."""
 
 
 class Task(StrEnum):
@@ -50,7 +53,16 @@ def predict(
     for row in rows:
         if absent := missing - set(row):
             raise typer.BadParameter(f"a row for {task} needs {' and '.join(sorted(absent))}", param_hint="--file")
-    answer = _ask(cli, model, task, rows, alias, label, limit)
+    whole = task in (Task.RANK, Task.SIMILAR)
+    parts = [rows] if whole else [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+    answer = _ask(cli, model, task, parts[0], alias, label, limit)
+    for part in parts[1:]:
+        more = _ask(cli, model, task, part, alias, label, limit)
+        if more.served != answer.served:
+            raise Failed(
+                f"{alias or 'champion'} of {model} moved to version {more.served.version} meanwhile: ask again"
+            )
+        answer.MergeFrom(more)
     found = MessageToDict(answer, preserving_proto_field_name=True)
     shown = next((value for value in found.values() if isinstance(value, list)), [])
     lines = [json.dumps(one, ensure_ascii=False) for one in shown]
