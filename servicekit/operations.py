@@ -1,11 +1,13 @@
 """OperationsService, mounted in every service: what it could not parse, and what is said on the bus."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
+from millrace.errors import InvalidArgument
 from millrace.operations.v1.operations_service_pb2 import (
     DeadLetter,
     ListDeadLettersRequest,
@@ -45,6 +47,9 @@ class Operations:
         return ListDeadLettersResponse(dead_letters=shown, next_page_token=token)
 
     async def TailEvents(self, request: TailEventsRequest) -> AsyncIterator[TailEventsResponse]:
+        if unknown := set(request.topics) - set(BY_NAME):
+            text = f"no topic {', '.join(sorted(unknown))}: there are {', '.join(BY_NAME)}"
+            raise InvalidArgument(text, field="topics")
         tail = self.bus.tail(list(request.topics) or list(BY_NAME))
         await tail.start()
         try:
@@ -55,7 +60,8 @@ class Operations:
                     except (Malformed, NewerEvent):
                         continue
                     time = Timestamp()
-                    time.FromJsonString(event.time)
+                    with suppress(ValueError):  # CloudEvents may leave the time out
+                        time.FromJsonString(event.time)
                     yield TailEventsResponse(
                         topic=message.topic,
                         key=event.key,

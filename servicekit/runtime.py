@@ -80,32 +80,25 @@ async def serve(
     `ready` raises while the service cannot do its main job; without it, the store must answer.
     """
     state = health_names or Health()
-    state.names = tuple(part.name for part in parts)
-    interceptor = ServerInterceptor(Tokens(settings.tokens_file))
-    server = _server(interceptor)
-    for part in parts:
-        part.add(Bound(part.service), server)
-    add_operations(Operations(bus, service), server)
-    health_pb2_grpc.add_HealthServicer_to_server(state.servicer, server)
-    names = (*state.names, "grpc.health.v1.Health", "millrace.operations.v1.OperationsService", reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
-    port = _listen(server, settings)
-    serve_metrics(settings.metrics_listen)
+    try:
+        interceptor = ServerInterceptor(Tokens(settings.tokens_file))
+        server = _server(interceptor)
+        _mount(server, state, parts, Operations(bus, service))
+        port = _listen(server, settings)
+        serve_metrics(settings.metrics_listen)
+    except SystemExit:
+        for coroutine in background:
+            coroutine.close()
+        raise
     await state.set("liveness", True)
     await state.set_ready(False)
     await server.start()
     log.info("serving", extra={"port": port})
 
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     running = [*background, _watch_readiness(state, ready or blobs.check, work)]
     running += [part.run() for part in (work, outbox) if part]
     tasks = [asyncio.create_task(coroutine) for coroutine in running]
-    stopping: asyncio.Task[Any] = asyncio.create_task(stop.wait())
-    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    broken = [task for task in done if task is not stopping]
+    broken = await _until_stopped(tasks)
 
     log.info("draining")
     await state.stop()
@@ -125,6 +118,28 @@ async def serve(
         raise task.exception() or RuntimeError("a background task ended, which none should")
 
 
+async def _until_stopped(tasks: Sequence[asyncio.Task[None]]) -> list[asyncio.Task[Any]]:
+    """Wait for a signal, or for a task to end, which none should; those that did."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    return [task for task in tasks if task in done]
+
+
+def _mount(server: aio.Server, state: Health, parts: Sequence[Part], operations: Operations) -> None:
+    for part in parts:
+        part.add(Bound(part.service), server)
+    state.names = tuple(part.name for part in parts)
+    add_operations(operations, server)
+    health_pb2_grpc.add_HealthServicer_to_server(state.servicer, server)
+    names = (*state.names, "grpc.health.v1.Health", "millrace.operations.v1.OperationsService", reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+
+
 def _server(interceptor: ServerInterceptor) -> aio.Server:
     options = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -141,8 +156,9 @@ def _listen(server: aio.Server, settings: Settings) -> int:
         if settings.tls_cert_file:
             return server.add_secure_port(settings.listen, _server_credentials(settings))
         return server.add_insecure_port(settings.listen)
-    except RuntimeError as error:
-        raise SystemExit(f"cannot listen on {settings.listen}: {error}. Is it taken? Set MILLRACE_LISTEN.") from None
+    except RuntimeError:
+        text = f"cannot listen on {settings.listen}: it is taken, or no address of this machine. Set MILLRACE_LISTEN."
+        raise SystemExit(text) from None
 
 
 def _server_credentials(settings: Settings) -> grpc.ServerCredentials:

@@ -1,24 +1,19 @@
 """Calls over a real loopback server: errors, tokens, deadlines, traces and metrics arrive on both sides."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
-from prometheus_client import REGISTRY
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from millrace.channel import MAX_MESSAGE_BYTES, Credentials, open_channel, open_sync_channel
 from millrace.dataset.v1 import dataset_service_pb2 as pb
-from millrace.dataset.v1.dataset_pb2 import Dataset
-from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub, add_DatasetServiceServicer_to_server
-from millrace.dataset.v1.import_pb2 import Import
+from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from millrace.errors import (
     AlreadyExists,
     Conflict,
@@ -33,11 +28,22 @@ from millrace.errors import (
     Unauthenticated,
     Unavailable,
 )
-from millrace.trace import continue_trace, trace_id, traceparent
-from servicekit.auth import Tokens
-from servicekit.rpc import Bound, ServerInterceptor, deadline, who
+from millrace.trace import continue_trace, traceparent
+from tests.integration.rpc_world import (
+    METHODS,
+    NAME,
+    TOKENS,
+    Service,
+    all_of,
+    caught,
+    caught_sync,
+    chunks,
+    counted,
+    eventually,
+    handled,
+    serving,
+)
 
-NAME = "millrace.dataset.v1.DatasetService"
 ERRORS: list[MillraceError] = [
     InvalidArgument("bad, भाषा → 100% “wrong”", field="spec.split", reason="SPLIT_WRONG", dataset="words"),
     Unauthenticated("no token"),
@@ -55,128 +61,6 @@ RULES = [
     InvalidArgument("తెలుగు " * 2000, field="text", sample="x" * 5000),  # far above what trailing metadata may hold
     InvalidArgument("a" * 100_000, field="f" * 5000),
 ]
-
-
-class Service:
-    """Raises what it is told to, in every kind of method; else says what it sees."""
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-        self.seen: list[tuple[str, float | None, str]] = []
-        self.closed = asyncio.Event()
-        self.entered = asyncio.Event()
-        self.uploads: list[list[bytes]] = []
-        self.hang = False
-
-    def _look(self) -> None:
-        left = deadline()
-        self.seen.append((who(), left and left - time.monotonic(), trace_id()))
-
-    async def GetDataset(self, request: pb.GetDatasetRequest) -> pb.GetDatasetResponse:
-        self._look()
-        if request.dataset == "large":
-            return pb.GetDatasetResponse(dataset=Dataset(name="x" * (MAX_MESSAGE_BYTES + 1)))
-        if self.hang:
-            self.entered.set()
-            await asyncio.sleep(30)
-        if self.error:
-            raise self.error
-        return pb.GetDatasetResponse(dataset=Dataset(name=request.dataset))
-
-    async def WatchImport(self, request: pb.WatchImportRequest) -> AsyncIterator[pb.WatchImportResponse]:
-        try:
-            for number in range(3):
-                await asyncio.sleep(0.001)
-                self._look()
-                yield pb.WatchImportResponse(dataset_import=Import(rows_read=number))
-            if self.error:
-                raise self.error
-            self.entered.set()
-            while self.hang:
-                await asyncio.sleep(0.005)
-                yield pb.WatchImportResponse()
-        finally:
-            self.closed.set()
-
-    async def ImportDataset(self, requests: AsyncIterator[pb.ImportDatasetRequest]) -> pb.ImportDatasetResponse:
-        chunks = []
-        async for request in requests:
-            self._look()
-            chunks.append(request.chunk)
-            self.entered.set()
-        if self.error:
-            raise self.error
-        self.uploads.append(chunks)
-        return pb.ImportDatasetResponse(dataset_import=Import(request_id=str(len(chunks))))
-
-    def __getattr__(self, name: str) -> Any:
-        if not name[0].isupper():
-            raise AttributeError(name)
-        return self.GetDataset
-
-
-@asynccontextmanager
-async def serving(service: Service, tokens: str = "") -> AsyncIterator[str]:
-    server = aio.server(interceptors=[ServerInterceptor(Tokens(tokens))])
-    add_DatasetServiceServicer_to_server(Bound(service), server)  # type: ignore[arg-type]
-    watched = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(watched, server)
-    reflection.enable_server_reflection([NAME, reflection.SERVICE_NAME], server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop(0)
-
-
-def handled(kind: str, method: str, code: str, service: str = NAME) -> float:
-    labels = {"grpc_type": kind, "grpc_service": service, "grpc_method": method, "grpc_code": code}
-    return REGISTRY.get_sample_value("grpc_server_handled_total", labels) or 0.0
-
-
-def counted(name: str, kind: str, method: str) -> float:
-    labels = {"grpc_type": kind, "grpc_service": NAME, "grpc_method": method}
-    return REGISTRY.get_sample_value(f"grpc_server_{name}_total", labels) or 0.0
-
-
-async def chunks(count: int) -> AsyncIterator[pb.ImportDatasetRequest]:
-    for number in range(count):
-        yield pb.ImportDatasetRequest(chunk=b"%d" % number)
-
-
-def sync_chunks(count: int) -> Iterator[pb.ImportDatasetRequest]:
-    for number in range(count):
-        yield pb.ImportDatasetRequest(chunk=b"%d" % number)
-
-
-async def all_of(stream: Any) -> list[Any]:
-    return [each async for each in stream]
-
-
-async def caught(stub: Any, kind: str) -> MillraceError:
-    with pytest.raises(MillraceError) as info:
-        if kind == "unary":
-            await stub.GetDataset(pb.GetDatasetRequest(dataset="a"))
-        elif kind == "server_stream":
-            await all_of(stub.WatchImport(pb.WatchImportRequest()))
-        else:
-            await stub.ImportDataset(chunks(3))
-    return info.value
-
-
-def caught_sync(stub: Any, kind: str) -> MillraceError:
-    with pytest.raises(MillraceError) as info:
-        if kind == "unary":
-            stub.GetDataset(pb.GetDatasetRequest(dataset="a"))
-        elif kind == "server_stream":
-            list(stub.WatchImport(pb.WatchImportRequest()))
-        else:
-            stub.ImportDataset(sync_chunks(3))
-    return info.value
-
-
-METHODS = {"unary": "GetDataset", "server_stream": "WatchImport", "client_stream": "ImportDataset"}
 
 
 @pytest.mark.parametrize("kind", METHODS)
@@ -255,12 +139,6 @@ async def test_good_calls_are_counted_with_their_messages() -> None:
     assert counted("msg_sent", "server_stream", "WatchImport") == sent + 3
 
 
-async def eventually(true: Any) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 async def test_late_and_cancelled_calls_are_counted_as_such() -> None:
     service = Service()
     service.hang = True
@@ -321,9 +199,6 @@ async def test_a_broken_off_upload_is_never_taken_for_a_whole_one() -> None:
         await asyncio.wait([call])
         await DatasetServiceStub(channel).ImportDataset(chunks(1))
     assert service.uploads == [[b"0"]]
-
-
-TOKENS = "secret-r reading reader\nsecret-w writing writer  # may write\n\nsecret-o ops operator\n"
 
 
 async def test_who_and_deadline_hold_in_every_kind_of_method(tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""A small service in a process of its own: `python -m tests.integration.runtime_server`, settings from the environment."""
+
+import asyncio
+from pathlib import Path
+
+from millrace.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
+from servicekit.blobs import MemoryBlobs
+from servicekit.bus import MemoryBus
+from servicekit.logs import setup_logs
+from servicekit.runtime import Part, serve
+from servicekit.settings import Settings
+from tests.integration.rpc_world import NAME, Service
+
+
+async def crash(when: Path) -> None:
+    while not when.exists():
+        await asyncio.sleep(0.01)
+    raise ValueError("this background task has a bug")
+
+
+async def main() -> None:
+    settings = Settings.read()
+    setup_logs("dataprep", settings.log_level)
+    part = Part(NAME, add_DatasetServiceServicer_to_server, Service())
+    background = [crash(Path(settings.recipes))]
+    await serve(settings, "dataprep", [part], blobs=MemoryBlobs(), bus=MemoryBus(), background=background)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,338 @@
+"""A service from start to stop: ready, draining, crashing, refusing to start, and speaking TLS."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from millrace.channel import Credentials, open_channel
+from millrace.dataset.v1 import dataset_service_pb2 as pb
+from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub, add_DatasetServiceServicer_to_server
+from millrace.errors import InvalidArgument, Unauthenticated, Unavailable
+from millrace.operations.v1.operations_service_pb2 import (
+    ListDeadLettersRequest,
+    TailEventsRequest,
+)
+from millrace.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
+from servicekit.blobs import MemoryBlobs
+from servicekit.bus import MemoryBus, Message
+from servicekit.events import to_message
+from servicekit.runtime import Part, serve
+from servicekit.settings import Settings
+from servicekit.work import Work
+from tests.integration.rpc_world import NAME, TOKENS, Service, eventually
+
+_GRPC_CORE = re.compile(r"[IWE]\d{4} ")
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+class Server:
+    """serve() in this process, until stop()."""
+
+    def __init__(self, **more: Any) -> None:
+        self.service, self.bus, self.blobs = Service(), MemoryBus(), MemoryBlobs()
+        self.address = free_address()
+        arguments = {name: more.pop(name) for name in ("ready", "background") if name in more}
+        self.work = Work(self.bus, "dataprep", {}, [], look_seconds=60)
+        self.settings = Settings(listen=self.address, **more)
+        part = Part(NAME, add_DatasetServiceServicer_to_server, self.service)
+        running = serve(self.settings, "dataprep", [part], blobs=self.blobs, bus=self.bus, work=self.work, **arguments)
+        self.task = asyncio.create_task(running)
+
+    def stop(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def health(self, name: str = "", credentials: Any = None) -> int:
+        opened = aio.secure_channel(self.address, credentials) if credentials else aio.insecure_channel(self.address)
+        async with opened as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), wait_for_ready=True, timeout=20)
+            return int(answer.status)
+
+    async def until_ready(self) -> None:
+        async with asyncio.timeout(20):
+            while await self.health() != SERVING:
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(**more: Any) -> AsyncIterator[Server]:
+    server = Server(**more)
+    await asyncio.sleep(0)
+    try:
+        yield server
+    finally:
+        if not server.task.done():
+            server.stop()
+        async with asyncio.timeout(20):
+            await server.task
+
+
+async def test_it_is_ready_by_every_name() -> None:
+    async with running() as server:
+        await server.until_ready()
+        for name in ("", "readiness", "liveness", NAME):
+            assert await server.health(name) == SERVING
+
+
+async def test_it_is_alive_but_not_ready_while_it_cannot_do_its_job() -> None:
+    away = [True]
+
+    async def ready() -> None:
+        if away:
+            raise Unavailable("no store")
+
+    async with running(ready=ready) as server:
+        assert await server.health("liveness") == SERVING
+        assert await server.health("readiness") == NOT_SERVING
+        away.clear()
+        await server.until_ready()
+        server.work.consumer.flooded = "too many dead letters"
+        async with asyncio.timeout(20):
+            while await server.health() == SERVING:
+                await asyncio.sleep(0.01)
+        assert await server.health("liveness") == SERVING
+
+
+async def test_sigterm_says_not_serving_first_and_lets_a_call_in_flight_end() -> None:
+    async with running(drain_seconds=15) as server:
+        await server.until_ready()
+        server.service.hang = True
+        async with open_channel(server.address) as channel, aio.insecure_channel(server.address) as plain:
+            stub = DatasetServiceStub(channel)
+            said: list[int] = []
+
+            async def listen() -> None:
+                health: Any = health_pb2_grpc.HealthStub(plain)
+                with suppress(aio.AioRpcError):
+                    async for answer in health.Watch(health_pb2.HealthCheckRequest()):
+                        said.append(answer.status)
+
+            async def watch() -> None:
+                async for _ in stub.WatchImport(pb.WatchImportRequest()):
+                    pass
+
+            async def upload() -> AsyncIterator[pb.ImportDatasetRequest]:
+                yield pb.ImportDatasetRequest(chunk=b"first")
+                await eventually(lambda: said[-1:] == [NOT_SERVING])
+                await asyncio.sleep(0.2)
+                yield pb.ImportDatasetRequest(chunk=b"second")
+
+            listening, watching = asyncio.create_task(listen()), asyncio.create_task(watch())
+            await eventually(lambda: said and server.service.entered.is_set())
+            server.service.entered.clear()
+            uploading = asyncio.ensure_future(stub.ImportDataset(upload()))
+            await server.service.entered.wait()
+            server.stop()
+            with pytest.raises(Unavailable, match="stopping: ask again"):
+                await watching
+            assert server.service.closed.is_set()
+            assert (await uploading).dataset_import.request_id == "2"
+            await listening
+            assert said == [SERVING, NOT_SERVING]
+            async with asyncio.timeout(10):
+                await server.task
+
+
+async def test_a_background_task_that_breaks_ends_the_service_with_its_error() -> None:
+    breaking = asyncio.Event()
+
+    async def background() -> None:
+        await breaking.wait()
+        raise ValueError("a bug")
+
+    server = Server(background=[background()])
+    await server.until_ready()
+    breaking.set()
+    async with asyncio.timeout(20):
+        with pytest.raises(ValueError, match="a bug"):
+            await server.task
+
+
+async def test_operations_are_for_operators(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(TOKENS)
+    async with running(tokens_file=str(tmp_path / "tokens")) as server:
+        await server.until_ready()
+        await server.bus.publish(Message("dataprep.dlq", "k", b"\xff", {"dlq_reason": b"broken", "ce_id": b"1"}))
+        async with open_channel(server.address, Credentials("secret-o")) as channel:
+            stub = OperationsServiceStub(channel)
+            (letter,) = (await stub.ListDeadLetters(ListDeadLettersRequest())).dead_letters
+            assert (letter.key, letter.value, letter.reason) == (b"k", b"\xff", "broken")
+            assert dict(letter.headers) == {"ce_id": b"1"}
+
+            with pytest.raises(InvalidArgument, match="no topic nonsense"):
+                await anext(aiter(stub.TailEvents(TailEventsRequest(topics=["nonsense"]))))
+            tail = stub.TailEvents(TailEventsRequest())
+
+            async def say() -> None:
+                fact = pb_event()
+                while True:
+                    message = to_message(fact, "words", "id-1", "dataprep")
+                    headers = {name: value for name, value in message.headers.items() if name != "ce_time"}
+                    await server.bus.publish(Message(message.topic, "words", message.value, headers))
+                    await server.bus.publish(Message("millrace.dataset.v1", "words", b"\xff", {}))
+                    await asyncio.sleep(0.02)
+
+            saying = asyncio.create_task(say())
+            async for heard in tail:
+                assert (heard.topic, heard.key, heard.event_id) == ("millrace.dataset.v1", "words", "id-1")
+                assert heard.event_type == "millrace.dataset.v1.SnapshotCreated" and '"words"' in heard.json
+                break
+            saying.cancel()
+            tail.cancel()
+        async with open_channel(server.address, Credentials("wrong")) as channel:
+            with pytest.raises(Unauthenticated):
+                await OperationsServiceStub(channel).ListDeadLetters(ListDeadLettersRequest())
+
+
+def pb_event() -> Any:
+    from millrace.dataset.v1.events_pb2 import SnapshotCreated
+
+    return SnapshotCreated(dataset="words", number=1)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and a server's and a client's certificate signed by it."""
+    openssl = shutil.which("openssl")
+    if not openssl:
+        pytest.skip("certificates are made with the openssl command, which is not installed")
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def run(*words: str) -> None:
+        subprocess.run([openssl, *words], cwd=folder, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    for authority in ("ca", "other"):
+        run(
+            "req",
+            "-x509",
+            *key,
+            "-keyout",
+            f"{authority}.key",
+            "-out",
+            f"{authority}.pem",
+            "-subj",
+            "/CN=ca",
+            "-days",
+            "2",
+        )
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+    for name, authority in (("server", "ca"), ("client", "ca"), ("stranger", "other")):
+        run("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        signing = ("-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial", "-days", "2")
+        run("x509", "-req", "-in", f"{name}.csr", *signing, "-extfile", "names", "-out", f"{name}.pem")
+    return folder
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+async def test_tls_and_mtls(certificates: Path, mutual: bool) -> None:
+    def file(name: str) -> str:
+        return str(certificates / name)
+
+    settings = {"tls_cert_file": file("server.pem"), "tls_key_file": file("server.key")}
+    if mutual:
+        settings["tls_client_ca_file"] = file("ca.pem")
+    good = Credentials(
+        ca_file=file("ca.pem"),
+        cert_file=file("client.pem") if mutual else "",
+        key_file=file("client.key") if mutual else "",
+    )
+    bad = [Credentials(), Credentials(ca_file=file("other.pem"))]
+    if mutual:
+        bad += [
+            Credentials(ca_file=file("ca.pem")),
+            Credentials(ca_file=file("ca.pem"), cert_file=file("stranger.pem"), key_file=file("stranger.key")),
+        ]
+    async with running(**settings) as server:
+        async with open_channel(server.address, good, retry=True) as channel:
+            await DatasetServiceStub(channel).GetDataset(pb.GetDatasetRequest(), wait_for_ready=True)
+        for credentials in bad:
+            async with open_channel(server.address, credentials) as channel:
+                with pytest.raises(Unavailable):
+                    await DatasetServiceStub(channel).GetDataset(pb.GetDatasetRequest(), timeout=10)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """The small service as its own process; its crash flag is the file that MILLRACE_RECIPES names."""
+    started = []
+
+    def start(**environment: str) -> subprocess.Popen[str]:
+        named = {f"MILLRACE_{name.upper()}": value for name, value in environment.items()}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
+        command = [sys.executable, "-m", "tests.integration.runtime_server"]
+        started.append(subprocess.Popen(command, env={**clean, **named}, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()
+
+
+@pytest.fixture
+def taken() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_what_it_cannot_use_is_said_in_one_line(taken: str, tmp_path: Path, start: Any) -> None:
+    missing = str(tmp_path / "missing")
+    cases = {
+        f"cannot listen on {taken}": {"listen": taken},
+        f"cannot show metrics at {taken}": {"metrics_listen": taken},
+        f"cannot read {missing}": {"tokens_file": missing},
+        "cannot read": {"tls_cert_file": missing, "tls_key_file": missing},
+    }
+    started = {text: start(**environment) for text, environment in cases.items()}
+    for text, process in started.items():
+        _, errors = process.communicate(timeout=60)
+        lines = [line for line in errors.splitlines() if not _GRPC_CORE.match(line)]
+        assert process.returncode == 1, errors
+        assert len(lines) == 1 and text in lines[0], errors
+
+
+async def test_a_process_serves_shows_metrics_and_ends_by_signal_or_by_its_own_fault(
+    tmp_path: Path, start: Any
+) -> None:
+    listen, metrics, second = free_address(), free_address(), free_address()
+    flag = tmp_path / "crash"
+    good = start(listen=listen, metrics_listen=metrics, recipes=str(tmp_path / "never"))
+    broken = start(listen=second, recipes=str(flag))
+    async with open_channel(listen) as channel, open_channel(second) as other:
+        for opened in (channel, other):
+            await DatasetServiceStub(opened).GetDataset(pb.GetDatasetRequest(), wait_for_ready=True, timeout=60)
+
+    def show() -> str:
+        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
+            return str(page.read().decode())
+
+    shown = await asyncio.to_thread(show)
+    assert 'grpc_server_handled_total{grpc_code="OK",grpc_method="GetDataset"' in shown
+    assert "# HELP millrace_outbox_published_total" in shown
+    flag.touch()
+    good.send_signal(signal.SIGTERM)
+    _, errors = await asyncio.to_thread(good.communicate, timeout=30)
+    assert good.returncode == 0, errors
+    assert [word for word in ('"serving"', '"draining"', '"stopped"') if word not in errors] == []
+    _, errors = await asyncio.to_thread(broken.communicate, timeout=30)
+    assert broken.returncode == 1 and "this background task has a bug" in errors
