@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from millrace import Client
 from millrace.dataset.v1.dataset_pb2 import Snapshot
@@ -53,11 +54,12 @@ class Flow:
     def bring_in(self, path: Path, dataset: str, recipe: str) -> tuple[Import, Snapshot]:
         """Import the file. An import of the same rows ends in the snapshot that is there."""
         with self.stage("import"):
-            asked = self.client.import_dataset(path, dataset, recipe=recipe)
-            ended = self.client.wait_import(dataset, asked.request_id, timeout=self.patience)
+            name = str(uuid4())
+            self._asked(lambda: self.client.import_dataset(path, dataset, recipe=recipe, request_id=name))
+            ended = self._asked(lambda: self.client.wait_import(dataset, name, timeout=self.patience))
             if ended.state == Import.STATE_REFUSED:
                 raise StageFailed("import", ended.refusal)
-            snapshot = self.client.snapshot(dataset, ended.snapshot_number)
+            snapshot = self._asked(lambda: self.client.snapshot(dataset, ended.snapshot_number))
         rows, changed = (
             snapshot.rows,
             "" if ended.state == Import.STATE_SUCCEEDED else "; these rows were there already",
@@ -68,7 +70,8 @@ class Flow:
 
     def apply(self, spec: Mapping[str, Any]) -> Model:
         with self.stage("apply"):
-            return self.client.apply_model(spec)
+            name = str(uuid4())
+            return self._asked(lambda: self.client.apply_model(spec, request_id=name))
 
     def train(self, model: str, snapshot: Snapshot) -> TrainingRun:
         """Wait for the automatic run on this snapshot, and for its end."""
@@ -136,16 +139,23 @@ class Flow:
             return None
 
     def _until(self, stage: str, what: str, look: Callable[[], T | None]) -> T:
+        """Look until something is there."""
+        deadline = time.monotonic() + self.patience
+        while not (found := self._asked(look)):
+            if time.monotonic() > deadline:
+                raise StageFailed(stage, f"{what} was not there after {self.patience:g} s")
+            time.sleep(PAUSE)
+        return found
+
+    def _asked(self, call: Callable[[], T]) -> T:
+        """The answer, also when the service is away for a while."""
         deadline = time.monotonic() + self.patience
         while True:
             try:
-                if found := look():
-                    return found
+                return call()
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise
-            if time.monotonic() > deadline:
-                raise StageFailed(stage, f"{what} was not there after {self.patience:g} s")
             time.sleep(PAUSE)
 
 

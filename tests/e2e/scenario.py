@@ -29,7 +29,7 @@ def a_file(folder: Path, skip: int = 0) -> Path:
 def everywhere(world: World, version: int, patience: float = 60.0) -> None:
     """Wait until each replica of inference serves the version."""
     for address in world.addresses["inference"].split(","):
-        with Client(inference=address) as replica:
+        with Client(inference=address, credentials=world.credentials) as replica:
             replica.wait_served(MODEL, version, timeout=patience)
 
 

@@ -123,3 +123,15 @@ def test_after_kill_9_services_end_and_the_worker_is_adopted(tmp_path: Path) -> 
         assert len(workers.living(platform.state / "trainer/workers")) == 1
         platform.start()
         assert finished(platform, run_id).attempt == 1
+
+
+def test_a_platform_can_end_with_its_parent(tmp_path: Path) -> None:
+    base = free_ports().base
+    code = (
+        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-m', 'deploy.local', '--with-parent', '--state', "
+        f"{str(tmp_path / 'state')!r}, '--port-base', '{base}'], stdout=subprocess.PIPE, text=True); "
+        "print(p.stdout.readline())"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=True)
+    lock = tmp_path / "state/lock"
+    wait_until(lambda: lock.read_text() == "", "the platform's end")

@@ -23,6 +23,7 @@ RECIPES = "recipes,tests.recipes"
 TOY = ROOT / "tests/recipes/toy_words"
 READY_SECONDS, STOP_SECONDS = 60, 120
 TAIL_LINES = 15
+OPEN = Credentials()
 
 
 def chosen() -> str:
@@ -41,6 +42,7 @@ class World:
     ports: Ports
     settings: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    credentials: Credentials = OPEN
     process: subprocess.Popen[str] | None = None
 
     @property
@@ -48,7 +50,7 @@ class World:
         return self.ports.addresses()
 
     def client(self) -> Client:
-        return Client(credentials=Credentials(), **self.addresses)
+        return Client(credentials=self.credentials, **self.addresses)
 
     def clean_environment(self) -> dict[str, str]:
         """The environment of a process of this world: no settings but its own."""
@@ -134,12 +136,15 @@ def world(
     look_seconds: float | None = None,
     settings: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
+    credentials: Credentials = OPEN,
 ) -> Iterator[World]:
     """A running platform. `bus` is a way to misbehave (servicekit/testing/unruly.py). Logs are shown when a test fails."""
     chosen()
     looks = {} if look_seconds is None else {"look_seconds": str(look_seconds)}
     unruly = {"TEST_BUS": bus} if bus else {}
-    made = World(state, free_ports(replicas), {**looks, **(settings or {})}, {**unruly, **(environment or {})})
+    made = World(
+        state, free_ports(replicas), {**looks, **(settings or {})}, {**unruly, **(environment or {})}, credentials
+    )
     try:
         made.start()
         yield made

@@ -1,0 +1,33 @@
+"""With tokens: services show theirs to each other, callers do what their role may."""
+
+from pathlib import Path
+
+import pytest
+
+from millrace import Client, Credentials
+from millrace.errors import PermissionDenied, Unauthenticated
+from tests.e2e import scenario
+from tests.e2e.world import world
+
+
+def test_the_flow_with_tokens(tmp_path: Path) -> None:
+    (tmp_path / "accepted").write_text(
+        "s-secret services operator\nw-secret writer-of-the-team writer\nr-secret reader-of-the-team reader\n"
+    )
+    (tmp_path / "service-token").write_text("s-secret\n")
+    settings = {"tokens_file": str(tmp_path / "accepted"), "token_file": str(tmp_path / "service-token")}
+    writer, reader = Credentials(token="w-secret"), Credentials(token="r-secret")
+    with world(tmp_path / "state", settings=settings, credentials=writer) as platform:
+        assert scenario.run(platform, scenario.a_file(tmp_path)) == 1
+        with platform.client() as client:
+            assert client.model(scenario.MODEL).who == "writer-of-the-team"
+            assert client.alias(scenario.MODEL).who == "registry"
+        with Client(credentials=reader, **platform.addresses) as client:
+            assert client.classify(scenario.MODEL, ["kind"]).served.version == 1
+            with pytest.raises(PermissionDenied, match="needs the role writer"):
+                client.rollback(scenario.MODEL)
+        with Client(**platform.addresses) as client, pytest.raises(Unauthenticated):  # type: ignore[arg-type]
+            client.model(scenario.MODEL)
+        (tmp_path / "mine").write_text("r-secret\n")
+        platform.environment = {"MILLRACE_TOKEN_FILE": str(tmp_path / "mine")}
+        assert scenario.MODEL in platform.cli("models", "list")
