@@ -1,0 +1,259 @@
+"""A world for inference: a registry that answers from dicts, stores that can be taken away, and replicas of the service."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from millrace.errors import NotFound, Unavailable
+from millrace.inference.v1.inference_service_pb2 import ClassifyRequest, ClassifyResponse
+from millrace.operations.v1.stored_pb2 import Claim
+from millrace.registry.v1.events_pb2 import AliasMoved, ModelApplied
+from millrace.registry.v1.model_pb2 import AliasEntry, Model, ModelVersion
+from millrace.registry.v1.registry_service_pb2 import (
+    GetAliasRequest,
+    GetAliasResponse,
+    GetModelRequest,
+    GetModelResponse,
+    GetModelVersionRequest,
+    GetModelVersionResponse,
+    ListAliasEntriesRequest,
+    ListAliasEntriesResponse,
+    ListModelsRequest,
+    ListModelsResponse,
+)
+from millrace.training.v1.training_run_pb2 import Artifact
+from recipekit.catalog import Catalog
+from recipekit.predictor import Predictor, load_artifact, write_golden
+from recipekit.run import Data, LocalRun
+from servicekit import artifacts
+from servicekit.blobs import Listed, MemoryBlobs
+from servicekit.bus import MemoryBus, Message
+from servicekit.claims import this_process
+from servicekit.events import to_message
+from servicekit.ids import new_id
+from servicekit.work import Work
+from services.inference.handlers import HANDLERS
+from services.inference.loader import Loader
+from services.inference.reconcile import PruneCache, ServeModel
+from services.inference.service import InferenceService
+from services.inference.serving import Serving
+from services.inference.store import Store
+from services.inference.waiting import Limits
+from tests.recipes.toy_words.sample import rows
+from tests.recipes.toy_words.spec import Config
+from tests.recipes.toy_words.train import fit
+
+CATALOG = Catalog(("tests.recipes",))
+
+
+@dataclass
+class FakeRegistry:
+    """What the registry would answer; `down` makes it answer nothing."""
+
+    models: dict[str, list[str]] = field(default_factory=dict)
+    entries: dict[tuple[str, str], list[AliasEntry]] = field(default_factory=dict)
+    versions: dict[tuple[str, int], ModelVersion] = field(default_factory=dict)
+    down: bool = False
+    answers_late: AliasEntry | None = None
+
+    def _check(self) -> None:
+        if self.down:
+            raise Unavailable("the registry is down")
+
+    def _model(self, name: str) -> Model:
+        if name not in self.models:
+            raise NotFound(f"no model {name}")
+        model = Model(name=name, etag="1")
+        model.spec.model = name
+        model.spec.serving.aliases.extend(self.models[name])
+        return model
+
+    async def ListModels(self, request: ListModelsRequest) -> ListModelsResponse:
+        self._check()
+        return ListModelsResponse(models=[self._model(name) for name in sorted(self.models)])
+
+    async def GetModel(self, request: GetModelRequest) -> GetModelResponse:
+        self._check()
+        return GetModelResponse(model=self._model(request.model))
+
+    async def GetAlias(self, request: GetAliasRequest) -> GetAliasResponse:
+        self._check()
+        if self.answers_late:
+            return GetAliasResponse(entry=self.answers_late)
+        if not (entries := self.entries.get((request.model, request.alias))):
+            raise NotFound("no entry")
+        return GetAliasResponse(entry=entries[-1])
+
+    async def ListAliasEntries(self, request: ListAliasEntriesRequest) -> ListAliasEntriesResponse:
+        self._check()
+        return ListAliasEntriesResponse(entries=self.entries.get((request.model, request.alias), [])[::-1])
+
+    async def GetModelVersion(self, request: GetModelVersionRequest) -> GetModelVersionResponse:
+        self._check()
+        if (request.model, request.version) not in self.versions:
+            raise NotFound("no version")
+        return GetModelVersionResponse(model_version=self.versions[request.model, request.version])
+
+
+class Blobs(MemoryBlobs):
+    down = False
+
+    async def get(self, key: str) -> bytes:
+        self._check()
+        return await super().get(key)
+
+    async def put(self, key: str, data: bytes) -> None:
+        self._check()
+        await super().put(key, data)
+
+    async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
+        self._check()
+        async for listed in super().list(prefix, after):
+            yield listed
+
+    def _check(self) -> None:
+        if self.down:
+            raise Unavailable("the store is down")
+
+
+class Bus(MemoryBus):
+    down = False
+
+    async def publish(self, message: Message) -> None:
+        if self.down:
+            raise Unavailable("the bus is down")
+        await super().publish(message)
+
+
+class Replica:
+    """One inference process without its sockets."""
+
+    def __init__(self, world: "World", look_seconds: float = 1000.0) -> None:
+        self.serving, self.health = Serving(), dict[str, bool]()
+        self.pool = ThreadPoolExecutor(2)
+        self.store = Store(world.blobs, load_limit_seconds=600)
+        loader = Loader(world.blobs, self.store, CATALOG, world.cache, Limits(), self.pool)
+        registry: Any = world.registry
+        models = ServeModel(registry, self.store, loader, self.serving, world.bus, self._set_health)
+        pruning = PruneCache(world.cache, self.serving, 3600)
+        self.work = Work(world.bus, "inference", HANDLERS, [models, pruning], look_seconds=look_seconds, broadcast=True)
+        self.service = InferenceService(self.serving)
+        self.task = asyncio.create_task(self.work.run())
+
+    async def _set_health(self, name: str, serving: bool) -> None:
+        self.health[name] = serving
+
+    async def is_ready(self) -> bool:
+        try:
+            await self.serving.ready()
+        except Unavailable:
+            return False
+        return True
+
+    async def ready(self) -> "Replica":
+        await until(self.is_ready)
+        return self
+
+    def version(self, model: str = "words", alias: str = "champion") -> int:
+        loaded = self.serving.loaded(model).get(alias)
+        return int(loaded.source.version) if loaded else 0
+
+    async def classify(self, *texts: str, model: str = "words", alias: str = "") -> ClassifyResponse:
+        return await self.service.Classify(ClassifyRequest(model=model, alias=alias, texts=texts))
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        await self.serving.close()
+        self.pool.shutdown()
+
+
+@dataclass
+class World:
+    folders: list[Path]
+    cache: Path
+    blobs: Blobs = field(default_factory=Blobs)
+    bus: Bus = field(default_factory=Bus)
+    registry: FakeRegistry = field(default_factory=FakeRegistry)
+    replicas: list[Replica] = field(default_factory=list)
+
+    def start(self, **settings: float) -> Replica:
+        self.replicas.append(Replica(self, **settings))
+        return self.replicas[-1]
+
+    async def apply(self, model: str = "words", *aliases: str) -> None:
+        self.registry.models[model] = list(aliases)
+        await self.say(ModelApplied(model=model, number=1), model)
+
+    async def register(self, folder: Path, model: str = "words") -> int:
+        artifact = await artifacts.store(self.blobs, folder)
+        return self.register_artifact(artifact, model)
+
+    def register_artifact(self, artifact: Artifact, model: str = "words") -> int:
+        number = sum(name == model for name, _ in self.registry.versions) + 1
+        version = ModelVersion(model=model, version=number, run_id=f"run-{number}", artifact=artifact)
+        version.lineage.snapshot_id = f"snapshot-{number}"
+        self.registry.versions[model, number] = version
+        return number
+
+    async def promote(self, version: int, model: str = "words", alias: str = "champion") -> None:
+        entries = self.registry.entries.setdefault((model, alias), [])
+        entries.append(AliasEntry(model=model, alias=alias, number=len(entries) + 1, version=version))
+        await self.say(AliasMoved(model=model, alias=alias, number=len(entries), version=version), model)
+
+    async def say(self, fact: Any, key: str) -> None:
+        if not self.bus.down:
+            await self.bus.publish(to_message(fact, key, new_id(), "registry"))
+
+    def predictor(self, number: int) -> Predictor:
+        return load_artifact(self.folders[number], CATALOG)[1]
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            found = condition()
+            if await found if asyncio.iscoroutine(found) else found:
+                return
+            await asyncio.sleep(0.002)
+
+
+def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Artifacts of three trainings that differ."""
+    made = []
+    for number, steps in enumerate((2, 20, 60)):
+        run = LocalRun(tmp_path_factory.mktemp("run"))
+        data = Data(train=rows(), validation=rows(70, seed=3))
+        fit(Config(steps=steps, seed=number), data, run)
+        write_golden(run.artifact, CATALOG, data.validation)
+        made.append(run.artifact)
+    return made
+
+
+def damaged(folder: Path, to: Path) -> Path:
+    """The artifact with golden rows that its model does not reproduce."""
+    to.mkdir()
+    for path in folder.iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    golden = json.loads((to / "golden.json").read_text())
+    golden["predictions"][0]["confidence"] = 0.123
+    (to / "golden.json").write_text(json.dumps(golden))
+    return to
+
+
+def metric(name: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(f"millrace_inference_{name}", labels)
+
+
+async def dead_attempt(world: World, version: int = 1) -> None:
+    """What a process leaves behind that died while it loaded the version."""
+    claim = Claim(process=this_process())
+    claim.process.pid, claim.process.start_time = 2**22 + 1, 1
+    await world.blobs.put(f"refusals/words/{version:010d}/attempts/{new_id()}", claim.SerializeToString())
