@@ -7,6 +7,7 @@ paths, sizes and contents, so storing the same folder twice, from two places at 
 import asyncio
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,8 @@ from millrace.training.v1.training_run_pb2 import Artifact, ArtifactFile
 from servicekit.blobs import CHUNK, Blobs
 from servicekit.crash import crashpoint
 from servicekit.ids import hash_of
+
+_DIGEST = re.compile("[0-9a-f]{32}")
 
 
 def describe(folder: Path) -> Artifact:
@@ -58,6 +61,8 @@ async def fetch(blobs: Blobs, digest: str, cache: Path) -> Path:
     It appears whole or not at all, so two processes may fetch it at once. Raises NotFound, or InvalidArgument when the
     bytes are not those that the digest names.
     """
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidArgument(f"{digest!r} is no digest of an artifact: 32 hex digits", field="digest")
     target = cache / digest
     if target.is_dir():
         return target

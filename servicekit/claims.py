@@ -42,10 +42,11 @@ def this_process() -> Process:
 def is_running(process: Process) -> bool | None:
     """Whether the process lives, as far as this host can tell; None: it cannot, because the process is elsewhere."""
     here = this_process()
-    same_place = (process.host, process.pid_namespace) == (here.host, here.pid_namespace)
-    if not here.boot_id or not same_place:
+    # The first namespace has the same name on every machine, and machines made from one image share their host name.
+    there, place = ((p.host, p.boot_id, p.pid_namespace) for p in (process, here))
+    if not here.boot_id or there != place:
         return None
-    return process.boot_id == here.boot_id and _start_time(process.pid) == process.start_time
+    return _start_time(process.pid) == process.start_time
 
 
 def _start_time(pid: int) -> int | None:
@@ -72,6 +73,8 @@ class Claims:
         self._put: Put = put or blobs.put_if_absent
         self._seen: dict[int, _Seen] = {}
         self._known = 0
+        self._unsure: set[int] = set()
+        """Tries whose claim raised, and may have been made all the same."""
 
     def folder(self, number: int) -> str:
         return f"{self.prefix}/{number:010d}"
@@ -86,20 +89,21 @@ class Claims:
         """Claim a try for this process. False: somebody else has it."""
         claim = Claim(number=number, process=this_process())
         claim.time.GetCurrentTime()
-        return await self._put(f"{self.folder(number)}/claim", claim.SerializeToString())
+        unsure, self._unsure = number in self._unsure, self._unsure | {number}
+        made = await self._put(f"{self.folder(number)}/claim", claim.SerializeToString())
+        self._unsure.discard(number)
+        return made or (unsure and (await self.read(number)).process == this_process())
 
     async def read(self, number: int) -> Claim:
         return Claim.FromString(await self.blobs.get(f"{self.folder(number)}/claim"))
 
     async def is_alive(self, number: int) -> bool:
         """Whether the try's holder may live. Ask about once a second; the answer turns False after a lease of silence."""
-        running = is_running((await self.read(number)).process)
-        if running is not None:
-            return running
         try:
-            data = await self.blobs.get(f"{self.folder(number)}/heartbeat")
-        except NotFound:
-            data = b""
+            running = is_running((await self.read(number)).process)
+            if running is not None:
+                return running
+            data = await self._heartbeat(number)
         except MillraceError:
             # Not having been able to look proves nothing about the time before.
             self._seen.pop(number, None)
@@ -109,6 +113,12 @@ class Claims:
         if seen is None or seen.count != count:
             self._seen[number] = seen = _Seen(count, now)
         return now - seen.since < self.lease_seconds
+
+    async def _heartbeat(self, number: int) -> bytes:
+        try:
+            return await self.blobs.get(f"{self.folder(number)}/heartbeat")
+        except NotFound:
+            return b""
 
     @asynccontextmanager
     async def holding(self, number: int) -> AsyncIterator[None]:

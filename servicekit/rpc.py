@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _caller: ContextVar[Caller] = ContextVar("caller", default=LOCAL)
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+STOPPING = "this replica of the service is stopping: ask again"
 _ENDLESS = ("Watch", "Tail")
 _KINDS = {  # by whether requests and responses are streams
     (False, False): "unary",
@@ -97,19 +98,24 @@ class _Call:
         self.labels = (kind, self.service, self.method)
 
     async def unary(self, request: Any, context: Any) -> Any:
-        async with self._surrounded(context):
+        async with _Surrounded(self, context):
             response = await self.behaviour(self._received(request, context), context)
             RPC_SENT.labels(*self.labels).inc()
             return response
 
     async def stream(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        async with self._surrounded(context):
+        surrounded = _Surrounded(self, context)
+        async with surrounded:
             result = self.behaviour(self._received(request, context), context)
             if hasattr(result, "__aiter__"):
                 async with aclosing(result):
                     async for response in result:
                         RPC_SENT.labels(*self.labels).inc()
+                        surrounded.sending = True
                         yield response
+                        surrounded.sending = False
+                        if surrounded.ended:
+                            raise Unavailable(STOPPING)
             else:
                 # Health.Watch writes to the context by itself.
                 await result
@@ -133,9 +139,6 @@ class _Call:
             except Exception as error:
                 raise asyncio.CancelledError from error
 
-    def _surrounded(self, context: Any) -> "_Surrounded":
-        return _Surrounded(self, context)
-
 
 class _Surrounded:
     """Before: who, deadline, trace, metrics. After: the error as a status, metrics."""
@@ -143,11 +146,15 @@ class _Surrounded:
     def __init__(self, call: _Call, context: Any) -> None:
         self.call, self.context = call, context
         self.task: asyncio.Task[Any] | None = None
+        self.sending = False
         self.ended = False
 
     def end(self) -> None:
+        """End a watch: at once while it waits for news, else once what it said is sent."""
         if self.task and not self.ended:
-            self.ended = self.task.cancel()
+            self.ended = True
+            if not self.sending:
+                self.task.cancel()
 
     async def __aenter__(self) -> None:
         self.started = time.perf_counter()
@@ -171,7 +178,7 @@ class _Surrounded:
             self._count("OK")
         elif isinstance(error, asyncio.CancelledError) and self.ended and self.task:
             self.task.uncancel()
-            await self._fail(Unavailable("this replica of the service is stopping: ask again"))
+            await self._fail(Unavailable(STOPPING))
         elif isinstance(error, aio.AbortError):
             # Health.Check refuses a name in grpc's own way.
             code = self.context.code()
