@@ -155,12 +155,12 @@ class RegistryService:
         return await self.store.version(model, number)
 
     async def _evidence(self, request: rpc.PromoteModelVersionRequest) -> str:
-        """The id of a passing report. Raises FailedPrecondition where there is none and nothing overrides it."""
+        """The id of a passing report; none is asked for where the caller overrides it. Raises FailedPrecondition."""
+        if request.override:
+            return ""
         for report in await all_reports(self.evaluator, request.model, request.version):
             if report.status == EvaluationReport.STATUS_PASSED:
                 return report.report_id
-        if request.override:
-            return ""
         raise FailedPrecondition(
             f"{request.model} version {request.version} has no passing evaluation report: look at its reports, or give "
             "an override with your reason",

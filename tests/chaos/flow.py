@@ -1,0 +1,132 @@
+"""The scenario under faults: as tests/e2e/scenario.py, by a caller who asks again when a service is away."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from millrace import Client
+from millrace.dataset.v1.dataset_pb2 import Snapshot
+from millrace.dataset.v1.import_pb2 import Import
+from millrace.errors import Conflict, NotFound, Overloaded, Unavailable
+from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millrace.registry.v1.model_pb2 import ModelVersion
+from millrace.training.v1.training_run_pb2 import TrainingRun
+from tests.e2e import invariants
+from tests.e2e.world import World, wait_until
+
+T = TypeVar("T")
+PATIENCE = 60.0
+AWAY = (Unavailable, Overloaded, Conflict)
+
+
+@dataclass
+class Flow:
+    """One file's way through a platform in which processes die. `name` names its dataset and its model."""
+
+    world: World
+    name: str
+    recipe: str = "toy_words"
+    preset: str = "toy"
+    config: dict[str, Any] = field(default_factory=dict)
+    stage: str = "before"
+    """Where it is, for whoever kills meanwhile."""
+
+    def run(self, file: Path) -> TrainingRun:
+        """Bring in the file and see it served by every replica; the run that trained it is returned."""
+        with self.world.client() as client:
+            self.stage = "apply"
+            self.persist(lambda: client.apply_model(self.spec()))
+            self.stage = "import"
+            self._import(client, file)
+            self.stage = "train"
+            run = self.until("a run that succeeded", lambda: self._succeeded(client))
+            self.stage = "register"
+            version = self.until("its version", lambda: self._version(client, run))
+            self.stage = "evaluate"
+            report = self.until("its report", lambda: next(iter(client.reports(self.name, version.version)), None))
+            assert report.status == EvaluationReport.STATUS_PASSED, f"the report says: {report.error or report.gate}"
+            self.stage = "promote"
+            self.until("the champion", lambda: client.alias(self.name).version == version.version)
+            self.stage = "serve"
+            for address in self.world.addresses["inference"].split(","):
+                with Client(inference=address) as replica:
+                    self.until("its serving", lambda: self._answers(replica, version))
+            self.stage = "served"
+            self.check(client)
+            return run
+
+    def spec(self) -> dict[str, Any]:
+        return {
+            "model": self.name,
+            "recipe": self.recipe,
+            "preset": self.preset,
+            "config": self.config,
+            "dataset": self.name,
+            "promotion": {"automatic": True},
+            "training": {"automatic": True},
+        }
+
+    def check(self, client: Client) -> None:
+        """Exactly one snapshot, one outcome, one version, one report, one alias move; and all was said on the bus."""
+        blobs = self.world.state / "blobs"
+        wait_until(lambda: invariants.keys(blobs, "outbox/") == [], "every fact is published", PATIENCE)
+        assert len(invariants.entries(blobs, f"datasets/{self.name}/ledger", Snapshot)) == 1
+        runs = self.persist(lambda: list(client.runs(self.name)))
+        assert [run.state for run in runs] == [TrainingRun.STATE_SUCCEEDED], "one run, with one outcome"
+        assert f"runs/outcomes/{runs[0].run_id}" in invariants.keys(blobs, "runs/outcomes/")
+        invariants.check_versions(blobs, client, self.name)
+        invariants.check_reports_and_aliases(blobs, client, self.name)
+        assert len(list(client.versions(self.name))) == 1
+        assert len(list(client.reports(self.name))) == 1
+        assert len(list(client.alias_history(self.name))) == 1
+
+    def persist(self, call: Callable[[], T]) -> T:
+        """Call, and call again while a service is away."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return call()
+            except AWAY:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def _import(self, client: Client, file: Path) -> None:
+        """With one request_id, so that asking again is the same import."""
+        request_id = f"import-{self.name}"
+        self.persist(lambda: client.import_dataset(file, self.name, recipe=self.recipe, request_id=request_id))
+        ended = self.persist(lambda: client.wait_import(self.name, request_id, timeout=PATIENCE))
+        assert ended.state == Import.STATE_SUCCEEDED, ended.refusal
+
+    def _succeeded(self, client: Client) -> TrainingRun | None:
+        runs = list(client.runs(self.name))
+        for run in runs:
+            failed = run.state in (TrainingRun.STATE_FAILED, TrainingRun.STATE_CANCELLED)
+            assert not failed, f"run {run.run_id} ended as {run.state}: {run.reason}"
+        return next((run for run in runs if run.state == TrainingRun.STATE_SUCCEEDED), None)
+
+    def _version(self, client: Client, run: TrainingRun) -> ModelVersion | None:
+        return next((version for version in client.versions(self.name) if version.run_id == run.run_id), None)
+
+    def _answers(self, client: Client, version: ModelVersion) -> bool:
+        served = client.classify(self.name, ["kind and sweet"]).served
+        return bool(served.version == version.version and served.artifact_digest == version.artifact.digest)
+
+    def until(self, what: str, look: Callable[[], T | None]) -> T:
+        """Look again and again, also while a service is away or does not know yet, until there is something."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                if found := look():
+                    return found
+            except (*AWAY, NotFound):
+                pass
+            assert time.monotonic() < deadline, f"{self.name}: after {PATIENCE:g} s still without {what}"
+            time.sleep(0.05)
+
+
+def weights(run: TrainingRun, file: str) -> str:
+    """The digest of the file that holds the weights."""
+    return next(found.digest for found in run.artifact.files if found.path == file)

@@ -1,0 +1,91 @@
+"""Every place between two durable writes: a process is killed right there, once, and the flow ends as if nothing was.
+
+The places are found in the source, so that a new one is tested by being there.
+"""
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millrace.registry.v1.model_pb2 import ModelVersion
+from servicekit.outbox import kind_name
+from tests.chaos.flow import Flow
+from tests.e2e import invariants, scenario
+from tests.e2e.world import ROOT, World, wait_until, world
+
+CALL = re.compile(r'crashpoint\(f?"([^"]+)"\)')
+OWNERS = ("dataprep", "trainer", "registry", "evaluator")
+REFUSING = "inference.refused"
+"""Not on the way of a version that is served: it has a test of its own."""
+
+
+def crashpoints() -> list[str]:
+    """The names of all places, in the order of the source; one that speaks of a kind of fact, once for each kind."""
+    kinds = [kind_name(p) for s in OWNERS for p in importlib.import_module(f"services.{s}.store").FACTS]
+    names: list[str] = []
+    for file in sorted([*(ROOT / "services").rglob("*.py"), *(ROOT / "servicekit").glob("*.py")]):
+        for name in CALL.findall(file.read_text()):
+            names += [name.replace("{kind.name}", kind) for kind in kinds] if "{" in name else [name]
+    return list(dict.fromkeys(names))
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one replica", "two replicas"])
+def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    armed = tmp_path_factory.mktemp("crashpoints")
+    environment = {"TEST_CRASHPOINTS": str(armed)}
+    state = tmp_path_factory.mktemp("state")
+    with world(state, replicas=request.param, look_seconds=2, environment=environment) as platform:
+        yield platform
+
+
+def arm(platform: World, name: str) -> Path:
+    """Have the next process that comes by die there."""
+    armed = Path(platform.environment["TEST_CRASHPOINTS"]) / name
+    armed.touch()
+    return armed
+
+
+def test_there_are_crashpoints_for_every_kind_of_fact_and_every_service() -> None:
+    found = crashpoints()
+    assert len(found) >= 35
+    assert {"outbox.models-aliases.stored", "worker.claimed", "dataprep.parts-stored", REFUSING} <= set(found)
+
+
+@pytest.mark.parametrize("name", [name for name in crashpoints() if name != REFUSING])
+def test_killed_there_the_flow_ends_with_one_of_each(platform: World, name: str, tmp_path: Path) -> None:
+    armed = arm(platform, name)
+    flow = Flow(platform, f"x-{re.sub(r'[^a-z]+', '-', name)}")
+    flow.run(scenario.a_file(tmp_path))
+    assert not armed.exists(), f"nobody came by {name}: the scenario does not reach it"
+
+
+def test_killed_while_refusing_a_damaged_version_the_refusal_stands_and_the_old_one_serves(
+    platform: World, tmp_path: Path
+) -> None:
+    flow = Flow(platform, "x-refusing")
+    flow.run(scenario.a_file(tmp_path))
+    with platform.client() as client:
+        manual = {**flow.spec(), "promotion": {"automatic": False}, "config": {"seed": 7}}
+        flow.persist(lambda: client.apply_model(manual))
+        report = flow.until("a report on version 2", lambda: next(iter(client.reports(flow.name, 2)), None))
+        assert report.status == EvaluationReport.STATUS_PASSED
+        damage(platform, next(v for v in client.versions(flow.name) if v.version == 2))
+        armed = arm(platform, REFUSING)
+        flow.persist(lambda: client.promote(flow.name, 2, request_id="promote-damaged"))
+        refused = f"refusals/{flow.name}/"
+        flow.until(
+            "the refusal", lambda: f"{refused}{2:010d}/refusal" in invariants.keys((platform.state / "blobs"), refused)
+        )
+        wait_until(lambda: not armed.exists(), "the death")
+        served = flow.until("an answer", lambda: client.classify(flow.name, ["kind"]).served.version)
+        assert served == 1, "what was served before goes on, also in a process that starts anew"
+
+
+def damage(platform: World, version: ModelVersion) -> None:
+    """Cut the stored weights short, as a broken disk would."""
+    stored = (platform.state / "blobs") / f"artifacts/{version.artifact.digest}/files/model.json"
+    stored.write_bytes(stored.read_bytes()[:-10])
