@@ -1,8 +1,9 @@
 """Opens gRPC channels that raise the error tree, send the token and the trace, and give every call a deadline.
 
-`address` is one `host:port` or several with commas between, which are used in turn (round robin).
+`address` is one `host:port`, or several with commas between; all that they name are used in turn (round robin).
 """
 
+import ipaddress
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -65,27 +66,41 @@ def _options(retry: bool) -> list[tuple[str, Any]]:
 
 
 def _target(address: str) -> str:
-    hosts = [part.strip() for part in address.split(",") if part.strip()]
-    if len(hosts) < 2:
-        return "".join(hosts)
-    if not all(_IPV4.fullmatch(host) for host in hosts):
-        text = f"{address!r}: a list of addresses holds IPv4 addresses with ports; or give one DNS name that stands for all"
-        raise InvalidArgument(text, field="address")
-    return f"ipv4:{','.join(hosts)}"
+    """What gRPC is to call: a list goes to its address resolver, which takes IP addresses only."""
+    if "," not in address:
+        return address
+    hosts = [_host(one) for one in address.split(",")]
+    try:
+        (version,) = {ipaddress.ip_address(host).version for host in hosts}
+    except ValueError:
+        text = f"{address}: a list takes IP addresses of one kind; for names give one that resolves to all replicas"
+        raise InvalidArgument(text, field="address") from None
+    return f"ipv{version}:{address}"
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
+def _named(address: str, options: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """With TLS a list is checked against certificates by the host of its first address: all replicas' must name it."""
+    return [*options, ("grpc.default_authority", _host(address.partition(",")[0]))] if "," in address else options
 
 
 def open_channel(address: str, credentials: Credentials = Credentials(), retry: bool = False) -> aio.Channel:
     """A channel for asyncio; with `retry` a call goes on for a second or two while nobody answers."""
     interceptors = [_AsyncUnary(credentials.token), _AsyncStream(credentials.token), _AsyncUpload(credentials.token)]
     if ssl := credentials.ssl():
-        return aio.secure_channel(_target(address), ssl, options=_options(retry), interceptors=interceptors)
+        return aio.secure_channel(
+            _target(address), ssl, options=_named(address, _options(retry)), interceptors=interceptors
+        )
     return aio.insecure_channel(_target(address), options=_options(retry), interceptors=interceptors)
 
 
 def open_sync_channel(address: str, credentials: Credentials = Credentials(), retry: bool = False) -> grpc.Channel:
     """A channel for threads."""
     if ssl := credentials.ssl():
-        channel = grpc.secure_channel(_target(address), ssl, options=_options(retry))
+        channel = grpc.secure_channel(_target(address), ssl, options=_named(address, _options(retry)))
     else:
         channel = grpc.insecure_channel(_target(address), options=_options(retry))
     return grpc.intercept_channel(channel, _Sync(credentials.token))

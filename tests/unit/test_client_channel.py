@@ -1,0 +1,17 @@
+"""Addresses: one or several, and a list that gRPC could not use is refused with what to do."""
+
+import pytest
+
+from millrace.channel import open_sync_channel
+from millrace.errors import InvalidArgument
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:1", "127.0.0.1:1,127.0.0.1:2", "[::1]:1,[::1]:2"])
+def test_addresses_that_can_be_used(address: str) -> None:
+    open_sync_channel(address).close()
+
+
+@pytest.mark.parametrize("address", ["one:1,two:2", "127.0.0.1:1,[::1]:1", "127.0.0.1:1,"])
+def test_a_list_of_names_is_refused(address: str) -> None:
+    with pytest.raises(InvalidArgument, match="a list takes IP addresses"):
+        open_sync_channel(address)
