@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ class Tokenizer:
     def cut(self, text: str) -> Review:
         return tuple(words(text)[: self.longest_review]) or (NOTHING,)
 
-    def tensors(self, reviews: Sequence[Review]) -> dict[str, Tensor]:
-        """What Encoder.forward takes: `words` (rows, longest) padded with 0, `lengths` (rows,), and its own."""
+    def tensors(self, reviews: Sequence[Review], whole: Sequence[Review] | None = None) -> dict[str, Tensor]:
+        """What Encoder.forward takes: `words` (rows, longest) padded with 0, `lengths` (rows,), and its own.
+
+        `whole`: the same reviews where some words of `reviews` are hidden; the linear model reads all of them.
+        """
         raise NotImplementedError
 
     @property
@@ -64,7 +68,7 @@ class Vocabulary(Tokenizer):
         order = sorted(counts, key=lambda word: (-counts[word], word))
         return cls(order[: config.vocabulary_size - 1], config.longest_review)
 
-    def tensors(self, reviews: Sequence[Review]) -> dict[str, Tensor]:
+    def tensors(self, reviews: Sequence[Review], whole: Sequence[Review] | None = None) -> dict[str, Tensor]:
         return _padded([[self._id.get(word, 1) for word in review] for review in reviews])
 
     @property
@@ -78,22 +82,31 @@ class Vocabulary(Tokenizer):
 class HashedNgrams(Tokenizer):
     """Each word is the bag of its hashed character n-grams (Bojanowski et al. 2017): no word is unknown."""
 
-    def __init__(self, buckets: int, shortest: int, longest: int, longest_review: int) -> None:
+    def __init__(self, buckets: int, shortest: int, longest: int, longest_review: int, wide_buckets: int) -> None:
         super().__init__(longest_review)
-        self.buckets, self.shortest, self.longest = buckets, shortest, longest
+        self.buckets, self.shortest, self.longest, self.wide_buckets = buckets, shortest, longest, wide_buckets
         self.rows_of = lru_cache(maxsize=CACHED_WORDS)(self._rows_of)
+        self.features_of = lru_cache(maxsize=CACHED_WORDS)(self._features_of)
 
     @classmethod
     def of(cls, config: Config) -> "HashedNgrams":
-        return cls(config.buckets, config.shortest_ngram, config.longest_ngram, config.longest_review)
+        return cls(
+            config.buckets,
+            config.shortest_ngram,
+            config.longest_ngram,
+            config.longest_review,
+            config.wide_buckets if config.wide else 0,
+        )
 
     def cut(self, text: str) -> Review:
         review = super().cut(text)
         for word in review:
             self.rows_of(word)
+            if self.wide_buckets:
+                self.features_of(word)
         return review
 
-    def tensors(self, reviews: Sequence[Review]) -> dict[str, Tensor]:
+    def tensors(self, reviews: Sequence[Review], whole: Sequence[Review] | None = None) -> dict[str, Tensor]:
         """Also `ngrams` (all,) and `offsets` (distinct words + 1,): word 0 is padding and has none."""
         place: dict[str, int] = {}
         padded = _padded([[place.setdefault(word, len(place) + 1) for word in review] for review in reviews])
@@ -101,7 +114,21 @@ class HashedNgrams(Tokenizer):
         offsets = np.cumsum([0, 0, *(len(r) for r in rows)])[:-1]
         padded["ngrams"] = torch.from_numpy(np.concatenate(rows))
         padded["offsets"] = torch.from_numpy(offsets)
-        return padded
+        return {**padded, **self._wide(whole or reviews)} if self.wide_buckets else padded
+
+    def _wide(self, reviews: Sequence[Review]) -> dict[str, Tensor]:
+        """What Wide.forward takes: each review's distinct `features` end to end, their counts, where each begins."""
+        found = [np.unique(self._features(review), return_counts=True) for review in reviews]
+        starts = np.cumsum([0, *(len(features) for features, _ in found)])[:-1]
+        return {
+            "features": torch.from_numpy(np.concatenate([features for features, _ in found])),
+            "feature_counts": torch.from_numpy(np.concatenate([counts for _, counts in found])),
+            "feature_starts": torch.from_numpy(starts),
+        }
+
+    def _features(self, review: Review) -> NDArray[np.int64]:
+        pairs = [bucket(f"{left} {right}", self.wide_buckets) for left, right in pairwise(review)]
+        return np.concatenate([np.array(pairs, dtype=np.int64), *(self.features_of(word) for word in review)])
 
     @property
     def rows(self) -> int:
@@ -114,7 +141,12 @@ class HashedNgrams(Tokenizer):
             "shortest": self.shortest,
             "longest": self.longest,
             "longest_review": self.longest_review,
+            "wide_buckets": self.wide_buckets,
         }
+
+    def _features_of(self, word: str) -> NDArray[np.int64]:
+        found = [bucket(ngram, self.wide_buckets) for ngram in ngrams(word, self.shortest, self.longest)]
+        return np.array(found, dtype=np.int64)
 
     def _rows_of(self, word: str) -> NDArray[np.int64]:
         found = {bucket(ngram, self.buckets) for ngram in ngrams(word, self.shortest, self.longest)}
@@ -150,10 +182,9 @@ class Reviews:
         self, rows: Sequence[int], rng: np.random.Generator | None = None, hide: float = 0.0
     ) -> dict[str, Tensor]:
         """Tensors of the given reviews; with `hide`, that share of each review's words is left out (never all)."""
-        reviews = [self.words[i] for i in rows]
-        if rng is not None and hide:
-            reviews = [_some(review, rng, hide) for review in reviews]
-        return {**self.tokenizer.tensors(reviews), "labels": torch.tensor([self.labels[i] for i in rows])}
+        whole = [self.words[i] for i in rows]
+        reviews = whole if rng is None or not hide else [_some(review, rng, hide) for review in whole]
+        return {**self.tokenizer.tensors(reviews, whole), "labels": torch.tensor([self.labels[i] for i in rows])}
 
 
 def partners(labels: Sequence[int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:

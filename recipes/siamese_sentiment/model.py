@@ -1,11 +1,11 @@
-"""The Siamese network: one encoder for both reviews of a pair, a cosine layer between them, a classifier on each."""
+"""The Siamese network: the same readers for both reviews of a pair, a cosine layer between them, classes of each."""
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, cross_entropy, normalize, relu
+from torch.nn.functional import cross_entropy, normalize, relu
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from recipes.siamese_sentiment.spec import SAME, Config
@@ -16,12 +16,54 @@ class Read:
     """What the network makes of a batch of reviews."""
 
     embedding: Tensor
-    """(rows, review_size), not yet of length 1."""
-    logits: Tensor
-    """(rows, classes)"""
+    """(rows, readers × review_size), of length 1: the cosine of two reviews is the mean of their readers' cosines."""
+    logits: tuple[Tensor, ...]
+    """(rows, classes) of each reader; the linear model, if there is one, is the last."""
+    linear: bool
+    adjustment: Tensor
+    """(classes,): what favours rare classes in the answer."""
+
+    def scores(self) -> Tensor:
+        """Probabilities (rows, classes): the readers' mean log-probabilities, half of the say for the linear model."""
+        told = [logits.log_softmax(dim=1) for logits in self.logits]
+        deep = torch.stack(told[:-1] if self.linear else told).mean(dim=0)
+        both = (deep + told[-1]) / 2 if self.linear else deep
+        return (both + self.adjustment).softmax(dim=1)
 
 
-class SiameseSentiment(nn.Module):
+class Wide(nn.Module):
+    """Multinomial logistic regression over hashed n-grams and pairs of words, weighted by TF-IDF (sublinear, length 1).
+
+    Wide & deep (Cheng et al. 2016), but each part has a loss of its own: they err differently, so their mean errs less.
+    """
+
+    rarity: Tensor
+
+    def __init__(self, buckets: int, classes: int) -> None:
+        super().__init__()
+        self.votes = nn.EmbeddingBag(buckets, classes, mode="sum")
+        nn.init.zeros_(self.votes.weight)
+        self.bias = nn.Parameter(torch.zeros(classes))
+        self.register_buffer("rarity", torch.zeros(buckets))
+
+    def look(self, features: Tensor, rows: int) -> None:
+        """Learn how rare each feature is; `features` (all,) holds each training row's distinct ones. Singles are noise."""
+        number = torch.bincount(features, minlength=len(self.rarity)).float()
+        self.rarity.copy_(torch.where(number > 1, torch.log((1 + rows) / (1 + number)) + 1, 0.0))
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """(rows, classes)"""
+        features, starts = batch["features"], batch["feature_starts"]
+        weight = (1 + batch["feature_counts"].float().log()) * self.rarity[features]
+        row = torch.zeros_like(features)
+        row[starts[1:]] = 1
+        row = row.cumsum(dim=0)
+        square = torch.zeros(len(starts), device=weight.device).index_add_(0, row, weight**2)
+        weight = weight / square.sqrt().clamp_min(1e-6)[row]
+        return self.votes(features, starts, per_sample_weights=weight).float() + self.bias
+
+
+class Encoder(nn.Module):
     """Words → (BiLSTM →) attention pooling → review embedding → classes. Padding reaches none of them.
 
     Attention as in Yang et al. 2016 with a linear score; `table_rows` is the vocabulary's or the n-gram table's size.
@@ -34,7 +76,7 @@ class SiameseSentiment(nn.Module):
             self.table = nn.Embedding(table_rows, config.embedding_size, padding_idx=0)
             nn.init.xavier_uniform_(self.table.weight)
         else:
-            self.table = nn.EmbeddingBag(table_rows, config.embedding_size, mode="mean", include_last_offset=False)
+            self.table = nn.EmbeddingBag(table_rows, config.embedding_size, mode="mean")
             nn.init.uniform_(self.table.weight, -0.5 / config.embedding_size, 0.5 / config.embedding_size)
         self.lstm: nn.LSTM | None = None
         width = config.embedding_size
@@ -55,17 +97,11 @@ class SiameseSentiment(nn.Module):
             for layer in (nn.Linear(inner, outer), nn.ReLU(), nn.Dropout(config.dropout))
         ]
         self.head = nn.Sequential(*hidden, nn.Linear(sizes[-1], classes))
-        self.sharpness = nn.Parameter(torch.tensor(5.0))
-        self.shift = nn.Parameter(torch.tensor(0.0))
 
-    def forward(self, batch: dict[str, Tensor]) -> Read:
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Embedding (rows, review_size) of length 1, and logits (rows, classes)."""
         embedding = self.project(self.dropout(self.norm(self._pooled(batch))))
-        return Read(embedding, self.head(self.dropout(embedding)))
-
-    def alike(self, left: Tensor, right: Tensor) -> Tensor:
-        """How likely two embeddings are of one sentiment, in (0, 1): (pairs,). At cosine SAME it is one half."""
-        cosine = cosine_similarity(left.float(), right.float())
-        return torch.sigmoid(self.sharpness * (cosine - SAME) + self.shift)
+        return normalize(embedding.float(), dim=1), self.head(self.dropout(embedding)).float()
 
     def _pooled(self, batch: dict[str, Tensor]) -> Tensor:
         """(rows, width): the words' mean, weighted by attention over what is no padding."""
@@ -88,31 +124,62 @@ class SiameseSentiment(nn.Module):
         return pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
 
 
+class SiameseSentiment(nn.Module):
+    """One set of readers for both reviews of a pair, a cosine layer between them, a classification of each."""
+
+    adjustment: Tensor
+    class_weight: Tensor
+
+    def __init__(self, config: Config, table_rows: int, classes: int) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(Encoder(config, table_rows, classes) for _ in range(config.readers))
+        self.wide = Wide(config.wide_buckets, classes) if config.wide and config.words == "ngrams" else None
+        self.sharpness = nn.Parameter(torch.tensor(5.0))
+        self.shift = nn.Parameter(torch.tensor(0.0))
+        self.register_buffer("adjustment", torch.zeros(classes))
+        self.register_buffer("class_weight", torch.ones(classes))
+
+    def forward(self, batch: dict[str, Tensor]) -> Read:
+        read = [encoder(batch) for encoder in self.encoders]
+        embedding = torch.cat([embedding for embedding, _ in read], dim=1) / len(read) ** 0.5
+        logits = [logits for _, logits in read]
+        if self.wide is not None:
+            logits.append(self.wide(batch))
+        return Read(embedding, tuple(logits), self.wide is not None, self.adjustment)
+
+    def alike(self, left: Tensor, right: Tensor) -> Tensor:
+        """How likely two embeddings are of one sentiment, in (0, 1): (pairs,). At cosine SAME it is one half."""
+        cosine = (left * right).sum(dim=1)
+        return torch.sigmoid(self.sharpness * (cosine - SAME) + self.shift)
+
+    def favour(self, counts: Tensor, in_loss: float, in_answers: float) -> None:
+        """Give rare classes their due. `counts` (classes,): training rows of each.
+
+        In the loss a class weighs 1 / share ** in_loss, on average 1 a row. In answers `in_answers` of its log prior is
+        taken off its logits (post-hoc logit adjustment, Menon et al. 2021).
+        """
+        share = (counts / counts.sum()).clamp_min(1e-9)
+        weight = share**-in_loss
+        self.class_weight.copy_(weight / (weight * share).sum())
+        self.adjustment.copy_(-in_answers * share.log())
+
+
 def contrastive(alike: Tensor, same: Tensor, margin: float) -> Tensor:
     """Hadsell et al. 2006 over d = 1 − alike: d² for pairs of one class, relu(margin − d)² for the others."""
     distance = 1 - alike
     return torch.where(same, distance**2, relu(margin - distance) ** 2).mean()
 
 
-def losses(model: SiameseSentiment, batch: dict[str, Tensor], config: Config, prior: Tensor) -> dict[str, Tensor]:
-    """`loss` and its two parts. `prior` (classes,): log share of each class in the training rows.
-
-    Logit adjustment (Menon et al. 2021) adds tau × prior to the logits in training; without it, rare classes gain.
-    """
+def losses(model: SiameseSentiment, batch: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """`loss` and its parts: contrastive over pairs, cross-entropy of single reviews (each reader has its own)."""
     read = model(batch)
-    logits = read.logits.float() + config.logit_adjustment * prior
-    classes = cross_entropy(logits, batch["labels"], label_smoothing=config.label_smoothing)
-    told = {"cross_entropy": classes}
-    pairs = classes.new_zeros(())
+    each = [cross_entropy(logits, batch["labels"], model.class_weight) for logits in read.logits]
+    told = {"cross_entropy": torch.stack(each).sum()}
+    pairs = told["cross_entropy"].new_zeros(())
     if len(batch["left"]):
         left, right = batch["left"], batch["right"]
         same = batch["labels"][left] == batch["labels"][right]
         pairs = contrastive(model.alike(read.embedding[left], read.embedding[right]), same, config.margin)
         told["contrastive"] = pairs
-    told["loss"] = config.contrastive_weight * pairs + (1 - config.contrastive_weight) * classes
+    told["loss"] = config.contrastive_weight * pairs + (1 - config.contrastive_weight) * told["cross_entropy"]
     return told
-
-
-def unit(embedding: Tensor) -> Tensor:
-    """Embeddings of length 1."""
-    return normalize(embedding.float(), dim=-1)

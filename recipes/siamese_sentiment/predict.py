@@ -11,7 +11,7 @@ from torch import Tensor
 from recipekit.predictor import Item, Neighbour
 from recipekit.spec import Prediction, Row
 from recipes.siamese_sentiment.data import Review, Tokenizer, load_tokenizer
-from recipes.siamese_sentiment.model import SiameseSentiment, unit
+from recipes.siamese_sentiment.model import SiameseSentiment
 from recipes.siamese_sentiment.spec import Config
 
 WEIGHTS, TOKENIZER, LABELS = "model.safetensors", "tokenizer.json", "labels.json"
@@ -77,7 +77,7 @@ class SentimentPredictor:
         device = next(self.model.parameters()).device
         batch = {name: tensor.to(device) for name, tensor in self.tokenizer.tensors(reviews).items()}
         read = self.model(batch)
-        return read.logits.float().softmax(dim=1).cpu(), unit(read.embedding).cpu()
+        return read.scores().cpu(), read.embedding.cpu()
 
     def similar(self, prediction: Prediction, limit: int, label: str | None = None) -> list[Neighbour]:
         """The training reviews that feel most like the one predicted for."""
@@ -91,6 +91,6 @@ def load(folder: Path) -> SentimentPredictor:
     config = Config.model_validate(json.loads((folder / "artifact.json").read_text())["config"])
     labels = json.loads((folder / LABELS).read_text())
     weights = load_file(folder / WEIGHTS)
-    model = SiameseSentiment(config, table_rows=weights["table.weight"].shape[0], classes=len(labels))
+    model = SiameseSentiment(config, table_rows=weights["encoders.0.table.weight"].shape[0], classes=len(labels))
     model.load_state_dict(weights)
     return SentimentPredictor(model, load_tokenizer(folder / TOKENIZER), labels, Index.load(folder))

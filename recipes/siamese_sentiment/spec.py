@@ -34,29 +34,48 @@ class Config(spec.Config):
     layers: int = Field(default=1, ge=1, description="of the LSTM")
     review_size: int = Field(default=128, ge=1, description="of a review's embedding")
     head_sizes: tuple[int, ...] = Field(default=(), description="hidden layers between embedding and classes")
-    dropout: float = Field(default=0.3, ge=0, lt=1)
-    word_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of words hidden in training")
+    readers: int = Field(
+        default=2,
+        ge=1,
+        description="encoders that differ by their random start and read side by side: their mean errs less",
+    )
+    wide: bool = Field(
+        default=True,
+        description="a linear model over the n-grams and word pairs of a review reads beside the network (ngrams)",
+    )
+    wide_buckets: int = Field(default=2**18, ge=16, description="rows of its table")
+    wide_rate: float = Field(default=20.0, gt=0, description="its learning rate, times learning_rate")
+    wide_decay: float = Field(default=0.0, ge=0, description="its weight decay")
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    word_dropout: float = Field(default=0.3, ge=0, lt=1, description="share of words hidden in training")
     pairs: Literal["in_batch", "made"] = Field(
         default="in_batch",
         description="in_batch: each review of a batch meets one other, half of them of its class; made: a fixed list "
         "of balanced pairs is the training set",
     )
     pair_count: int = Field(default=736, ge=2, description="pairs to make (made)")
-    contrastive_weight: float = Field(default=0.5, ge=0, le=1, description="cross-entropy has the rest")
+    contrastive_weight: float = Field(default=0.2, ge=0, le=1, description="cross-entropy has the rest")
     margin: float = Field(default=1.0, gt=0)
-    logit_adjustment: float = Field(default=0.0, ge=0, description="how far rare classes are favoured (0 not, 1 fully)")
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    logit_adjustment: float = Field(
+        default=0.5, ge=0, description="how far answers favour rare classes (0 not, 1 as if all were alike often)"
+    )
+    rare_weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="power of 1 / share by which a class weighs in the loss (0: all rows alike)",
+    )
     learning_rate: float = Field(default=1e-3, gt=0)
     table_rate: float = Field(default=1.0, gt=0, description="learning rate of the word table, times learning_rate")
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["plateau", "cosine", "linear"] = "cosine"
     warm_up: float = Field(default=0.05, ge=0, lt=1, description="share of all steps")
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=8, ge=1)
     patience: int | None = Field(default=None, ge=1, description="evaluations without a better one; None never stops")
     batch_rows: int = Field(default=128, ge=1, description="reviews (in_batch) or pairs (made)")
     tokens_per_batch: int = Field(default=4096, ge=1, description="padded words of a batch")
     clip: float = Field(default=1.0, gt=0)
-    average: float = Field(default=0.0, ge=0, lt=1, description="decay of the averaged weights; 0 for none")
+    average: float = Field(default=0.99, ge=0, lt=1, description="decay of the averaged weights; 0 for none")
     evaluate_every: int | None = Field(default=None, ge=1, description="steps; None after each epoch")
     checkpoint_every: int = Field(default=200, ge=1, description="steps")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -66,6 +85,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "reference": {
         "words": "vocabulary",
+        "readers": 1,
+        "wide": False,
         "embedding_size": 128,
         "hidden_size": 256,
         "layers": 2,
@@ -76,6 +97,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pairs": "made",
         "pair_count": 736,
         "contrastive_weight": 0.5,
+        "logit_adjustment": 0.0,
         "learning_rate": 1e-3,
         "schedule": "plateau",
         "warm_up": 0.0,
@@ -85,14 +107,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "average": 0.0,
     },
     "toy": {
-        "buckets": 2**12,
+        "readers": 1,
+        "wide": False,
+        "context": "none",
+        "buckets": 2**14,
         "embedding_size": 32,
-        "hidden_size": 32,
         "review_size": 32,
+        "dropout": 0.1,
+        "word_dropout": 0.1,
+        "contrastive_weight": 0.5,
+        "logit_adjustment": 0.0,
         "learning_rate": 5e-3,
-        "epochs": 6,
+        "epochs": 5,
         "batch_rows": 32,
-        "evaluate_every": 13,
+        "average": 0.0,
         "checkpoint_every": 10,
         "precision": "fp32",
     },

@@ -190,6 +190,6 @@ def test_similar_finds_the_review_itself_first_and_filters_by_label(tmp_path: Pa
 
 
 def test_ngrams_need_no_vocabulary() -> None:
-    tokenizer = HashedNgrams(1024, 2, 4, 16)
+    tokenizer = HashedNgrams(1024, 2, 4, 16, wide_buckets=0)
     tensors = tokenizer.tensors([tokenizer.cut("ఎప్పుడూచూడనిపదం")])
     assert len(tensors["ngrams"]) > 3 and int(tensors["ngrams"].max()) < 1024

@@ -46,6 +46,9 @@ def fit(config: Config, data: Data, run: Run) -> None:
         for rows in (data.train, _known(data.validation, labels))
     )
     model = SiameseSentiment(config, tokenizer.rows, len(labels)).to(device())
+    model.favour(torch.bincount(torch.tensor(train.labels)).float(), config.rare_weight, config.logit_adjustment)
+    if model.wide is not None:
+        model.wide.look(train.tensors(range(len(train)))["features"], len(train))
     examples = MadePairs(train, config) if config.pairs == "made" else InBatchPairs(train, config)
     loop = Loop(
         model=model,
@@ -53,7 +56,7 @@ def fit(config: Config, data: Data, run: Run) -> None:
         schedule=_schedule(config),
         batches=TokenBatches(examples.costs, config.tokens_per_batch, config.seed, config.batch_rows),
         collate=examples.collate,
-        loss=partial(_losses, model, config, _log_prior(train.labels, len(labels))),
+        loss=lambda batch: losses(model, batch, config),
         evaluate=partial(_evaluate, SentimentPredictor(model, tokenizer, labels), validation),
         best=Monitor("macro_f1", higher_is_better=True),
         epochs=config.epochs,
@@ -121,10 +124,6 @@ def save(
     write_artifact_header(folder, SPEC, config)
 
 
-def _losses(model: SiameseSentiment, config: Config, prior: Tensor, batch: Batch) -> dict[str, Tensor]:
-    return losses(model, batch, config, prior.to(batch["labels"].device))
-
-
 def _evaluate(predictor: SentimentPredictor, reviews: Reviews) -> dict[str, float]:
     """Metrics of single reviews, `pair_accuracy` of balanced pairs, and the single reviews' cross-entropy as `loss`."""
     read = list(_read(predictor, reviews.words))
@@ -153,22 +152,19 @@ def _read(predictor: SentimentPredictor, reviews: Sequence[Sequence[str]]) -> li
 
 def _groups(model: SiameseSentiment, config: Config) -> list[Group]:
     """The word table learns at its own rate: each of its rows is seen far less often than any other weight."""
-    table = set(model.table.parameters())
-    others = [p for p in model.parameters() if p not in table]
+    table = {p for encoder in model.encoders for p in encoder.table.parameters()}
+    wide = set(model.wide.parameters()) if model.wide is not None else set()
+    others = [p for p in model.parameters() if p not in table | wide]
     return [
         Group(others, config.learning_rate, config.weight_decay),
         Group(list(table), config.learning_rate * config.table_rate, 0.0),
+        Group(list(wide), config.learning_rate * config.wide_rate, config.wide_decay),
     ]
 
 
 def _schedule(config: Config) -> Schedule:
     kinds = {"plateau": ReduceOnPlateau, "cosine": Cosine, "linear": Linear}
     return kinds[config.schedule](warm_up=config.warm_up)
-
-
-def _log_prior(labels: Sequence[int], classes: int) -> Tensor:
-    counts = torch.bincount(torch.tensor(labels), minlength=classes).float()
-    return (counts / counts.sum()).clamp_min(1e-9).log()
 
 
 def _known(rows: Sequence[Row], labels: Sequence[str]) -> list[Row]:
