@@ -1,0 +1,195 @@
+"""Claims: one holder a try, and a death is proved by this machine or by a heartbeat that stood still for a lease."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from millrace.errors import Unavailable
+from millrace.operations.v1.stored_pb2 import Claim, Heartbeat, Process
+from servicekit import claims as module
+from servicekit.blobs import MemoryBlobs
+from servicekit.claims import Claims, is_running, this_process
+
+LEASE = 10.0
+
+
+class Clock:
+    """The observer's monotonic clock, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+class FlakyBlobs(MemoryBlobs):
+    away = False
+    lose_reply = False
+
+    async def get(self, key: str) -> bytes:
+        if self.away:
+            raise Unavailable("away")
+        return await super().get(key)
+
+    async def put_if_absent(self, key: str, data: bytes) -> bool:
+        made = await super().put_if_absent(key, data)
+        if self.lose_reply:
+            raise Unavailable("the reply was lost")
+        return made
+
+
+async def claimed_elsewhere(blobs: MemoryBlobs) -> Claims:
+    claims = Claims(blobs, "runs/attempts/r", LEASE)
+    there = Process(host="elsewhere", boot_id="b", pid_namespace="pid:[1]", pid=1, start_time=1)
+    await blobs.put(f"{claims.folder(1)}/claim", Claim(number=1, process=there).SerializeToString())
+    return claims
+
+
+async def beat(blobs: MemoryBlobs, claims: Claims, count: int) -> None:
+    await blobs.put(f"{claims.folder(1)}/heartbeat", Heartbeat(count=count).SerializeToString())
+
+
+async def test_of_many_claimers_one_gets_a_try() -> None:
+    blobs = MemoryBlobs()
+    made = await asyncio.gather(*(Claims(blobs, "p", LEASE).claim(1) for _ in range(10)))
+    assert sum(made) == 1
+    claims = Claims(blobs, "p", LEASE)
+    assert await claims.newest() == 1
+    assert await claims.claim(2)
+    assert await claims.newest() == 2
+    assert (await claims.read(2)).process == this_process()
+    assert await Claims(blobs, "other", LEASE).newest() == 0
+
+
+async def test_a_claim_whose_reply_was_lost_is_its_makers() -> None:
+    blobs = FlakyBlobs()
+    mine, other = Claims(blobs, "p", LEASE), Claims(blobs, "p", LEASE)
+    blobs.lose_reply = True
+    with pytest.raises(Unavailable):
+        await mine.claim(1)
+    blobs.lose_reply = False
+    assert not await other.claim(1)
+    assert await mine.claim(1)
+    assert not await mine.claim(1), "only once: the second is somebody else's question"
+
+
+async def test_a_heartbeat_that_stands_still_for_a_lease_is_a_death(clock: Clock) -> None:
+    blobs = MemoryBlobs()
+    claims = await claimed_elsewhere(blobs)
+    for count in range(1, 4):
+        await beat(blobs, claims, count)
+        clock.now += LEASE - 1
+        assert await claims.is_alive(1)
+    clock.now += LEASE - 1
+    assert await claims.is_alive(1)
+    clock.now += 1
+    assert not await claims.is_alive(1)
+    await beat(blobs, claims, 4)
+    assert await claims.is_alive(1), "it was only slow"
+
+
+async def test_a_holder_that_never_beat_has_a_lease_too(clock: Clock) -> None:
+    claims = await claimed_elsewhere(MemoryBlobs())
+    assert await claims.is_alive(1)
+    clock.now += LEASE
+    assert not await claims.is_alive(1)
+
+
+async def test_a_failed_read_starts_the_lease_anew(clock: Clock) -> None:
+    blobs = FlakyBlobs()
+    claims = await claimed_elsewhere(blobs)
+    await beat(blobs, claims, 1)
+    assert await claims.is_alive(1)
+    clock.now += LEASE - 1
+    blobs.away = True
+    with pytest.raises(Unavailable):
+        await claims.is_alive(1)
+    blobs.away = False
+    clock.now += 2
+    assert await claims.is_alive(1)
+    clock.now += LEASE - 1
+    assert await claims.is_alive(1)
+    clock.now += 1
+    assert not await claims.is_alive(1)
+
+
+async def test_a_holder_beats_while_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0.001)
+    blobs = FlakyBlobs()
+    claims = Claims(blobs, "p", LEASE)
+    await claims.claim(1)
+
+    async def count() -> int:
+        return Heartbeat.FromString(await blobs.get(f"{claims.folder(1)}/heartbeat")).count
+
+    async with claims.holding(1), asyncio.timeout(10):
+        while not await blobs.exists(f"{claims.folder(1)}/heartbeat"):
+            await asyncio.sleep(0)
+        before = await count()
+        while await count() < before + 3:
+            await asyncio.sleep(0.001)
+    at_the_end = await count()
+    await asyncio.sleep(0.01)
+    assert await count() == at_the_end
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[str]]:
+    """A process that has printed how this host names it, and waits."""
+    code = (
+        "from servicekit.claims import this_process; import sys, time\n"
+        "sys.stdout.write(this_process().SerializeToString().hex() + '\\n'); sys.stdout.flush(); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+async def test_this_host_proves_a_death_at_once_also_of_a_zombie(child: subprocess.Popen[str]) -> None:
+    assert child.stdout
+    named = Process.FromString(bytes.fromhex(await asyncio.to_thread(child.stdout.readline)))
+    assert named.pid == child.pid
+    blobs = MemoryBlobs()
+    claims = Claims(blobs, "p", 3600.0)
+    await blobs.put(f"{claims.folder(1)}/claim", Claim(number=1, process=named).SerializeToString())
+    await beat(blobs, claims, 1)
+    assert is_running(named) and await claims.is_alive(1)
+    child.send_signal(signal.SIGKILL)
+    async with asyncio.timeout(20):
+        while await claims.is_alive(1):
+            await asyncio.sleep(0.005)
+    # Nobody has waited for it yet: it is a zombie, and dead all the same.
+    os.kill(child.pid, 0)
+    child.wait()
+    assert not await claims.is_alive(1)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_only_this_very_machine_proves_anything() -> None:
+    mine = this_process()
+    assert is_running(mine) is True
+    for change in ({"host": "other"}, {"boot_id": "other"}, {"pid_namespace": "other"}):
+        other = Process()
+        other.CopyFrom(mine)
+        for name, value in change.items():
+            setattr(other, name, value)
+        assert is_running(other) is None
+    reused = Process()
+    reused.CopyFrom(mine)
+    reused.start_time += 1
+    assert is_running(reused) is False, "the number was given to another process"
+    assert is_running(Process(host="elsewhere", pid=1)) is None
