@@ -43,6 +43,6 @@ def test_the_flow_with_mutual_tls_and_two_replicas(tmp_path: Path) -> None:
     with world(tmp_path / "state", replicas=2, settings=settings, credentials=shown) as platform:
         assert scenario.run(platform, scenario.a_file(tmp_path)) == 1
         for wrong in (Credentials(), Credentials(ca_file=ca)):
-            with Client(registry=platform.addresses["registry"], credentials=wrong) as client:
-                with pytest.raises(Unavailable):
-                    client.model(scenario.MODEL)
+            client = Client(registry=platform.addresses["registry"], credentials=wrong)
+            with client, pytest.raises(Unavailable):
+                client.model(scenario.MODEL)

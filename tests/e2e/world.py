@@ -21,7 +21,7 @@ from millrace.channel import Credentials
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = "recipes,tests.recipes"
 TOY = ROOT / "tests/recipes/toy_words"
-READY_SECONDS, STOP_SECONDS = 60, 120
+READY_SECONDS, STOP_SECONDS = 75, 120
 TAIL_LINES = 15
 OPEN = Credentials()
 
