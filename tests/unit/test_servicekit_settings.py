@@ -1,0 +1,117 @@
+"""Settings: the environment alone, nothing unknown, nothing changed afterwards."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field, ValidationError
+
+from servicekit.auth import Tokens, needed_role
+from servicekit.settings import Settings
+
+
+class Mine(Settings):
+    listen: str = Field("127.0.0.1:50051", description="host:port of the gRPC server")
+    most_rows: int = Field(10, ge=1, description="rows at once")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr("sys.argv", ["service"])
+    monkeypatch.setattr("os.environ", {"PATH": "/bin", "HOME": "/nowhere"})
+    return monkeypatch
+
+
+def test_values_come_from_the_environment(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("MILLRACE_MOST_ROWS", "7")
+    environment.setenv("TEST_SOMETHING", "is nobody's business")
+    settings = Mine.read()
+    assert (settings.most_rows, settings.listen, settings.look_seconds) == (7, "127.0.0.1:50051", 30.0)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.most_rows = 8  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["MILLRACE_MOST_ROW", "millrace_most_row", "MILLRACE_REGISTRY_SERVICE_HOST"])
+def test_an_unknown_name_is_refused(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    environment.setenv(name, "7")
+    with pytest.raises(SystemExit) as ended:
+        Mine.read()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"unknown setting {name}" in said and "MILLRACE_MOST_ROWS" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("MOST_ROWS", "0"), ("MOST_ROWS", "many"), ("LOOK_SECONDS", "0"), ("LOG_LEVEL", "LOUD")]
+)
+def test_a_wrong_value_is_refused_by_name(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    environment.setenv(f"MILLRACE_{name}", value)
+    with pytest.raises(SystemExit) as ended:
+        Mine.read()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"MILLRACE_{name}: ")
+
+
+def test_check_prints_every_setting_and_no_secret(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("swordfish\n")
+    environment.setenv("MILLRACE_TOKEN_FILE", str(tmp_path / "token"))
+    environment.setattr("sys.argv", ["service", "--check"])
+    with pytest.raises(SystemExit) as ended:
+        Mine.read()
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert [line.partition("=")[0] for line in said.splitlines()] == Mine.variables()
+    assert "MILLRACE_MOST_ROWS=10  # rows at once" in said and "swordfish" not in said
+
+
+def test_the_token_goes_out(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("swordfish\n")
+    environment.setenv("MILLRACE_TOKEN_FILE", str(tmp_path / "token"))
+    assert Mine.read().credentials().token == "swordfish"
+    environment.setenv("MILLRACE_TOKEN_FILE", str(tmp_path / "none"))
+    with pytest.raises(SystemExit, match="cannot read"):
+        Mine.read().credentials()
+
+
+@pytest.mark.parametrize("line", ["token name", "token name king", "token name reader extra"])
+def test_a_wrong_line_of_tokens_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "tokens").write_text(f"# who may what\n\n{line}\n")
+    with pytest.raises(SystemExit, match="line 3"):
+        Tokens(str(tmp_path / "tokens"))
+
+
+@pytest.mark.parametrize(
+    ("service", "method", "role"),
+    [
+        ("millrace.registry.v1.RegistryService", "GetModel", "reader"),
+        ("millrace.registry.v1.RegistryService", "AliasAt", "reader"),
+        ("millrace.registry.v1.RegistryService", "DownloadArtifact", "reader"),
+        ("millrace.registry.v1.RegistryService", "PromoteModelVersion", "writer"),
+        ("millrace.dataset.v1.DatasetService", "ImportDataset", "writer"),
+        ("millrace.training.v1.TrainingService", "WatchTrainingRun", "reader"),
+        ("millrace.training.v1.TrainingService", "CancelTrainingRun", "writer"),
+        ("millrace.operations.v1.OperationsService", "ListDeadLetters", "operator"),
+        ("inference.GRPCInferenceService", "ModelInfer", "reader"),
+        *(
+            ("millrace.inference.v1.InferenceService", task, "reader")
+            for task in (
+                "Classify",
+                "Embed",
+                "Encode",
+                "Predict",
+                "Rank",
+                "Recommend",
+                "Reconstruct",
+                "Search",
+                "Similar",
+            )
+        ),
+    ],
+)
+def test_looking_needs_less_than_changing(service: str, method: str, role: str) -> None:
+    assert needed_role(service, method) == role

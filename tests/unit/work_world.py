@@ -1,0 +1,90 @@
+"""A reconciler that notes what is asked of it, and Work around it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from millrace.dataset.v1.events_pb2 import SnapshotCreated
+from millrace.errors import (
+    MillraceError,
+)
+from servicekit import backoff
+from servicekit.bus import MemoryBus, Message
+from servicekit.events import to_message
+from servicekit.work import Handlers, Key, Work
+
+TOPIC = "millrace.dataset.v1"
+HANDLERS: Handlers = {SnapshotCreated: lambda event: [Key("thing", event.dataset)]}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.0001)
+    monkeypatch.setattr(backoff, "LONGEST_SECONDS", 0.002)
+
+
+async def until(true: Callable[[], Any]) -> None:
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
+class Thing:
+    """A reconciler that notes what is asked of it."""
+
+    kind = "thing"
+
+    def __init__(self, do: Callable[[str], Awaitable[float | None]] | None = None) -> None:
+        self.owes: list[str] = []
+        self.look_errors: list[Exception] = []
+        self.looks = 0
+        self.done: Counter[str] = Counter()
+        self.ended: dict[str, MillraceError] = {}
+        self.end_errors: list[Exception] = []
+        self.running: set[str] = set()
+        self._do = do
+
+    async def owed(self) -> AsyncIterator[str]:
+        self.looks += 1
+        for name in list(self.owes):
+            yield name
+        if self.look_errors:
+            raise self.look_errors.pop(0)
+
+    async def reconcile(self, name: str) -> float | None:
+        assert name not in self.running, "two workers on one key"
+        self.running.add(name)
+        try:
+            self.done[name] += 1
+            return await self._do(name) if self._do else None
+        finally:
+            self.running.discard(name)
+
+    async def end(self, name: str, error: MillraceError) -> None:
+        if self.end_errors:
+            raise self.end_errors.pop(0)
+        self.ended[name] = error
+
+
+@asynccontextmanager
+async def working(
+    thing: Thing, bus: MemoryBus | None = None, look_seconds: float = 3600, **more: Any
+) -> AsyncIterator[Work]:
+    handlers = more.pop("handlers", HANDLERS)
+    work = Work(bus or MemoryBus(), "group", handlers, [thing], look_seconds=look_seconds, **more)
+    task = asyncio.create_task(work.run())
+    try:
+        yield work
+        assert not task.done(), "Work stopped by itself"
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+def snapshot(dataset: str, number: int = 1) -> Message:
+    return to_message(SnapshotCreated(dataset=dataset, number=number), dataset, f"id-{dataset}-{number}", "dataprep")
