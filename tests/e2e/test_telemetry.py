@@ -1,0 +1,66 @@
+"""What people watch: which service shows which metric after a file went through, and names that follow the rules."""
+
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.ports import SERVICES
+from tests.e2e import scenario
+from tests.e2e.world import World, wait_until, world
+
+MOVED = {
+    "dataprep": ["millrace_dataprep_imports", "millrace_outbox_published"],
+    "trainer": ["millrace_trainer_workers_started", "millrace_trainer_slots", "millrace_outbox_published"],
+    "evaluator": ["millrace_evaluator_reports", "millrace_evaluator_primary_metric", "millrace_events_handled"],
+    "registry": ["millrace_registry_versions_registered", "millrace_registry_alias_moves", "millrace_events_handled"],
+    "inference": [
+        "millrace_inference_requests",
+        "millrace_inference_queue_seconds",
+        "millrace_inference_infer_seconds",
+        "millrace_inference_model_info",
+        "millrace_events_handled",
+    ],
+}
+"""By service, metrics that are above zero after one file. A line more is a metric more that is proved."""
+EVERYWHERE = ["grpc_server_started", "grpc_server_handled", "grpc_server_handling_seconds", "grpc_server_msg_sent"]
+IDS = {"run_id", "report_id", "request_id", "snapshot_id", "user", "text", "key"}
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder: Path = tmp_path_factory.mktemp("telemetry")
+    with world(folder / "state") as platform:
+        scenario.run(platform, scenario.a_file(folder))
+        yield platform
+
+
+def shown(platform: World, service: str) -> dict[str, list[tuple[str, dict[str, str], float]]]:
+    """What a service shows: samples (name, labels, value) by metric family."""
+    with urllib.request.urlopen(f"http://{platform.ports.metrics(service, 0)}/metrics", timeout=10) as page:
+        families = text_string_to_metric_families(page.read().decode())
+        return {family.name: [(s.name, s.labels, s.value) for s in family.samples] for family in families}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_shows_what_it_did(platform: World, service: str) -> None:
+    def still() -> list[str]:
+        families = shown(platform, service)
+        wanted = MOVED[service] + EVERYWHERE
+        return [name for name in wanted if not any(value > 0 for _, _, value in families.get(name, ()))]
+
+    wait_until(lambda: not still(), f"{service} shows all of {MOVED[service] + EVERYWHERE} above zero")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_names_and_labels_follow_the_rules(platform: World, service: str) -> None:
+    for family, samples in shown(platform, service).items():
+        if family.startswith(("python_", "process_")):
+            continue
+        assert family.startswith(("grpc_server_", "millrace_")), f"{family} has no prefix of ours"
+        assert not family.endswith(("_ms", "_us", "_milliseconds")), f"{family}: seconds are the unit"
+        for name, labels, _ in samples:
+            assert not name.endswith("_quantile") and "quantile" not in labels, f"{name}: histograms can be summed"
+            assert not IDS & set(labels), f"{name} has a label without bound: {labels}"
