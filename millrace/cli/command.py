@@ -85,6 +85,9 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
             cli = Cli(output, host, port_base)
             try:
                 function(cli, **given)
+            except BrokenPipeError:  # the reader, `head` for example, has had enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(1) from None
             except (MillraceError, Failed, OSError) as error:
                 print(explain(error), file=sys.stderr)
                 raise typer.Exit(1) from None

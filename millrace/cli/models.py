@@ -9,7 +9,7 @@ import typer
 from millrace.cli.command import Cli, command
 from millrace.cli.files import read_spec
 from millrace.cli.screen import Cells
-from millrace.cli.words import action, alias_line, figures, when
+from millrace.cli.words import action, alias_line, count, figures, when
 from millrace.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 
 app = typer.Typer(name="models", help="Models, their versions and their aliases.", no_args_is_help=True)
@@ -109,7 +109,7 @@ def describe(version: ModelVersion) -> str:
     return "\n".join(
         [
             f"{version.model} version {version.version} of {when(version.create_time)}: {figures(version.metrics)}",
-            f"run {version.run_id}, {lineage.attempts} attempts, seed {lineage.seed}, {lineage.hardware}",
+            f"run {version.run_id}, {count(lineage.attempts, 'attempt')}, seed {lineage.seed}, {lineage.hardware}",
             f"dataset {lineage.dataset} {lineage.dataset_number} ({lineage.snapshot_id})",
             f"recipe {lineage.recipe}, code {code}",
             f"artifact {version.artifact.digest}, {version.artifact.size_bytes} bytes",

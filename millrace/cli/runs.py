@@ -11,7 +11,7 @@ import typer
 from millrace.cli.command import Cli, Failed, command
 from millrace.cli.files import read_mapping
 from millrace.cli.screen import Cells, progress_bar
-from millrace.cli.words import figures, run_line, run_state, seconds, when
+from millrace.cli.words import count, figures, run_line, run_state, seconds, when
 from millrace.training.v1.training_run_pb2 import TrainingRun
 
 app = typer.Typer(name="runs", help="Training runs.", no_args_is_help=True)
@@ -77,7 +77,7 @@ def show(cli: Cli, run_id: RunId) -> None:
         f"model {spec.model}, recipe {spec.recipe} ({spec.preset or 'default'})",
         f"dataset {spec.dataset} {spec.dataset_number} ({spec.snapshot_id})",
         f"created {when(run.create_time)} by {run.who}, started {when(run.start_time)}, ended {when(run.end_time)}",
-        f"training took {seconds(run.progress.elapsed)} in {run.attempt} attempts",
+        f"training took {seconds(run.progress.elapsed)} in {count(run.attempt, 'attempt')}",
     ]
     if run.artifact.digest:
         code = f"{lineage.code_commit[:12] or 'unknown'}{' with changes' if lineage.code_dirty else ''}"
@@ -104,7 +104,8 @@ def follow(cli: Cli, run_id: str) -> None:
 
 def _show_bar(cli: Cli, run_id: str) -> TrainingRun | None:
     run = None
-    with progress_bar(f"run {run_id}") as bar:
+    print(f"run {run_id}")
+    with progress_bar("training") as bar:
         for run in cli.client.watch_run(run_id):
             bar(run.progress.step, run.progress.total_steps, run_line(run).partition(", ")[2])
     if run:

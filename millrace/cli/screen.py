@@ -63,7 +63,10 @@ def table(rows: Sequence[Cells]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(*rows[0], box=None, pad_edge=False, header_style="bold")
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for name, cells in zip(rows[0], zip(*shown, strict=True), strict=True):
+        # Ids are there to be copied: what has no spaces is never cut or broken.
+        drawn.add_column(name, no_wrap=not any(" " in cell for cell in cells), overflow="fold")
     for line in shown:
         drawn.add_row(*(Text(cell) for cell in line))
     Console().print(drawn)
@@ -74,7 +77,12 @@ def progress_bar(title: str) -> Iterator[Callable[[float, float, str], None]]:
     """A bar on a terminal: call with (done, total, words)."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[words]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[words]}"),
+    )
     with Progress(*columns) as progress:
         task = progress.add_task(title, total=None, words="")
         yield lambda done, total, words: progress.update(task, completed=done, total=total or None, words=words)

@@ -1,6 +1,7 @@
 """Messages in a few words, for people."""
 
 from collections.abc import Mapping
+from datetime import UTC
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,7 +15,7 @@ from millrace.training.v1.training_run_pb2 import TrainingRun
 
 def when(time: Timestamp) -> str:
     """A moment in the local zone; a dash where there is none yet."""
-    return f"{time.ToDatetime().astimezone():%Y-%m-%d %H:%M:%S}" if time.seconds else "-"
+    return f"{time.ToDatetime(UTC).astimezone():%Y-%m-%d %H:%M:%S}" if time.seconds else "-"
 
 
 def seconds(duration: Duration) -> str:
@@ -23,6 +24,10 @@ def seconds(duration: Duration) -> str:
 
 def figures(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def run_state(run: TrainingRun) -> str:
