@@ -271,10 +271,10 @@ async def test_a_trace_goes_on_through_the_call() -> None:
 
 async def test_a_list_of_addresses_is_used_in_turn() -> None:
     first, second = Service(), Service()
-    async with serving(first) as one, serving(second) as two, open_channel(f"{one}, {two}") as channel:
+    async with serving(first) as one, serving(second) as two, open_channel(f"{one},{two}") as channel:
         stub = DatasetServiceStub(channel)
         async with asyncio.timeout(10):
             while not (first.seen and second.seen):
                 await stub.GetDataset(pb.GetDatasetRequest())
-    with pytest.raises(InvalidArgument, match="one DNS name"):
+    with pytest.raises(InvalidArgument, match="resolves to all replicas"):
         open_channel("registry-0:50054,registry-1:50054")
