@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 
 from millrace.errors import MillraceError, NotFound
@@ -27,6 +28,8 @@ from servicekit.metrics import OUTBOX_FAILURES, OUTBOX_PENDING, OUTBOX_PUBLISHED
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 1.0
 ORPHAN_SECONDS = 3600.0
+AT_ONCE = 16
+"""After a long outage of the bus thousands of facts may wait."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Outbox:
         self._kinds = [_Kind(pattern, build) for pattern, build in announce.items()]
         self._publishing: dict[str, asyncio.Task[None]] = {}
         self._soon = asyncio.Event()
+        self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def put(self, key: str, data: bytes) -> bool:
         """put_if_absent() of an object that is a fact. False: another was first, whose fact is then said again."""
@@ -98,7 +102,11 @@ class Outbox:
         async for listed in self.blobs.list(f"outbox/{self.service}/"):
             pending += 1
             with suppress(NotFound):
-                key = OutboxMarker.FromString(await self.blobs.get(listed.key)).key
+                try:
+                    key = OutboxMarker.FromString(await self.blobs.get(listed.key)).key
+                except DecodeError:
+                    log.error("marker damaged: which fact it stands for is lost", extra={"marker": listed.key})
+                    continue
                 if await self.blobs.exists(key):
                     self._start(key, listed.key)
                 elif await self._store_time() - listed.modified > ORPHAN_SECONDS:
@@ -119,7 +127,8 @@ class Outbox:
         try:
             kind = self._kind(key)
             fact = kind.build(key, await self.blobs.get(key))
-            await bus.publish(to_message(fact.event, fact.key, hash_of(key), self.service))
+            async with self._at_once:
+                await bus.publish(to_message(fact.event, fact.key, hash_of(key), self.service))
             crashpoint(f"outbox.{kind.name}.published")
             await self.blobs.delete(marker)
             OUTBOX_PUBLISHED.inc()

@@ -112,7 +112,8 @@ class TrainingService:
                 f"{asked.model} is of the recipe {spec.recipe}: leave recipe out", field="spec.recipe"
             )
         if asked.preset or asked.HasField("config"):
-            spec.preset = asked.preset
+            # The model's own overrides belong to its own preset.
+            spec.preset = asked.preset or spec.preset
             spec.config.CopyFrom(asked.config)
         if asked.HasField("resources"):
             spec.resources.CopyFrom(asked.resources)

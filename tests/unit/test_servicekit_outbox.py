@@ -191,6 +191,16 @@ async def test_a_sweep_leaves_other_services_alone() -> None:
     assert bus.log == [] and len(await markers(blobs)) == 1
 
 
+async def test_a_damaged_marker_keeps_no_other_fact_waiting() -> None:
+    blobs, bus = MemoryBlobs(), MemoryBus()
+    outbox = Outbox(blobs, bus, "dataprep", FACTS)
+    await Outbox(blobs, None, "dataprep", FACTS).put(KEY, b"s1")
+    await blobs.put("outbox/dataprep/0", b"\xff no marker")
+    await outbox.sweep()
+    await outbox.flush()
+    assert [message.key for message in bus.log] == ["words"]
+
+
 async def test_a_marker_without_its_object_is_kept_for_an_hour_of_the_stores_clock() -> None:
     class Clocked(MemoryBlobs):
         ahead = 0.0
