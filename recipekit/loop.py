@@ -67,6 +67,8 @@ class Loop:
     average: float = 0.0
     """Decay of the averaged weights; 0 for none."""
     precision: Precision = "auto"
+    threads: int = 0
+    """Of torch on a CPU; 0 for as many as it has."""
 
     step: int = field(default=0, init=False)
     history: list[Entry] = field(default_factory=list, init=False)
@@ -99,6 +101,7 @@ class Loop:
             if run.stop_requested and not self.finished:
                 raise Stopped(f"stopped after step {self.step} of {self.total_steps}")
         self._load_best()
+        self._tell_best(run)
         write_history(run.artifact, self.history)
         numeric.write_environment(run.artifact, self._numerics, self.departures)
 
@@ -135,7 +138,7 @@ class Loop:
                 loss.backward()
 
         self.model.train()
-        return numeric.choose(self.precision, self.model, step)
+        return numeric.choose(self.precision, self.threads, self.model, step)
 
     def _one_step(self) -> None:
         epoch, place = divmod(self.step, self.steps_per_epoch)
@@ -247,6 +250,15 @@ class Loop:
             )
         )
         self._told, self._told_at = Means(), time.monotonic()
+
+    def _tell_best(self, run: Run) -> None:
+        """The run's last word are the metrics of the weights that it keeps, not those of its last evaluation."""
+        for entry in self.history:
+            if entry["step"] == self.best_step:
+                told, train = dict(entry["validation"]), entry["train"]
+                run.report(
+                    Progress(self.step, self.total_steps, self.step / self.steps_per_epoch, train["loss"], metrics=told)
+                )
 
     def _state(self) -> TrainingState:
         told, generators = random_state()

@@ -54,10 +54,15 @@ def processor() -> str:
 
 
 def choose(
-    precision: Precision, model: nn.Module, step: Callable[[AbstractContextManager[Any]], None]
+    precision: Precision, threads: int, model: nn.Module, step: Callable[[AbstractContextManager[Any]], None]
 ) -> dict[str, Any]:
-    """The numerics of a first attempt. `step(autocast)` runs forward and backward on real batches."""
+    """The numerics of a first attempt. `step(autocast)` runs forward and backward on real batches.
+
+    `threads` 0 takes as many as torch has; small models are faster, and steadier beside other work, with one.
+    """
     there, name = device(), processor()
+    if threads:
+        torch.set_num_threads(threads)
     told: dict[str, Any] = {}
     dtype = precision
     if precision == "auto":

@@ -43,7 +43,7 @@ class Config(spec.Config):
         default=True,
         description="a linear model over the n-grams and word pairs of a review reads beside the network (ngrams)",
     )
-    wide_buckets: int = Field(default=2**18, ge=16, description="rows of its table")
+    wide_buckets: int = Field(default=2**20, ge=16, description="rows of its table")
     wide_rate: float = Field(default=20.0, gt=0, description="its learning rate, times learning_rate")
     wide_decay: float = Field(default=0.0, ge=0, description="its weight decay")
     dropout: float = Field(default=0.5, ge=0, lt=1)
@@ -79,6 +79,7 @@ class Config(spec.Config):
     evaluate_every: int | None = Field(default=None, ge=1, description="steps; None after each epoch")
     checkpoint_every: int = Field(default=200, ge=1, description="steps")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int = Field(default=0, ge=0, description="of torch on a CPU; 0 for as many as it has")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -123,6 +124,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "average": 0.0,
         "checkpoint_every": 10,
         "precision": "fp32",
+        "threads": 1,
     },
 }
 

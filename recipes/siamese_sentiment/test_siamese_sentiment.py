@@ -146,10 +146,10 @@ def test_the_other_presets_train_and_resume_exactly(preset: str, tmp_path: Path)
     """The toy preset has neither an LSTM nor made pairs nor an averaged model; these do, on a handful of reviews."""
     small = {
         "hidden_size": 16, "embedding_size": 16, "epochs": 2, "checkpoint_every": 3, "pair_count": 60,
-        "batch_rows": 8, "precision": "fp32", "patience": None,
+        "batch_rows": 8, "precision": "fp32", "threads": 1, "patience": None,
     }  # fmt: skip
     if preset == "default":
-        small["buckets"] = 1024
+        small |= {"buckets": 1024, "wide_buckets": 4096}
     config = SPEC.configure(preset, small)
     rows = reviews(70)
     data = Data(train=rows[:50], validation=rows[50:])

@@ -67,6 +67,7 @@ def fit(config: Config, data: Data, run: Run) -> None:
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint_every,
         precision=config.precision,
+        threads=config.threads,
     )
     loop.run(run)
     save(config, model.cpu(), SentimentPredictor(model, tokenizer, labels), data.train, run.artifact)
