@@ -144,6 +144,14 @@ def test_training_tells_its_progress_and_its_loss_is_never_missing(fitted: Fitte
     assert fitted.spec.primary.name in evaluated[-1].metrics
 
 
+def test_a_runs_last_word_is_about_the_weights_that_it_keeps(fitted: Fitted) -> None:
+    validation = sample(fitted.name)[0].validation
+    measured = fitted.spec.measure(validation, predict(fitted.predictor, validation)).metrics
+    last = [report.metrics for report in fitted.reports if report.metrics][-1]
+    name = fitted.spec.primary.name
+    assert last[name] == pytest.approx(measured[name], abs=fitted.spec.tolerance), "the metrics are of other weights"
+
+
 def test_the_fitted_model_passes_its_own_gate(fitted: Fitted) -> None:
     data, test = sample(fitted.name)
     predictions = predict(fitted.predictor, test)

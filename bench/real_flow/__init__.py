@@ -1,0 +1,1 @@
+"""Real data through the whole platform, by the command line alone."""
