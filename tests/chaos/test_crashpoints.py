@@ -52,7 +52,7 @@ def arm(platform: World, name: str) -> Path:
 def test_there_are_crashpoints_for_every_kind_of_fact_and_every_service() -> None:
     found = crashpoints()
     assert len(found) >= 35
-    assert {"outbox.models-aliases.stored", "worker.claimed", "dataprep.parts-stored", REFUSING} <= set(found)
+    assert {"outbox.models-aliases.stored", "worker.claimed", "dataprep.part-stored", REFUSING} <= set(found)
 
 
 @pytest.mark.parametrize("name", [name for name in crashpoints() if name != REFUSING])
