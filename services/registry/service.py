@@ -33,9 +33,10 @@ class RegistryService:
         def change(known: Sequence[Entry[ModelSpec]]) -> ModelSpec | None:
             return None if known and known[-1].message == spec else spec
 
-        await ledger.append(
+        made = await ledger.append(
             change, request_id=check_request_id(request.request_id), who=who(), expected=_number(request.etag)
         )
+        _check_same(made.request_id == request.request_id, made.message == spec)
         return rpc.ApplyModelResponse(model=to_model(await ledger.entries()))
 
     async def GetModel(self, request: rpc.GetModelRequest) -> rpc.GetModelResponse:
@@ -112,6 +113,8 @@ class RegistryService:
 
         ledger = self.store.alias(request.model, request.alias)
         made = await ledger.append(back, request_id=check_request_id(request.request_id), who=who())
+        same = made.message.reason == request.reason and request.version in (0, made.message.version)
+        _check_same(True, same and made.message.action == AliasEntry.ACTION_ROLLED_BACK)
         MOVES.labels(request.model, "rolled_back").inc()
         return rpc.RollbackAliasResponse(entry=to_alias(made))
 
@@ -134,6 +137,8 @@ class RegistryService:
 
         ledger = self.store.alias(request.model, request.alias)
         made = await ledger.append(release, request_id=check_request_id(request.request_id), who=who())
+        same = made.message.action == AliasEntry.ACTION_RELEASED and made.message.reason == request.reason
+        _check_same(made.request_id == request.request_id, same)
         return rpc.ReleaseAliasResponse(entry=to_alias(made))
 
     async def DownloadArtifact(
@@ -184,6 +189,12 @@ def rollback_target(entries: Sequence[AliasEntry], wanted: int) -> int:
     if first == 0:
         raise FailedPrecondition(f"version {versions[-1]} was the alias's first: there is nothing to go back to")
     return versions[first - 1]
+
+
+def _check_same(asked_before: bool, same: bool) -> None:
+    """A request_id that stands in the ledger must stand there for the same request. Raises InvalidArgument."""
+    if asked_before and not same:
+        raise InvalidArgument("request_id was used before for something else: send a new one", field="request_id")
 
 
 def _unnamed(model: str, alias: str) -> NotFound:

@@ -241,3 +241,28 @@ async def test_a_page_token_goes_on_where_the_page_ended() -> None:
         if not request.page_token:
             break
     assert seen == [5, 4, 3, 2, 1]
+
+
+async def test_a_request_id_answers_the_same_and_is_refused_for_anything_else() -> None:
+    evaluator = Evaluator()
+    replica = await registered(2, evaluator)
+    evaluator.passes(1, 0)
+    await replica.promote.reconcile("toy")
+    evaluator.passes(2, 1)
+    await replica.promote.reconcile("toy")
+    spec = ParseDict({**SPEC, "config": {"steps": 5}}, ModelSpec())
+    calls = [
+        (replica.service.ApplyModel, rpc.ApplyModelRequest(spec=spec, request_id="a"), "spec"),
+        (replica.service.RollbackAlias, rpc.RollbackAliasRequest(model="toy", reason="x", request_id="b"), "reason"),
+        (replica.service.ReleaseAlias, rpc.ReleaseAliasRequest(model="toy", reason="x", request_id="c"), "reason"),
+    ]
+    for call, request, field in calls:
+        first = await call(request)
+        assert await call(request) == first, "asked again it must answer the same"
+        if field == "spec":
+            request.spec.config["steps"] = 6
+        else:
+            request.reason = "y"
+        with pytest.raises(errors.InvalidArgument, match="request_id"):
+            await call(request)
+    assert len(await entries(replica)) == 4
