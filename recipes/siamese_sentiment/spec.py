@@ -79,7 +79,7 @@ class Config(spec.Config):
     evaluate_every: int | None = Field(default=None, ge=1, description="steps; None after each epoch")
     checkpoint_every: int = Field(default=200, ge=1, description="steps")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: int = Field(default=0, ge=0, description="of torch on a CPU; 0 for as many as it has")
+    threads: int = Field(default=1, ge=0, description="of torch on a CPU; 0 for as many as it has")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -106,6 +106,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "patience": 5,
         "batch_rows": 16,
         "average": 0.0,
+        "threads": 0,
     },
     "toy": {
         "readers": 1,
@@ -124,7 +125,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "average": 0.0,
         "checkpoint_every": 10,
         "precision": "fp32",
-        "threads": 1,
     },
 }
 
