@@ -1,6 +1,7 @@
 """The object store port: immutable facts by key, and the one power that they rest on, put if absent.
 
-Two adapters pass one contract suite: a directory (servicekit/directory.py) and memory (here).
+Two adapters pass one contract suite: a directory (servicekit/directory.py) and memory (here); servicekit/adapters.py opens
+them by address.
 A key is `segment/segment/…`: each segment of letters, digits, `.`, `_`, `=`, `-` or `~`, not starting with a dot, at most
 200 long; 900 in all. A key is never the folder of another key.
 """
@@ -88,18 +89,6 @@ def check_folder(prefix: str) -> str:
     if prefix and not prefix.endswith("/"):
         raise InvalidArgument(f"{prefix!r} is no folder of keys: end it with /", field="prefix")
     return prefix
-
-
-def open_blobs(address: str) -> Blobs:
-    """`directory:PATH` or `memory:`."""
-    from servicekit.directory import DirectoryBlobs
-
-    kind, _, rest = address.partition(":")
-    if kind == "directory" and rest:
-        return DirectoryBlobs(Path(rest))
-    if kind == "memory":
-        return MemoryBlobs()
-    raise InvalidArgument(f"MILLRACE_BLOBS={address!r} is no store: use directory:PATH", field="MILLRACE_BLOBS")
 
 
 class MemoryBlobs:

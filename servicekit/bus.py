@@ -1,11 +1,10 @@
 """The bus port: messages on topics, read by groups that remember how far they came, or tailed by anybody.
 
 Delivery is at least once and in order per key. Two adapters pass one contract suite: a SQLite log
-(servicekit/sqlite.py) and memory (here).
+(servicekit/sqlite.py) and memory (here). servicekit/adapters.py opens them by address.
 """
 
 import asyncio
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,29 +95,6 @@ def check_message(message: Message) -> None:
         "".join((message.key, *message.headers)).encode()
     except UnicodeEncodeError:
         raise InvalidArgument("key and names of headers must be valid Unicode, without lone surrogates") from None
-
-
-def open_bus(address: str) -> Bus:
-    """`sqlite:PATH` or `memory:`. For tests, TEST_BUS names a way to misbehave (servicekit/testing/unruly.py)."""
-    bus = _open(address)
-    if mode := os.environ.get("TEST_BUS"):
-        from servicekit.testing.unruly import unruly
-
-        return unruly(bus, mode)
-    return bus
-
-
-def _open(address: str) -> Bus:
-    from pathlib import Path
-
-    from servicekit.sqlite import SqliteBus
-
-    kind, _, rest = address.partition(":")
-    if kind == "sqlite" and rest:
-        return SqliteBus(Path(rest))
-    if kind == "memory":
-        return MemoryBus()
-    raise InvalidArgument(f"MILLRACE_BUS={address!r} is no bus: use sqlite:PATH", field="MILLRACE_BUS")
 
 
 class MemoryBus:

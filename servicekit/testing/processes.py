@@ -10,8 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from servicekit.blobs import open_blobs
-from servicekit.bus import Message, open_bus
+from servicekit.adapters import open_blobs, open_bus
+from servicekit.bus import Message
 
 THREADS = 16
 

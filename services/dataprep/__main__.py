@@ -4,8 +4,7 @@ import asyncio
 
 from millrace.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from recipekit.catalog import Catalog
-from servicekit.blobs import open_blobs
-from servicekit.bus import open_bus
+from servicekit.adapters import open_blobs, open_bus
 from servicekit.logs import setup_logs
 from servicekit.outbox import Outbox
 from servicekit.runtime import Part, serve

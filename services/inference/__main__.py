@@ -8,8 +8,7 @@ from millrace.channel import open_channel
 from millrace.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from recipekit.catalog import Catalog
-from servicekit.blobs import open_blobs
-from servicekit.bus import open_bus
+from servicekit.adapters import open_blobs, open_bus
 from servicekit.logs import setup_logs
 from servicekit.runtime import Health, Part, serve
 from servicekit.work import Work

@@ -7,8 +7,7 @@ from millrace.evaluation.v1.evaluation_service_pb2_grpc import EvaluationService
 from millrace.registry.v1.registry_service_pb2_grpc import add_RegistryServiceServicer_to_server
 from millrace.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from recipekit.catalog import Catalog
-from servicekit.blobs import open_blobs
-from servicekit.bus import open_bus
+from servicekit.adapters import open_blobs, open_bus
 from servicekit.logs import setup_logs
 from servicekit.outbox import Outbox
 from servicekit.runtime import Part, serve

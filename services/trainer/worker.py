@@ -28,7 +28,7 @@ from recipekit.predictor import write_golden
 from recipekit.run import Data, Stopped
 from recipekit.spec import Config
 from servicekit import artifacts
-from servicekit.blobs import open_blobs
+from servicekit.adapters import open_blobs
 from servicekit.code import code, package_versions
 from servicekit.crash import crashpoint
 from servicekit.logs import fields, setup_logs

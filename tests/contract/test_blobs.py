@@ -12,7 +12,8 @@ from typing import ClassVar
 import pytest
 
 from millrace.errors import InvalidArgument, Unavailable
-from servicekit.blobs import Blobs, MemoryBlobs, open_blobs
+from servicekit.adapters import open_blobs
+from servicekit.blobs import Blobs, MemoryBlobs
 from servicekit.directory import STALE_SECONDS, DirectoryBlobs
 from servicekit.testing.blobs import BlobsContract, SharedBlobsContract, everything, keys
 

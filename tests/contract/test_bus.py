@@ -11,7 +11,8 @@ from typing import ClassVar
 import pytest
 
 from millrace.errors import InvalidArgument, Unavailable
-from servicekit.bus import MAX_VALUE, Bus, MemoryBus, Message, open_bus
+from servicekit.adapters import open_bus
+from servicekit.bus import MAX_VALUE, Bus, MemoryBus, Message
 from servicekit.sqlite import GroupMember, SqliteBus
 from servicekit.sqlite_log import Log, assign
 from servicekit.testing.bus import BusContract, assert_quiet, collect, publish

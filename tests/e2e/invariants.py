@@ -11,7 +11,7 @@ from millrace.dataset.v1.dataset_pb2 import Snapshot
 from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millrace.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millrace.training.v1.training_run_pb2 import TrainingRun
-from servicekit.blobs import open_blobs
+from servicekit.adapters import open_blobs
 from servicekit.ledger import read_entry
 
 

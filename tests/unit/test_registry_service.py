@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from google.protobuf.json_format import ParseDict
@@ -251,7 +252,7 @@ async def test_a_request_id_answers_the_same_and_is_refused_for_anything_else() 
     evaluator.passes(2, 1)
     await replica.promote.reconcile("toy")
     spec = ParseDict({**SPEC, "config": {"steps": 5}}, ModelSpec())
-    calls = [
+    calls: list[tuple[Any, Any, str]] = [
         (replica.service.ApplyModel, rpc.ApplyModelRequest(spec=spec, request_id="a"), "spec"),
         (replica.service.RollbackAlias, rpc.RollbackAliasRequest(model="toy", reason="x", request_id="b"), "reason"),
         (replica.service.ReleaseAlias, rpc.ReleaseAliasRequest(model="toy", reason="x", request_id="c"), "reason"),
