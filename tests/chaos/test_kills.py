@@ -27,6 +27,8 @@ CONFIG = {"steps": 60, "checkpoint_every": 10, "evaluate_every": 20}
 STEP_SECONDS = {"worker": 0.02}
 """A worker to be killed lives longer; for the others the training is one stage of many."""
 MOMENTS = {"worker": 1.2}
+SIAMESE = {"context": "lstm", "hidden_size": 64, "epochs": 20, "checkpoint_every": 20}
+"""A BiLSTM, trained for long enough to be killed three times."""
 FLOW_SECONDS = 1.0
 """About what the undisturbed flow takes without a slow training: the moments lie in it."""
 
@@ -106,9 +108,7 @@ def test_a_torch_training_killed_three_times_equals_an_undisturbed_one_to_the_la
     chance = random.Random(SEED)
     rows = ROOT / "recipes/siamese_sentiment/sample.jsonl"
     with world(tmp_path / "state", look_seconds=2) as platform:
-        flows = [
-            Flow(platform, name, "siamese_sentiment", config={"checkpoint_every": 10}) for name in ("calm", "killed")
-        ]
+        flows = [Flow(platform, name, "siamese_sentiment", config=SIAMESE) for name in ("calm", "killed")]
         calm = flows[0].run(rows)
         killing = threading.Thread(target=_kill_thrice, args=(platform, chance))
         killing.start()
