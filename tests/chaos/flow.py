@@ -30,6 +30,7 @@ class Flow:
     recipe: str = "toy_words"
     preset: str = "toy"
     config: dict[str, Any] = field(default_factory=dict)
+    gate: list[dict[str, Any]] = field(default_factory=list)
     stage: str = "before"
     """Where it is, for whoever kills meanwhile."""
 
@@ -64,6 +65,7 @@ class Flow:
             "preset": self.preset,
             "config": self.config,
             "dataset": self.name,
+            "gate": self.gate,
             "promotion": {"automatic": True},
             "training": {"automatic": True},
         }
