@@ -80,8 +80,9 @@ def main() -> None:
         print(
             f"{metric['metric']:>14}  {metric['candidate']:.4f}  (baseline {metric.get('baseline', float('nan')):.4f})"
         )
-    print(json.dumps(found["prediction"], ensure_ascii=False))
-    kept = {"metrics": report["metrics"], "rows": report["rows_compared"], "seconds": found["seconds"]}
+    answers = [(answer["label"], round(answer["confidence"], 3)) for answer in found["prediction"]["predictions"]]
+    print(f"predictions {answers} by version {found['prediction']['served']['version']}")
+    kept = {"seed": 42, "metrics": report["metrics"], "rows": report["rows_compared"], "seconds": found["seconds"]}
     (Path(__file__).parent / "results.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
