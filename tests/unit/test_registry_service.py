@@ -20,6 +20,7 @@ from recipekit.catalog import Catalog
 from servicekit.blobs import Blobs, MemoryBlobs
 from servicekit.bus import MemoryBus
 from servicekit.outbox import Outbox
+from services.evaluator.owed import champion_of, is_owed
 from services.registry.reconcile import Promote, RegisterVersion
 from services.registry.service import RegistryService
 from services.registry.store import FACTS, Store
@@ -215,21 +216,45 @@ async def test_alias_at_answers_what_served_then() -> None:
         await replica.service.AliasAt(rpc.AliasAtRequest(model="toy", time=before))
 
 
-async def test_of_two_promotions_at_once_one_wins_and_the_other_meets_a_champion_its_report_does_not_know() -> None:
-    evaluator, blobs = Evaluator(), MemoryBlobs()
-    trainer = Trainer("run-1", "run-2")
-    replicas = [registry(blobs, trainer, evaluator) for _ in range(2)]
-    await replicas[0].service.ApplyModel(rpc.ApplyModelRequest(spec=ParseDict(SPEC, ModelSpec())))
+class SlowEvaluator(Evaluator):
+    """Answers at once, and lets its caller go on only when another promotion is through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+
+    async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
+        answer = await super().ListEvaluationReports(request)
+        await self.go_on.wait()
+        return answer
+
+
+@pytest.mark.parametrize(("winner", "loser", "evaluated_again"), [(1, 2, True), (2, 1, False)])
+async def test_of_two_promotions_at_once_one_wins_and_the_other_is_evaluated_again_if_it_is_newer(
+    winner: int, loser: int, evaluated_again: bool
+) -> None:
+    blobs, trainer = MemoryBlobs(), Trainer("run-1", "run-2")
+    fast, slow = Evaluator(), SlowEvaluator()
+    fast.passes(winner, 0)
+    slow.passes(loser, 0)
+    first, second = registry(blobs, trainer, fast), registry(blobs, trainer, slow)
+    await first.service.ApplyModel(rpc.ApplyModelRequest(spec=ParseDict(SPEC, ModelSpec())))
     for run in ("run-1", "run-2"):
-        await replicas[0].register.reconcile(run)
-    evaluator.passes(1, 0)
-    first = asyncio.create_task(replicas[0].promote.reconcile("toy"))
-    second = asyncio.create_task(replicas[1].promote.reconcile("toy"))
-    evaluator.passes(2, 0)
-    results = await asyncio.gather(first, second, return_exceptions=True)
-    assert all(result is None or isinstance(result, errors.Conflict) for result in results), results
-    await replicas[0].promote.reconcile("toy")
-    assert len(await entries(replicas[0])) == 1, "the loser's report speaks of no champion, and there is one now"
+        await first.register.reconcile(run)
+    late = asyncio.create_task(second.promote.reconcile("toy"))
+    await asyncio.sleep(0.01)
+    await first.promote.reconcile("toy")
+    slow.go_on.set()
+    with pytest.raises(errors.Conflict, match="read it again"):
+        await late
+    await second.promote.reconcile("toy")
+    assert [entry.version for entry in await entries(second)] == [winner], "the loser's report speaks of no champion"
+    champion = champion_of(await entries(second))
+    assert is_owed(loser, champion, slow.reports) == evaluated_again
+    if evaluated_again:
+        slow.passes(loser, winner)
+        await second.promote.reconcile("toy")
+        assert [entry.version for entry in await entries(second)] == [loser, winner]
 
 
 async def test_a_page_token_goes_on_where_the_page_ended() -> None:
