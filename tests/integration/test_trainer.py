@@ -68,6 +68,13 @@ class Trainer:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
+    async def close(self) -> None:
+        """Leave nothing behind: no task, no worker, no open end of a process."""
+        await self.die()
+        for process in self.launcher.workers().values():
+            os.kill(process.pid, signal.SIGKILL)
+        await asyncio.gather(*self.launcher._watchers)
+
     async def ask(self, config: dict[str, Any] | None = None, **change: Any) -> str:
         run_id = new_id()
         snapshot = Snapshot(dataset="words", number=1, snapshot_id="s1")
@@ -113,9 +120,7 @@ async def trainer(tmp_path: Path) -> AsyncIterator[Trainer]:
     made = Trainer(tmp_path)
     made.start()
     yield made
-    await made.die()
-    for process in made.launcher.workers().values():
-        os.kill(process.pid, signal.SIGKILL)
+    await made.close()
 
 
 async def test_a_run_is_trained_to_an_artifact_with_its_lineage_and_its_log(trainer: Trainer) -> None:
@@ -225,7 +230,7 @@ async def test_a_killed_trainer_finds_its_worker_again_and_counts_its_slot(train
         waited = await another.end_of(second)
         assert waited.start_time.ToNanoseconds() >= run.end_time.ToNanoseconds()
     finally:
-        await another.die()
+        await another.close()
 
 
 async def test_two_trainers_bring_a_run_to_one_outcome(trainer: Trainer, tmp_path: Path) -> None:
@@ -237,6 +242,4 @@ async def test_two_trainers_bring_a_run_to_one_outcome(trainer: Trainer, tmp_pat
         assert [run.state for run in runs] == [TrainingRun.STATE_SUCCEEDED] * 4
         assert all(run.attempt == 1 for run in runs), "a living worker's attempt is never claimed over"
     finally:
-        await another.die()
-        for process in another.launcher.workers().values():
-            os.kill(process.pid, signal.SIGKILL)
+        await another.close()
