@@ -5,6 +5,7 @@ import hashlib
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 
@@ -14,6 +15,7 @@ from millrace.dataset.v1.dataset_pb2 import (
     FORMAT_UNSPECIFIED,
     DatasetSpec,
     Format,
+    Snapshot,
     Source,
     SplitSpec,
 )
@@ -65,6 +67,7 @@ class DatasetService:
     def __init__(self, store: Store, catalog: Catalog, imports: EndImport, work: Work, upload_limit: int) -> None:
         self.store, self.catalog, self.imports, self.work = store, catalog, imports, work
         self.upload_limit = upload_limit
+        self._last_read: tuple[tuple[str, str], list[dict[str, Any]]] = (("", ""), [])
 
     async def ImportDataset(self, requests: AsyncIterator[ImportDatasetRequest]) -> ImportDatasetResponse:
         header = await _header(requests)
@@ -130,7 +133,7 @@ class DatasetService:
         if split not in (*SPLITS, QUARANTINE):
             raise InvalidArgument(f"split is {split!r}: use {', '.join(SPLITS)} or {QUARANTINE}", field="split")
         snapshot = await self.store.snapshot(request.dataset, request.number)
-        numbered = list(enumerate(await read_split(self.store.blobs, snapshot, split)))
+        numbered = list(enumerate(await self._rows(snapshot, split)))
 
         def name(row: tuple[int, object]) -> str:
             return f"{snapshot.number}/{row[0]}"
@@ -146,6 +149,13 @@ class DatasetService:
                 break
             response.rows.append(made)
         return response
+
+    async def _rows(self, snapshot: Snapshot, split: str) -> list[dict[str, Any]]:
+        """The rows of a split; the last one is kept, since pages are asked for one after the other."""
+        name = (snapshot.snapshot_id, split)
+        if self._last_read[0] != name:
+            self._last_read = (name, await read_split(self.store.blobs, snapshot, split))
+        return self._last_read[1]
 
     # --- importing
 
