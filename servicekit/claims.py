@@ -81,9 +81,12 @@ class Claims:
 
     async def newest(self) -> int:
         """The number of the newest try; 0: none."""
-        while await self.blobs.exists(f"{self.folder(self._known + 1)}/claim"):
-            self._known += 1
-        return self._known
+        while True:
+            next_one = self._known + 1
+            if not await self.blobs.exists(f"{self.folder(next_one)}/claim"):
+                return self._known
+            # Others may have asked meanwhile: a try must not be counted twice.
+            self._known = max(self._known, next_one)
 
     async def claim(self, number: int) -> bool:
         """Claim a try for this process. False: somebody else has it."""

@@ -193,3 +193,11 @@ def test_only_this_very_machine_proves_anything() -> None:
     reused.start_time += 1
     assert is_running(reused) is False, "the number was given to another process"
     assert is_running(Process(host="elsewhere", pid=1)) is None
+
+
+async def test_asked_by_many_at_once_the_newest_try_is_counted_once() -> None:
+    claims = Claims(MemoryBlobs(), "tries", 10)
+    await claims.claim(1)
+    asked = Claims(claims.blobs, "tries", 10)
+    assert set(await asyncio.gather(*(asked.newest() for _ in range(8)))) == {1}
+    assert await asked.newest() == 1
