@@ -152,9 +152,9 @@ class Log(SqliteFile):
         """Remember (epoch, position) by place; a place that has changed hands since keeps what its new owner says."""
         with self.writing() as db:
             db.executemany(
-                "UPDATE partitions SET committed = ?2 WHERE grp = ?3 AND topic = ?4 AND partition = ?5"
-                " AND owner = ?6 AND epoch = ?1 AND committed < ?2",
-                [(*reached, group, *place, member) for place, reached in places.items()],
+                "UPDATE partitions SET committed = ? WHERE grp = ? AND topic = ? AND partition = ?"
+                " AND owner = ? AND epoch = ? AND committed < ?",
+                [(to, group, *place, member, epoch, to) for place, (epoch, to) in places.items()],
             )
 
     def join(self, group: str, topics: Sequence[str], member: str) -> None:

@@ -5,7 +5,9 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,12 +19,6 @@ from services.trainer.metrics import WORKERS_STARTED
 
 log = logging.getLogger(__name__)
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTHONPATH")
-# glibc gives memory back after each step and takes it again, which costs up to a third of a training with changing sizes.
-_MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
 
 
 class Launcher(Protocol):
@@ -50,38 +46,43 @@ class ProcessLauncher:
         self, state: Path, owner: str, environment: dict[str, str], ended: Callable[[str], None] = lambda run_id: None
     ) -> None:
         self.folder, self.owner, self.environment, self.ended = state / "workers", owner, environment, ended
-        self._watchers: set[asyncio.Task[None]] = set()
+        self.watchers: set[threading.Thread] = set()
 
     async def launch(self, run_id: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        kept = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("TEST_")}
-        output = os.open(self.folder / f"{run_id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            worker = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "services.trainer.worker",
-                run_id,
-                env={**kept, **_MALLOC, **self.environment},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        finally:
-            os.close(output)
+        worker = self._spawn(run_id)
         start_time = _start_time(worker.pid)
         (self.folder / str(worker.pid)).write_text(f"{start_time} {run_id} {self.owner}\n")
         WORKERS_STARTED.inc()
         log.info("worker started", extra={"run_id": run_id, "pid": worker.pid})
-        task = asyncio.create_task(self._wait(run_id, worker))
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
+        arguments = (asyncio.get_running_loop(), run_id, worker)
+        watcher = threading.Thread(target=self._watch, args=arguments, daemon=True)
+        self.watchers.add(watcher)
+        watcher.start()
 
-    async def _wait(self, run_id: str, worker: asyncio.subprocess.Process) -> None:
-        code = await worker.wait()
-        log.info("worker ended", extra={"run_id": run_id, "pid": worker.pid, "exit_code": code})
-        self._clear(worker.pid)
+    def _spawn(self, run_id: str) -> "subprocess.Popen[bytes]":
+        """Not by asyncio, whose transports kill their process when the loop ends: a worker outlives its trainer."""
+        kept = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("TEST_")}
+        with (self.folder / f"{run_id}.log").open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "services.trainer.worker", run_id],
+                env={**kept, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, run_id: str, worker: "subprocess.Popen[bytes]") -> None:
+        code = worker.wait()
+        # A loop that is closed belongs to a trainer that has ended.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._ended, run_id, worker.pid, code)
+        self.watchers.discard(threading.current_thread())
+
+    def _ended(self, run_id: str, pid: int, code: int) -> None:
+        log.info("worker ended", extra={"run_id": run_id, "pid": pid, "exit_code": code})
+        self._clear(pid)
         if code == 0:
             (self.folder / f"{run_id}.log").unlink(missing_ok=True)
         self.ended(run_id)

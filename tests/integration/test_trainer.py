@@ -73,7 +73,8 @@ class Trainer:
         await self.die()
         for process in self.launcher.workers().values():
             os.kill(process.pid, signal.SIGKILL)
-        await asyncio.gather(*self.launcher._watchers)
+        for watcher in list(self.launcher.watchers):
+            await asyncio.to_thread(watcher.join)
 
     async def ask(self, config: dict[str, Any] | None = None, **change: Any) -> str:
         run_id = new_id()
