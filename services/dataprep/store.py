@@ -41,9 +41,11 @@ class Store:
     async def dataset(self, name: str) -> Dataset:
         """Raises NotFound for one into which nothing was ever imported."""
         check_name(name, "dataset")
-        if name not in self._specs and not await self.blobs.exists(f"datasets/{name}/spec/{1:010d}"):
+        # A ledger may be there before its first entry: the first import is just being recorded.
+        known = name in self._specs or await self.blobs.exists(f"datasets/{name}/spec/{1:010d}")
+        asked = await self.specs(name).entries() if known else ()
+        if not asked:
             raise NotFound(f"no dataset {name}: `millrace datasets import` makes one of a file", dataset=name)
-        asked = await self.specs(name).entries()
         newest = await self.snapshots(name).newest()
         dataset = Dataset(name=name, spec=newest.message.spec if newest else asked[-1].message)
         dataset.newest_number = newest.number if newest else 0

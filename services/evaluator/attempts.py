@@ -53,6 +53,9 @@ class Attempts:
                 continue
             elif number == newest and await self.claims.is_alive(number):
                 busy = True
+            elif end := await self._end(number):
+                # It said so between our two reads, and ended.
+                spent += [end.reason] if end.counts else []
             else:
                 spent.append("its evaluator died")
         return Standing(newest, busy, tuple(spent))

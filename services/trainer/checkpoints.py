@@ -135,7 +135,8 @@ class StoredRun:
             path = folder / listed.key[len(prefix) + len("/files/") :]
             path.parent.mkdir(parents=True, exist_ok=True)
             await blobs.download(listed.key, path)
-        if describe(folder).SerializeToString() != await blobs.get(f"{prefix}/manifest"):
+        found = await asyncio.to_thread(describe, folder)
+        if found.SerializeToString() != await blobs.get(f"{prefix}/manifest"):
             raise NotFound(f"{prefix} is not whole any more")
         return folder
 

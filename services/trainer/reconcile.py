@@ -50,15 +50,17 @@ class BringToOutcome:
 
     async def reconcile(self, name: str) -> float | None:
         request = await self.store.request(name)
+        attempts = self.store.attempts(name)
+        newest = await attempts.newest()
+        # Before what a worker says last: one that said it and ended between two reads must not look lost.
+        alive = bool(newest) and await attempts.is_alive(newest)
         if await self.store.outcome(name):
             self.waiting.leave(name)
             await self._end_worker(name)
             return None
-        attempts = self.store.attempts(name)
-        newest = await attempts.newest()
         await self._show(request, newest)
         failure = await self.store.failure(name, newest) if newest else None
-        if newest and not failure and await attempts.is_alive(newest):
+        if alive and not failure:
             self.waiting.leave(name)
             await self._limit(request, newest)
             return WATCH_SECONDS

@@ -64,6 +64,7 @@ class Attempt:
         self.catalog = Catalog(settings.recipes.split(","))
         self.log = _CapturedLog(folder / "output.log")
         self.began = time.monotonic()
+        self.saying = asyncio.Lock()
         self.before = 0.0
         """Seconds that earlier attempts have trained."""
 
@@ -78,7 +79,9 @@ class Attempt:
                     # Asked to stop: the recipe saves a checkpoint at its next step; one that hangs is left behind.
                     await asyncio.wait([training], timeout=STOP_SECONDS)
                 code = await self._verdict(training)
-                beating.cancel()
+                async with self.saying:
+                    # Not in the middle: what a cancelled beat is storing would land after the last word.
+                    beating.cancel()
                 await self._say()
                 return code
         finally:
@@ -93,6 +96,9 @@ class Attempt:
             log.info("attempt ends early", extra={"because": repr(error)})
         except Exception as error:
             log.exception("attempt failed")
+            # A run that has failed is not looked at again, so its last word comes first.
+            with suppress(errors.MillraceError):
+                await self._say()
             await self.store.fail(run_id, self.number, self._failure(error))
         return ENDED if await self.store.outcome(run_id) else AGAIN
 
@@ -137,10 +143,13 @@ class Attempt:
     async def _beat(self) -> None:
         """Each second: say how far it is, ship the log, and look whether to stop. Ends once it must stop."""
         run_id = self.request.run_id
-        earlier = await self.store.progress(run_id, self.number - 1)
-        self.before = earlier.elapsed.ToNanoseconds() / 1e9 if earlier else 0.0
+        began = False
         while not self.run.stop_requested:
             with suppress(errors.MillraceError):
+                if not began:
+                    earlier = await self.store.progress(run_id, self.number - 1)
+                    self.before = earlier.elapsed.ToNanoseconds() / 1e9 if earlier else 0.0
+                    began = True
                 await self._say()
                 newest = await self.store.attempts(run_id).newest()
                 if newest > self.number or await self.store.outcome(run_id):
@@ -151,6 +160,10 @@ class Attempt:
                 self.run.stop_requested = True
 
     async def _say(self) -> None:
+        async with self.saying:
+            await self._say_alone()
+
+    async def _say_alone(self) -> None:
         said = Progress(time=now())
         elapsed = time.monotonic() - self.began
         said.elapsed.FromNanoseconds(int((self.before + elapsed) * 1e9))
@@ -171,6 +184,7 @@ class Attempt:
         await self.store.report(self.request.run_id, self.number, said)
         for number, chunk in self.log.unshipped():
             await self.store.add_log(self.request.run_id, self.number, number, chunk)
+            self.log.shipped()
 
     def _failure(self, error: Exception) -> AttemptFailure:
         text = error.text if isinstance(error, errors.MillraceError) else str(error)
@@ -187,7 +201,8 @@ class _CapturedLog:
     """Takes over this process's stdout and stderr, and hands out what was printed in numbered chunks."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.shipped, self.chunks = path, 0, 0
+        self.path, self.read, self.chunks = path, 0, 0
+        self.pending: list[tuple[int, bytes]] = []
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._outside = os.dup(2)
         os.dup2(target, 1)
@@ -195,14 +210,19 @@ class _CapturedLog:
         os.close(target)
 
     def unshipped(self) -> list[tuple[int, bytes]]:
-        with self.path.open("rb") as file:
-            file.seek(self.shipped)
-            data = file.read()
-        if not data:
-            return []
-        self.shipped += len(data)
-        self.chunks += 1
-        return [(self.chunks, data)]
+        """The same chunk again until shipped() says that it is stored."""
+        if not self.pending:
+            with self.path.open("rb") as file:
+                file.seek(self.read)
+                data = file.read()
+            if data:
+                self.read += len(data)
+                self.chunks += 1
+                self.pending = [(self.chunks, data)]
+        return self.pending
+
+    def shipped(self) -> None:
+        self.pending = []
 
     def tail(self) -> str:
         return self.path.read_bytes()[-LOG_TAIL:].decode(errors="replace")
@@ -220,10 +240,14 @@ async def claim(store: Store, run_id: str, stop: asyncio.Event) -> int:
     attempts = store.attempts(run_id)
     while not stop.is_set() and not await store.outcome(run_id):
         newest = await attempts.newest()
+        # Before what a worker says last: whoever is dead by now has said it already.
+        alive = bool(newest) and await attempts.is_alive(newest)
         failures = await store.failures(run_id, newest)
         ends = len(failures) >= MOST_FAILURES or any(failure.invalid for failure in failures)
         failed = newest and await store.failure(run_id, newest)
-        if not ends and (not newest or failed or not await attempts.is_alive(newest)):
+        if not ends and (failed or not alive):
+            if await store.outcome(run_id):
+                break
             if await attempts.claim(newest + 1):
                 crashpoint("worker.claimed")
                 return newest + 1
