@@ -1,14 +1,20 @@
 """Who listens where: service i (1 to 5), replica r (from 0) on `base + i + 10 r`; metrics alike, from their own base."""
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 SERVICES = ("dataprep", "trainer", "evaluator", "registry", "inference")
 HOST = "127.0.0.1"
 BASE, METRICS_BASE = 50050, 9100
 MOST_REPLICAS = 5
+_reserved: list[int] = []
+"""Locks on the ranges given out last; an older one is let go, as its services listen or have ended."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +54,30 @@ def metrics_base_for(base: int) -> int:
 
 
 def free_ports(replicas: int = 1) -> Ports:
-    """Ports that are free now, below those that the system gives out."""
+    """Ports that are free now, below those that the system gives out, and that nobody else is about to listen on."""
     for _ in range(100):
         base = random.randrange(10_000, 32_000, 100)
         ports = Ports(base, metrics_base_for(base), replicas)
-        if not any(ports.taken()):
+        if _reserve(base) and not any(ports.taken()):
             return ports
     raise SystemExit("there is no free range of 100 ports between 10000 and 32000")
+
+
+def _reserve(base: int) -> bool:
+    """Keep other callers of free_ports(), in whatever process, off a range until its services had time to listen."""
+    try:
+        lock = os.open(Path(tempfile.gettempdir(), f"millrace-ports-{base}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return False
+    _reserved.append(lock)
+    if len(_reserved) > 8:
+        os.close(_reserved.pop(0))
+    return True
 
 
 def _is_free(port: int) -> bool:

@@ -51,10 +51,8 @@ class ProcessLauncher:
     async def launch(self, run_id: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         worker = self._spawn(run_id)
-        # One that has ended already is gone, and leaves nothing by which to find it.
-        with suppress(OSError):
-            start_time = _start_time(worker.pid)
-            (self.folder / str(worker.pid)).write_text(f"{start_time} {run_id} {self.owner}\n")
+        start_time = _start_time(worker.pid)
+        (self.folder / str(worker.pid)).write_text(f"{start_time} {run_id} {self.owner}\n")
         WORKERS_STARTED.inc()
         log.info("worker started", extra={"run_id": run_id, "pid": worker.pid})
         arguments = (asyncio.get_running_loop(), run_id, worker)

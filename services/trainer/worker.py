@@ -82,7 +82,8 @@ class Attempt:
                 async with self.saying:
                     # Not in the middle: what a cancelled beat is storing would land after the last word.
                     beating.cancel()
-                await self._say()
+                with suppress(errors.MillraceError):
+                    await self._say()
                 return code
         finally:
             self.log.close()

@@ -282,3 +282,10 @@ async def test_an_import_stops_when_its_service_ends() -> None:
         (progress,) = world.imports.running.values()
     assert progress.stop and progress.rows_read < 200_000
     assert (await world.get(asked)).state == Import.STATE_PENDING
+
+
+async def test_a_dataset_whose_first_import_is_just_being_recorded_is_not_there_yet() -> None:
+    world = World()
+    world.store.specs("words")
+    with pytest.raises(NotFound, match="no dataset words"):
+        await world.store.dataset("words")

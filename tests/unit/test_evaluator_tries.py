@@ -88,6 +88,20 @@ async def test_a_claim_of_this_process_that_nobody_works_on_blocks_nothing_and_c
     assert (await world.replica().report()).status == PASSED
 
 
+async def test_a_try_that_ends_while_it_is_looked_at_is_no_death(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that is stopped says so and is gone between two reads of another."""
+    version = await world.version()
+    await claim(world, version, 1, Process(host="elsewhere", boot_id="b", pid=1))
+    tries = attempts.Attempts(world.blobs, folder_of(version).rpartition("/")[2], 10)
+
+    async def ends_now(number: int) -> bool:
+        await tries.end(number, "stopped", counts=False)
+        return False
+
+    monkeypatch.setattr(tries.claims, "is_alive", ends_now)
+    assert await tries.look() == attempts.Standing(1, busy=False, spent=())
+
+
 async def test_a_bug_is_tried_three_times_and_ends_in_an_error(world: World, tmp_path: Path) -> None:
     broken = copied(trained(), tmp_path / "broken")
     (broken / "model.json").write_text("{}")

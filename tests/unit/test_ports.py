@@ -1,0 +1,22 @@
+"""Ports are chosen some seconds before somebody listens on them."""
+
+import random
+import subprocess
+import sys
+
+from deploy.ports import free_ports
+
+CHOOSE = "import random; from deploy.ports import free_ports; random.seed(7); print(free_ports().base)"
+
+
+def test_whoever_chooses_at_the_same_time_chooses_other_ports() -> None:
+    before = random.getstate()
+    try:
+        random.seed(7)
+        mine = free_ports().base
+        random.seed(7)
+        again = free_ports().base
+    finally:
+        random.setstate(before)
+    theirs = int(subprocess.run([sys.executable, "-c", CHOOSE], capture_output=True, text=True, check=True).stdout)
+    assert len({mine, again, theirs}) == 3

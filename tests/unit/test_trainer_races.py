@@ -1,0 +1,160 @@
+"""A worker's last word and whoever reads it at that very moment; two tasks of a worker that speak at once."""
+
+import asyncio
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from millrace.errors import Unavailable
+from millrace.operations.v1.stored_pb2 import Process
+from millrace.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
+from millrace.training.v1.training_run_pb2 import Progress, TrainingRun, TrainingRunSpec
+from servicekit.blobs import MemoryBlobs
+from servicekit.bus import MemoryBus
+from servicekit.outbox import Outbox
+from services.trainer import worker
+from services.trainer.reconcile import BringToOutcome
+from services.trainer.store import FACTS, Store
+
+RUN = "run-1"
+
+
+class NoLauncher:
+    def __init__(self) -> None:
+        self.launched: list[str] = []
+
+    async def launch(self, run_id: str) -> None:
+        self.launched.append(run_id)
+
+    def workers(self) -> dict[str, Process]:
+        return {}
+
+    async def stop(self, run_id: str) -> None:
+        """There is none."""
+
+
+class SilentLog:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def unshipped(self) -> list[tuple[int, bytes]]:
+        return []
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+async def claimed_run(blobs: MemoryBlobs) -> Store:
+    store = Store(blobs, Outbox(blobs, MemoryBus(), "trainer", FACTS), 10)
+    await store.ask(RunRequest(run_id=RUN, spec=TrainingRunSpec(model="toy")))
+    assert await store.attempts(RUN).claim(1)
+    return store
+
+
+async def test_a_worker_that_fails_and_ends_between_two_reads_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, starter = await claimed_run(MemoryBlobs()), NoLauncher()
+    trainer = BringToOutcome(store, starter, slots=1, time_limit_seconds=60)
+
+    async def fails_now(number: int) -> bool:
+        await store.fail(RUN, number, AttemptFailure(error_class="E", message="bad rows", invalid=True))
+        return False
+
+    monkeypatch.setattr(store.attempts(RUN), "is_alive", fails_now)
+    await trainer.reconcile(RUN)
+    assert starter.launched == []
+    outcome = await store.outcome(RUN)
+    assert outcome and outcome.state == TrainingRun.STATE_FAILED and "bad rows" in outcome.reason
+
+
+async def test_a_run_that_ends_while_a_worker_waits_for_it_gets_no_other_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = await claimed_run(MemoryBlobs())
+
+    async def succeeds_now(number: int) -> bool:
+        await store.end(RunOutcome(run_id=RUN, model="toy", state=TrainingRun.STATE_SUCCEEDED))
+        return False
+
+    monkeypatch.setattr(store.attempts(RUN), "is_alive", succeeds_now)
+    assert await worker.claim(store, RUN, asyncio.Event()) == 0
+    assert await store.attempts(RUN).newest() == 1
+
+
+def attempt(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> worker.Attempt:
+    monkeypatch.setattr(worker, "_CapturedLog", SilentLog)
+    settings: Any = SimpleNamespace(require_exact=False, recipes="tests.recipes")
+    return worker.Attempt(store, RunRequest(run_id=RUN), 1, settings, folder, asyncio.Event())
+
+
+class SlowFirst(MemoryBlobs):
+    """The first progress stays on its way until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go, self.on_its_way = asyncio.Event(), asyncio.Event()
+
+    async def put(self, key: str, data: bytes) -> None:
+        if key.endswith("/progress") and not self.on_its_way.is_set():
+            self.on_its_way.set()
+            await self.go.wait()
+        await super().put(key, data)
+
+
+async def test_what_a_worker_says_last_is_what_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = SlowFirst()
+    store = await claimed_run(blobs)
+    mine = attempt(store, tmp_path, monkeypatch)
+    mine.run.report(Progress(step=1, total_steps=2))
+    early = asyncio.create_task(mine._say())
+    await blobs.on_its_way.wait()
+    mine.run.report(Progress(step=2, total_steps=2))
+    late = asyncio.create_task(mine._say())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    blobs.go.set()
+    await asyncio.gather(early, late)
+    said = await store.progress(RUN, 1)
+    assert said and said.step == 2
+
+
+async def test_a_store_that_is_away_when_the_beat_begins_does_not_end_the_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await claimed_run(MemoryBlobs())
+    mine = attempt(store, tmp_path, monkeypatch)
+    monkeypatch.setattr(worker, "BEAT_SECONDS", 0.001)
+    answer, failures = store.progress, [Unavailable("away")]
+
+    async def progress(run_id: str, newest: int) -> Progress | None:
+        if failures:
+            raise failures.pop()
+        return await answer(run_id, newest)
+
+    monkeypatch.setattr(store, "progress", progress)
+    beating = asyncio.create_task(mine._beat())
+    while not await answer(RUN, 1):
+        assert not beating.done()
+        await asyncio.sleep(0.001)
+    mine.stop.set()
+    await beating
+
+
+def test_a_chunk_of_the_log_is_handed_out_until_it_is_stored(tmp_path: Path) -> None:
+    outputs = os.dup(1), os.dup(2)
+    try:
+        log = worker._CapturedLog(tmp_path / "output.log")
+        os.write(1, b"one\n")
+        first = log.unshipped()
+        os.write(1, b"two\n")
+        again = log.unshipped()
+        log.shipped()
+        second = log.unshipped()
+        log.close()
+    finally:
+        for number, kept in enumerate(outputs, 1):
+            os.dup2(kept, number)
+            os.close(kept)
+    assert (first, again, second) == ([(1, b"one\n")], [(1, b"one\n")], [(2, b"two\n")])
