@@ -128,6 +128,8 @@ class TestSqliteBus(SharedBusContract):
         bus = SqliteBus(path)
         member = bus.subscribe("group", ["topic"])
         waiting = asyncio.create_task(member.batch())
+        while not member.started:
+            await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
         (tmp_path / "broken").write_bytes(b"this is not a database at all " * 100)
         for side in ("-wal", "-shm"):

@@ -101,6 +101,7 @@ async def test_swaps_under_constant_load_without_an_error_and_frees_the_old(worl
         old.append(weakref.ref(replica.serving.loaded("words")["champion"].predictor))
         await world.promote(version)
         await until(lambda version=version: replica.version() == version)
+        await until(lambda version=version: version in seen)
         await asyncio.sleep(0.01)
     stop.set()
     assert sum(await asyncio.gather(*callers)) > 50

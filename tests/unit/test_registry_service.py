@@ -221,10 +221,11 @@ class SlowEvaluator(Evaluator):
 
     def __init__(self) -> None:
         super().__init__()
-        self.go_on = asyncio.Event()
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
 
     async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
         answer = await super().ListEvaluationReports(request)
+        self.asked.set()
         await self.go_on.wait()
         return answer
 
@@ -242,7 +243,7 @@ async def test_of_two_promotions_at_once_one_wins_and_the_other_is_evaluated_aga
     for run in ("run-1", "run-2"):
         await first.register.reconcile(run)
     late = asyncio.create_task(second.promote.reconcile("toy"))
-    await asyncio.sleep(0.01)
+    await slow.asked.wait()
     await first.promote.reconcile("toy")
     slow.go_on.set()
     with pytest.raises(errors.Conflict, match="read it again"):
