@@ -52,9 +52,12 @@ class Cache:
 
     async def fetch(self, digest: str) -> Path:
         """The artifact's folder, verified. Raises NotFound, or InvalidArgument when its bytes were damaged."""
-        found = await artifacts.fetch(self.blobs, digest, self.folder)
-        os.utime(found)
-        return found
+        while True:
+            found = await artifacts.fetch(self.blobs, digest, self.folder)
+            # Another replica may prune it between the two: it is fetched anew then.
+            with suppress(FileNotFoundError):
+                os.utime(found)
+                return found
 
     def prune(self) -> None:
         """Remove all but the newest few, and what a killed download left. Blocking."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -290,6 +291,23 @@ async def test_the_cache_keeps_the_artifacts_used_last(world: World, tmp_path: P
     os.utime(abandoned, (1, 1))
     cache.prune()
     assert {path.name for path in cache.folder.iterdir()} == {digests[0], digests[2], young.name}
+
+
+async def test_an_artifact_that_another_replica_prunes_at_that_moment_is_fetched_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = await world.version()
+    cache = world.replica().evaluate.evaluator.cache
+    pruned: list[Path] = []
+
+    def used_now(path: Path) -> None:
+        if not pruned:
+            pruned.append(path)
+            shutil.rmtree(path)
+            raise FileNotFoundError(path)
+
+    monkeypatch.setattr("services.evaluator.evaluate.os.utime", used_now)
+    assert (await cache.fetch(version.artifact.digest)).is_dir() and pruned
 
 
 async def test_background_work_gives_its_value_or_its_error() -> None:
