@@ -293,3 +293,14 @@ async def test_a_request_id_answers_the_same_and_is_refused_for_anything_else() 
         with pytest.raises(errors.InvalidArgument, match="request_id"):
             await call(request)
     assert len(await entries(replica)) == 4
+
+
+async def test_a_promotion_asked_again_rests_on_its_first_evidence() -> None:
+    evaluator = Evaluator()
+    replica = await registered(2, evaluator)
+    evaluator.passes(2, 1)
+    request = rpc.PromoteModelVersionRequest(model="toy", version=2, request_id="mine")
+    first = await replica.service.PromoteModelVersion(request)
+    evaluator.reports.clear()
+    evaluator.passes(2, 0)
+    assert await replica.service.PromoteModelVersion(request) == first
