@@ -26,6 +26,7 @@ from recipekit.catalog import Catalog, UnknownRecipe
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("recipes", "tests.recipes")
+LINEAGE = ("dataset", "dataset_number", "snapshot_id", "run_id", "recipe", "seed", "code_commit", "hardware")
 START_SECONDS, STOP_SECONDS, PREDICT_SECONDS = 90, 120, 60
 
 
@@ -118,22 +119,29 @@ def training_seconds(run: TrainingRun) -> float:
 
 
 def predict(demo: Demo, addresses: Mapping[str, str], version: int, flow: Flow) -> dict[str, Any]:
-    """A prediction by a process of its own, over gRPC."""
+    """A prediction, and where the version that gave it is from, by processes of their own, over gRPC."""
     with flow.stage("predict"):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
-        environment["MILLRACE_INFERENCE"] = addresses["inference"]
-        run = subprocess.run(
-            [sys.executable, "-m", "millrace", "predict", demo.model, "--file", "-", "-o", "json"],
-            input=json.dumps(demo.row), cwd=ROOT, env=environment,
-            capture_output=True, text=True, timeout=PREDICT_SECONDS, check=False,
-        )  # fmt: skip
-        if run.returncode:
-            raise StageFailed("predict", run.stderr.strip())
-        answer = dict(json.loads(run.stdout))
+        answer = dict(ask(addresses, "predict", demo.model, "--file", "-", given=json.dumps(demo.row)))
         if int(answer["served"]["version"]) < version:
             raise StageFailed("predict", f"version {answer['served']['version']} answered instead of {version}")
     flow.say("predict", json.dumps(shorten(answer["predictions"][0]), ensure_ascii=False))
-    return {"prediction": shorten(answer["predictions"][0]), "served": answer["served"]}
+    with flow.stage("lineage"):
+        lineage = ask(addresses, "served", demo.model)[0]["lineage"]
+    told = {name: lineage[name] for name in LINEAGE if name in lineage}
+    return {"prediction": shorten(answer["predictions"][0]), "served": answer["served"], "lineage": told}
+
+
+def ask(addresses: Mapping[str, str], *words: str, given: str = "") -> Any:
+    """What `millrace WORDS -o json` prints, run as any caller would run it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
+    environment["MILLRACE_INFERENCE"] = addresses["inference"]
+    run = subprocess.run(
+        [sys.executable, "-m", "millrace", *words, "-o", "json"],
+        input=given, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PREDICT_SECONDS, check=False,
+    )  # fmt: skip
+    if run.returncode:
+        raise StageFailed("predict", run.stderr.strip())
+    return json.loads(run.stdout)
 
 
 def shorten(value: Any, longest: int = 8) -> Any:

@@ -32,8 +32,9 @@ def test_the_demo_and_the_demo_again(tmp_path: Path) -> None:
     assert served["version"] == str(first["version"]) == "1"
     stages = {"start", "import", "train", "register", "evaluate", "promote", "serve", "predict", "total"}
     assert stages | {"training", "beyond_training"} <= set(first["seconds"])
-    # 5 seconds on two cores of its own: bench/flow measures that; here others may be at work.
-    assert first["seconds"]["beyond_training"] < 30
+    lineage = first["lineage"]
+    assert (lineage["run_id"], lineage["snapshot_id"]) == (first["run_id"], first["snapshot_id"])
+    assert (lineage["recipe"], lineage["seed"], lineage["dataset_number"]) == ("toy_words", "42", "1")
     again = demo(tmp_path / "state")
     assert "nothing was new to train" in again.stdout
     second = result(again)
