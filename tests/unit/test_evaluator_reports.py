@@ -37,7 +37,7 @@ async def test_a_first_version_passes_the_recipes_gate(world: World) -> None:
     assert report.lineage == made.lineage
     assert report.tables[1].title == "Confusion matrix"
     assert report.code_commit
-    assert 0 < report.elapsed.ToNanoseconds() < 5e9
+    assert report.elapsed.ToNanoseconds() > 0
 
 
 async def test_the_models_own_gate_replaces_the_recipes(world: World) -> None:
