@@ -127,6 +127,7 @@ class TestSqliteBus(SharedBusContract):
         path = tmp_path / "bus.sqlite"
         bus = SqliteBus(path)
         member = bus.subscribe("group", ["topic"])
+        assert isinstance(member, GroupMember)
         waiting = asyncio.create_task(member.batch())
         while not member.started:
             await asyncio.sleep(0.01)

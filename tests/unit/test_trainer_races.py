@@ -12,6 +12,7 @@ from millrace.errors import Unavailable
 from millrace.operations.v1.stored_pb2 import Process
 from millrace.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
 from millrace.training.v1.training_run_pb2 import Progress, TrainingRun, TrainingRunSpec
+from recipekit.run import Progress as Told
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MemoryBus
 from servicekit.outbox import Outbox
@@ -107,10 +108,10 @@ async def test_what_a_worker_says_last_is_what_stays(tmp_path: Path, monkeypatch
     blobs = SlowFirst()
     store = await claimed_run(blobs)
     mine = attempt(store, tmp_path, monkeypatch)
-    mine.run.report(Progress(step=1, total_steps=2))
+    mine.run.report(Told(step=1, total_steps=2, epoch=0.5, loss=1.0))
     early = asyncio.create_task(mine._say())
     await blobs.on_its_way.wait()
-    mine.run.report(Progress(step=2, total_steps=2))
+    mine.run.report(Told(step=2, total_steps=2, epoch=1.0, loss=0.5))
     late = asyncio.create_task(mine._say())
     for _ in range(20):
         await asyncio.sleep(0)
