@@ -27,7 +27,7 @@ from recipekit.catalog import Catalog, UnknownRecipe
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("recipes", "tests.recipes")
 LINEAGE = ("dataset", "dataset_number", "snapshot_id", "run_id", "recipe", "seed", "code_commit", "hardware")
-START_SECONDS, STOP_SECONDS, PREDICT_SECONDS = 90, 120, 60
+STOP_SECONDS, PREDICT_SECONDS = 120, 60
 
 
 @dataclass(frozen=True)

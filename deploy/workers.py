@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from millrace.operations.v1.stored_pb2 import Process
-from servicekit.claims import is_running, this_process
+from servicekit.claims import is_running, process_here
 
 
 def living(folder: Path) -> list[int]:
@@ -21,9 +20,7 @@ def living(folder: Path) -> list[int]:
         if path.suffix:
             continue
         with suppress(OSError, ValueError, IndexError):
-            process = Process()
-            process.CopyFrom(this_process())
-            process.pid, process.start_time = int(path.name), int(path.read_text().split()[0])
+            process = process_here(int(path.name), int(path.read_text().split()[0]))
             if is_running(process):
                 found.append(process.pid)
     return found

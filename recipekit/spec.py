@@ -5,7 +5,7 @@ checks requests and answers by it, so all of them agree on one recipe by reading
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -94,7 +94,6 @@ class Spec:
     """How far a number of a golden prediction may be off on another backend or precision."""
     label: str | None = None
     """The column to be predicted: rows that are the same but for it contradict each other."""
-    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def primary(self) -> Metric:

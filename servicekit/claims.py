@@ -39,6 +39,14 @@ def this_process() -> Process:
     )
 
 
+def process_here(pid: int, start_time: int | None = None) -> Process:
+    """Names a process of this host: the one that has the pid now (start time 0 when none has), or had it at that start."""
+    process = Process()
+    process.CopyFrom(this_process())
+    process.pid, process.start_time = pid, (_start_time(pid) or 0) if start_time is None else start_time
+    return process
+
+
 def is_running(process: Process) -> bool | None:
     """Whether the process lives, as far as this host can tell; None: it cannot, because the process is elsewhere."""
     here = this_process()

@@ -242,5 +242,4 @@ SPEC = Spec(
     baseline=baseline,
     baseline_name="TF-IDF of character n-grams + logistic regression",
     tolerance=1e-3,
-    notes={"primary": "macro F1, because accuracy would let the rare neutral class be ignored"},
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from millrace.operations.v1.stored_pb2 import Process
-from servicekit.claims import is_running, this_process
+from servicekit.claims import is_running, process_here
 from services.trainer.metrics import WORKERS_STARTED
 
 log = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ class ProcessLauncher:
     async def launch(self, run_id: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         worker = self._spawn(run_id)
-        start_time = _start_time(worker.pid)
-        (self.folder / str(worker.pid)).write_text(f"{start_time} {run_id} {self.owner}\n")
+        process = process_here(worker.pid)
+        (self.folder / str(worker.pid)).write_text(f"{process.start_time} {run_id} {self.owner}\n")
         WORKERS_STARTED.inc()
         log.info("worker started", extra={"run_id": run_id, "pid": worker.pid})
         arguments = (asyncio.get_running_loop(), run_id, worker)
@@ -94,9 +94,7 @@ class ProcessLauncher:
                 continue
             with suppress(OSError, ValueError):
                 start_time, run_id, owner = path.read_text().split()
-                process = Process()
-                process.CopyFrom(this_process())
-                process.pid, process.start_time = int(path.name), int(start_time)
+                process = process_here(int(path.name), int(start_time))
                 if owner != self.owner:
                     continue
                 if is_running(process):
@@ -115,8 +113,3 @@ class ProcessLauncher:
         if worker:
             with suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGTERM)
-
-
-def _start_time(pid: int) -> int:
-    stat = Path(f"/proc/{pid}/stat").read_text()
-    return int(stat[stat.rindex(")") + 2 :].split()[19])

@@ -13,7 +13,7 @@ from millrace.inference.v1.refusal_pb2 import Refusal
 from millrace.operations.v1.stored_pb2 import Claim
 from millrace.training.v1.training_run_pb2 import Artifact
 from servicekit import artifacts
-from servicekit.claims import this_process
+from servicekit.claims import process_here
 from servicekit.ids import new_id
 from tests.unit.inference_world import World, damaged, dead_attempt, metric, trained, until
 
@@ -149,10 +149,7 @@ async def test_two_deaths_are_forgiven_by_a_load_that_succeeds(world: World) -> 
 async def test_loads_of_living_processes_count_for_nothing(world: World) -> None:
     sleeper = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=subprocess.PIPE)
     try:
-        claim = Claim(process=this_process())
-        claim.process.pid = sleeper.pid
-        stat = Path(f"/proc/{sleeper.pid}/stat").read_text()
-        claim.process.start_time = int(stat[stat.rindex(")") + 2 :].split()[19])
+        claim = Claim(process=process_here(sleeper.pid))
         for _ in range(3):
             await world.blobs.put(f"refusals/words/0000000001/attempts/{new_id()}", claim.SerializeToString())
         await world.register(world.folders[1])

@@ -201,3 +201,10 @@ async def test_asked_by_many_at_once_the_newest_try_is_counted_once() -> None:
     asked = Claims(claims.blobs, "tries", 10)
     assert set(await asyncio.gather(*(asked.newest() for _ in range(8)))) == {1}
     assert await asked.newest() == 1
+
+
+def test_a_process_of_this_host_is_named_by_its_pid_now_or_by_its_start() -> None:
+    mine = this_process()
+    assert module.process_here(mine.pid) == mine == module.process_here(mine.pid, mine.start_time)
+    assert not is_running(module.process_here(mine.pid, mine.start_time + 1)), "a pid that was given out again"
+    assert not is_running(module.process_here(2**22 + 1)), "a pid that nobody has"
