@@ -1,4 +1,4 @@
-"""Opens the bus and the store that a setting names: `kind:place`."""
+"""Opens the bus and the store that the settings name: `kind:place`."""
 
 import os
 from pathlib import Path
@@ -7,22 +7,28 @@ from millrace.errors import InvalidArgument
 from servicekit.blobs import Blobs, MemoryBlobs
 from servicekit.bus import Bus, MemoryBus
 from servicekit.directory import DirectoryBlobs
+from servicekit.settings import Settings
 from servicekit.sqlite import SqliteBus
 
 
-def open_blobs(address: str) -> Blobs:
-    """`directory:PATH` or `memory:`. Raises InvalidArgument."""
-    kind, _, place = address.partition(":")
+def open_blobs(settings: Settings) -> Blobs:
+    """`directory:PATH`, `minio:http://HOST:PORT/BUCKET` (or https) or `memory:`. Raises InvalidArgument."""
+    kind, _, place = settings.blobs.partition(":")
     if kind == "directory" and place:
         return DirectoryBlobs(Path(place))
+    if kind == "minio" and place:
+        from servicekit.minio import MinioBlobs
+
+        return MinioBlobs(place, settings.minio())
     if kind == "memory":
         return MemoryBlobs()
-    raise InvalidArgument(f"MILLRACE_BLOBS={address!r} is no store: use directory:PATH", field="MILLRACE_BLOBS")
+    text = f"MILLRACE_BLOBS={settings.blobs!r} is no store: use directory:PATH or minio:http://HOST:PORT/BUCKET"
+    raise InvalidArgument(text, field="MILLRACE_BLOBS")
 
 
-def open_bus(address: str) -> Bus:
-    """`sqlite:PATH` or `memory:`. For tests, TEST_BUS names a way to misbehave (servicekit/testing/unruly.py)."""
-    bus = _open_bus(address)
+def open_bus(settings: Settings) -> Bus:
+    """`sqlite:PATH`, `kafka:HOST:PORT,…` or `memory:`. For tests, TEST_BUS names a way to misbehave (testing/unruly.py)."""
+    bus = _open_bus(settings)
     if mode := os.environ.get("TEST_BUS"):
         from servicekit.testing.unruly import unruly
 
@@ -30,10 +36,15 @@ def open_bus(address: str) -> Bus:
     return bus
 
 
-def _open_bus(address: str) -> Bus:
-    kind, _, place = address.partition(":")
+def _open_bus(settings: Settings) -> Bus:
+    kind, _, place = settings.bus.partition(":")
     if kind == "sqlite" and place:
         return SqliteBus(Path(place))
+    if kind == "kafka" and place:
+        from servicekit.kafka import KafkaBus
+
+        return KafkaBus(place.split(","), settings.kafka())
     if kind == "memory":
         return MemoryBus()
-    raise InvalidArgument(f"MILLRACE_BUS={address!r} is no bus: use sqlite:PATH", field="MILLRACE_BUS")
+    text = f"MILLRACE_BUS={settings.bus!r} is no bus: use sqlite:PATH or kafka:HOST:PORT"
+    raise InvalidArgument(text, field="MILLRACE_BUS")

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from millrace.channel import Credentials
+from servicekit.access import KafkaAccess, MinioAccess
 from servicekit.auth import read_file
 
 PREFIX = "MILLRACE_"
@@ -21,8 +22,28 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    blobs: str = Field("directory:.millrace/blobs", description="object store: directory:PATH")
-    bus: str = Field("sqlite:.millrace/bus.sqlite", description="event bus: sqlite:PATH")
+    blobs: str = Field(
+        "directory:.millrace/blobs", description="object store: directory:PATH or minio:http(s)://HOST:PORT/BUCKET"
+    )
+    bus: str = Field("sqlite:.millrace/bus.sqlite", description="event bus: sqlite:PATH or kafka:HOST:PORT,HOST:PORT")
+    kafka_user: str = Field("", description="name for SASL; empty logs in nowhere")
+    kafka_password_file: str = Field("", description="file with the password of that name")
+    kafka_mechanism: str = Field(
+        "SCRAM-SHA-512", pattern="^(SCRAM-SHA-512|SCRAM-SHA-256|PLAIN)$", description="SASL mechanism"
+    )
+    kafka_tls: bool = Field(False, description="speak TLS to the brokers (a CA or client certificate file implies it)")
+    kafka_ca_file: str = Field("", description="PEM authorities for brokers; empty trusts the system's")
+    kafka_client_cert_file: str = Field("", description="PEM certificate shown to brokers (mTLS)")
+    kafka_client_key_file: str = Field("", description="PEM key of that certificate")
+    kafka_create_topics: bool = Field(True, description="make topics that are missing; else they must be there")
+    kafka_partitions: int = Field(4, ge=1, description="partitions of a topic that is made")
+    kafka_replicas: int = Field(-1, ge=-1, description="replicas of a topic that is made; -1: the broker's default")
+    kafka_retention_hours: float = Field(168.0, gt=0, description="how long a topic that is made keeps messages")
+    minio_access_key_file: str = Field("", description="file with the access key of the S3 store")
+    minio_secret_key_file: str = Field("", description="file with its secret key")
+    minio_ca_file: str = Field("", description="PEM authorities for the S3 store; empty trusts the system's")
+    minio_region: str = Field("us-east-1", description="region of the S3 store")
+    minio_create_bucket: bool = Field(True, description="make the bucket if it is missing; else it must be there")
     listen: str = Field("127.0.0.1:0", description="host:port of the gRPC server")
     metrics_listen: str = Field("", description="host:port of /metrics; empty shows none")
     log_level: str = Field(
@@ -76,6 +97,32 @@ class Settings(BaseSettings):
     @staticmethod
     def _named() -> list[str]:
         return [name for name in os.environ if name.upper().startswith(PREFIX)]
+
+    def kafka(self) -> KafkaAccess:
+        """How to reach the brokers that `bus` names."""
+        return KafkaAccess(
+            user=self.kafka_user,
+            password_file=self.kafka_password_file,
+            mechanism=self.kafka_mechanism,
+            tls=self.kafka_tls or bool(self.kafka_ca_file or self.kafka_client_cert_file),
+            ca_file=self.kafka_ca_file,
+            client_cert_file=self.kafka_client_cert_file,
+            client_key_file=self.kafka_client_key_file,
+            create_topics=self.kafka_create_topics,
+            partitions=self.kafka_partitions,
+            replicas=self.kafka_replicas,
+            retention_hours=self.kafka_retention_hours,
+        )
+
+    def minio(self) -> MinioAccess:
+        """How to reach the S3 store that `blobs` names."""
+        return MinioAccess(
+            access_key_file=self.minio_access_key_file,
+            secret_key_file=self.minio_secret_key_file,
+            ca_file=self.minio_ca_file,
+            region=self.minio_region,
+            create_bucket=self.minio_create_bucket,
+        )
 
     def credentials(self) -> Credentials:
         """What calls to other services show and trust."""

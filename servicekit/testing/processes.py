@@ -12,6 +12,7 @@ from pathlib import Path
 
 from servicekit.adapters import open_blobs, open_bus
 from servicekit.bus import Message
+from servicekit.settings import Settings
 
 THREADS = 16
 
@@ -53,7 +54,7 @@ def together(processes: int, job: Callable[[int], None]) -> None:
 
 def publish(address: str, topic: str, processes: str, count: str) -> None:
     async def messages(name: int) -> None:
-        bus = open_bus(address)
+        bus = open_bus(Settings(bus=address))
         for value in range(int(count)):
             await bus.publish(Message(topic, f"{name}-{value % 7}", b"%d" % value))
         await bus.close()
@@ -65,7 +66,7 @@ def publish_until_killed(address: str, topic: str) -> None:
     """Print each value once the bus has said that it is kept."""
 
     async def forever() -> None:
-        bus = open_bus(address)
+        bus = open_bus(Settings(bus=address))
         for value in range(1_000_000):
             await bus.publish(Message(topic, "key", b"%d" % value))
             os.write(1, b"%d\n" % value)
@@ -75,7 +76,7 @@ def publish_until_killed(address: str, topic: str) -> None:
 
 def fork(address: str, topic: str, processes: str) -> None:
     """Use one bus object before the fork, in each child, and in the parent again."""
-    bus = open_bus(address)
+    bus = open_bus(Settings(bus=address))
 
     def send(value: str) -> None:
         asyncio.run(bus.publish(Message(topic, "key", value.encode())))
@@ -89,7 +90,7 @@ def hold(address: str, topic: str, group: str) -> None:
     """Take messages and never commit them."""
 
     async def forever() -> None:
-        subscription = open_bus(address).subscribe(group, [topic])
+        subscription = open_bus(Settings(bus=address)).subscribe(group, [topic])
         await subscription.start()
         print("started", flush=True)
         while True:
@@ -102,7 +103,7 @@ def race(address: str, processes: str, keys: str) -> None:
     """Each of 16 threads in each process tries to be the first at each key; the winners are printed."""
 
     async def tries(name: str) -> None:
-        blobs = open_blobs(address)
+        blobs = open_blobs(Settings(blobs=address))
         for number in range(int(keys)):
             if await blobs.put_if_absent(f"race/{number:03}", name.encode()):
                 os.write(1, f"{number:03} {name}\n".encode())
@@ -118,7 +119,7 @@ def upload(address: str, file: str) -> None:
     """Upload the file under one key after the other, for ever."""
 
     async def forever() -> None:
-        blobs = open_blobs(address)
+        blobs = open_blobs(Settings(blobs=address))
         for number in range(1_000_000):
             await blobs.upload(f"uploads/{number:06}", Path(file))
             print(number, flush=True)
@@ -130,7 +131,7 @@ def stream(address: str, file: str, back: str) -> None:
     """Print by how many bytes memory grew for an upload, a download and a read, and the digest of what was read."""
 
     async def run() -> None:
-        blobs = open_blobs(address)
+        blobs = open_blobs(Settings(blobs=address))
         await blobs.put("small", b"x" * 100_000)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         await blobs.upload("big", Path(file))

@@ -18,7 +18,7 @@ from services.dataprep.store import FACTS, Store
 async def main() -> None:
     settings = Settings.read()
     setup_logs("dataprep", settings.log_level)
-    blobs, bus = open_blobs(settings.blobs), open_bus(settings.bus)
+    blobs, bus = open_blobs(settings), open_bus(settings)
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
     store, catalog = Store(blobs, outbox), Catalog(settings.recipes.split(","))
     imports = EndImport(store, catalog, settings.unpacked_limit_bytes)

@@ -26,7 +26,7 @@ NAME = "millrace.evaluation.v1.EvaluationService"
 async def main() -> None:
     settings = Settings.read()
     setup_logs("evaluator", settings.log_level)
-    blobs, bus = open_blobs(settings.blobs), open_bus(settings.bus)
+    blobs, bus = open_blobs(settings), open_bus(settings)
     outbox = Outbox(blobs, bus, "evaluator", FACTS)
     store = Store(blobs, outbox)
     registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))

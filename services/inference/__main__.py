@@ -25,7 +25,7 @@ from services.inference.waiting import Limits
 async def main() -> None:
     settings = Settings.read()
     setup_logs("inference", settings.log_level)
-    blobs, bus = open_blobs(settings.blobs), open_bus(settings.bus)
+    blobs, bus = open_blobs(settings), open_bus(settings)
     store = Store(blobs, settings.load_limit_seconds)
     registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))
     cache, catalog = Path(settings.cache), Catalog(settings.recipes.split(","))

@@ -22,7 +22,7 @@ from services.registry.store import FACTS, Store
 async def main() -> None:
     settings = Settings.read()
     setup_logs("registry", settings.log_level)
-    blobs, bus = open_blobs(settings.blobs), open_bus(settings.bus)
+    blobs, bus = open_blobs(settings), open_bus(settings)
     outbox = Outbox(blobs, bus, "registry", FACTS)
     store = Store(blobs, outbox)
     trainer = TrainingServiceStub(open_channel(settings.trainer, settings.credentials()))

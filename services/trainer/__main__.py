@@ -25,7 +25,7 @@ from services.trainer.store import FACTS, Store
 async def main() -> None:
     settings = Settings.read()
     setup_logs("trainer", settings.log_level)
-    blobs, bus = open_blobs(settings.blobs), open_bus(settings.bus)
+    blobs, bus = open_blobs(settings), open_bus(settings)
     outbox = Outbox(blobs, bus, "trainer", FACTS)
     store = Store(blobs, outbox, settings.lease_seconds)
     registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))

@@ -262,7 +262,7 @@ async def claim(store: Store, run_id: str, stop: asyncio.Event) -> int:
 async def main(run_id: str) -> int:
     settings = WorkerSettings.read()
     setup_logs("worker", settings.log_level)
-    blobs = open_blobs(settings.blobs)
+    blobs = open_blobs(settings)
     store = Store(blobs, Outbox(blobs, None, "trainer", FACTS), settings.lease_seconds)
     request = await store.request(run_id)
     stop = asyncio.Event()

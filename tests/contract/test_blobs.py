@@ -15,6 +15,7 @@ from millrace.errors import InvalidArgument, Unavailable
 from servicekit.adapters import open_blobs
 from servicekit.blobs import Blobs, MemoryBlobs
 from servicekit.directory import STALE_SECONDS, DirectoryBlobs
+from servicekit.settings import Settings
 from servicekit.testing.blobs import BlobsContract, SharedBlobsContract, everything, keys
 
 
@@ -99,11 +100,11 @@ class TestDirectoryBlobs(SharedBlobsContract):
 
 
 def test_addresses(tmp_path: Path) -> None:
-    assert isinstance(open_blobs(f"directory:{tmp_path}"), DirectoryBlobs)
-    assert isinstance(open_blobs("memory:"), MemoryBlobs)
-    for address in ("", "directory:", "ftp:x", str(tmp_path)):
+    assert isinstance(open_blobs(Settings(blobs=f"directory:{tmp_path}")), DirectoryBlobs)
+    assert isinstance(open_blobs(Settings(blobs="memory:")), MemoryBlobs)
+    for address in ("", "directory:", "minio:", "ftp:x", str(tmp_path)):
         with pytest.raises(InvalidArgument, match="MILLRACE_BLOBS"):
-            open_blobs(address)
+            open_blobs(Settings(blobs=address))
 
 
 @contextmanager

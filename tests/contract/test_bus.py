@@ -13,6 +13,7 @@ import pytest
 from millrace.errors import InvalidArgument, Unavailable
 from servicekit.adapters import open_bus
 from servicekit.bus import MAX_VALUE, Bus, MemoryBus, Message
+from servicekit.settings import Settings
 from servicekit.sqlite import GroupMember, SqliteBus
 from servicekit.sqlite_log import Log, assign
 from servicekit.testing.bus import BusContract, assert_quiet, collect, publish
@@ -219,13 +220,13 @@ def test_assignment_is_even_and_moves_little() -> None:
 
 async def test_unruly_buses_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_BUS", "thrice")
-    thrice = open_bus("memory:")
+    thrice = open_bus(Settings(bus="memory:"))
     assert isinstance(thrice, TripleReversedBus)
     await publish(thrice, "topic", range(3))
     found = await thrice.subscribe("group", ["topic"]).batch()
     assert [int(message.value) for message in found] == [2, 1, 0] * 3
     monkeypatch.setenv("TEST_BUS", "deaf")
-    deaf = open_bus(f"sqlite:{tmp_path / 'bus.sqlite'}")
+    deaf = open_bus(Settings(bus=f"sqlite:{tmp_path / 'bus.sqlite'}"))
     assert isinstance(deaf, DeafBus)
     subscription = deaf.subscribe("group", ["topic"])
     await subscription.start()
@@ -234,7 +235,7 @@ async def test_unruly_buses_by_environment(tmp_path: Path, monkeypatch: pytest.M
     await deaf.close()
     monkeypatch.setenv("TEST_BUS", "drunk")
     with pytest.raises(InvalidArgument, match="deaf or thrice"):
-        open_bus("memory:")
+        open_bus(Settings(bus="memory:"))
 
 
 @contextmanager

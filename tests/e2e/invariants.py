@@ -13,13 +13,14 @@ from millrace.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millrace.training.v1.training_run_pb2 import TrainingRun
 from servicekit.adapters import open_blobs
 from servicekit.ledger import read_entry
+from servicekit.settings import Settings
 
 
 def keys(blobs: Path, prefix: str) -> list[str]:
     """The keys of the objects under a prefix."""
 
     async def listed() -> list[str]:
-        return [found.key async for found in open_blobs(f"directory:{blobs}").list(prefix)]
+        return [found.key async for found in open_blobs(Settings(blobs=f"directory:{blobs}")).list(prefix)]
 
     return asyncio.run(listed())
 
