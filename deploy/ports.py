@@ -44,7 +44,7 @@ class Ports:
                     (self.listen(service, replica), service),
                     (self.metrics(service, replica), f"the metrics of {service}"),
                 ):
-                    if not _is_free(int(address.rpartition(":")[2])):
+                    if not is_free(int(address.rpartition(":")[2])):
                         yield address, use
 
 
@@ -55,32 +55,45 @@ def metrics_base_for(base: int) -> int:
 
 def free_ports(replicas: int = 1) -> Ports:
     """Ports that are free now, below those that the system gives out, and that nobody else is about to listen on."""
+    ports, lock = _free_range(replicas)
+    _reserved.append(lock)
+    if len(_reserved) > 8:
+        os.close(_reserved.pop(0))
+    return ports
+
+
+def own_range() -> int:
+    """The base of 100 free ports that stay this process's own until it ends: for servers that stop and start again."""
+    return _free_range(1)[0].base
+
+
+def _free_range(replicas: int) -> tuple[Ports, int]:
     for _ in range(100):
         base = random.randrange(10_000, 32_000, 100)
         ports = Ports(base, metrics_base_for(base), replicas)
-        if _reserve(base) and not any(ports.taken()):
-            return ports
+        if (lock := _reserve(base)) is None:
+            continue
+        if not any(ports.taken()):
+            return ports, lock
+        os.close(lock)
     raise SystemExit("there is no free range of 100 ports between 10000 and 32000")
 
 
-def _reserve(base: int) -> bool:
-    """Keep other callers of free_ports(), in whatever process, off a range until its services had time to listen."""
+def _reserve(base: int) -> int | None:
+    """Keep other callers, in whatever process, off a range for as long as the lock that is returned stays open."""
     try:
         lock = os.open(Path(tempfile.gettempdir(), f"millrace-ports-{base}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        return False
-    _reserved.append(lock)
-    if len(_reserved) > 8:
-        os.close(_reserved.pop(0))
-    return True
+        return None
+    return lock
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

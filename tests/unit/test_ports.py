@@ -4,7 +4,7 @@ import random
 import subprocess
 import sys
 
-from deploy.ports import free_ports
+from deploy.ports import free_ports, own_range
 
 CHOOSE = "import random; from deploy.ports import free_ports; random.seed(7); print(free_ports().base)"
 
@@ -20,3 +20,15 @@ def test_whoever_chooses_at_the_same_time_chooses_other_ports() -> None:
         random.setstate(before)
     theirs = int(subprocess.run([sys.executable, "-c", CHOOSE], capture_output=True, text=True, check=True).stdout)
     assert len({mine, again, theirs}) == 3
+
+
+def test_a_servers_own_range_is_given_to_nobody_else_while_it_is_down() -> None:
+    before = random.getstate()
+    try:
+        random.seed(8)
+        mine = own_range()
+        for _ in range(10):
+            random.seed(8)
+            assert free_ports().base != mine
+    finally:
+        random.setstate(before)

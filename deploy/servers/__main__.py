@@ -1,0 +1,71 @@
+"""`python -m deploy.servers`: a Kafka broker and a MinIO until Ctrl-C; `python -m deploy.servers install`: their programs.
+
+It prints one line `ready {settings as JSON}` on stdout once both serve; all else goes to stderr.
+"""
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+
+from deploy.ports import is_free
+from deploy.servers import binaries
+from deploy.servers.kafka import Kafka
+from deploy.servers.minio import Minio
+from deploy.servers.process import CannotStart
+
+KAFKA_PORT, MINIO_PORT = 9092, 9000
+BUCKET = "millrace"
+ENDINGS = {signal.SIGINT, signal.SIGTERM}
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="deploy.servers", description="A Kafka broker and a MinIO on this machine.")
+    parser.add_argument(
+        "what", nargs="?", choices=["run", "install"], default="run", help="run both, or bring them here"
+    )
+    parser.add_argument("--folder", type=Path, default=Path(".millrace/servers"), help="their data, keys and logs")
+    return parser.parse_args()
+
+
+def run(folder: Path) -> None:
+    """Both on their usual ports, or on free ones where those are taken."""
+    kafka = Kafka(folder / "kafka", port=KAFKA_PORT if is_free(KAFKA_PORT) else 0)
+    minio = Minio(folder / "minio", port=MINIO_PORT if is_free(MINIO_PORT) else 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+    try:
+        for server in (kafka, minio):
+            server.start()
+        settings = {**kafka.settings(), **minio.settings(BUCKET)}
+        print("ready", json.dumps({f"MILLRACE_{name.upper()}": value for name, value in settings.items()}), flush=True)
+        say(
+            f"Kafka at {kafka.address} and MinIO at {minio.endpoint}, all in {folder}; Ctrl-C ends both. To run on them:"
+        )
+        say("  millrace up " + " ".join(f"--set {name}={value}" for name, value in settings.items()))
+        signal.sigwait(ENDINGS)
+        say("stopping both")
+    finally:
+        for server in (minio, kafka):
+            server.stop()
+
+
+def main() -> None:
+    options = arguments()
+    try:
+        if options.what == "install":
+            binaries.install(say)
+            say(f"Kafka {binaries.KAFKA_VERSION} and MinIO {binaries.MINIO_COMMIT} are in {binaries.cache()}")
+        else:
+            run(options.folder.absolute())
+    except CannotStart as refusal:
+        say(str(refusal))
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

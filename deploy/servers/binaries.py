@@ -1,0 +1,124 @@
+"""Where the servers' programs are, and how they get there: once, below the user's cache folder."""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.servers.process import CannotStart
+
+HERE = Path(__file__).parent
+KAFKA_VERSION = "4.3.0"
+KAFKA_IMAGE = f"apache/kafka:{KAFKA_VERSION}"
+MINIO_COMMIT = "7aac2a2c5b7c"
+MINIO_MODULE = f"github.com/minio/minio@v0.0.0-20260212201848-{MINIO_COMMIT}"
+"""The last commit of the community edition, which comes as source only; its release tags are refused by Go."""
+GO_IMAGE = "golang:1.26-bookworm"
+LEAST_JAVA = 17
+INSTALL = "run `make servers` (python -m deploy.servers install)"
+
+
+def cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "millrace"
+
+
+def kafka_folder() -> Path:
+    return cache() / f"kafka-{KAFKA_VERSION}"
+
+
+def minio_binary() -> Path:
+    return cache() / f"minio-{MINIO_COMMIT}" / "minio"
+
+
+def java() -> str:
+    """A Java that runs a broker. Raises CannotStart."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
+    if found:
+        told = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
+        version = re.search(r'version "(\d+)', told)
+        if version and int(version[1]) >= LEAST_JAVA:
+            return found
+    raise CannotStart(f"a Kafka broker needs Java {LEAST_JAVA} or newer, and there is none on PATH or in JAVA_HOME")
+
+
+def kafka_jars() -> str:
+    """The class path of the broker. Raises CannotStart where it is not installed."""
+    if not (kafka_folder() / "lib").is_dir():
+        raise CannotStart(f"Kafka {KAFKA_VERSION} is not installed in {kafka_folder()}: {INSTALL}")
+    return str(kafka_folder() / "lib" / "*")
+
+
+def minio() -> str:
+    """The program. Raises CannotStart where it is not installed."""
+    if not minio_binary().is_file():
+        raise CannotStart(f"MinIO is not installed in {minio_binary().parent}: {INSTALL}")
+    return str(minio_binary())
+
+
+def install(say: Callable[[str], None]) -> None:
+    """Bring what is missing. Raises CannotStart with what to install first."""
+    install_kafka(say)
+    install_minio(say)
+
+
+def install_kafka(say: Callable[[str], None]) -> None:
+    java()
+    with _installing(kafka_folder()) as beside:
+        if beside is None:
+            return
+        if not shutil.which("mvn"):
+            raise CannotStart(
+                "Kafka's jars come by Maven: install it (the command is mvn), or set TEST_KAFKA=HOST:PORT"
+            )
+        say(f"Kafka {KAFKA_VERSION}: Maven brings its jars (44 MB) into {kafka_folder()}")
+        copy = ("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={beside / 'lib'}")
+        _run(["mvn", "-B", "-q", "-f", str(HERE / "pom.xml"), *copy], {})
+
+
+def install_minio(say: Callable[[str], None]) -> None:
+    with _installing(minio_binary().parent) as beside:
+        if beside is None:
+            return
+        say(f"MinIO {MINIO_COMMIT}: Go builds it from source into {minio_binary().parent}; 2 to 6 minutes, once")
+        build = ["go", "install", "-trimpath", "-ldflags=-s -w", MINIO_MODULE]
+        if shutil.which("go"):
+            _run(build, {"GOBIN": str(beside), "CGO_ENABLED": "0", "GOFLAGS": ""})
+        elif shutil.which("docker"):
+            inside = ["docker", "run", "--rm", "-v", f"{beside}:/out", "-e", "GOBIN=/out", "-e", "CGO_ENABLED=0"]
+            _run([*inside, GO_IMAGE, *build], {})
+        else:
+            raise CannotStart(
+                "MinIO is built by Go: install Go 1.24 or newer, or Docker, or set TEST_MINIO=http://HOST:PORT"
+            )
+
+
+@contextmanager
+def _installing(target: Path) -> Iterator[Path | None]:
+    """A folder to fill, which then becomes `target`; None where that is there. One process at a time installs it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.is_dir():
+            yield None
+            return
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            yield beside
+            beside.chmod(0o755)
+            beside.rename(target)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Its output is shown as it comes."""
+    code = subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
+    if code:
+        raise CannotStart(f"`{' '.join(command)}` ended with exit code {code}; what it said stands above")
