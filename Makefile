@@ -32,12 +32,16 @@ $(STAMP): uv.lock deploy/setup/python.sh
 	@deploy/setup/python.sh '$(VENV)' $(ENV_GROUPS)
 	@touch $@
 
+.PHONY: servers
+servers: $(STAMP)  ## bring a real Kafka and MinIO for tests and demos, once (needs Java, Maven and Go; minutes)
+	@$(PY) -m deploy.servers install
+
 .PHONY: demo
 demo: $(STAMP)  ## from a file to a prediction on this machine; ends with a line `DEMO OK {...}` (ARGS="--recipe NAME")
 	@$(PY) -m deploy.demo $(if $(filter-out local,$(WORLD)),--world '$(WORLD)') $(ARGS)
 
 .PHONY: test
-test: $(STAMP)  ## unit, contract, integration, recipe and local end-to-end tests; needs nothing but Python
+test: $(STAMP)  ## unit, contract, integration, recipe and end-to-end tests; on Kafka and MinIO too after `make servers`
 	@TEST_WORLD=local $(PYTEST) $(call have,tests/unit tests/contract tests/integration tests/e2e recipes)
 
 .PHONY: e2e

@@ -1,4 +1,4 @@
-"""What holds for every test: nothing leaves this machine."""
+"""What holds for every test: nothing leaves this machine; and the servers that a test may ask for."""
 
 import ipaddress
 import socket
@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.servers import kafka, minio, own_kafka, own_minio, pytest_terminal_summary
+
+__all__ = ["kafka", "minio", "own_kafka", "own_minio", "pytest_terminal_summary"]
 
 INTERNET = {socket.AF_INET, socket.AF_INET6}
 

@@ -94,7 +94,7 @@ class Kafka(Server):
         }
 
     def ready(self) -> bool:
-        return "Kafka Server started" in self._logged() and _answers(self.address)
+        return "Kafka Server started" in self._logged() and answers(self.address)
 
     def _run(self) -> None:
         java, jars = binaries.java(), binaries.kafka_jars()
@@ -168,7 +168,7 @@ class Kafka(Server):
             raise CannotStart(f"Kafka's StorageTool ended with exit code {run.returncode}: {run.stdout}{run.stderr}")
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
     """Whether a broker answers an ApiVersions request, the first of every client."""
     host, _, port = address.rpartition(":")
     request = struct.pack(">hhih", 18, 0, 1, -1)  # api key, version, correlation id, no client id

@@ -1,0 +1,96 @@
+"""The servers that tests stand on: they stop, die, lose their data and come back where they were, and leave nothing."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.servers import binaries
+from deploy.servers.kafka import Kafka, answers
+from deploy.servers.minio import Minio
+from deploy.servers.process import CannotStart, Server
+from tests.servers import Broker, Store
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from deploy.servers.kafka import Kafka
+server = Kafka(Path(sys.argv[1]))
+server.start()
+print(server.pid, server.address, flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_shared_broker_and_store_serve(kafka: Broker, minio: Store) -> None:
+    assert answers(kafka.address)
+    host, port = minio.endpoint.rpartition("//")[2].split(":")
+    socket.create_connection((host, int(port)), timeout=5).close()
+
+
+def ups_and_downs(server: Server) -> None:
+    first = server.pid
+    for end in (server.stop, server.kill):
+        end()
+        assert not server.running and not server.ready()
+        server.start()
+        assert server.running and server.ready() and server.pid != first
+    server.kill()
+    server.wipe()
+    assert not server.data.exists()
+    server.start()
+    assert server.ready()
+
+
+def test_a_broker_comes_back_at_its_address(own_kafka: Callable[..., Kafka]) -> None:
+    ups_and_downs(own_kafka())
+
+
+def test_a_store_comes_back_at_its_address_with_its_keys(own_minio: Callable[..., Minio]) -> None:
+    store = own_minio()
+    keys = store.access_key_file.read_text(), store.secret_key_file.read_text()
+    ups_and_downs(store)
+    assert keys == (store.access_key_file.read_text(), store.secret_key_file.read_text())
+    assert {file.stat().st_mode & 0o777 for file in (store.access_key_file, store.secret_key_file)} == {0o600}
+
+
+def test_a_server_that_cannot_start_shows_its_log(own_kafka: Callable[..., Kafka], tmp_path: Path) -> None:
+    broker = own_kafka()
+    port = int(broker.address.rpartition(":")[2])
+    with pytest.raises(CannotStart, match=r"exit code 1[\s\S]*Address already in use"):
+        Kafka(tmp_path / "second", port=port).start()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a child ends with its parent on Linux only")
+def test_a_server_does_not_outlive_a_killed_test_run(own_kafka: Callable[..., Kafka], tmp_path: Path) -> None:
+    own_kafka()  # skips where there is none
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    with owner:
+        assert owner.stdout
+        pid, address = owner.stdout.readline().split()
+        assert answers(address)
+        owner.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists() and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+        assert time.monotonic() < deadline, "the broker lives on without its owner"
+        time.sleep(0.05)
+
+
+def test_where_nothing_is_installed_one_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for program in (binaries.kafka_jars, binaries.minio):
+        with pytest.raises(CannotStart, match="make servers"):
+            program()
+    monkeypatch.setenv("PATH", os.devnull)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(CannotStart, match="Java 17"):
+        binaries.install_kafka(print)
+    with pytest.raises(CannotStart, match="install Go"):
+        binaries.install_minio(print)
+    assert [path.name for path in (tmp_path / "millrace").iterdir()] == [f".minio-{binaries.MINIO_COMMIT}.lock"]

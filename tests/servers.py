@@ -1,0 +1,156 @@
+"""A real Kafka and a real MinIO for tests (deploy/servers/): fixtures, and what is said where they cannot be had.
+
+TEST_KAFKA=HOST:PORT and TEST_MINIO=http://HOST:PORT (with TEST_MINIO_ACCESS_KEY_FILE and TEST_MINIO_SECRET_KEY_FILE)
+name servers that run already. TEST_SERVERS=required makes a failure of what would be a skip.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, Protocol, TypeVar
+
+import pytest
+
+from deploy.servers.binaries import KAFKA_VERSION, MINIO_COMMIT
+from deploy.servers.kafka import Kafka, answers
+from deploy.servers.minio import Minio
+from deploy.servers.process import CannotStart, Server
+
+S = TypeVar("S", bound=Server)
+_told: dict[str, str] = {}
+"""What the summary says of each server that a test asked for."""
+
+
+class Broker(Protocol):
+    """A Kafka broker that tests share."""
+
+    address: str
+
+    def settings(self) -> dict[str, str]: ...
+
+
+class Store(Protocol):
+    """A MinIO that tests share; each test takes a bucket of its own."""
+
+    endpoint: str
+    access_key_file: Path
+    secret_key_file: Path
+
+    def blobs(self, bucket: str) -> str: ...
+    def settings(self, bucket: str) -> dict[str, str]: ...
+
+
+@dataclass
+class GivenBroker:
+    address: str
+
+    def settings(self) -> dict[str, str]:
+        return {"bus": f"kafka:{self.address}"}
+
+
+@dataclass
+class GivenStore:
+    endpoint: str
+    access_key_file: Path
+    secret_key_file: Path
+
+    def blobs(self, bucket: str) -> str:
+        return f"minio:{self.endpoint}/{bucket}"
+
+    def settings(self, bucket: str) -> dict[str, str]:
+        files = {"access": self.access_key_file, "secret": self.secret_key_file}
+        return {"blobs": self.blobs(bucket), **{f"minio_{name}_key_file": str(file) for name, file in files.items()}}
+
+
+@contextmanager
+def running(server: S) -> Iterator[S]:
+    """Start a server of the test's own, and kill it afterwards. Skips, or fails, where it cannot be had."""
+    try:
+        server.start()
+    except CannotStart as refusal:
+        _unavailable(server.kind, str(refusal))
+    try:
+        yield server
+    finally:
+        server.kill()
+        server.wipe()
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One broker that the tests of this run share: each takes topics and groups of its own (setting kafka_prefix)."""
+    if given := os.environ.get("TEST_KAFKA"):
+        if not answers(given):
+            pytest.fail(f"TEST_KAFKA={given}: no broker answers there")
+        _told["Kafka"] = f"the broker at {given} (TEST_KAFKA)"
+        yield GivenBroker(given)
+        return
+    with running(Kafka(tmp_path_factory.mktemp("kafka"))) as broker:
+        _told["Kafka"] = f"real broker {KAFKA_VERSION}"
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """One store that the tests of this run share: each takes a bucket of its own."""
+    if given := os.environ.get("TEST_MINIO"):
+        names = [f"TEST_MINIO_{which}_KEY_FILE" for which in ("ACCESS", "SECRET")]
+        files = [Path(os.environ.get(name, "")) for name in names]
+        if not all(file.is_file() for file in files):
+            pytest.fail(f"TEST_MINIO={given} needs its keys in files: set {' and '.join(names)}")
+        _told["MinIO"] = f"the store at {given} (TEST_MINIO)"
+        yield GivenStore(given, *files)
+        return
+    with running(Minio(tmp_path_factory.mktemp("minio"))) as store:
+        _told["MinIO"] = f"real server {MINIO_COMMIT}"
+        yield store
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[Callable[..., Kafka]]:
+    """Makes brokers that this test alone has, to stop, kill and wipe; takes the options of Kafka()."""
+    with _own(Kafka, tmp_path) as make:
+        yield make
+
+
+@pytest.fixture
+def own_minio(tmp_path: Path) -> Iterator[Callable[..., Minio]]:
+    """Makes stores that this test alone has, to stop, kill and wipe; takes the options of Minio()."""
+    with _own(Minio, tmp_path) as make:
+        yield make
+
+
+@contextmanager
+def _own(kind: Callable[..., S], folder: Path) -> Iterator[Callable[..., S]]:
+    made: list[S] = []
+
+    def make(**options: object) -> S:
+        server = kind(folder / f"own-{len(made)}", **options)
+        made.append(server)
+        try:
+            server.start()
+        except CannotStart as refusal:
+            _unavailable(server.kind, str(refusal))
+        return server
+
+    try:
+        yield make
+    finally:
+        for server in made:
+            server.kill()
+            server.wipe()
+
+
+def _unavailable(kind: str, reason: str) -> NoReturn:
+    _told[kind] = f"NOT TESTED, because {reason}"
+    if os.environ.get("TEST_SERVERS") == "required":
+        pytest.fail(f"{kind} is required here (TEST_SERVERS=required): {reason}")
+    pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say plainly what the tests ran on."""
+    for kind, told in sorted(_told.items()):
+        terminalreporter.write_line(f"{kind}: {told}")
