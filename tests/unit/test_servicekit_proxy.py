@@ -1,0 +1,114 @@
+"""The wire that other tests hurt does what it says."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from servicekit.testing.proxy import Proxy
+
+PATIENCE = 10.0
+
+
+@pytest.fixture
+def echo() -> Iterator[tuple[str, list[bytes]]]:
+    """The address of a server that answers each piece with itself, and what it has heard."""
+    heard: list[bytes] = []
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def answer(connection: socket.socket) -> None:
+        with connection:
+            try:
+                while piece := connection.recv(1 << 16):
+                    heard.append(piece)
+                    connection.sendall(piece)
+            except OSError:
+                return
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield f"127.0.0.1:{server.getsockname()[1]}", heard
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+
+
+def call(proxy: Proxy) -> socket.socket:
+    host, _, port = proxy.address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=PATIENCE)
+
+
+def test_a_whole_wire_passes_everything_both_ways(echo: tuple[str, list[bytes]]) -> None:
+    with Proxy(echo[0]) as proxy, call(proxy) as caller:
+        sent = bytes(range(256)) * 4000
+        threading.Thread(target=caller.sendall, args=(sent,), daemon=True).start()
+        back = b""
+        while len(back) < len(sent):
+            back += caller.recv(1 << 16)
+        assert back == sent
+        caller.shutdown(socket.SHUT_WR)
+        assert caller.recv(1) == b"", "an end passes too"
+
+
+def test_a_cut_wire_is_silent_and_then_goes_on(echo: tuple[str, list[bytes]]) -> None:
+    with Proxy(echo[0]) as proxy, call(proxy) as caller:
+        caller.sendall(b"one")
+        assert caller.recv(9) == b"one"
+        proxy.cut()
+        caller.sendall(b"two")
+        with call(proxy) as other:
+            other.sendall(b"three")
+            for silent in (caller, other):
+                silent.settimeout(0.2)
+                with pytest.raises(TimeoutError):
+                    silent.recv(9)
+            assert echo[1] == [b"one"]
+            proxy.heal()
+            for silent, word in ((caller, b"two"), (other, b"three")):
+                silent.settimeout(PATIENCE)
+                assert silent.recv(9) == word
+
+
+def test_a_broken_wire_ends_and_a_new_one_works(echo: tuple[str, list[bytes]]) -> None:
+    with Proxy(echo[0]) as proxy, call(proxy) as caller:
+        caller.sendall(b"one")
+        assert caller.recv(9) == b"one"
+        proxy.break_connections()
+        with pytest.raises(ConnectionResetError):
+            caller.recv(9)
+        with call(proxy) as other:
+            other.sendall(b"two")
+            assert other.recv(9) == b"two"
+
+
+def test_what_is_asked_arrives_although_the_reply_is_lost(echo: tuple[str, list[bytes]]) -> None:
+    with Proxy(echo[0]) as proxy, call(proxy) as caller:
+        proxy.lose_replies()
+        caller.sendall(b"one")
+        with pytest.raises(ConnectionResetError):
+            caller.recv(9)
+        assert echo[1] == [b"one"]
+
+
+def test_a_slow_wire_takes_its_time(echo: tuple[str, list[bytes]]) -> None:
+    with Proxy(echo[0]) as proxy, call(proxy) as caller:
+        proxy.slow(0.15)
+        began = time.monotonic()
+        caller.sendall(b"one")
+        assert caller.recv(9) == b"one"
+        assert time.monotonic() - began >= 0.3, "once each way"
+
+
+def test_nobody_behind_it_is_an_end_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        target = f"127.0.0.1:{gone.getsockname()[1]}"
+    with Proxy(target) as proxy, call(proxy) as caller, pytest.raises(ConnectionResetError):
+        caller.recv(1)
