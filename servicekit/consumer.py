@@ -6,6 +6,7 @@ what is newer than this version is counted and skipped.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -13,9 +14,12 @@ from typing import Any, NamedTuple
 from millrace.errors import MillraceError
 from servicekit import metrics
 from servicekit.backoff import backoff
-from servicekit.bus import Bus, Message, Received, Subscription
+from servicekit.blobs import Blobs
+from servicekit.bus import Bus, Subscription
+from servicekit.deadletters import DeadLetters
 from servicekit.events import Event, Malformed, NewerEvent, from_message
-from servicekit.topics import dead_letters_of, topic_of
+from servicekit.evidence import Trouble
+from servicekit.topics import topic_of
 
 log = logging.getLogger(__name__)
 FLOOD = 20
@@ -34,13 +38,16 @@ class Consumer:
     """Reads the topics of the handlers' events, and names a key with the trace in which its event was said."""
 
     def __init__(
-        self, bus: Bus, group: str, handlers: Handlers, broadcast: bool, name: Callable[[Key, str], None]
+        self, blobs: Blobs, bus: Bus, group: str, handlers: Handlers, broadcast: bool, name: Callable[[Key, str], None]
     ) -> None:
         self.bus, self.group, self.broadcast = bus, group, broadcast
+        self.letters = DeadLetters(blobs, bus, group)
         self.handlers = {kind.DESCRIPTOR.full_name: keys for kind, keys in handlers.items()}
         self.topics = sorted({topic_of(event_type).name for event_type in self.handlers})
         self.positioned = asyncio.Event()
+        self.trouble = Trouble("consumer")
         self.flooded = ""
+        self.lag, self.last_read = 0, 0.0
         self._name = name
         self._failures = 0
 
@@ -50,13 +57,14 @@ class Consumer:
             subscription = self._subscription()
             try:
                 await subscription.start()
+                self.trouble.over()
                 self.positioned.set()
                 if self.broadcast:
                     look()
                 await self._read(subscription)
             except MillraceError as error:
                 self._failures += 1
-                log.warning("bus not readable", extra={"error": str(error)})
+                self.trouble.begin(str(error))
             except _Flooded as error:
                 self.flooded = str(error)
                 log.error("consumer stopped", extra={"reason": self.flooded})
@@ -72,23 +80,27 @@ class Consumer:
         dead_in_a_row = 0
         while True:
             for message in await subscription.batch():
-                metrics.EVENTS_READ.set_to_current_time()
+                self.last_read = time.time()
+                metrics.EVENTS_READ.set(self.last_read)
                 try:
                     self._queue(from_message(message))
                     dead_in_a_row = 0
                 except NewerEvent:
                     metrics.EVENTS_UNKNOWN.inc()
                 except Malformed as error:
+                    if await self.letters.is_resolved(message):
+                        continue  # read again after a flood, and somebody has dealt with it since
                     dead_in_a_row += 1
-                    await self._bury(message, str(error))
+                    await self.letters.bury(message, str(error))
                     if dead_in_a_row >= FLOOD:
                         raise _Flooded(
                             f"{FLOOD} messages in a row could not be parsed, the last because {error}: "
-                            "the fault is likely ours; look at the dead letters, mend it and restart"
+                            f"the fault is likely ours; see `millrace dlq list {self.group}`, mend it or drop them, restart"
                         ) from error
             await subscription.commit()
             self._failures = 0
-            metrics.EVENTS_LAG.set(await subscription.lag())
+            self.lag = await subscription.lag()
+            metrics.EVENTS_LAG.set(self.lag)
 
     def _queue(self, event: Event) -> None:
         keys = self.handlers.get(event.event_type)
@@ -102,18 +114,6 @@ class Consumer:
             log.exception("handler failed by a bug", extra={"event_type": event.event_type, "event_id": event.event_id})
             return
         metrics.EVENTS_HANDLED.labels(event.event_type.rpartition(".")[2]).inc()
-
-    async def _bury(self, message: Received, reason: str) -> None:
-        metrics.EVENTS_DEAD.inc()
-        log.error("message dead-lettered", extra={"topic": message.topic, "offset": message.offset, "reason": reason})
-        place = {
-            "dlq_topic": message.topic.encode(),
-            "dlq_partition": str(message.partition).encode(),
-            "dlq_offset": str(message.offset).encode(),
-            "dlq_reason": reason.encode(),
-        }
-        headers = {**message.headers, **place}
-        await self.bus.publish(Message(dead_letters_of(self.group), message.key, message.value, headers))
 
 
 class _Flooded(Exception):

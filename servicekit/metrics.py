@@ -25,6 +25,13 @@ OUTBOX_PUBLISHED = Counter("millrace_outbox_published", "Facts published.")
 OUTBOX_FAILURES = Counter("millrace_outbox_failures", "Facts whose publishing failed; the sweep tries again.")
 OUTBOX_PENDING = Gauge("millrace_outbox_pending", "Facts stored and not yet published, at the last sweep.")
 
+OUTBOX_SET_ASIDE = Counter(
+    "millrace_outbox_set_aside", "Facts that a bug keeps from being published, kept apart until the next start."
+)
+
+PART_OK = Gauge("millrace_part_ok", "Whether the last try of a part (blobs, bus) succeeded.", ("part",))
+PART_SUCCESS = Gauge("millrace_part_last_success_timestamp_seconds", "When a try of a part last succeeded.", ("part",))
+
 WORK_QUEUED = Gauge("millrace_work_queued", "Keys waiting for reconcile, by kind.", ("kind",))
 WORK_SECONDS = Histogram("millrace_work_reconcile_seconds", "Time of one reconcile.", ("kind",), buckets=FAST)
 WORK_FAILURES = Counter(

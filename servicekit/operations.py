@@ -1,4 +1,4 @@
-"""OperationsService, mounted in every service: what it could not parse, and what is said on the bus."""
+"""OperationsService, mounted in every service: how it is, what it could not parse, and what is said on the bus."""
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -9,42 +9,49 @@ from grpc import aio
 
 from millrace.errors import InvalidArgument
 from millrace.operations.v1.operations_service_pb2 import (
-    DeadLetter,
+    DropDeadLetterRequest,
+    DropDeadLetterResponse,
+    GetDeadLetterRequest,
+    GetDeadLetterResponse,
+    GetStatusRequest,
+    GetStatusResponse,
     ListDeadLettersRequest,
     ListDeadLettersResponse,
+    ReplayDeadLetterRequest,
+    ReplayDeadLetterResponse,
     TailEventsRequest,
     TailEventsResponse,
 )
 from millrace.operations.v1.operations_service_pb2_grpc import add_OperationsServiceServicer_to_server
 from servicekit.bus import Bus
+from servicekit.deadletters import DeadLetters
 from servicekit.events import Malformed, NewerEvent, from_message
-from servicekit.pages import page
-from servicekit.rpc import Bound
-from servicekit.topics import BY_NAME, dead_letters_of
+from servicekit.rpc import Bound, who
+from servicekit.status import Status
+from servicekit.topics import BY_NAME
 
 
 class Operations:
-    def __init__(self, bus: Bus, group: str) -> None:
-        self.bus, self.group = bus, group
+    def __init__(self, bus: Bus, letters: DeadLetters, status: Status) -> None:
+        self.bus, self.letters, self.status = bus, letters, status
+
+    async def GetStatus(self, request: GetStatusRequest) -> GetStatusResponse:
+        return GetStatusResponse(status=self.status.message())
 
     async def ListDeadLetters(self, request: ListDeadLettersRequest) -> ListDeadLettersResponse:
-        found = []
-        letters = self.bus.tail([dead_letters_of(self.group)], from_start=True)
-        await letters.start()
-        try:
-            while await letters.lag():
-                for message in await letters.batch():
-                    headers = dict(message.headers)
-                    reason = headers.pop("dlq_reason", b"").decode()
-                    letter = DeadLetter(
-                        topic=message.topic, offset=message.offset, value=message.value, headers=headers
-                    )
-                    letter.key, letter.reason = message.key.encode(), reason
-                    found.append(letter)
-        finally:
-            await letters.close()
-        shown, token = page(found, request.page_size, request.page_token, lambda letter: str(letter.offset))
-        return ListDeadLettersResponse(dead_letters=shown, next_page_token=token)
+        found, token = await self.letters.page(request.page_size, request.page_token, request.show_resolved)
+        return ListDeadLettersResponse(dead_letters=found, next_page_token=token)
+
+    async def GetDeadLetter(self, request: GetDeadLetterRequest) -> GetDeadLetterResponse:
+        return GetDeadLetterResponse(dead_letter=await self.letters.find(request.id))
+
+    async def ReplayDeadLetter(self, request: ReplayDeadLetterRequest) -> ReplayDeadLetterResponse:
+        return ReplayDeadLetterResponse(resolution=await self.letters.replay(request.id, who(), request.note))
+
+    async def DropDeadLetter(self, request: DropDeadLetterRequest) -> DropDeadLetterResponse:
+        if not request.reason:
+            raise InvalidArgument("say why nothing is lost by dropping it", field="reason")
+        return DropDeadLetterResponse(resolution=await self.letters.drop(request.id, who(), request.reason))
 
     async def TailEvents(self, request: TailEventsRequest) -> AsyncIterator[TailEventsResponse]:
         if unknown := set(request.topics) - set(BY_NAME):

@@ -3,6 +3,10 @@
 The order is: marker, object, publish, remove the marker. A process that dies on the way leaves the marker, and any
 replica's sweep (every second) publishes the stored object and removes it. The event is rebuilt from the object, so a
 marker holds only the key.
+
+An event that no bus could carry, or that cannot be built at all, is a bug of ours: its marker is set aside with an error
+instead of being tried each second for ever, and the next start of the service, with the bug mended perhaps, tries it again.
+The fact itself stands in its object, and whoever looks finds it.
 """
 
 import asyncio
@@ -16,14 +20,15 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 
-from millrace.errors import MillraceError, NotFound
+from millrace.errors import InvalidArgument, MillraceError, NotFound
 from millrace.operations.v1.stored_pb2 import OutboxMarker
-from servicekit.blobs import Blobs
-from servicekit.bus import Bus
+from servicekit.blobs import Blobs, check_key
+from servicekit.bus import Bus, Message
 from servicekit.crash import crashpoint
 from servicekit.events import to_message
+from servicekit.evidence import Trouble
 from servicekit.ids import hash_of
-from servicekit.metrics import OUTBOX_FAILURES, OUTBOX_PENDING, OUTBOX_PUBLISHED
+from servicekit.metrics import OUTBOX_FAILURES, OUTBOX_PENDING, OUTBOX_PUBLISHED, OUTBOX_SET_ASIDE
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 1.0
@@ -67,6 +72,8 @@ class Outbox:
         self.blobs, self.bus, self.service = blobs, bus, service
         self._kinds = [_Kind(pattern, build) for pattern, build in announce.items()]
         self._publishing: dict[str, asyncio.Task[None]] = {}
+        self.trouble = Trouble("outbox")
+        self.pending = self.set_aside = 0
         self._soon = asyncio.Event()
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
@@ -82,11 +89,15 @@ class Outbox:
 
     async def run(self) -> None:
         """Sweep for ever."""
+        brought_back = False
         while True:
             try:
+                if not brought_back:
+                    await self.bring_back()
+                    brought_back = True
                 await self.sweep()
             except MillraceError as error:
-                log.warning("outbox sweep failed", extra={"error": str(error)})
+                self.trouble.begin(str(error))
             self._soon.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_SECONDS):
@@ -104,14 +115,26 @@ class Outbox:
             with suppress(NotFound):
                 try:
                     key = OutboxMarker.FromString(await self.blobs.get(listed.key)).key
-                except DecodeError:
-                    log.error("marker damaged: which fact it stands for is lost", extra={"marker": listed.key})
+                    self._kind(check_key(key))
+                except (DecodeError, InvalidArgument, LookupError) as error:
+                    await self._set_aside(listed.key, f"the marker is damaged: {error}")
                     continue
                 if await self.blobs.exists(key):
                     self._start(key, listed.key)
                 elif await self._store_time() - listed.modified > ORPHAN_SECONDS:
                     await self.blobs.delete(listed.key)
+        self.pending = pending
         OUTBOX_PENDING.set(pending)
+        if not pending:
+            self.trouble.over()
+
+    async def bring_back(self) -> None:
+        """Have the next sweep try what an earlier process set aside."""
+        async for listed in self.blobs.list(f"outbox-set-aside/{self.service}/"):
+            with suppress(NotFound):  # another replica does the same
+                data = await self.blobs.get(listed.key)
+                await self.blobs.put(f"outbox/{self.service}/{listed.key.rpartition('/')[2]}", data)
+                await self.blobs.delete(listed.key)
 
     async def flush(self) -> None:
         """Wait until what is being published now has been, or has failed."""
@@ -126,15 +149,41 @@ class Outbox:
     async def _publish(self, bus: Bus, key: str, marker: str) -> None:
         try:
             kind = self._kind(key)
-            fact = kind.build(key, await self.blobs.get(key))
+            message = self._message(kind, key, await self.blobs.get(key))
             async with self._at_once:
-                await bus.publish(to_message(fact.event, fact.key, hash_of(key), self.service))
+                await bus.publish(message)
             crashpoint(f"outbox.{kind.name}.published")
             await self.blobs.delete(marker)
             OUTBOX_PUBLISHED.inc()
+            self.trouble.over()
+        except InvalidArgument as error:
+            await self._set_aside(marker, f"{key}: {error}")
         except Exception as error:
             OUTBOX_FAILURES.inc()
-            log.warning("fact not published yet", extra={"key": key, "error": str(error)})
+            self.trouble.begin(str(error))
+
+    def _message(self, kind: _Kind, key: str, data: bytes) -> Message:
+        """Raises InvalidArgument where the stored object gives no event: a bug, which trying again cannot mend."""
+        try:
+            fact = kind.build(key, data)
+            return to_message(fact.event, fact.key, hash_of(key), self.service)
+        except Exception as error:
+            raise InvalidArgument(f"no event can be built: {type(error).__name__}: {error}") from error
+
+    async def _set_aside(self, marker: str, reason: str) -> None:
+        aside = f"outbox-set-aside/{self.service}/{marker.rpartition('/')[2]}"
+        try:
+            await self.blobs.put(aside, await self.blobs.get(marker))
+            crashpoint("outbox.set-aside")
+            await self.blobs.delete(marker)
+        except NotFound:  # another replica was faster
+            return
+        except MillraceError as error:
+            self.trouble.begin(str(error))
+            return
+        OUTBOX_SET_ASIDE.inc()
+        self.set_aside += 1
+        log.error("fact set aside: a bug keeps it from being published", extra={"marker": aside, "reason": reason})
 
     async def _store_time(self) -> float:
         """What the store's own clock says now, the only clock that its listing can be compared with."""

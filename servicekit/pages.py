@@ -11,14 +11,20 @@ DEFAULT_SIZE = 100
 LARGEST_SIZE = 1000
 
 
+def page_size(asked: int) -> int:
+    """How many items a page has. Raises InvalidArgument for a negative number."""
+    if asked < 0:
+        raise InvalidArgument(f"page_size is {asked}: use 0 for the default or up to {LARGEST_SIZE}", field="page_size")
+    return min(asked, LARGEST_SIZE) or DEFAULT_SIZE
+
+
 def page(items: Sequence[T], size: int, token: str, name: Callable[[T], str]) -> tuple[Sequence[T], str]:
     """One page of items and the token of the next ("" after the last).
 
     A token names the last item that was given out, so a page is right also when items came or went meanwhile at the
     front. Raises InvalidArgument for a negative size or a token that names no item of this listing.
     """
-    if size < 0:
-        raise InvalidArgument(f"page_size is {size}: use 0 for the default or up to {LARGEST_SIZE}", field="page_size")
+    size = page_size(size)
     start = 0
     if token:
         try:
@@ -28,6 +34,6 @@ def page(items: Sequence[T], size: int, token: str, name: Callable[[T], str]) ->
         start = next((i for i, item in enumerate(items, 1) if name(item) == last), 0)
         if not start:
             raise InvalidArgument("page_token is not from this listing: begin again without one", field="page_token")
-    wanted = items[start : start + (min(size, LARGEST_SIZE) or DEFAULT_SIZE)]
+    wanted = items[start : start + size]
     more = start + len(wanted) < len(items)
     return wanted, base64.urlsafe_b64encode(name(wanted[-1]).encode()).decode() if more else ""

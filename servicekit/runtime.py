@@ -5,12 +5,12 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from millrace.channel import MAX_MESSAGE_BYTES
@@ -18,16 +18,18 @@ from millrace.errors import MillraceError
 from servicekit.auth import Tokens, read_file
 from servicekit.blobs import Blobs
 from servicekit.bus import Bus
+from servicekit.deadletters import DeadLetters
+from servicekit.evidence import PATIENCE_SECONDS, Tried
+from servicekit.health import Health
 from servicekit.metrics import serve_metrics
 from servicekit.operations import Operations, add_operations
 from servicekit.outbox import Outbox
 from servicekit.rpc import Bound, ServerInterceptor
 from servicekit.settings import Settings
+from servicekit.status import Status
 from servicekit.work import Work
 
 log = logging.getLogger(__name__)
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 TELL_SECONDS = 0.05  # so that whoever watches this server's health hears that it stops before it does
 
 
@@ -38,28 +40,6 @@ class Part:
     name: str
     add: Callable[[Any, Any], None]
     service: object
-
-
-@dataclass
-class Health:
-    """grpc.health.v1 by name: "" and each service follow `readiness`; `liveness` is answered by the turning loop."""
-
-    servicer: Any = field(default_factory=health.aio.HealthServicer)
-    names: tuple[str, ...] = ()
-    ready: bool | None = None
-
-    async def set(self, name: str, serving: bool) -> None:
-        await self.servicer.set(name, SERVING if serving else NOT_SERVING)
-
-    async def stop(self) -> None:
-        """Not serving any more, whatever is set from now on."""
-        await self.servicer.enter_graceful_shutdown()
-
-    async def set_ready(self, ready: bool) -> None:
-        if ready != self.ready:
-            self.ready = ready
-            for name in ("", "readiness", *self.names):
-                await self.set(name, ready)
 
 
 async def serve(
@@ -77,13 +57,16 @@ async def serve(
 ) -> None:
     """Run until SIGTERM or SIGINT, then drain: not serving, calls in flight end, work stops, the bus is left.
 
-    `ready` raises while the service cannot do its main job; without it, the store must answer.
+    `ready` raises while the service cannot do its main job; without it, the store must answer. The bus need not.
     """
     state = health_names or Health()
+    store = Tried("blobs", blobs.check, state.set, pause=1.0, pause_in_trouble=0.2)
+    events = Tried("bus", bus.check, state.set, pause=5.0, pause_in_trouble=0.5)
+    status = Status(service, state, store, events, work.consumer if work else None, outbox)
     try:
         interceptor = ServerInterceptor(Tokens(settings.tokens_file))
         server = _server(interceptor)
-        _mount(server, state, parts, Operations(bus, service))
+        _mount(server, state, parts, Operations(bus, DeadLetters(blobs, bus, service), status))
         port = _listen(server, settings)
         serve_metrics(settings.metrics_listen)
     except SystemExit:
@@ -91,11 +74,13 @@ async def serve(
             coroutine.close()
         raise
     await state.set("liveness", True)
-    await state.set_ready(False)
+    for name in ("blobs", "bus"):
+        await state.set(name, False)
+    await state.set_ready("it has just begun")
     await server.start()
     log.info("serving", extra={"port": port})
 
-    running = [*background, _watch_readiness(state, ready or blobs.check, work)]
+    running = [*background, store.run(), events.run(), _watch_readiness(state, ready or store.require, work)]
     running += [part.run() for part in (work, outbox) if part]
     tasks = [asyncio.create_task(coroutine) for coroutine in running]
     broken = await _until_stopped(tasks)
@@ -169,12 +154,20 @@ def _server_credentials(settings: Settings) -> grpc.ServerCredentials:
 
 async def _watch_readiness(state: Health, ready: Callable[[], Awaitable[None]], work: Work | None) -> None:
     while True:
-        try:
-            async with asyncio.timeout(5):
-                await ready()
-            await state.set_ready(not (work and work.flooded))
-        except (MillraceError, TimeoutError) as error:
-            if state.ready:
-                log.warning("not ready", extra={"error": str(error)})
-            await state.set_ready(False)
-        await asyncio.sleep(0.2 if not state.ready else 1.0)
+        reason = await _reason(ready) or (work.flooded if work else "")
+        if reason and state.ready:
+            log.warning("not ready", extra={"error": reason})
+        await state.set_ready(reason)
+        await asyncio.sleep(0.2 if reason else 1.0)
+
+
+async def _reason(ready: Callable[[], Awaitable[None]]) -> str:
+    """Why it is not ready; "" if it is."""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await ready()
+    except MillraceError as error:
+        return str(error)
+    except TimeoutError:
+        return f"no answer for {PATIENCE_SECONDS:g} s"
+    return ""

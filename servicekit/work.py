@@ -31,6 +31,7 @@ from millrace.errors import (
 from millrace.trace import continue_trace
 from servicekit import metrics
 from servicekit.backoff import backoff
+from servicekit.blobs import Blobs
 from servicekit.bus import Bus
 from servicekit.consumer import Consumer, Handlers, Key
 from servicekit.logs import fields
@@ -79,6 +80,7 @@ class Work:
 
     def __init__(
         self,
+        blobs: Blobs,
         bus: Bus,
         group: str,
         handlers: Handlers,
@@ -89,7 +91,7 @@ class Work:
         broadcast: bool = False,
     ) -> None:
         """`broadcast`: every replica reads every event from now on, instead of sharing them as a group."""
-        self.consumer = Consumer(bus, group, handlers, broadcast, self._named)
+        self.consumer = Consumer(blobs, bus, group, handlers, broadcast, self._named)
         self.reconcilers = {reconciler.kind: reconciler for reconciler in reconcilers}
         self.look_seconds, self.workers = look_seconds, workers
         self._ready: asyncio.Queue[Key] = asyncio.Queue()

@@ -22,7 +22,7 @@ async def main() -> None:
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
     store, catalog = Store(blobs, outbox), Catalog(settings.recipes.split(","))
     imports = EndImport(store, catalog, settings.unpacked_limit_bytes)
-    work = Work(bus, "dataprep", {}, [imports], look_seconds=settings.look_seconds)
+    work = Work(blobs, bus, "dataprep", {}, [imports], look_seconds=settings.look_seconds)
     service = DatasetService(store, catalog, imports, work, settings.upload_limit_bytes)
     part = Part("millrace.dataset.v1.DatasetService", add_DatasetServiceServicer_to_server, service)
     await serve(settings, "dataprep", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)

@@ -39,7 +39,7 @@ async def main() -> None:
         Evaluate(store, peers, evaluator, settings.lease_seconds),
         FindChallengers(store, peers, lambda name: work.add("evaluation", name)),
     ]
-    work = Work(bus, "evaluator", HANDLERS, reconcilers, look_seconds=settings.look_seconds)
+    work = Work(blobs, bus, "evaluator", HANDLERS, reconcilers, look_seconds=settings.look_seconds)
     part = Part(NAME, add_EvaluationServiceServicer_to_server, EvaluationService(store))
     await serve(settings, "evaluator", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
 

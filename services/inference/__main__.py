@@ -9,9 +9,10 @@ from millrace.inference.v1.inference_service_pb2_grpc import add_InferenceServic
 from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from recipekit.catalog import Catalog
 from servicekit.adapters import open_blobs, open_bus
+from servicekit.health import Health
 from servicekit.logs import setup_logs
-from servicekit.runtime import Health, Part, serve
-from servicekit.work import Work
+from servicekit.runtime import Part, serve
+from servicekit.work import Reconciler, Work
 from services.inference.handlers import HANDLERS
 from services.inference.loader import Loader
 from services.inference.reconcile import PruneCache, ServeModel
@@ -35,7 +36,8 @@ async def main() -> None:
     loader = Loader(blobs, store, catalog, cache, limits, prepare_pool)
     models = ServeModel(registry, store, loader, serving, bus, health.set)
     pruning = PruneCache(cache, serving, settings.cache_keep_seconds)
-    work = Work(bus, "inference", HANDLERS, [models, pruning], look_seconds=settings.look_seconds, broadcast=True)
+    reconcilers: list[Reconciler] = [models, pruning]
+    work = Work(blobs, bus, "inference", HANDLERS, reconcilers, look_seconds=settings.look_seconds, broadcast=True)
     name = "millrace.inference.v1.InferenceService"
     part = Part(name, add_InferenceServiceServicer_to_server, InferenceService(serving))
     await serve(

@@ -28,7 +28,7 @@ async def main() -> None:
     trainer = TrainingServiceStub(open_channel(settings.trainer, settings.credentials()))
     evaluator = EvaluationServiceStub(open_channel(settings.evaluator, settings.credentials()))
     reconcilers: list[Reconciler] = [RegisterVersion(store, trainer), Promote(store, evaluator)]
-    work = Work(bus, "registry", HANDLERS, reconcilers, look_seconds=settings.look_seconds)
+    work = Work(blobs, bus, "registry", HANDLERS, reconcilers, look_seconds=settings.look_seconds)
     service = RegistryService(store, evaluator, Catalog(settings.recipes.split(",")))
     part = Part("millrace.registry.v1.RegistryService", add_RegistryServiceServicer_to_server, service)
     await serve(settings, "registry", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)

@@ -33,7 +33,7 @@ async def main() -> None:
     launcher = ProcessLauncher(Path(settings.state), settings.listen, settings.worker_environment())
     runs = BringToOutcome(store, launcher, settings.slots, settings.time_limit_seconds)
     reconcilers: list[Reconciler] = [runs, TrainAutomatically(store, registry, dataprep)]
-    work = Work(bus, "trainer", HANDLERS, reconcilers, look_seconds=settings.look_seconds)
+    work = Work(blobs, bus, "trainer", HANDLERS, reconcilers, look_seconds=settings.look_seconds)
 
     def worker_ended(run_id: str) -> None:
         for name in runs.worker_ended(run_id):

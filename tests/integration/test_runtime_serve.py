@@ -51,7 +51,7 @@ class Server:
         self.service, self.bus, self.blobs = Service(), MemoryBus(), MemoryBlobs()
         self.address = free_address()
         arguments = {name: more.pop(name) for name in ("ready", "background") if name in more}
-        self.work = Work(self.bus, "dataprep", {}, [], look_seconds=60)
+        self.work = Work(self.blobs, self.bus, "dataprep", {}, [], look_seconds=60)
         self.settings = Settings(listen=self.address, **more)
         part = Part(NAME, add_DatasetServiceServicer_to_server, self.service)
         running = serve(self.settings, "dataprep", [part], blobs=self.blobs, bus=self.bus, work=self.work, **arguments)

@@ -49,7 +49,7 @@ class Trainer:
         self.store = Store(self.blobs, self.outbox, self.settings.lease_seconds)
         self.launcher = ProcessLauncher(folder, owner, self.settings.worker_environment(), self.worker_ended)
         self.runs = BringToOutcome(self.store, self.launcher, slots, 3600)
-        self.work = Work(self.bus, "trainer", HANDLERS, [self.runs], look_seconds=1)
+        self.work = Work(self.blobs, self.bus, "trainer", HANDLERS, [self.runs], look_seconds=1)
         catalog = Catalog(["tests.recipes"])
         self.service = TrainingService(self.store, self.launcher, None, None, catalog)  # type: ignore[arg-type]
         self.tasks: list[asyncio.Task[None]] = []

@@ -167,7 +167,7 @@ class Replica:
         evaluator = Evaluator(blobs, peers, Cache(blobs, cache, 4), CATALOG)
         self.evaluate = Evaluate(self.store, peers, evaluator, lease_seconds)
         self.find = FindChallengers(self.store, peers, lambda name: self.work.add("evaluation", name))
-        self.work = Work(bus, "evaluator", HANDLERS, [self.evaluate, self.find], look_seconds=30)
+        self.work = Work(blobs, bus, "evaluator", HANDLERS, [self.evaluate, self.find], look_seconds=30)
         self.service = EvaluationService(self.store)
 
     async def report(self, version: int = 1, model: str = MODEL) -> EvaluationReport:

@@ -38,7 +38,7 @@ from servicekit.bus import MemoryBus, Message
 from servicekit.claims import this_process
 from servicekit.events import to_message
 from servicekit.ids import new_id
-from servicekit.work import Work
+from servicekit.work import Reconciler, Work
 from services.inference.handlers import HANDLERS
 from services.inference.loader import Loader
 from services.inference.reconcile import PruneCache, ServeModel
@@ -143,7 +143,10 @@ class Replica:
         registry: Any = world.registry
         models = ServeModel(registry, self.store, loader, self.serving, world.bus, self._set_health)
         pruning = PruneCache(world.cache, self.serving, 3600)
-        self.work = Work(world.bus, "inference", HANDLERS, [models, pruning], look_seconds=look_seconds, broadcast=True)
+        reconcilers: list[Reconciler] = [models, pruning]
+        self.work = Work(
+            world.blobs, world.bus, "inference", HANDLERS, reconcilers, look_seconds=look_seconds, broadcast=True
+        )
         self.service = InferenceService(self.serving)
         self.task = asyncio.create_task(self.work.run())
 

@@ -14,6 +14,7 @@ from millrace.errors import (
 from millrace.registry.v1.events_pb2 import AliasMoved
 from millrace.trace import continue_trace, traceparent
 from servicekit import consumer
+from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MemoryBus, Message, Subscription
 from servicekit.events import to_message
 from servicekit.metrics import EVENTS_DEAD, EVENTS_UNKNOWN
@@ -237,7 +238,7 @@ async def test_a_dead_letter_that_cannot_be_kept_is_not_lost() -> None:
 
 async def test_without_handlers_or_reconcilers_it_just_waits() -> None:
     for broadcast in (False, True):
-        work = Work(MemoryBus(), "group", {}, [], look_seconds=1, broadcast=broadcast)
+        work = Work(MemoryBlobs(), MemoryBus(), "group", {}, [], look_seconds=1, broadcast=broadcast)
         task = asyncio.create_task(work.run())
         await asyncio.sleep(0.01)
         assert not task.done()

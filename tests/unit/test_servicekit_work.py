@@ -20,6 +20,7 @@ from millrace.errors import (
     Unavailable,
 )
 from servicekit import backoff
+from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MemoryBus
 from servicekit.work import Key, Work
 from tests.unit.work_world import HANDLERS, Thing, quick, until, working
@@ -30,7 +31,7 @@ __all__ = ["quick"]
 
 async def test_a_key_is_worked_on_once_however_often_it_is_named() -> None:
     thing = Thing()
-    work = Work(MemoryBus(), "group", HANDLERS, [thing], look_seconds=3600)
+    work = Work(MemoryBlobs(), MemoryBus(), "group", HANDLERS, [thing], look_seconds=3600)
     for _ in range(50):
         work.add("thing", "a")
         work.add("thing", "b", 5.0)
@@ -239,7 +240,7 @@ async def test_it_stops_at_once_whatever_it_is_waiting_for() -> None:
 
         thing = Thing(do)
         thing.owes = ["a"]
-        work = Work(MemoryBus(), "group", HANDLERS, [thing], look_seconds=3600)
+        work = Work(MemoryBlobs(), MemoryBus(), "group", HANDLERS, [thing], look_seconds=3600)
         task = asyncio.create_task(work.run())
         for _ in range(turns):
             await asyncio.sleep(0)

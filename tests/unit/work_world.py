@@ -13,6 +13,7 @@ from millrace.errors import (
     MillraceError,
 )
 from servicekit import backoff
+from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MemoryBus, Message
 from servicekit.events import to_message
 from servicekit.work import Handlers, Key, Work
@@ -72,10 +73,17 @@ class Thing:
 
 @asynccontextmanager
 async def working(
-    thing: Thing, bus: MemoryBus | None = None, look_seconds: float = 3600, **more: Any
+    thing: Thing,
+    bus: MemoryBus | None = None,
+    look_seconds: float = 3600,
+    *,
+    blobs: MemoryBlobs | None = None,
+    **more: Any,
 ) -> AsyncIterator[Work]:
     handlers = more.pop("handlers", HANDLERS)
-    work = Work(bus or MemoryBus(), "group", handlers, [thing], look_seconds=look_seconds, **more)
+    work = Work(
+        blobs or MemoryBlobs(), bus or MemoryBus(), "group", handlers, [thing], look_seconds=look_seconds, **more
+    )
     task = asyncio.create_task(work.run())
     try:
         yield work

@@ -23,9 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from millrace.operations.v1 import service_status_pb2 as millrace_dot_operations_dot_v1_dot_service__status__pb2
+from millrace.operations.v1 import stored_pb2 as millrace_dot_operations_dot_v1_dot_stored__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/millrace/operations/v1/operations_service.proto\x12\x16millrace.operations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"l\n\x17ListDeadLettersResponse\x12\x38\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\".millrace.operations.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc9\x01\n\nDeadLetter\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\r\n\x05value\x18\x04 \x01(\x0c\x12@\n\x07headers\x18\x05 \x03(\x0b\x32/.millrace.operations.v1.DeadLetter.HeadersEntry\x12\x0e\n\x06reason\x18\x06 \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"#\n\x11TailEventsRequest\x12\x0e\n\x06topics\x18\x01 \x03(\t\"\x8e\x01\n\x12TailEventsResponse\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x12\n\nevent_type\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04json\x18\x06 \x01(\t2\xee\x01\n\x11OperationsService\x12r\n\x0fListDeadLetters\x12..millrace.operations.v1.ListDeadLettersRequest\x1a/.millrace.operations.v1.ListDeadLettersResponse\x12\x65\n\nTailEvents\x12).millrace.operations.v1.TailEventsRequest\x1a*.millrace.operations.v1.TailEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/millrace/operations/v1/operations_service.proto\x12\x16millrace.operations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a+millrace/operations/v1/service_status.proto\x1a#millrace/operations/v1/stored.proto\"\x12\n\x10GetStatusRequest\"J\n\x11GetStatusResponse\x12\x35\n\x06status\x18\x01 \x01(\x0b\x32%.millrace.operations.v1.ServiceStatus\"V\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x15\n\rshow_resolved\x18\x03 \x01(\x08\"l\n\x17ListDeadLettersResponse\x12\x38\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\".millrace.operations.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x14GetDeadLetterRequest\x12\n\n\x02id\x18\x01 \x01(\t\"P\n\x15GetDeadLetterResponse\x12\x37\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32\".millrace.operations.v1.DeadLetter\"3\n\x17ReplayDeadLetterRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"\\\n\x18ReplayDeadLetterResponse\x12@\n\nresolution\x18\x01 \x01(\x0b\x32,.millrace.operations.v1.DeadLetterResolution\"3\n\x15\x44ropDeadLetterRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"Z\n\x16\x44ropDeadLetterResponse\x12@\n\nresolution\x18\x01 \x01(\x0b\x32,.millrace.operations.v1.DeadLetterResolution\"\xa1\x03\n\nDeadLetter\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\r\n\x05value\x18\x04 \x01(\x0c\x12@\n\x07headers\x18\x05 \x03(\x0b\x32/.millrace.operations.v1.DeadLetter.HeadersEntry\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\n\n\x02id\x18\x07 \x01(\t\x12\x11\n\tpartition\x18\x08 \x01(\x05\x12\x16\n\x0eoriginal_topic\x18\t \x01(\t\x12\x1a\n\x12original_partition\x18\n \x01(\x05\x12\x17\n\x0foriginal_offset\x18\x0b \x01(\x03\x12(\n\x04time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12@\n\nresolution\x18\r \x01(\x0b\x32,.millrace.operations.v1.DeadLetterResolution\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"#\n\x11TailEventsRequest\x12\x0e\n\x06topics\x18\x01 \x03(\t\"\x8e\x01\n\x12TailEventsResponse\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x12\n\nevent_type\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04json\x18\x06 \x01(\t2\xa6\x05\n\x11OperationsService\x12`\n\tGetStatus\x12(.millrace.operations.v1.GetStatusRequest\x1a).millrace.operations.v1.GetStatusResponse\x12r\n\x0fListDeadLetters\x12..millrace.operations.v1.ListDeadLettersRequest\x1a/.millrace.operations.v1.ListDeadLettersResponse\x12l\n\rGetDeadLetter\x12,.millrace.operations.v1.GetDeadLetterRequest\x1a-.millrace.operations.v1.GetDeadLetterResponse\x12u\n\x10ReplayDeadLetter\x12/.millrace.operations.v1.ReplayDeadLetterRequest\x1a\x30.millrace.operations.v1.ReplayDeadLetterResponse\x12o\n\x0e\x44ropDeadLetter\x12-.millrace.operations.v1.DropDeadLetterRequest\x1a..millrace.operations.v1.DropDeadLetterResponse\x12\x65\n\nTailEvents\x12).millrace.operations.v1.TailEventsRequest\x1a*.millrace.operations.v1.TailEventsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +36,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DEADLETTER_HEADERSENTRY']._loaded_options = None
   _globals['_DEADLETTER_HEADERSENTRY']._serialized_options = b'8\001'
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=108
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=171
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=173
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=281
-  _globals['_DEADLETTER']._serialized_start=284
-  _globals['_DEADLETTER']._serialized_end=485
-  _globals['_DEADLETTER_HEADERSENTRY']._serialized_start=439
-  _globals['_DEADLETTER_HEADERSENTRY']._serialized_end=485
-  _globals['_TAILEVENTSREQUEST']._serialized_start=487
-  _globals['_TAILEVENTSREQUEST']._serialized_end=522
-  _globals['_TAILEVENTSRESPONSE']._serialized_start=525
-  _globals['_TAILEVENTSRESPONSE']._serialized_end=667
-  _globals['_OPERATIONSSERVICE']._serialized_start=670
-  _globals['_OPERATIONSSERVICE']._serialized_end=908
+  _globals['_GETSTATUSREQUEST']._serialized_start=190
+  _globals['_GETSTATUSREQUEST']._serialized_end=208
+  _globals['_GETSTATUSRESPONSE']._serialized_start=210
+  _globals['_GETSTATUSRESPONSE']._serialized_end=284
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=286
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=372
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=374
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=482
+  _globals['_GETDEADLETTERREQUEST']._serialized_start=484
+  _globals['_GETDEADLETTERREQUEST']._serialized_end=518
+  _globals['_GETDEADLETTERRESPONSE']._serialized_start=520
+  _globals['_GETDEADLETTERRESPONSE']._serialized_end=600
+  _globals['_REPLAYDEADLETTERREQUEST']._serialized_start=602
+  _globals['_REPLAYDEADLETTERREQUEST']._serialized_end=653
+  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_start=655
+  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_end=747
+  _globals['_DROPDEADLETTERREQUEST']._serialized_start=749
+  _globals['_DROPDEADLETTERREQUEST']._serialized_end=800
+  _globals['_DROPDEADLETTERRESPONSE']._serialized_start=802
+  _globals['_DROPDEADLETTERRESPONSE']._serialized_end=892
+  _globals['_DEADLETTER']._serialized_start=895
+  _globals['_DEADLETTER']._serialized_end=1312
+  _globals['_DEADLETTER_HEADERSENTRY']._serialized_start=1266
+  _globals['_DEADLETTER_HEADERSENTRY']._serialized_end=1312
+  _globals['_TAILEVENTSREQUEST']._serialized_start=1314
+  _globals['_TAILEVENTSREQUEST']._serialized_end=1349
+  _globals['_TAILEVENTSRESPONSE']._serialized_start=1352
+  _globals['_TAILEVENTSRESPONSE']._serialized_end=1494
+  _globals['_OPERATIONSSERVICE']._serialized_start=1497
+  _globals['_OPERATIONSSERVICE']._serialized_end=2175
 # @@protoc_insertion_point(module_scope)

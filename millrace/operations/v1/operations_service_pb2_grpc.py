@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class OperationsServiceStub:
-    """What an operator may look at in every service.
+    """What an operator may look at, and do, in every service.
     """
 
     def __init__(self, channel):
@@ -35,10 +35,30 @@ class OperationsServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetStatus = channel.unary_unary(
+                '/millrace.operations.v1.OperationsService/GetStatus',
+                request_serializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.GetStatusResponse.FromString,
+                _registered_method=True)
         self.ListDeadLetters = channel.unary_unary(
                 '/millrace.operations.v1.OperationsService/ListDeadLetters',
                 request_serializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.ListDeadLettersRequest.SerializeToString,
                 response_deserializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.GetDeadLetter = channel.unary_unary(
+                '/millrace.operations.v1.OperationsService/GetDeadLetter',
+                request_serializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.GetDeadLetterRequest.SerializeToString,
+                response_deserializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.GetDeadLetterResponse.FromString,
+                _registered_method=True)
+        self.ReplayDeadLetter = channel.unary_unary(
+                '/millrace.operations.v1.OperationsService/ReplayDeadLetter',
+                request_serializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.ReplayDeadLetterRequest.SerializeToString,
+                response_deserializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.ReplayDeadLetterResponse.FromString,
+                _registered_method=True)
+        self.DropDeadLetter = channel.unary_unary(
+                '/millrace.operations.v1.OperationsService/DropDeadLetter',
+                request_serializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.DropDeadLetterRequest.SerializeToString,
+                response_deserializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.DropDeadLetterResponse.FromString,
                 _registered_method=True)
         self.TailEvents = channel.unary_stream(
                 '/millrace.operations.v1.OperationsService/TailEvents',
@@ -48,11 +68,38 @@ class OperationsServiceStub:
 
 
 class OperationsServiceServicer:
-    """What an operator may look at in every service.
+    """What an operator may look at, and do, in every service.
     """
 
+    def GetStatus(self, request, context):
+        """What this replica knows about itself and the parts that it needs. Answered at once, from what it tried last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDeadLetters(self, request, context):
-        """Messages that this service could not parse, oldest first.
+        """Messages that this service could not parse and nobody has dealt with yet, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeadLetter(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayDeadLetter(self, request, context):
+        """Publish the original message again, where it came from. Asked again, nothing more happens and the answer is the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropDeadLetter(self, request, context):
+        """Say for good that a letter needs nothing more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -68,10 +115,30 @@ class OperationsServiceServicer:
 
 def add_OperationsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatus,
+                    request_deserializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.GetStatusRequest.FromString,
+                    response_serializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.GetStatusResponse.SerializeToString,
+            ),
             'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeadLetters,
                     request_deserializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.ListDeadLettersRequest.FromString,
                     response_serializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'GetDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeadLetter,
+                    request_deserializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.GetDeadLetterRequest.FromString,
+                    response_serializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.GetDeadLetterResponse.SerializeToString,
+            ),
+            'ReplayDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDeadLetter,
+                    request_deserializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.ReplayDeadLetterRequest.FromString,
+                    response_serializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.ReplayDeadLetterResponse.SerializeToString,
+            ),
+            'DropDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropDeadLetter,
+                    request_deserializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.DropDeadLetterRequest.FromString,
+                    response_serializer=millrace_dot_operations_dot_v1_dot_operations__service__pb2.DropDeadLetterResponse.SerializeToString,
             ),
             'TailEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.TailEvents,
@@ -87,8 +154,35 @@ def add_OperationsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OperationsService:
-    """What an operator may look at in every service.
+    """What an operator may look at, and do, in every service.
     """
+
+    @staticmethod
+    def GetStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.operations.v1.OperationsService/GetStatus',
+            millrace_dot_operations_dot_v1_dot_operations__service__pb2.GetStatusRequest.SerializeToString,
+            millrace_dot_operations_dot_v1_dot_operations__service__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def ListDeadLetters(request,
@@ -107,6 +201,87 @@ class OperationsService:
             '/millrace.operations.v1.OperationsService/ListDeadLetters',
             millrace_dot_operations_dot_v1_dot_operations__service__pb2.ListDeadLettersRequest.SerializeToString,
             millrace_dot_operations_dot_v1_dot_operations__service__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.operations.v1.OperationsService/GetDeadLetter',
+            millrace_dot_operations_dot_v1_dot_operations__service__pb2.GetDeadLetterRequest.SerializeToString,
+            millrace_dot_operations_dot_v1_dot_operations__service__pb2.GetDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.operations.v1.OperationsService/ReplayDeadLetter',
+            millrace_dot_operations_dot_v1_dot_operations__service__pb2.ReplayDeadLetterRequest.SerializeToString,
+            millrace_dot_operations_dot_v1_dot_operations__service__pb2.ReplayDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.operations.v1.OperationsService/DropDeadLetter',
+            millrace_dot_operations_dot_v1_dot_operations__service__pb2.DropDeadLetterRequest.SerializeToString,
+            millrace_dot_operations_dot_v1_dot_operations__service__pb2.DropDeadLetterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,29 +27,51 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OperationsServiceStub:
-    """What an operator may look at in every service."""
+    """What an operator may look at, and do, in every service."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OperationsServiceAsyncStub: ...
+    GetStatus: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetStatusRequest, _operations_service_pb2.GetStatusResponse]
+    """What this replica knows about itself and the parts that it needs. Answered at once, from what it tried last."""
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListDeadLettersRequest, _operations_service_pb2.ListDeadLettersResponse]
-    """Messages that this service could not parse, oldest first."""
+    """Messages that this service could not parse and nobody has dealt with yet, oldest first."""
+    GetDeadLetter: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetDeadLetterRequest, _operations_service_pb2.GetDeadLetterResponse]
+    ReplayDeadLetter: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ReplayDeadLetterRequest, _operations_service_pb2.ReplayDeadLetterResponse]
+    """Publish the original message again, where it came from. Asked again, nothing more happens and the answer is the same."""
+    DropDeadLetter: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.DropDeadLetterRequest, _operations_service_pb2.DropDeadLetterResponse]
+    """Say for good that a letter needs nothing more."""
     TailEvents: _grpc.UnaryStreamMultiCallable[_operations_service_pb2.TailEventsRequest, _operations_service_pb2.TailEventsResponse]
     """Events as they are published from now on, on every topic or on those named."""
 
 @_typing.type_check_only
 class OperationsServiceAsyncStub(OperationsServiceStub):
-    """What an operator may look at in every service."""
+    """What an operator may look at, and do, in every service."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    GetStatus: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetStatusRequest, _operations_service_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """What this replica knows about itself and the parts that it needs. Answered at once, from what it tried last."""
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListDeadLettersRequest, _operations_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
-    """Messages that this service could not parse, oldest first."""
+    """Messages that this service could not parse and nobody has dealt with yet, oldest first."""
+    GetDeadLetter: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetDeadLetterRequest, _operations_service_pb2.GetDeadLetterResponse]  # type: ignore[assignment]
+    ReplayDeadLetter: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ReplayDeadLetterRequest, _operations_service_pb2.ReplayDeadLetterResponse]  # type: ignore[assignment]
+    """Publish the original message again, where it came from. Asked again, nothing more happens and the answer is the same."""
+    DropDeadLetter: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.DropDeadLetterRequest, _operations_service_pb2.DropDeadLetterResponse]  # type: ignore[assignment]
+    """Say for good that a letter needs nothing more."""
     TailEvents: _aio.UnaryStreamMultiCallable[_operations_service_pb2.TailEventsRequest, _operations_service_pb2.TailEventsResponse]  # type: ignore[assignment]
     """Events as they are published from now on, on every topic or on those named."""
 
 class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What an operator may look at in every service."""
+    """What an operator may look at, and do, in every service."""
+
+    @_abc_1.abstractmethod
+    def GetStatus(
+        self,
+        request: _operations_service_pb2.GetStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.GetStatusResponse, _abc.Awaitable[_operations_service_pb2.GetStatusResponse]]:
+        """What this replica knows about itself and the parts that it needs. Answered at once, from what it tried last."""
 
     @_abc_1.abstractmethod
     def ListDeadLetters(
@@ -57,7 +79,30 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.ListDeadLettersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.ListDeadLettersResponse, _abc.Awaitable[_operations_service_pb2.ListDeadLettersResponse]]:
-        """Messages that this service could not parse, oldest first."""
+        """Messages that this service could not parse and nobody has dealt with yet, oldest first."""
+
+    @_abc_1.abstractmethod
+    def GetDeadLetter(
+        self,
+        request: _operations_service_pb2.GetDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.GetDeadLetterResponse, _abc.Awaitable[_operations_service_pb2.GetDeadLetterResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ReplayDeadLetter(
+        self,
+        request: _operations_service_pb2.ReplayDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.ReplayDeadLetterResponse, _abc.Awaitable[_operations_service_pb2.ReplayDeadLetterResponse]]:
+        """Publish the original message again, where it came from. Asked again, nothing more happens and the answer is the same."""
+
+    @_abc_1.abstractmethod
+    def DropDeadLetter(
+        self,
+        request: _operations_service_pb2.DropDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.DropDeadLetterResponse, _abc.Awaitable[_operations_service_pb2.DropDeadLetterResponse]]:
+        """Say for good that a letter needs nothing more."""
 
     @_abc_1.abstractmethod
     def TailEvents(
