@@ -4,11 +4,15 @@ TEST_KAFKA=HOST:PORT and TEST_MINIO=http://HOST:PORT (with TEST_MINIO_ACCESS_KEY
 name servers that run already. TEST_SERVERS=required makes a failure of what would be a skip.
 """
 
+import atexit
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import NoReturn, Protocol, TypeVar
 
 import pytest
@@ -66,46 +70,66 @@ class GivenStore:
 
 @contextmanager
 def running(server: S) -> Iterator[S]:
-    """Start a server of the test's own, and kill it afterwards. Skips, or fails, where it cannot be had."""
+    """A server of the test's own, killed afterwards. Skips, or fails, where it cannot be had."""
     try:
-        server.start()
-    except CannotStart as refusal:
-        _unavailable(server.kind, str(refusal))
-    try:
-        yield server
+        yield _started(server)
     finally:
         server.kill()
         server.wipe()
 
 
-@pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """One broker that the tests of this run share: each takes topics and groups of its own (setting kafka_prefix)."""
+@cache
+def _folder() -> Path:
+    """Of the servers that this run shares. Registered before them, so removed after their end."""
+    folder = Path(mkdtemp(prefix="millrace-servers-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def _own_broker() -> Kafka:
+    return Kafka(_folder() / "kafka")
+
+
+@cache
+def _own_store() -> Minio:
+    return Minio(_folder() / "minio")
+
+
+def shared_broker() -> Broker:
+    """The broker that the tests of this run share, started when first asked for: each takes a kafka_prefix of its own."""
     if given := os.environ.get("TEST_KAFKA"):
         if not answers(given):
             pytest.fail(f"TEST_KAFKA={given}: no broker answers there")
         _told["Kafka"] = f"the broker at {given} (TEST_KAFKA)"
-        yield GivenBroker(given)
-        return
-    with running(Kafka(tmp_path_factory.mktemp("kafka"))) as broker:
-        _told["Kafka"] = f"real broker {KAFKA_VERSION}"
-        yield broker
+        return GivenBroker(given)
+    broker = _started(_own_broker())
+    _told["Kafka"] = f"real broker {KAFKA_VERSION}"
+    return broker
 
 
-@pytest.fixture(scope="session")
-def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """One store that the tests of this run share: each takes a bucket of its own."""
+def shared_store() -> Store:
+    """The store that the tests of this run share, started when first asked for: each takes a bucket of its own."""
     if given := os.environ.get("TEST_MINIO"):
         names = [f"TEST_MINIO_{which}_KEY_FILE" for which in ("ACCESS", "SECRET")]
         files = [Path(os.environ.get(name, "")) for name in names]
         if not all(file.is_file() for file in files):
             pytest.fail(f"TEST_MINIO={given} needs its keys in files: set {' and '.join(names)}")
         _told["MinIO"] = f"the store at {given} (TEST_MINIO)"
-        yield GivenStore(given, *files)
-        return
-    with running(Minio(tmp_path_factory.mktemp("minio"))) as store:
-        _told["MinIO"] = f"real server {MINIO_COMMIT}"
-        yield store
+        return GivenStore(given, *files)
+    store = _started(_own_store())
+    _told["MinIO"] = f"real server {MINIO_COMMIT}"
+    return store
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Broker:
+    return shared_broker()
+
+
+@pytest.fixture(scope="session")
+def minio() -> Store:
+    return shared_store()
 
 
 @pytest.fixture
@@ -129,11 +153,7 @@ def _own(kind: Callable[..., S], folder: Path) -> Iterator[Callable[..., S]]:
     def make(**options: object) -> S:
         server = kind(folder / f"own-{len(made)}", **options)
         made.append(server)
-        try:
-            server.start()
-        except CannotStart as refusal:
-            _unavailable(server.kind, str(refusal))
-        return server
+        return _started(server)
 
     try:
         yield make
@@ -141,6 +161,14 @@ def _own(kind: Callable[..., S], folder: Path) -> Iterator[Callable[..., S]]:
         for server in made:
             server.kill()
             server.wipe()
+
+
+def _started(server: S) -> S:
+    try:
+        server.start()
+    except CannotStart as refusal:
+        _unavailable(server.kind, str(refusal))
+    return server
 
 
 def _unavailable(kind: str, reason: str) -> NoReturn:

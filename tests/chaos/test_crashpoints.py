@@ -3,6 +3,7 @@
 The places are found in the source, so that a new one is tested by being there.
 """
 
+import asyncio
 import importlib
 import re
 from collections.abc import Iterator
@@ -77,9 +78,7 @@ def test_killed_while_refusing_a_damaged_version_the_refusal_stands_and_the_old_
         armed = arm(platform, REFUSING)
         flow.persist(lambda: client.promote(flow.name, 2, request_id="promote-damaged"))
         refused = f"refusals/{flow.name}/"
-        flow.until(
-            "the refusal", lambda: f"{refused}{2:010d}/refusal" in invariants.keys((platform.state / "blobs"), refused)
-        )
+        flow.until("the refusal", lambda: f"{refused}{2:010d}/refusal" in invariants.keys(platform.blobs(), refused))
         wait_until(lambda: not armed.exists(), "the death")
         served = flow.until("an answer", lambda: client.classify(flow.name, ["kind"]).served.version)
         assert served == 1, "what was served before goes on, also in a process that starts anew"
@@ -87,5 +86,9 @@ def test_killed_while_refusing_a_damaged_version_the_refusal_stands_and_the_old_
 
 def damage(platform: World, version: ModelVersion) -> None:
     """Cut the stored weights short, as a broken disk would."""
-    stored = (platform.state / "blobs") / f"artifacts/{version.artifact.digest}/files/model.json"
-    stored.write_bytes(stored.read_bytes()[:-10])
+
+    async def cut() -> None:
+        blobs, key = platform.blobs(), f"artifacts/{version.artifact.digest}/files/model.json"
+        await blobs.put(key, (await blobs.get(key))[:-10])
+
+    asyncio.run(cut())

@@ -122,11 +122,11 @@ def test_a_torch_training_killed_three_times_equals_an_undisturbed_one_to_the_la
 
 def _kill_thrice(platform: World, chance: random.Random) -> None:
     """Each attempt once, a random while after it has kept a checkpoint of its own."""
-    calm = {key.split("/")[1] for key in invariants.keys(platform.state / "blobs", "checkpoints/")}
+    calm = {key.split("/")[1] for key in invariants.keys(platform.blobs(), "checkpoints/")}
     for attempt in (1, 2, 3):
 
         def has_checkpoint(attempt: int = attempt) -> bool:
-            found = [key.split("/") for key in invariants.keys(platform.state / "blobs", "checkpoints/")]
+            found = [key.split("/") for key in invariants.keys(platform.blobs(), "checkpoints/")]
             return any(k[1] not in calm and int(k[2]) == attempt and k[-1] == "manifest" for k in found)
 
         wait_until(has_checkpoint, f"a checkpoint of attempt {attempt}", 90)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from pathlib import Path
 
 from google.protobuf.message import Message
 
@@ -11,30 +10,32 @@ from millrace.dataset.v1.dataset_pb2 import Snapshot
 from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millrace.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millrace.training.v1.training_run_pb2 import TrainingRun
-from servicekit.adapters import open_blobs
+from servicekit.blobs import Blobs
 from servicekit.ledger import read_entry
-from servicekit.settings import Settings
 
 
-def keys(blobs: Path, prefix: str) -> list[str]:
+def keys(blobs: Blobs, prefix: str) -> list[str]:
     """The keys of the objects under a prefix."""
 
     async def listed() -> list[str]:
-        return [found.key async for found in open_blobs(Settings(blobs=f"directory:{blobs}")).list(prefix)]
+        return [found.key async for found in blobs.list(prefix)]
 
     return asyncio.run(listed())
 
 
-def entries(blobs: Path, prefix: str, kind: type[Message]) -> list[Message]:
+def entries(blobs: Blobs, prefix: str, kind: type[Message]) -> list[Message]:
     """The messages of a ledger, oldest first; its numbers are dense."""
     found = keys(blobs, f"{prefix}/")
     assert [key.rpartition("/")[2] for key in found] == [f"{n:010d}" for n in range(1, len(found) + 1)]
-    return [read_entry((blobs / key).read_bytes(), kind).message for key in found]
+
+    async def read() -> list[bytes]:
+        return [await blobs.get(key) for key in found]
+
+    return [read_entry(stored, kind).message for stored in asyncio.run(read())]
 
 
-def check(state: Path, client: Client, model: str, dataset: str, *, files: int = 1) -> None:
+def check(blobs: Blobs, client: Client, model: str, dataset: str, *, files: int = 1) -> None:
     """After `files` different files went through the platform with automatic training and promotion."""
-    blobs = state / "blobs"
     snapshots = entries(blobs, f"datasets/{dataset}/ledger", Snapshot)
     assert len(snapshots) == files == len(list(client.snapshots(dataset)))
     check_runs(blobs, client, model)
@@ -43,7 +44,7 @@ def check(state: Path, client: Client, model: str, dataset: str, *, files: int =
     assert keys(blobs, "outbox/") == [], "an event was not published"
 
 
-def check_runs(blobs: Path, client: Client, model: str) -> None:
+def check_runs(blobs: Blobs, client: Client, model: str) -> None:
     """Every run has one outcome and a snapshot has one automatic run that succeeded."""
     runs = list(client.runs(model))
     outcomes = [key.split("/")[2] for key in keys(blobs, "runs/outcomes/")]
@@ -52,7 +53,7 @@ def check_runs(blobs: Path, client: Client, model: str) -> None:
     assert set(succeeded.values()) == {1}
 
 
-def check_versions(blobs: Path, client: Client, model: str) -> None:
+def check_versions(blobs: Blobs, client: Client, model: str) -> None:
     """Every succeeded run has one version, and numbers are dense."""
     versions = list(client.versions(model))
     stored = entries(blobs, f"models/{model}/versions", ModelVersion)
@@ -61,7 +62,7 @@ def check_versions(blobs: Path, client: Client, model: str) -> None:
     assert Counter(version.run_id for version in versions) == Counter(succeeded)
 
 
-def check_reports_and_aliases(blobs: Path, client: Client, model: str) -> None:
+def check_reports_and_aliases(blobs: Blobs, client: Client, model: str) -> None:
     """Every version has a report, one for each champion it was compared with; the alias only rises, each step with one."""
     reports = list(client.reports(model))
     compared = Counter((report.version, report.champion_version) for report in reports)

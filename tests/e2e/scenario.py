@@ -61,5 +61,5 @@ def run(world: World, file: Path, number: int = 1, patience: float = 60.0) -> in
         lineage = served.lineage
         assert (lineage.dataset, lineage.dataset_number, lineage.recipe) == (DATASET, number, SPEC["recipe"])
         assert lineage.packages and lineage.hardware and "steps" in lineage.config
-        invariants.check(world.state, client, MODEL, DATASET, files=number)
+        invariants.check(world.blobs(), client, MODEL, DATASET, files=number)
         return int(version.version)

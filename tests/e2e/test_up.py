@@ -94,7 +94,7 @@ def finished(platform: World, run_id: str) -> TrainingRun:
         run = client.wait_run(run_id, timeout=60)
         assert run.state == TrainingRun.STATE_SUCCEEDED, run.reason
         client.wait_served(scenario.MODEL, 1, timeout=60)
-        invariants.check(platform.state, client, scenario.MODEL, scenario.DATASET)
+        invariants.check(platform.blobs(), client, scenario.MODEL, scenario.DATASET)
         return run
 
 

@@ -11,12 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from deploy.ports import SERVICES, Ports, free_ports
 from millrace import Client
 from millrace.channel import Credentials
+from servicekit.adapters import open_blobs
+from servicekit.blobs import Blobs
+from servicekit.settings import Settings
+from tests.servers import shared_broker, shared_store
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = "recipes,tests.recipes"
@@ -24,14 +29,16 @@ TOY = ROOT / "tests/recipes/toy_words"
 READY_SECONDS, STOP_SECONDS = 75, 120
 TAIL_LINES = 15
 OPEN = Credentials()
+WORLDS = ("local", "kafka-minio")
+"""What `deploy.local` runs on: SQLite and a folder, or the servers that tests share (tests/servers.py)."""
 
 
 def chosen() -> str:
     """The world that tests run in, from TEST_WORLD. Fails for one that is not built yet: a skip would look like a proof."""
-    world = os.environ.get("TEST_WORLD", "local")
-    if world != "local":
-        pytest.fail(f"there is no world {world!r} yet; there is: local")
-    return world
+    kind = os.environ.get("TEST_WORLD") or WORLDS[0]
+    if kind not in WORLDS:
+        pytest.fail(f"there is no world {kind!r} yet; there are: {', '.join(WORLDS)}")
+    return kind
 
 
 @dataclass
@@ -43,6 +50,8 @@ class World:
     settings: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     credentials: Credentials = OPEN
+    store: Mapping[str, str] = field(default_factory=dict)
+    """The settings by which a test looks into the store itself; empty is the folder in `state`."""
     process: subprocess.Popen[str] | None = None
 
     @property
@@ -51,6 +60,10 @@ class World:
 
     def client(self) -> Client:
         return Client(credentials=self.credentials, **self.addresses)
+
+    def blobs(self) -> Blobs:
+        """The platform's objects, for the test's own looks."""
+        return open_blobs(Settings(**(self.store or {"blobs": f"directory:{self.state / 'blobs'}"})))  # type: ignore[arg-type]
 
     def clean_environment(self) -> dict[str, str]:
         """The environment of a process of this world: no settings but its own."""
@@ -127,6 +140,14 @@ class World:
         return "\n".join(parts)
 
 
+def servers_of(kind: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The settings of bus and store. Worlds share servers, and each has topics, groups and a bucket of its own there."""
+    if kind == "local":
+        return {}, {}
+    name = f"w-{uuid4().hex[:12]}"
+    return {**shared_broker().settings(), "kafka_prefix": f"{name}."}, shared_store().settings(name)
+
+
 @contextmanager
 def world(
     state: Path,
@@ -137,14 +158,17 @@ def world(
     settings: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
     credentials: Credentials = OPEN,
+    kind: str = "",
 ) -> Iterator[World]:
-    """A running platform. `bus` is a way to misbehave (servicekit/testing/unruly.py). Logs are shown when a test fails."""
-    chosen()
+    """A running platform, in the world of TEST_WORLD or of this kind. Logs are shown when a test fails.
+
+    `bus` is a way to misbehave (servicekit/testing/unruly.py).
+    """
+    bus_settings, store = servers_of(kind or chosen())
     looks = {} if look_seconds is None else {"look_seconds": str(look_seconds)}
     unruly = {"TEST_BUS": bus} if bus else {}
-    made = World(
-        state, free_ports(replicas), {**looks, **(settings or {})}, {**unruly, **(environment or {})}, credentials
-    )
+    given = {**bus_settings, **store, **looks, **(settings or {})}
+    made = World(state, free_ports(replicas), given, {**unruly, **(environment or {})}, credentials, store)
     try:
         made.start()
         yield made
