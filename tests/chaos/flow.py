@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from millrace import Client
 from millrace.dataset.v1.dataset_pb2 import Snapshot
 from millrace.dataset.v1.import_pb2 import Import
-from millrace.errors import Conflict, NotFound, Overloaded, Unavailable
+from millrace.errors import Conflict, DeadlineExceeded, NotFound, Overloaded, Unavailable
 from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millrace.registry.v1.model_pb2 import ModelVersion
 from millrace.training.v1.training_run_pb2 import TrainingRun
@@ -18,7 +18,8 @@ from tests.e2e.world import World, wait_until
 
 T = TypeVar("T")
 PATIENCE = 60.0
-AWAY = (Unavailable, Overloaded, Conflict)
+AWAY = (Unavailable, Overloaded, Conflict, DeadlineExceeded)
+LOOK_SECONDS = 5.0
 
 
 @dataclass
@@ -31,10 +32,19 @@ class Flow:
     preset: str = "toy"
     config: dict[str, Any] = field(default_factory=dict)
     gate: list[dict[str, Any]] = field(default_factory=list)
+    patience_ends: Callable[[], float] | None = None
+    """When, on the monotonic clock, it is too late; without it, a minute after each wait began."""
     stage: str = "before"
     """Where it is, for whoever kills meanwhile."""
 
     def run(self, file: Path) -> TrainingRun:
+        """As through(), and all of it exactly once."""
+        run = self.through(file)
+        with self.world.client() as client:
+            self.check(client)
+        return run
+
+    def through(self, file: Path) -> TrainingRun:
         """Bring in the file and see it served by every replica; the run that trained it is returned."""
         with self.world.client() as client:
             self.stage = "apply"
@@ -51,11 +61,8 @@ class Flow:
             self.stage = "promote"
             self.until("the champion", lambda: client.alias(self.name).version == version.version)
             self.stage = "serve"
-            for address in self.world.addresses["inference"].split(","):
-                with Client(inference=address) as replica:
-                    self.until("its serving", lambda: self._answers(replica, version))
+            self.until("its serving", lambda: self.served_everywhere(version))
             self.stage = "served"
-            self.check(client)
             return run
 
     def spec(self) -> dict[str, Any]:
@@ -72,7 +79,7 @@ class Flow:
 
     def check(self, client: Client) -> None:
         """Exactly one snapshot, one outcome, one version, one report, one alias move; and all was said on the bus."""
-        blobs = self.world.state / "blobs"
+        blobs = self.world.blobs()
         wait_until(lambda: invariants.keys(blobs, "outbox/") == [], "every fact is published", PATIENCE)
         assert len(invariants.entries(blobs, f"datasets/{self.name}/ledger", Snapshot)) == 1
         runs = self.persist(lambda: list(client.runs(self.name)))
@@ -86,12 +93,12 @@ class Flow:
 
     def persist(self, call: Callable[[], T]) -> T:
         """Call, and call again while a service is away."""
-        deadline = time.monotonic() + PATIENCE
+        too_late = self._too_late()
         while True:
             try:
                 return call()
             except AWAY:
-                if time.monotonic() > deadline:
+                if too_late():
                     raise
                 time.sleep(0.1)
 
@@ -99,7 +106,7 @@ class Flow:
         """With one request_id, so that asking again is the same import."""
         request_id = f"import-{self.name}"
         self.persist(lambda: client.import_dataset(file, self.name, recipe=self.recipe, request_id=request_id))
-        ended = self.persist(lambda: client.wait_import(self.name, request_id, timeout=PATIENCE))
+        ended = self.until("its import", lambda: client.wait_import(self.name, request_id, timeout=LOOK_SECONDS))
         assert ended.state == Import.STATE_SUCCEEDED, ended.refusal
 
     def _succeeded(self, client: Client) -> TrainingRun | None:
@@ -112,20 +119,29 @@ class Flow:
     def _version(self, client: Client, run: TrainingRun) -> ModelVersion | None:
         return next((version for version in client.versions(self.name) if version.run_id == run.run_id), None)
 
-    def _answers(self, client: Client, version: ModelVersion) -> bool:
-        served = client.classify(self.name, ["kind and sweet"]).served
-        return bool(served.version == version.version and served.artifact_digest == version.artifact.digest)
+    def served_everywhere(self, version: ModelVersion) -> bool:
+        """Whether each replica of inference answers by this version."""
+        for address in self.world.addresses["inference"].split(","):
+            with Client(inference=address) as replica:
+                served = replica.classify(self.name, ["kind and sweet"]).served
+            if (served.version, served.artifact_digest) != (version.version, version.artifact.digest):
+                return False
+        return True
+
+    def _too_late(self) -> Callable[[], bool]:
+        end = time.monotonic() + PATIENCE
+        return lambda: time.monotonic() > (self.patience_ends() if self.patience_ends else end)
 
     def until(self, what: str, look: Callable[[], T | None]) -> T:
         """Look again and again, also while a service is away or does not know yet, until there is something."""
-        deadline = time.monotonic() + PATIENCE
+        too_late = self._too_late()
         while True:
             try:
                 if found := look():
                     return found
             except (*AWAY, NotFound):
                 pass
-            assert time.monotonic() < deadline, f"{self.name}: after {PATIENCE:g} s still without {what}"
+            assert not too_late(), f"{self.name}: still without {what}"
             time.sleep(0.05)
 
 

@@ -1,0 +1,222 @@
+"""The faults: each begins, lasts, and is healed; heal() returns when what was hurt is there again."""
+
+import asyncio
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from deploy.health import serving
+from deploy.ports import SERVICES
+from deploy.workers import living
+from tests.chaos.platform import Platform
+
+READERS = ("trainer", "registry", "evaluator", "inference")
+"""The services that read events."""
+BACK_SECONDS = 60.0
+MINUTES, HOURS = 60.0, 3600.0
+
+
+class Fault(Protocol):
+    resources: Sequence[str]
+    """What no other fault may hurt meanwhile."""
+    readers: Sequence[str]
+    """Services in which events must flow again afterwards."""
+
+    def begin(self) -> bool:
+        """Do harm. False: there was nothing to hurt."""
+        ...
+
+    def heal(self) -> None: ...
+
+
+class Nothing(RuntimeError):
+    """What was hurt did not come back."""
+
+
+class Kill:
+    """kill -9 of one replica; the supervisor starts another process."""
+
+    resources: Sequence[str] = ()
+
+    def __init__(self, platform: Platform, chance: random.Random, service: str) -> None:
+        self.world, self.chance, self.service = platform.world, chance, service
+        self.readers: Sequence[str] = (service,) if service in READERS else ()
+
+    def begin(self) -> bool:
+        if pid := first(lambda: killed(self.chance, self.world.pids(self.service)), BACK_SECONDS):
+            first(lambda: pid not in self.world.pids(self.service), BACK_SECONDS)
+        return bool(pid)
+
+    def heal(self) -> None:
+        ports = self.world.ports
+        asyncio.run(all_serving([ports.listen(self.service, number) for number in range(ports.replicas)]))
+
+
+class KillWorker:
+    """kill -9 of a training worker; the trainer starts the next attempt."""
+
+    resources: Sequence[str] = ()
+    readers: Sequence[str] = ()
+
+    def __init__(self, platform: Platform, chance: random.Random, over: Callable[[], bool]) -> None:
+        self.folder, self.chance, self.over = platform.world.state / "trainer" / "workers", chance, over
+
+    def begin(self) -> bool:
+        return bool(first(lambda: killed(self.chance, living(self.folder)), BACK_SECONDS, self.over))
+
+    def heal(self) -> None:
+        first(lambda: living(self.folder), BACK_SECONDS, self.over)
+
+
+class Crash:
+    """kill -9 of servers, which are away for a while; with `wipe` they come back without what they knew."""
+
+    readers: Sequence[str] = READERS
+
+    def __init__(self, platform: Platform, *resources: str, wipe: bool = False) -> None:
+        self.resources: Sequence[str] = resources
+        self.wipe = wipe
+        self.servers = [platform.servers[name] for name in resources]
+
+    def begin(self) -> bool:
+        for server in self.servers:
+            server.kill()
+            if self.wipe:
+                server.wipe()
+        return True
+
+    def heal(self) -> None:
+        for server in self.servers:
+            server.start()
+
+
+class Cut:
+    """No byte passes: connections end, and nobody answers at the address."""
+
+    readers: Sequence[str] = READERS
+
+    def __init__(self, platform: Platform, resource: str) -> None:
+        self.resources: Sequence[str] = (resource,)
+        self.link = platform.links[resource]
+
+    def begin(self) -> bool:
+        self.link.cut()
+        return True
+
+    def heal(self) -> None:
+        self.link.heal()
+
+
+class Slow(Cut):
+    """Each piece of data takes a while longer, both ways."""
+
+    def __init__(self, platform: Platform, resource: str, seconds: float) -> None:
+        super().__init__(platform, resource)
+        self.seconds = seconds
+
+    def begin(self) -> bool:
+        self.link.slow(self.seconds)
+        return True
+
+
+class Clock:
+    """The wall clock of one service, or of all, jumps, and jumps back."""
+
+    resources: Sequence[str] = ("clock",)
+    readers: Sequence[str] = ()
+
+    def __init__(self, platform: Platform, chance: random.Random) -> None:
+        # An S3 store refuses requests whose clock is 15 minutes off.
+        most = 10 * MINUTES if platform.servers else 5 * HOURS
+        self.seconds = chance.uniform(-most, most)
+        self.file = platform.clock / chance.choice(["all", *SERVICES, "worker"])
+
+    def begin(self) -> bool:
+        beside = self.file.with_name(f".{self.file.name}")
+        beside.write_text(f"{self.seconds:.3f}")
+        beside.replace(self.file)
+        return True
+
+    def heal(self) -> None:
+        self.file.unlink()
+
+
+class FullDisk:
+    """The file system of the store has no room, also not for what is freed meanwhile."""
+
+    resources: Sequence[str] = ("disk",)
+    readers: Sequence[str] = READERS
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / ".filler"
+        self.healed = threading.Event()
+        self.filling = threading.Thread(target=self._fill, daemon=True)
+
+    def begin(self) -> bool:
+        self.filling.start()
+        return True
+
+    def heal(self) -> None:
+        self.healed.set()
+        self.filling.join()
+        self.file.unlink()
+
+    def _fill(self) -> None:
+        with self.file.open("wb", buffering=0) as file:
+            while not self.healed.is_set():
+                with suppress(OSError):
+                    while file.write(b"\0" * 4096):
+                        pass
+                self.healed.wait(0.005)
+
+
+def make(kind: str, platform: Platform, chance: random.Random, over: Callable[[], bool]) -> Fault:
+    """The fault of this kind, with its details by chance. `over` says that the training is."""
+    what, _, how = kind.partition(" ")
+    if what == "kill":
+        return KillWorker(platform, chance, over) if how == "worker" else Kill(platform, chance, how)
+    makers: Mapping[str, Callable[[], Fault]] = {
+        "bus crash": lambda: Crash(platform, "bus"),
+        "bus wiped": lambda: Crash(platform, "bus", wipe=True),
+        "bus cut": lambda: Cut(platform, "bus"),
+        "bus slow": lambda: Slow(platform, "bus", chance.uniform(0.05, 0.5)),
+        "store crash": lambda: Crash(platform, "store"),
+        "store cut": lambda: Cut(platform, "store"),
+        "store slow": lambda: Slow(platform, "store", chance.uniform(0.05, 0.5)),
+        "outage": lambda: Crash(platform, "bus", "store"),
+        "clock jump": lambda: Clock(platform, chance),
+        "disk full": lambda: FullDisk(platform.disk or platform.world.state),
+    }
+    return makers[kind]()
+
+
+def first(look: Callable[[], object], seconds: float, over: Callable[[], bool] = lambda: False) -> object:
+    """The first true answer. None once it is over; Nothing is raised after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        if over():
+            return None
+        if time.monotonic() > deadline:
+            raise Nothing(f"after {seconds:g} s it is not there")
+        time.sleep(0.005)
+    return found
+
+
+def killed(chance: random.Random, pids: Sequence[int]) -> int:
+    """Kill one of them; 0 if there was none."""
+    for pid in chance.sample(sorted(pids), len(pids)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            return pid
+    return 0
+
+
+async def all_serving(addresses: Sequence[str]) -> None:
+    async with asyncio.timeout(BACK_SECONDS):
+        await asyncio.gather(*(serving(address, {}) for address in addresses))

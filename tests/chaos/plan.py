@@ -1,0 +1,86 @@
+"""What is to go wrong in a run: three faults by its seed, the first aimed at what was hit least so far.
+
+A pair is a stage and a kind of fault. Aims are written into the run's record, so a replay needs no history.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from deploy.ports import SERVICES
+from tests.chaos.stages import SERVED, STAGES, points_of
+
+KILLS = tuple(f"kill {name}" for name in (*SERVICES, "worker"))
+SERVER_FAULTS = ("bus crash", "bus wiped", "bus cut", "bus slow", "store crash", "store cut", "store slow")
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "local": (*KILLS, "clock jump", "disk full"),
+    "kafka-minio": (*KILLS, *SERVER_FAULTS, "clock jump"),
+}
+OUTAGE, OUTAGE_SECONDS = "outage", 60.0
+LASTS = {"bus crash": 5.0, "bus wiped": 2.0, "store crash": 5.0}
+LASTS_ELSE = 4.0
+LONGEST_DELAY = 0.02
+"""Seconds after the crash point: most stages last some tens of milliseconds."""
+ONLY = {"kill worker": ("train",)}
+"""Kinds that can hit in some stages only: there is a worker while there is a training."""
+PER_PLATFORM = 5
+RUNS_OF_A_SEED = 1000
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One fault to come: what, after which crash point and how much later, and for how long."""
+
+    kind: str
+    after: str
+    delay: float
+    lasts: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    seed: int
+    world: str
+    replicas: int
+    bus: str
+    """A way in which the bus misbehaves all the time, or ""."""
+    aims: tuple[Aim, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> "Plan":
+        return cls(**{**found, "aims": tuple(Aim(**aim) for aim in found["aims"])})
+
+
+def pairs(world: str) -> list[Pair]:
+    """All that a first fault can be aimed at."""
+    return [(stage, kind) for kind in KINDS[world] for stage in (*STAGES, SERVED) if stage in ONLY.get(kind, (stage,))]
+
+
+def plan(seed: int, world: str, hits: Counter[Pair], kinds: tuple[str, ...] = ()) -> Plan:
+    """The faults of this seed, of all kinds of the world or of the given ones."""
+    chance = random.Random(seed)
+    number = seed % RUNS_OF_A_SEED
+    group = number // PER_PLATFORM
+    possible = [pair for pair in pairs(world) if not kinds or pair[1] in kinds]
+    least = min(hits[pair] for pair in possible)
+    first = chance.choice([pair for pair in possible if hits[pair] == least])
+    aims = [_aim(chance, *pair) for pair in (first, chance.choice(possible), chance.choice(possible))]
+    if world != "local" and number % 10 == 9 and not kinds:
+        aims[1] = Aim(OUTAGE, aims[1].after, aims[1].delay, OUTAGE_SECONDS)
+    return Plan(seed, world, 1 + group % 2, "thrice" if group % 4 >= 2 else "", tuple(aims))
+
+
+def _aim(chance: random.Random, stage: str, kind: str) -> Aim:
+    after = "" if stage == SERVED else chance.choice(points_of(stage))
+    return Aim(kind, after, round(chance.uniform(0, LONGEST_DELAY), 4), _lasts(chance, kind))
+
+
+def _lasts(chance: random.Random, kind: str) -> float:
+    return 0.0 if kind in KILLS else round(chance.uniform(0, LASTS.get(kind, LASTS_ELSE)), 3)

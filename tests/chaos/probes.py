@@ -1,0 +1,125 @@
+"""Whether events flow: told by the services' own counters.
+
+What the readers hear is probed with events that mean nothing to anybody, on every partition. What is said is probed with
+a model that waits for a dataset which never comes: the registry publishes its spec, the trainer hears of it.
+"""
+
+import asyncio
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+from millrace.errors import MillraceError
+from servicekit.adapters import open_bus
+from servicekit.bus import Bus, Message
+from servicekit.settings import Settings
+from tests.chaos.platform import Platform
+
+KEYS = [f"probe-{number}" for number in range(7)]
+"""With these, every partition of four gets a message, by Kafka's hash and by SqliteBus's."""
+TOPICS: Mapping[str, Sequence[str]] = {
+    "trainer": ("millrace.dataset.v1", "millrace.registry.v1", "millrace.training.v1"),
+    "registry": ("millrace.evaluation.v1", "millrace.registry.v1", "millrace.training.v1"),
+    "evaluator": ("millrace.registry.v1",),
+    "inference": ("millrace.registry.v1",),
+}
+"""What each reader reads (tests/chaos/test_plan.py compares it with the services' handlers)."""
+TIMES = {"thrice": 3}
+UNKNOWN = "millrace_events_unknown_total"
+APPLIED = 'millrace_events_handled_total{type="ModelApplied"}'
+MODEL = "probe"
+POLL_SECONDS, AGAIN_SECONDS = 0.02, 20.0
+
+
+def flowing(platform: Platform, readers: Sequence[str], patience: float) -> float | None:
+    """Seconds until events are said and heard again; None when they are not within the patience."""
+    with ThreadPoolExecutor() as pool:
+        probes = [pool.submit(heard, platform, readers, patience)]
+        if "registry" in readers:
+            probes.append(pool.submit(said, platform, patience))
+        took = [probe.result() for probe in probes]
+    return None if None in took else max(seconds for seconds in took if seconds is not None)
+
+
+def said(platform: Platform, patience: float) -> float | None:
+    """Apply a model, and wait until a trainer has handled that."""
+    began, end = time.monotonic(), time.monotonic() + patience
+    before = sum(_read(platform, "trainer", APPLIED))
+    spec = {"model": MODEL, "recipe": "toy_words", "preset": "toy", "dataset": MODEL, "training": {"automatic": False}}
+    with platform.world.client() as client:
+        while True:
+            try:
+                client.apply_model({**spec, "config": {"seed": time.monotonic_ns() % 1_000_000}})
+                break
+            except MillraceError:
+                if time.monotonic() > end:
+                    return None
+                time.sleep(POLL_SECONDS)
+    while sum(_read(platform, "trainer", APPLIED)) <= before:
+        if time.monotonic() > end:
+            return None
+        time.sleep(POLL_SECONDS)
+    return time.monotonic() - began
+
+
+def heard(platform: Platform, readers: Sequence[str], patience: float) -> float | None:
+    """Publish on every partition that the readers read, and wait until they have read it all. How long that took."""
+    began = time.monotonic()
+    while time.monotonic() - began < patience:
+        before = {reader: _read(platform, reader, UNKNOWN) for reader in readers}
+        try:
+            asyncio.run(_publish(platform, sorted({topic for reader in readers for topic in TOPICS[reader]})))
+        except (MillraceError, TimeoutError):
+            continue
+        if _wait(platform, before):
+            return time.monotonic() - began
+    return None
+
+
+def _wait(platform: Platform, before: Mapping[str, Sequence[float]]) -> bool:
+    """Until all of it was read. False: it takes so long that a process has perhaps started anew, and its count with it."""
+    times = TIMES.get(platform.world.environment.get("TEST_BUS", ""), 1)
+    end = time.monotonic() + AGAIN_SECONDS
+    left = dict(before)
+    while left and time.monotonic() < end:
+        for reader, counts in list(left.items()):
+            grown = [now - then for now, then in zip(_read(platform, reader, UNKNOWN), counts, strict=True)]
+            # A group shares the partitions; inference's replicas read all of them, each.
+            least = min(grown) if reader == "inference" else sum(grown)
+            if least >= times * len(KEYS) * len(TOPICS[reader]):
+                del left[reader]
+        time.sleep(POLL_SECONDS)
+    return not left
+
+
+async def _publish(platform: Platform, topics: Sequence[str]) -> None:
+    bus = open_bus(Settings(bus=platform.bus))
+    try:
+        async with asyncio.timeout(AGAIN_SECONDS):
+            for topic in topics:
+                await asyncio.gather(*(_say(bus, topic, key) for key in KEYS))
+    finally:
+        await bus.close()
+
+
+async def _say(bus: Bus, topic: str, key: str) -> None:
+    """An event of a type that no version knows: counted and skipped."""
+    headers = {"ce_specversion": "1.0", "ce_id": str(uuid4()), "ce_type": "millrace.Probe", "ce_source": "/chaos"}
+    await bus.publish(Message(topic, key, b"", {name: value.encode() for name, value in headers.items()}))
+
+
+def _read(platform: Platform, reader: str, counter: str) -> list[float]:
+    """A counter of each replica; 0 for one that does not answer."""
+    ports = platform.world.ports
+    return [_count(ports.metrics(reader, number), counter) for number in range(ports.replicas)]
+
+
+def _count(address: str, counter: str) -> float:
+    try:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError:
+        return 0.0
+    return sum(float(line.removeprefix(counter)) for line in lines if line.startswith(f"{counter} "))

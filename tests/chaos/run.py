@@ -1,0 +1,208 @@
+"""One seeded run: the scenario, three faults on its way, and what came out, as one record.
+
+Stuck: an obligation that was not closed 60 s after the last fault was over. A kill is over when it is done, all else when
+what was hurt is there again.
+"""
+
+import random
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from millrace.errors import MillraceError
+from millrace.training.v1.training_run_pb2 import TrainingRun
+from tests.chaos import faults, verdict
+from tests.chaos.flow import Flow
+from tests.chaos.plan import Aim, Plan
+from tests.chaos.platform import Platform
+from tests.chaos.probes import flowing
+from tests.chaos.stages import Passing
+
+CONFIG = {"steps": 60, "checkpoint_every": 10, "evaluate_every": 20, "step_seconds": 0.01}
+STUCK_SECONDS = 60.0
+PROBE_SECONDS = 60.0
+NOWHERE = "nowhere"
+
+
+@dataclass
+class Hit:
+    """A fault as it was. Times are seconds; `at` counts from the run's start."""
+
+    kind: str
+    stage: str = NOWHERE
+    """Where the flow was; "nowhere" if there was nothing to hurt."""
+    after: str = ""
+    """The crash point that was passed last."""
+    at: float = 0.0
+    away: float = 0.0
+    """Until what was hurt was there again."""
+    events: float | None = None
+    """From then until events were said and heard again, where that was probed."""
+    disturbed: bool = False
+    """Another fault was there while that was probed."""
+
+
+@dataclass
+class Record:
+    """One line of the results."""
+
+    seed: int
+    plan: dict[str, Any]
+    seconds: float = 0.0
+    closed: float = 0.0
+    """From the end of the last fault until everything was done; 0 if it was before."""
+    attempts: int = 0
+    hits: list[Hit] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return not (self.lost or self.doubled or self.stuck)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Faults:
+    """The faults of a run, each in a thread of its own that waits for its crash point."""
+
+    def __init__(self, platform: Platform, plan: Plan) -> None:
+        self.platform, self.began = platform, time.monotonic()
+        self.passing = Passing(platform.crashpoints)
+        self.hits = [Hit(aim.kind) for aim in plan.aims]
+        self.errors: list[str] = []
+        self._given_up = False
+        self._lock = threading.Lock()
+        self._active: dict[int, float] = {}
+        self._spans: list[tuple[int, float, float]] = []
+        self._last = self.began
+        self._threads = [
+            threading.Thread(target=self._run, args=(number, aim, random.Random(f"{plan.seed}/{number}")), daemon=True)
+            for number, aim in enumerate(plan.aims)
+        ]
+
+    def start(self) -> None:
+        for thread in (self.passing, *self._threads):
+            thread.start()
+
+    def served(self) -> None:
+        """The flow is at its end: what waited for a crash point that nobody came by hits now."""
+        self.passing.end()
+        self._join()
+
+    def give_up(self) -> None:
+        """The flow has failed: nothing more is hurt."""
+        self._given_up = True
+        self.passing.end()
+        self._join()
+
+    def patience_ends(self) -> float:
+        """When, on the monotonic clock, what is still open is stuck. Not while a fault is there."""
+        with self._lock:
+            return (time.monotonic() if self._active else self._last) + STUCK_SECONDS
+
+    @property
+    def last(self) -> float:
+        return self._last
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, number: int, aim: Aim, chance: random.Random) -> None:
+        try:
+            fault = faults.make(aim.kind, self.platform, chance, self._training_is_over)
+            self._wait(aim)
+            if not self._given_up:
+                self._hit(number, aim, fault)
+        except Exception as error:
+            self.errors.append(f"{aim.kind}: {type(error).__name__}: {error}")
+            with self._lock:
+                self._active.pop(number, None)
+
+    def _training_is_over(self) -> bool:
+        return self.passing.stage not in ("start", "apply", "import", "train")
+
+    def _wait(self, aim: Aim) -> None:
+        if aim.after:
+            self.passing.wait_for(aim.after)
+        else:
+            self.passing.wait_for_end()
+        time.sleep(aim.delay)
+
+    def _hit(self, number: int, aim: Aim, fault: faults.Fault) -> None:
+        hit = self.hits[number]
+        locks = [self.platform.locks[name] for name in sorted(fault.resources)]
+        for lock in locks:
+            lock.acquire()
+        try:
+            if not self._hurt(number, hit, fault, aim.lasts):
+                return
+        finally:
+            for lock in locks:
+                lock.release()
+        if fault.readers:
+            back = time.monotonic()
+            took = flowing(self.platform, fault.readers, PROBE_SECONDS)
+            hit.events = None if took is None else round(took, 3)
+            hit.disturbed = self._others(number, back, time.monotonic())
+            if took is None and not hit.disturbed:
+                self.errors.append(f"{aim.kind}: no events flow {PROBE_SECONDS:g} s after it was over")
+
+    def _hurt(self, number: int, hit: Hit, fault: faults.Fault, lasts: float) -> bool:
+        with self._lock:
+            self._active[number] = time.monotonic()
+        if not fault.begin():
+            with self._lock:
+                self._active.pop(number)
+            return False
+        begun = time.monotonic()
+        hit.stage, hit.after, hit.at = self.passing.stage, self.passing.last, round(begun - self.began, 3)
+        kills = isinstance(fault, faults.Kill | faults.KillWorker)
+        with self._lock:
+            if kills:
+                self._last = max(self._last, begun)
+                self._active.pop(number)
+        time.sleep(lasts)
+        fault.heal()
+        back = time.monotonic()
+        hit.away = round(back - begun, 3)
+        with self._lock:
+            self._spans.append((number, begun, back))
+            if not kills:
+                self._last = max(self._last, back)
+                self._active.pop(number)
+        return True
+
+    def _others(self, number: int, since: float, until: float) -> bool:
+        """Whether another fault was there in that time."""
+        with self._lock:
+            there = [(other, begun, until) for other, begun in self._active.items()]
+            return any(other != number and begun < until and since < end for other, begun, end in there + self._spans)
+
+
+def run(platform: Platform, plan: Plan, file: Path, calm: TrainingRun) -> Record:
+    """One run. `calm` is a training of the same rows and the same config that nobody disturbed."""
+    began = time.monotonic()
+    record = Record(plan.seed, plan.to_dict())
+    hurt = Faults(platform, plan)
+    flow = Flow(platform.world, f"chaos-{plan.seed}", config=CONFIG, patience_ends=hurt.patience_ends)
+    hurt.start()
+    try:
+        trained = flow.through(file)
+        hurt.served()
+        record.attempts = trained.attempt
+        wiped = any(hit.kind == "bus wiped" for hit in hurt.hits)
+        closed = verdict.settle(platform, flow)
+        record.closed = round(max(0.0, closed - hurt.last), 3)
+        record.lost, record.doubled = verdict.judge(platform, flow, calm, wiped)
+    except (AssertionError, MillraceError) as error:
+        hurt.give_up()
+        record.stuck.append(f"at {flow.stage}: {error}")
+    record.stuck += hurt.errors
+    record.hits, record.seconds = hurt.hits, round(time.monotonic() - began, 1)
+    return record

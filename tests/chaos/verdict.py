@@ -1,0 +1,127 @@
+"""What a disturbed flow owes, all of it read from the objects, the services and the bus: nothing lost, doubled or open."""
+
+import asyncio
+import hashlib
+import importlib
+import re
+import time
+from collections.abc import Iterable
+
+from google.protobuf.message import Message
+
+from deploy.ports import SERVICES
+from millrace.dataset.v1.dataset_pb2 import Snapshot
+from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millrace.registry.v1.model_pb2 import AliasEntry, ModelVersion
+from millrace.training.v1.training_run_pb2 import TrainingRun
+from servicekit.adapters import open_bus
+from servicekit.blobs import Blobs
+from servicekit.ids import hash_of
+from servicekit.ledger import read_entry
+from servicekit.settings import Settings
+from servicekit.topics import TOPICS
+from tests.chaos import faults
+from tests.chaos.flow import Flow, weights
+from tests.chaos.platform import Platform
+from tests.chaos.stages import OWNERS
+
+PATTERNS = [
+    re.compile(re.escape(pattern).replace(r"\*", "[^/]+"))
+    for owner in OWNERS
+    for pattern in importlib.import_module(f"services.{owner}.store").FACTS
+]
+"""The keys of objects that are said on the bus."""
+
+
+def settle(platform: Platform, flow: Flow) -> float:
+    """Wait until all that is owed is done: each service serves, and every fact was published. When that was."""
+    ports = platform.world.ports
+    addresses = [ports.listen(service, number) for service in SERVICES for number in range(ports.replicas)]
+    asyncio.run(faults.all_serving(addresses))
+    flow.until("an empty outbox", lambda: not asyncio.run(_keys(platform.world.blobs(), "outbox/")))
+    with platform.world.client() as client:
+        (version,) = flow.persist(lambda: list(client.versions(flow.name)))
+    flow.until("the same answer everywhere", lambda: flow.served_everywhere(version))
+    return time.monotonic()
+
+
+def judge(platform: Platform, flow: Flow, calm: TrainingRun, wiped: bool) -> tuple[list[str], list[str]]:
+    """What was lost, and what is there twice. `wiped`: the bus has lost what was said before."""
+    lost: list[str] = []
+    doubled: list[str] = []
+    blobs = platform.world.blobs()
+    with platform.world.client() as client:
+        runs = flow.persist(lambda: list(client.runs(flow.name)))
+        found: dict[str, list[object]] = {
+            "snapshots": asyncio.run(_ledger(blobs, f"datasets/{flow.name}/ledger", Snapshot)),
+            "runs": list(runs),
+            "outcomes": [r for r in runs if asyncio.run(blobs.exists(f"runs/outcomes/{r.run_id}"))],
+            "versions": asyncio.run(_ledger(blobs, f"models/{flow.name}/versions", ModelVersion)),
+            "reports": list(flow.persist(lambda: list(client.reports(flow.name)))),
+            "moves of the alias": asyncio.run(_ledger(blobs, f"models/{flow.name}/aliases/champion", AliasEntry)),
+        }
+        for what, things in found.items():
+            (lost if not things else doubled).extend([f"{what}: {len(things)}"] if len(things) != 1 else [])
+        lost += _changed(blobs, found["snapshots"], flow.persist(lambda: client.snapshot(calm.spec.dataset)))
+        lost += [f"{run.run_id} ended otherwise: {run.state}" for run in runs if not _equal(run, calm)]
+        lost += [
+            "the champion has no passing report"
+            for report in found["reports"]
+            if report.status != EvaluationReport.STATUS_PASSED  # type: ignore[attr-defined]
+        ]
+    if not wiped:
+        lost += asyncio.run(_unsaid(platform, blobs, flow.name, [run.run_id for run in runs]))
+    return lost, doubled
+
+
+def _equal(run: TrainingRun, calm: TrainingRun) -> bool:
+    """To the last bit."""
+    same = run.state == TrainingRun.STATE_SUCCEEDED and dict(run.metrics) == dict(calm.metrics)
+    return same and weights(run, "model.json") == weights(calm, "model.json")
+
+
+def _changed(blobs: Blobs, snapshots: Iterable[object], calm: Snapshot) -> list[str]:
+    """A snapshot holds what an undisturbed one of the same file holds, to the last byte."""
+    found = []
+    for snapshot in snapshots:
+        assert isinstance(snapshot, Snapshot)
+        if [part.digest for part in snapshot.parts] != [part.digest for part in calm.parts]:
+            found.append("the snapshot has other parts")
+        for part in snapshot.parts:
+            if hashlib.sha256(asyncio.run(blobs.get(part.key))).hexdigest() != part.digest:
+                found.append(f"{part.key} has changed")
+    return found
+
+
+async def _ledger(blobs: Blobs, prefix: str, kind: type[Message]) -> list[object]:
+    return [read_entry(await blobs.get(key), kind).message for key in await _keys(blobs, f"{prefix}/")]
+
+
+async def _keys(blobs: Blobs, prefix: str) -> list[str]:
+    return [listed.key async for listed in blobs.list(prefix)]
+
+
+async def _unsaid(platform: Platform, blobs: Blobs, name: str, run_ids: Iterable[str]) -> list[str]:
+    """Facts of the flow that nobody can have heard of."""
+    prefixes = [f"datasets/{name}/ledger/", f"models/{name}/", *(f"runs/attempts/{run_id}/" for run_id in run_ids)]
+    keys = [key for prefix in prefixes for key in await _keys(blobs, prefix)]
+    keys += [f"runs/{part}/{run_id}" for part in ("requests", "outcomes") for run_id in run_ids]
+    said = await _said(platform)
+    return [
+        f"{key} was never said" for key in keys if any(p.fullmatch(key) for p in PATTERNS) and hash_of(key) not in said
+    ]
+
+
+async def _said(platform: Platform) -> set[str]:
+    """The ids of all events that are on the bus."""
+    bus = open_bus(Settings(bus=platform.bus))
+    everything = bus.tail([topic.name for topic in TOPICS], from_start=True)
+    found: set[str] = set()
+    try:
+        await everything.start()
+        while await everything.lag():
+            found |= {message.headers["ce_id"].decode() for message in await everything.batch()}
+    finally:
+        await everything.close()
+        await bus.close()
+    return found
