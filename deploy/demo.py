@@ -18,6 +18,9 @@ from typing import IO, Any
 
 from deploy.flow import Flow, StageFailed
 from deploy.ports import SERVICES, Ports, free_ports
+from deploy.servers.kafka import Kafka
+from deploy.servers.minio import Minio
+from deploy.servers.process import CannotStart
 from millrace import Client
 from millrace.channel import Credentials
 from millrace.dataset.v1.import_pb2 import Import
@@ -25,6 +28,9 @@ from millrace.training.v1.training_run_pb2 import TrainingRun
 from recipekit.catalog import Catalog, UnknownRecipe
 
 ROOT = Path(__file__).resolve().parent.parent
+STATE = {"local": "demo", "kafka-minio": "demo-kafka-minio"}
+"""The worlds that a demo runs in, and each one's folder."""
+BUCKET = "millrace"
 PACKAGES = ("recipes", "tests.recipes")
 LINEAGE = ("dataset", "dataset_number", "snapshot_id", "run_id", "recipe", "seed", "code_commit", "hardware")
 STOP_SECONDS, PREDICT_SECONDS = 120, 60
@@ -59,14 +65,33 @@ def find(recipe: str) -> Demo:
 
 
 @contextmanager
-def platform(state: Path, log: IO[str]) -> Iterator[Callable[[], dict[str, str]]]:
+def servers(world: str, state: Path) -> Iterator[Mapping[str, str]]:
+    """What the world stands on, and the settings that name it. Its data are kept in the state folder."""
+    if world == "local":
+        yield {}
+        return
+    kafka, minio = Kafka(state / "servers/kafka"), Minio(state / "servers/minio")
+    try:
+        for server in (kafka, minio):
+            server.start()
+        yield {**kafka.settings(), **minio.settings(BUCKET)}
+    except CannotStart as refusal:
+        raise StageFailed("start", str(refusal)) from None
+    finally:
+        for server in (minio, kafka):
+            server.stop()
+
+
+@contextmanager
+def platform(state: Path, settings: Mapping[str, str], log: IO[str]) -> Iterator[Callable[[], dict[str, str]]]:
     """deploy.local on free ports until its clean end. What is yielded waits for its `ready` and answers the addresses."""
     usual = Ports()
     ports = free_ports() if any(usual.taken()) else usual
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
     command = [sys.executable, "-m", "deploy.local", "--state", str(state), "--recipes", ",".join(PACKAGES)]
+    sets = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     process = subprocess.Popen(
-        [*command, "--port-base", str(ports.base), "--with-parent"],
+        [*command, "--port-base", str(ports.base), "--with-parent", *sets],
         cwd=ROOT, env=clean, stdout=subprocess.PIPE, stderr=log, text=True, process_group=0,
     )  # fmt: skip
 
@@ -156,8 +181,10 @@ def shorten(value: Any, longest: int = 8) -> Any:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="deploy.demo", description="From a sample file to a prediction.")
     parser.add_argument("--recipe", default="siamese_sentiment", help="a folder of recipes/ or tests/recipes/")
-    parser.add_argument("--state", type=Path, default=Path(".millrace/demo"), help="folder of everything that is kept")
-    parser.add_argument("--world", default="local", choices=["local"], help="where it runs")
+    parser.add_argument(
+        "--state", type=Path, help="folder of everything that is kept (.millrace/demo; each world its own)"
+    )
+    parser.add_argument("--world", default="local", choices=list(STATE), help="what it runs on")
     parser.add_argument("--json-only", action="store_true", help="print the last line only")
     return parser.parse_args()
 
@@ -165,7 +192,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     started = time.monotonic()
     options = arguments()
-    state = options.state.absolute()
+    state = (options.state or Path(".millrace") / STATE[options.world]).absolute()
     state.mkdir(parents=True, exist_ok=True)
 
     def say(stage: str, text: str) -> None:
@@ -174,16 +201,18 @@ def main() -> None:
 
     try:
         with (state / "up.log").open("w+") as log:
-            result = run(options.recipe, state, log, say, started)
+            result = run(options, state, log, say, started)
     except StageFailed as failure:
         print(f"DEMO FAILED {failure.stage}: {failure.reason} (logs: {state / 'logs'} and {state / 'up.log'})")
         raise SystemExit(1) from None
     print(f"DEMO OK {json.dumps(result, ensure_ascii=False)}")
 
 
-def run(recipe: str, state: Path, log: IO[str], say: Callable[[str, str], None], started: float) -> dict[str, Any]:
-    with platform(state, log) as ready:
-        demo, addresses = find(recipe), ready()
+def run(
+    options: argparse.Namespace, state: Path, log: IO[str], say: Callable[[str, str], None], started: float
+) -> dict[str, Any]:
+    with servers(options.world, state) as settings, platform(state, settings, log) as ready:
+        demo, addresses = find(options.recipe), ready()
         flow = Flow(Client(credentials=Credentials(), **addresses), say)
         flow.seconds["start"] = round(time.monotonic() - started, 3)
         say("start", f"all five services serve; state in {state}")

@@ -1,4 +1,7 @@
-"""From files to predictions, in one platform. The modes of bus and replicas are in tests/chaos/test_modes.py."""
+"""From files to predictions, in one platform: in the world of TEST_WORLD, or else in every one.
+
+The modes of bus and replicas are in tests/chaos/test_modes.py.
+"""
 
 import os
 import signal
@@ -8,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import scenario
-from tests.e2e.world import World, wait_until, world
+from tests.e2e.world import WORLDS, World, wait_until, world
 
 
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("platform")) as platform:
+@pytest.fixture(scope="module", params=[os.environ["TEST_WORLD"]] if os.environ.get("TEST_WORLD") else WORLDS)
+def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("platform"), kind=request.param) as platform:
         yield platform
 
 

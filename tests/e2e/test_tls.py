@@ -1,36 +1,21 @@
 """With mutual TLS, and several replicas behind each address."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from deploy.servers.certificates import Authority, can_make_certificates
 from millrace import Client, Credentials
 from millrace.errors import Unavailable
 from tests.e2e import scenario
 from tests.e2e.world import world
 
-pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="makes its certificates with openssl")
-
-
-def certificates(folder: Path) -> None:
-    """An authority ca.pem, and one pair pair.pem and pair.key for 127.0.0.1."""
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True, timeout=30)
-
-    fresh = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *fresh, "-days", "2", "-subj", "/CN=millrace tests", "-keyout", "ca.key", "-out", "ca.pem")
-    openssl("req", *fresh, "-subj", "/CN=millrace", "-keyout", "pair.key", "-out", "pair.csr")
-    (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1\n")
-    authority = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial")
-    openssl("x509", "-req", "-in", "pair.csr", *authority, "-days", "2", "-extfile", "extensions", "-out", "pair.pem")
+pytestmark = pytest.mark.skipif(not can_make_certificates(), reason="makes its certificates with openssl")
 
 
 def test_the_flow_with_mutual_tls_and_two_replicas(tmp_path: Path) -> None:
-    certificates(tmp_path)
-    ca, cert, key = (str(tmp_path / name) for name in ("ca.pem", "pair.pem", "pair.key"))
+    authority = Authority.make(tmp_path)
+    ca, (cert, key) = str(authority.ca_file), map(str, authority.pair("pair"))
     settings = {
         "tls_cert_file": cert,
         "tls_key_file": key,
