@@ -36,23 +36,46 @@ def minio_binary() -> Path:
     return cache() / f"minio-{MINIO_COMMIT}" / "minio"
 
 
-def java() -> str:
-    """A Java that runs a broker. Raises CannotStart."""
+def java() -> str | None:
+    """A Java that runs a broker, if there is one."""
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
-    if found:
-        told = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
-        version = re.search(r'version "(\d+)', told)
-        if version and int(version[1]) >= LEAST_JAVA:
-            return found
-    raise CannotStart(f"a Kafka broker needs Java {LEAST_JAVA} or newer, and there is none on PATH or in JAVA_HOME")
+    if found is None:
+        return None
+    told = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', told)
+    return found if version and int(version[1]) >= LEAST_JAVA else None
 
 
-def kafka_jars() -> str:
-    """The class path of the broker. Raises CannotStart where it is not installed."""
-    if not (kafka_folder() / "lib").is_dir():
-        raise CannotStart(f"Kafka {KAFKA_VERSION} is not installed in {kafka_folder()}: {INSTALL}")
-    return str(kafka_folder() / "lib" / "*")
+def java_for_kafka(folder: Path, container: str) -> list[str]:
+    """The beginning of a command that runs one of Kafka's classes, which may touch `folder`. Raises CannotStart.
+
+    It is this machine's Java, or else one in a container of this name, on the host's network and in the caller's name.
+    """
+    jars, program = kafka_folder() / "lib", java()
+    if jars.is_dir() and program:
+        return [program, "-cp", str(jars / "*")]
+    if not _has_image():
+        raise CannotStart(f"Kafka {KAFKA_VERSION} is not in {kafka_folder()}, with a Java to run it: {INSTALL}")
+    inside = (
+        "--network",
+        "host",
+        "--user",
+        f"{os.getuid()}:{os.getgid()}",
+        "-v",
+        f"{folder}:{folder}",
+        "-w",
+        str(folder),
+    )
+    name = ("--name", container, "--entrypoint", "java")
+    return ["docker", "run", "--rm", *inside, *name, KAFKA_IMAGE, "-cp", "/opt/kafka/libs/*"]
+
+
+def _has_image() -> bool:
+    if not shutil.which("docker"):
+        return False
+    look = ["docker", "image", "inspect", KAFKA_IMAGE]
+    return subprocess.run(look, capture_output=True, check=False).returncode == 0
 
 
 def minio() -> str:
@@ -69,17 +92,20 @@ def install(say: Callable[[str], None]) -> None:
 
 
 def install_kafka(say: Callable[[str], None]) -> None:
-    java()
+    if not (java() and shutil.which("mvn")):
+        if not shutil.which("docker"):
+            raise CannotStart(
+                f"a Kafka broker needs Java {LEAST_JAVA} and Maven (java and mvn on PATH), or else Docker: install those"
+            )
+        say(f"Kafka {KAFKA_VERSION}: there is no Java {LEAST_JAVA} with Maven here, so Docker pulls {KAFKA_IMAGE}")
+        return None if _has_image() else _run(["docker", "pull", KAFKA_IMAGE], {})
     with _installing(kafka_folder()) as beside:
         if beside is None:
-            return
-        if not shutil.which("mvn"):
-            raise CannotStart(
-                "Kafka's jars come by Maven: install it (the command is mvn), or set TEST_KAFKA=HOST:PORT"
-            )
+            return None
         say(f"Kafka {KAFKA_VERSION}: Maven brings its jars (44 MB) into {kafka_folder()}")
         copy = ("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={beside / 'lib'}")
         _run(["mvn", "-B", "-q", "-f", str(HERE / "pom.xml"), *copy], {})
+    return None
 
 
 def install_minio(say: Callable[[str], None]) -> None:

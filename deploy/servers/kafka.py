@@ -1,6 +1,7 @@
 """One Kafka broker that is its own controller (KRaft), on the loopback address."""
 
 import base64
+import signal
 import socket
 import struct
 import subprocess
@@ -76,6 +77,7 @@ class Kafka(Server):
         self.secure_address = f"{HOST}:{base + 3}" if users else ""
         self.authority = Authority(self.folder / "tls")
         self._users, self._settings = dict(users or {}), dict(settings or {})
+        self._container, self._in_container = "", False
 
     @property
     def ca_file(self) -> Path:
@@ -97,15 +99,32 @@ class Kafka(Server):
         return "Kafka Server started" in self._logged() and answers(self.address)
 
     def _run(self) -> None:
-        java, jars = binaries.java(), binaries.kafka_jars()
         if self._users and not self.ca_file.exists():
             self._make_secure()
         properties = self.folder / "server.properties"
         properties.write_text("".join(f"{name}={value}\n" for name, value in self._properties().items()))
-        run = [java, *SMALL, f"-Dlog4j2.configurationFile={LOG_SETTINGS}", "-cp", jars]
         if not (self.data / "meta.properties").exists():
-            self._format([*run, "-Xmx128m", "kafka.tools.StorageTool"], properties)
-        self._spawn([*run, "-Xms64m", "-Xmx256m", "kafka.Kafka", str(properties)], {})
+            self._format(properties)
+        java = self._java()
+        self._in_container = java[0] == "docker"
+        self._spawn([*java, "-Xms64m", "-Xmx256m", "kafka.Kafka", str(properties)], {})
+
+    def _java(self) -> list[str]:
+        """Java, as far as the name of the class. Where it runs in a container, each run has one of its own."""
+        self._container = f"millrace-kafka-{uuid.uuid4().hex[:12]}"
+        log_settings = self.folder / LOG_SETTINGS.name
+        log_settings.write_text(LOG_SETTINGS.read_text())
+        return [
+            *binaries.java_for_kafka(self.folder, self._container),
+            *SMALL,
+            f"-Dlog4j2.configurationFile={log_settings}",
+        ]
+
+    def _end(self, number: int) -> None:
+        """`docker run` passes on every signal but SIGKILL."""
+        if number == signal.SIGKILL and self.running and self._in_container:
+            subprocess.run(["docker", "kill", self._container], capture_output=True, check=False)
+        super()._end(number)
 
     def _properties(self) -> dict[str, str]:
         listeners = [f"{PLAIN_LISTENER}://{self.address}"]
@@ -153,7 +172,7 @@ class Kafka(Server):
     def _password_file(self, user: str) -> Path:
         return self.authority.folder / f"{user}.password"
 
-    def _format(self, tool: list[str], properties: Path) -> None:
+    def _format(self, properties: Path) -> None:
         """Give the data folder a cluster id, and the users their SCRAM secrets."""
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         scram = [
@@ -162,6 +181,7 @@ class Kafka(Server):
             for mechanism in MECHANISMS
             for word in ("--add-scram", f"{mechanism}=[name={name},password={password}]")
         ]
+        tool = [*self._java(), "-Xmx128m", "kafka.tools.StorageTool"]
         command = [*tool, "format", "-t", cluster, "-c", str(properties), *scram]
         run = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
         if run.returncode:

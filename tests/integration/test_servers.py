@@ -83,14 +83,32 @@ def test_a_server_does_not_outlive_a_killed_test_run(own_kafka: Callable[..., Ka
 
 
 def test_where_nothing_is_installed_one_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for program in (binaries.kafka_jars, binaries.minio):
-        with pytest.raises(CannotStart, match="make servers"):
-            program()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", os.devnull)
     monkeypatch.delenv("JAVA_HOME", raising=False)
+    for server in (Kafka(tmp_path / "kafka"), Minio(tmp_path / "minio")):
+        with pytest.raises(CannotStart, match="make servers"):
+            server.start()
     with pytest.raises(CannotStart, match="Java 17"):
         binaries.install_kafka(print)
     with pytest.raises(CannotStart, match="install Go"):
         binaries.install_minio(print)
-    assert [path.name for path in (tmp_path / "millrace").iterdir()] == [f".minio-{binaries.MINIO_COMMIT}.lock"]
+    assert [path.name for path in (tmp_path / "cache/millrace").iterdir()] == [f".minio-{binaries.MINIO_COMMIT}.lock"]
+
+
+def test_an_installation_that_dies_leaves_nothing_and_the_next_one_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    go = tmp_path / "go"
+    go.write_text("#!/bin/sh\ntouch $GOBIN/minio\nexit 3\n")
+    go.chmod(0o755)
+    with pytest.raises(CannotStart, match="exit code 3"):
+        binaries.install_minio(print)
+    assert not binaries.minio_binary().exists()
+    go.write_text("#!/bin/sh\necho built > $GOBIN/minio\n")
+    binaries.install_minio(print)
+    go.write_text("#!/bin/sh\nexit 1\n")
+    binaries.install_minio(print)  # it is there: nobody builds it again
+    assert binaries.minio_binary().read_text() == "built\n"
