@@ -12,6 +12,8 @@ from servicekit.auth import read_file
 class KafkaAccess:
     """Who we are to a broker, whom we trust, and how a topic that is missing is made."""
 
+    prefix: str = ""
+    """Stands before the names of all topics and groups there, and before none here."""
     user: str = ""
     password_file: str = ""
     mechanism: str = "SCRAM-SHA-512"

@@ -26,6 +26,11 @@ class Settings(BaseSettings):
         "directory:.millrace/blobs", description="object store: directory:PATH or minio:http(s)://HOST:PORT/BUCKET"
     )
     bus: str = Field("sqlite:.millrace/bus.sqlite", description="event bus: sqlite:PATH or kafka:HOST:PORT,HOST:PORT")
+    kafka_prefix: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]{0,100}$",
+        description="put before the names of all topics and groups, for brokers that platforms share",
+    )
     kafka_user: str = Field("", description="name for SASL; empty logs in nowhere")
     kafka_password_file: str = Field("", description="file with the password of that name")
     kafka_mechanism: str = Field(
@@ -101,6 +106,7 @@ class Settings(BaseSettings):
     def kafka(self) -> KafkaAccess:
         """How to reach the brokers that `bus` names."""
         return KafkaAccess(
+            prefix=self.kafka_prefix,
             user=self.kafka_user,
             password_file=self.kafka_password_file,
             mechanism=self.kafka_mechanism,
