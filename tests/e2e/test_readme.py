@@ -13,6 +13,7 @@ from typer.main import get_command
 from millrace.cli.app import app
 from millrace.cli.files import read_spec
 from millrace.registry.v1.model_pb2 import ModelSpec
+from servicekit.settings import Settings
 from tests.e2e.world import ROOT, world
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,7 +59,14 @@ def test_every_command_is_named() -> None:
             assert re.search(rf"\b{leaf}\b", table), f"{name} {leaf}"
 
 
+def test_the_settings_of_kafka_and_minio_are_explained() -> None:
+    page = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
+    table = page[page.index("| setting | says |") : page.index("`make servers` and")]
+    told = {name for row in table.strip().splitlines() for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])}
+    assert told == {"bus", "blobs"} | {name for name in Settings.model_fields if name.startswith(("kafka_", "minio_"))}
+
+
 def test_links_lead_somewhere() -> None:
-    for page in ("README.md", "ARCHITECTURE.md", "deploy/README.md"):
-        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+    for page in ("README.md", "ARCHITECTURE.md", "deploy/README.md", "deploy/servers/README.md", "tests/README.md"):
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text(encoding="utf-8")):
             assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
