@@ -1,4 +1,4 @@
-"""`make demo`, twice on one folder, with the toy recipe."""
+"""`make demo`, twice on one folder, with the toy recipe, in the world of TEST_WORLD."""
 
 import json
 import os
@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.world import ROOT
+import pytest
+
+from tests.e2e.world import ROOT, chosen, servers_of
 
 
 def demo(state: Path, *words: str, recipe: str = "toy_words") -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
-    command = [sys.executable, "-m", "deploy.demo", "--recipe", recipe, "--state", str(state), *words]
+    where = ("--world", chosen(), "--state", str(state))
+    command = [sys.executable, "-m", "deploy.demo", "--recipe", recipe, *where, *words]
     return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=100, check=False)
 
 
@@ -24,6 +27,7 @@ def result(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def test_the_demo_and_the_demo_again(tmp_path: Path) -> None:
+    servers_of(chosen())  # skips where they cannot be had; the demo starts its own
     first = result(demo(tmp_path / "state", "--json-only"))
     assert first["rows"] == {"read": 200, "kept": 200, "duplicate": 0, "quarantined": 0}
     assert first["prediction"]["label"] in ("good", "bad")
@@ -41,6 +45,15 @@ def test_the_demo_and_the_demo_again(tmp_path: Path) -> None:
     assert {name: second[name] for name in ("version", "run_id", "snapshot_id")} == {
         name: first[name] for name in ("version", "run_id", "snapshot_id")
     }
+
+
+def test_a_demo_whose_servers_cannot_start_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", os.devnull)
+    run = demo(tmp_path / "state", "--world", "kafka-minio")
+    assert run.returncode == 1
+    last = run.stdout.splitlines()[-1]
+    assert last.startswith("DEMO FAILED start: Kafka") and "make servers" in last
 
 
 def test_a_demo_that_fails_says_where_and_why(tmp_path: Path) -> None:
