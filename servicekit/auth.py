@@ -63,7 +63,7 @@ def read_file(path: str) -> bytes:
 
 
 def needed_role(service: str, method: str) -> str:
-    """reader for what only looks, operator for operations, writer for the rest."""
-    if service.endswith(".OperationsService"):
+    """reader for what only looks, operator for operations (but for the status), writer for the rest."""
+    if service.endswith(".OperationsService") and method != "GetStatus":
         return "operator"
     return "reader" if service == _OPEN_INFERENCE or method.startswith(_LOOKING + _ASKING) else "writer"

@@ -1,5 +1,6 @@
 """OperationsService, mounted in every service: how it is, what it could not parse, and what is said on the bus."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -24,6 +25,7 @@ from millrace.operations.v1.operations_service_pb2 import (
 )
 from millrace.operations.v1.operations_service_pb2_grpc import add_OperationsServiceServicer_to_server
 from servicekit.bus import Bus
+from servicekit.code import code
 from servicekit.deadletters import DeadLetters
 from servicekit.events import Malformed, NewerEvent, from_message
 from servicekit.rpc import Bound, who
@@ -36,7 +38,7 @@ class Operations:
         self.bus, self.letters, self.status = bus, letters, status
 
     async def GetStatus(self, request: GetStatusRequest) -> GetStatusResponse:
-        return GetStatusResponse(status=self.status.message())
+        return GetStatusResponse(status=self.status.message(await asyncio.to_thread(code)))
 
     async def ListDeadLetters(self, request: ListDeadLettersRequest) -> ListDeadLettersResponse:
         found, token = await self.letters.page(request.page_size, request.page_token, request.show_resolved)

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from millrace.operations.v1.service_status_pb2 import ConsumerStatus, OutboxStatus, ServiceStatus
-from servicekit.code import code
+from servicekit.code import Code
 from servicekit.consumer import Consumer
 from servicekit.evidence import Tried, moment
 from servicekit.health import Health
@@ -21,12 +21,11 @@ class Status:
     outbox: Outbox | None = None
     started: float = field(default_factory=time.time)
 
-    def message(self) -> ServiceStatus:
-        commit, dirty = code()
+    def message(self, code: Code) -> ServiceStatus:
         status = ServiceStatus(
             service=self.service,
-            commit=commit,
-            dirty=dirty,
+            commit=code.commit,
+            dirty=code.dirty,
             start_time=moment(self.started),
             ready=bool(self.health.ready),
             not_ready_reason=self.health.reason,

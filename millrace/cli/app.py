@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from millrace.cli import datasets, events, models, platform, predict, reports, runs
+from millrace.cli import datasets, dlq, events, models, platform, predict, reports, runs, status
 
 app = typer.Typer(
     name="millrace",
@@ -14,10 +14,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 platform.add_commands(app)
+status.add_commands(app)
 models.add_commands(app)
 runs.add_train(app)
 predict.add_commands(app)
-for part in (datasets, runs, models, reports, events):
+for part in (datasets, runs, models, reports, events, dlq):
     app.add_typer(part.app)
 
 

@@ -40,6 +40,15 @@ class Cli:
     def client(self) -> Client:
         return Client(credentials=_credentials(), **addresses(self._host, self._port_base))
 
+    def replicas(self) -> list[tuple[str, str]]:
+        """Each service with each address at which a replica of it is to be found."""
+        found = addresses(self._host, self._port_base)
+        return [(service, address) for service in SERVICES for address in found[service].split(",")]
+
+    def client_of(self, service: str, address: str) -> Client:
+        """A client that asks one replica."""
+        return Client(credentials=_credentials(), **{service: address})
+
     def close(self) -> None:
         if "client" in self.__dict__:
             self.client.close()

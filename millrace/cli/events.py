@@ -5,9 +5,8 @@ from typing import Annotated
 import typer
 
 from millrace.cli.command import Cli, command
-from millrace.cli.screen import Cells
 from millrace.cli.words import when
-from millrace.operations.v1.operations_service_pb2 import DeadLetter, TailEventsResponse
+from millrace.operations.v1.operations_service_pb2 import TailEventsResponse
 
 app = typer.Typer(name="events", help="What is said on the bus.", no_args_is_help=True)
 
@@ -30,13 +29,3 @@ def tail(
 
 def _line(event: TailEventsResponse) -> str:
     return f"{when(event.time)}  {event.event_type}  {event.json}"
-
-
-@command(app, "dead-letters")
-def dead_letters(cli: Cli, service: Annotated[str, typer.Argument(help="dataprep, trainer, …")]) -> None:
-    """Messages that a service could not parse, oldest first."""
-    cli.screen.many(cli.client.dead_letters(service), _cells)
-
-
-def _cells(letter: DeadLetter) -> Cells:
-    return {"place": f"{letter.topic} {letter.offset}", "reason": letter.reason, "bytes": len(letter.value)}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M", bound="Message | Mapping[str, Any]")
 Cells = Mapping[str, object]
 
 

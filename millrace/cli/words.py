@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from millrace.dataset.v1.import_pb2 import Import
 from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millrace.inference.v1.prediction_pb2 import Served
+from millrace.operations.v1.stored_pb2 import DeadLetterResolution
 from millrace.registry.v1.model_pb2 import AliasEntry
 from millrace.training.v1.training_run_pb2 import TrainingRun
 
@@ -44,6 +45,11 @@ def report_status(report: EvaluationReport) -> str:
 
 def action(entry: AliasEntry) -> str:
     return _word(AliasEntry.Action.Name(entry.action)).replace("_", " ")
+
+
+def resolution_line(done: DeadLetterResolution) -> str:
+    note = f": {done.note}" if done.note else ""
+    return f"{_word(DeadLetterResolution.Action.Name(done.action))} by {done.who}, {when(done.time)}{note}"
 
 
 def _word(name: str) -> str:

@@ -17,6 +17,8 @@ from servicekit.outbox import Announce, Fact, Outbox
 
 M = TypeVar("M", bound=Message)
 MOST_FAILURES = 3
+REASON_LENGTH = 1000
+"""Characters of a reason that its event carries, whatever somebody wrote; the outcome has all of it."""
 
 
 class Store:
@@ -177,7 +179,7 @@ def _ended(key: str, data: bytes) -> Fact:
         return Fact(run_id, events.TrainingRunSucceeded(run_id=run_id, model=model, artifact_digest=digest))
     failed = outcome.state == TrainingRun.STATE_FAILED
     build = partial(events.TrainingRunFailed if failed else events.TrainingRunCancelled, run_id=run_id, model=model)
-    return Fact(run_id, build(reason=outcome.reason))
+    return Fact(run_id, build(reason=outcome.reason[:REASON_LENGTH]))
 
 
 FACTS: Announce = {

@@ -13,15 +13,16 @@ import pytest
 
 from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millrace.registry.v1.model_pb2 import ModelVersion
+from servicekit.bus import Message
 from servicekit.outbox import kind_name
 from tests.chaos.flow import Flow
 from tests.e2e import invariants, scenario
-from tests.e2e.world import ROOT, World, wait_until, world
+from tests.e2e.world import ROOT, World, publish, wait_until, world
 
 CALL = re.compile(r'crashpoint\(f?"([^"]+)"\)')
 OWNERS = ("dataprep", "trainer", "registry", "evaluator")
-REFUSING = "inference.refused"
-"""Not on the way of a version that is served: it has a test of its own."""
+REFUSING, REPLAYED, SET_ASIDE = "inference.refused", "operations.replayed", "outbox.set-aside"
+"""Not on the way of a version that is served: these have tests of their own (the last: test_servicekit_outbox_bugs.py)."""
 
 
 def crashpoints() -> list[str]:
@@ -53,10 +54,17 @@ def arm(platform: World, name: str) -> Path:
 def test_there_are_crashpoints_for_every_kind_of_fact_and_every_service() -> None:
     found = crashpoints()
     assert len(found) >= 35
-    assert {"outbox.models-aliases.stored", "worker.claimed", "dataprep.part-stored", REFUSING} <= set(found)
+    assert {
+        "outbox.models-aliases.stored",
+        "worker.claimed",
+        "dataprep.part-stored",
+        REFUSING,
+        REPLAYED,
+        SET_ASIDE,
+    } <= set(found)
 
 
-@pytest.mark.parametrize("name", [name for name in crashpoints() if name != REFUSING])
+@pytest.mark.parametrize("name", [name for name in crashpoints() if name not in (REFUSING, REPLAYED, SET_ASIDE)])
 def test_killed_there_the_flow_ends_with_one_of_each(platform: World, name: str, tmp_path: Path) -> None:
     armed = arm(platform, name)
     flow = Flow(platform, f"x-{re.sub(r'[^a-z]+', '-', name)}")
@@ -82,6 +90,21 @@ def test_killed_while_refusing_a_damaged_version_the_refusal_stands_and_the_old_
         wait_until(lambda: not armed.exists(), "the death")
         served = flow.until("an answer", lambda: client.classify(flow.name, ["kind"]).served.version)
         assert served == 1, "what was served before goes on, also in a process that starts anew"
+
+
+def test_killed_while_replaying_a_dead_letter_it_is_still_there_and_can_be_replayed_again(platform: World) -> None:
+    publish(platform, Message("millrace.dataset.v1", "words", b"\xff", {}))
+    with platform.client() as client:
+        flow = Flow(platform, "x-replaying")
+        letter = flow.until("a dead letter", lambda: next(iter(client.dead_letters("trainer")), None))
+        armed = arm(platform, REPLAYED)
+        # The client asks again by itself when its service dies.
+        flow.persist(lambda: client.replay_dead_letter("trainer", letter.id))
+        assert not armed.exists()
+        flow.until("what was replayed twice", lambda: len(list(client.dead_letters("trainer"))) == 2)
+        assert letter.id not in [found.id for found in client.dead_letters("trainer")]
+        for found in list(client.dead_letters("trainer")):
+            flow.persist(lambda found=found: client.drop_dead_letter("trainer", found.id, "a test"))  # type: ignore[misc]
 
 
 def damage(platform: World, version: ModelVersion) -> None:

@@ -125,11 +125,6 @@ def test_a_run_can_be_cancelled(platform: World, run_id: str, tmp_path: Path) ->
     assert "enough" in platform.cli("runs", "watch", run["run_id"], code=1)
 
 
-def test_dead_letters(platform: World, run_id: str) -> None:
-    assert told(platform, "events", "dead-letters", "trainer") == []
-    assert "no service" in platform.cli("events", "dead-letters", "nobody", code=1)
-
-
 def test_refusals_are_one_sentence(platform: World, tmp_path: Path) -> None:
     assert "nothere" in platform.cli("models", "show", "nothere", code=1)
     (tmp_path / "model.yaml").write_text("model: toy\npromotoin: {automatic: true}\n")

@@ -1,5 +1,6 @@
 """A running platform for a test: deploy.local as a process of its own, on free ports, in a folder of its own."""
 
+import asyncio
 import json
 import os
 import signal
@@ -18,8 +19,9 @@ import pytest
 from deploy.ports import SERVICES, Ports, free_ports
 from millrace import Client
 from millrace.channel import Credentials
-from servicekit.adapters import open_blobs
+from servicekit.adapters import open_blobs, open_bus
 from servicekit.blobs import Blobs
+from servicekit.bus import Bus, Message
 from servicekit.settings import Settings
 from tests.servers import shared_broker, shared_store
 
@@ -61,6 +63,11 @@ class World:
     def blobs(self) -> Blobs:
         """The platform's objects, for the test's own looks."""
         return open_blobs(Settings(**(self.store or {"blobs": f"directory:{self.state / 'blobs'}"})))  # type: ignore[arg-type]
+
+    def bus(self) -> Bus:
+        """The platform's bus, for what a test itself says on it."""
+        named = {name: value for name, value in self.settings.items() if name == "bus" or name.startswith("kafka_")}
+        return open_bus(Settings(**(named or {"bus": f"sqlite:{self.state / 'bus.sqlite'}"})))  # type: ignore[arg-type]
 
     def clean_environment(self) -> dict[str, str]:
         """The environment of a process of this world: no settings but its own."""
@@ -177,6 +184,18 @@ def world(
     finally:
         if made.process:
             made.stop()
+
+
+def publish(platform: World, *messages: Message) -> None:
+    """Say something on the bus of a running platform, as a foreign program could."""
+
+    async def say() -> None:
+        bus = platform.bus()
+        for message in messages:
+            await bus.publish(message)
+        await bus.close()
+
+    asyncio.run(say())
 
 
 def wait_until(true: Callable[[], object], what: str, seconds: float = 30.0) -> None:

@@ -21,19 +21,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from millrace.channel import Credentials, open_channel
 from millrace.dataset.v1 import dataset_service_pb2 as pb
 from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub, add_DatasetServiceServicer_to_server
-from millrace.errors import InvalidArgument, Unauthenticated, Unavailable
-from millrace.operations.v1.operations_service_pb2 import (
-    ListDeadLettersRequest,
-    TailEventsRequest,
-)
-from millrace.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
+from millrace.errors import Unavailable
 from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MemoryBus, Message
-from servicekit.events import to_message
+from servicekit.bus import MemoryBus
 from servicekit.runtime import Part, serve
 from servicekit.settings import Settings
 from servicekit.work import Work
-from tests.integration.rpc_world import NAME, TOKENS, Service, eventually
+from tests.integration.rpc_world import NAME, Service, eventually
 
 _GRPC_CORE = re.compile(r"[IWE]\d{4} ")
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -48,7 +42,9 @@ class Server:
     """serve() in this process, until stop()."""
 
     def __init__(self, **more: Any) -> None:
-        self.service, self.bus, self.blobs = Service(), MemoryBus(), MemoryBlobs()
+        self.service = Service()
+        self.bus: MemoryBus = more.pop("bus", None) or MemoryBus()
+        self.blobs: MemoryBlobs = more.pop("blobs", None) or MemoryBlobs()
         self.address = free_address()
         arguments = {name: more.pop(name) for name in ("ready", "background") if name in more}
         self.work = Work(self.blobs, self.bus, "dataprep", {}, [], look_seconds=60)
@@ -89,8 +85,11 @@ async def running(**more: Any) -> AsyncIterator[Server]:
 async def test_it_is_ready_by_every_name() -> None:
     async with running() as server:
         await server.until_ready()
-        for name in ("", "readiness", "liveness", NAME):
+        for name in ("", "readiness", "liveness", NAME, "blobs"):
             assert await server.health(name) == SERVING
+        async with asyncio.timeout(20):
+            while await server.health("bus") != SERVING:
+                await asyncio.sleep(0.01)
 
 
 async def test_it_is_alive_but_not_ready_while_it_cannot_do_its_job() -> None:
@@ -165,48 +164,6 @@ async def test_a_background_task_that_breaks_ends_the_service_with_its_error() -
     async with asyncio.timeout(20):
         with pytest.raises(ValueError, match="a bug"):
             await server.task
-
-
-async def test_operations_are_for_operators(tmp_path: Path) -> None:
-    (tmp_path / "tokens").write_text(TOKENS)
-    async with running(tokens_file=str(tmp_path / "tokens")) as server:
-        await server.until_ready()
-        await server.bus.publish(Message("dataprep.dlq", "k", b"\xff", {"dlq_reason": b"broken", "ce_id": b"1"}))
-        async with open_channel(server.address, Credentials("secret-o")) as channel:
-            stub = OperationsServiceStub(channel)
-            (letter,) = (await stub.ListDeadLetters(ListDeadLettersRequest())).dead_letters
-            assert (letter.key, letter.value, letter.reason) == (b"k", b"\xff", "broken")
-            assert dict(letter.headers) == {"ce_id": b"1"}
-
-            with pytest.raises(InvalidArgument, match="no topic nonsense"):
-                await anext(aiter(stub.TailEvents(TailEventsRequest(topics=["nonsense"]))))
-            tail = stub.TailEvents(TailEventsRequest())
-
-            async def say() -> None:
-                fact = pb_event()
-                while True:
-                    message = to_message(fact, "words", "id-1", "dataprep")
-                    headers = {name: value for name, value in message.headers.items() if name != "ce_time"}
-                    await server.bus.publish(Message(message.topic, "words", message.value, headers))
-                    await server.bus.publish(Message("millrace.dataset.v1", "words", b"\xff", {}))
-                    await asyncio.sleep(0.02)
-
-            saying = asyncio.create_task(say())
-            async for heard in tail:
-                assert (heard.topic, heard.key, heard.event_id) == ("millrace.dataset.v1", "words", "id-1")
-                assert heard.event_type == "millrace.dataset.v1.SnapshotCreated" and '"words"' in heard.json
-                break
-            saying.cancel()
-            tail.cancel()
-        async with open_channel(server.address, Credentials("wrong")) as channel:
-            with pytest.raises(Unauthenticated):
-                await OperationsServiceStub(channel).ListDeadLetters(ListDeadLettersRequest())
-
-
-def pb_event() -> Any:
-    from millrace.dataset.v1.events_pb2 import SnapshotCreated
-
-    return SnapshotCreated(dataset="words", number=1)
 
 
 @pytest.fixture(scope="module")

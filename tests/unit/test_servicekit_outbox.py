@@ -261,6 +261,21 @@ async def test_a_sweep_that_cannot_list_goes_on_sweeping() -> None:
     await asyncio.wait([sweeping])
 
 
+async def test_a_long_outage_of_the_bus_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    blobs, bus = MemoryBlobs(), DownBus()
+    bus.down = True
+    outbox = Outbox(blobs, bus, "dataprep", FACTS)
+    for number in range(1, 20):
+        await outbox.put(f"datasets/words/ledger/{number:010d}", b"s")
+    for _ in range(5):
+        await settle(outbox)
+    assert (outbox.trouble.text, outbox.pending) == ("no broker", 19)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    bus.down = False
+    await settle(outbox)
+    assert not outbox.trouble.text
+
+
 DYING = """
 import asyncio, sys
 from pathlib import Path

@@ -95,7 +95,10 @@ def test_a_wrong_line_of_tokens_is_named(tmp_path: Path, line: str) -> None:
         ("millrace.dataset.v1.DatasetService", "ImportDataset", "writer"),
         ("millrace.training.v1.TrainingService", "WatchTrainingRun", "reader"),
         ("millrace.training.v1.TrainingService", "CancelTrainingRun", "writer"),
+        ("millrace.operations.v1.OperationsService", "GetStatus", "reader"),
         ("millrace.operations.v1.OperationsService", "ListDeadLetters", "operator"),
+        ("millrace.operations.v1.OperationsService", "ReplayDeadLetter", "operator"),
+        ("millrace.operations.v1.OperationsService", "DropDeadLetter", "operator"),
         ("inference.GRPCInferenceService", "ModelInfer", "reader"),
         *(
             ("millrace.inference.v1.InferenceService", task, "reader")

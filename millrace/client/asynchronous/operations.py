@@ -1,4 +1,4 @@
-"""What an operator looks at."""
+"""What an operator looks at, and does."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -6,13 +6,19 @@ from millrace.client.asynchronous.connection import Connection, pages
 from millrace.client.parts import (
     PAGE,
 )
-from millrace.errors import InvalidArgument
 from millrace.operations.v1 import operations_service_pb2 as operations
 from millrace.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
+from millrace.operations.v1.service_status_pb2 import ServiceStatus
+from millrace.operations.v1.stored_pb2 import DeadLetterResolution
 
 
 class Operations(Connection):
     """Calls the operations side of every service."""
+
+    async def status(self, service: str, timeout: float = 5.0) -> ServiceStatus:
+        """What one service knows about itself and the parts that it needs: ready or not, and what to mend."""
+        stub = OperationsServiceStub(self._channel(service))
+        return (await stub.GetStatus(operations.GetStatusRequest(), timeout=timeout)).status
 
     async def events(self, topics: Sequence[str] = ()) -> AsyncIterator[operations.TailEventsResponse]:
         """Events from now on, of every topic unless told."""
@@ -20,12 +26,27 @@ class Operations(Connection):
         async for event in stub.TailEvents(operations.TailEventsRequest(topics=topics)):
             yield event
 
-    async def dead_letters(self, service: str) -> AsyncIterator[operations.DeadLetter]:
-        """Messages that one service (dataprep, trainer, …) could not parse, oldest first."""
-        if service not in self._channels:
-            raise InvalidArgument(f"{service!r} is no service; there are: {', '.join(self._channels)}", field="service")
-        stub = OperationsServiceStub(self._channels[service])
-        request = operations.ListDeadLettersRequest(page_size=PAGE)
+    async def dead_letters(self, service: str, show_resolved: bool = False) -> AsyncIterator[operations.DeadLetter]:
+        """Messages that a service could not parse and nobody has dealt with, oldest first; or all that are kept."""
+        stub = OperationsServiceStub(self._channel(service))
+        request = operations.ListDeadLettersRequest(page_size=PAGE, show_resolved=show_resolved)
         async for page in pages(stub.ListDeadLetters, request):
             for found in page.dead_letters:
                 yield found
+
+    async def dead_letter(self, service: str, letter_id: str) -> operations.DeadLetter:
+        """One letter, with its original bytes and what was done with it."""
+        stub = OperationsServiceStub(self._channel(service))
+        return (await stub.GetDeadLetter(operations.GetDeadLetterRequest(id=letter_id))).dead_letter
+
+    async def replay_dead_letter(self, service: str, letter_id: str, note: str = "") -> DeadLetterResolution:
+        """Publish the original message again, where it came from. Asked again, nothing more happens."""
+        stub = OperationsServiceStub(self._channel(service))
+        request = operations.ReplayDeadLetterRequest(id=letter_id, note=note)
+        return (await stub.ReplayDeadLetter(request)).resolution
+
+    async def drop_dead_letter(self, service: str, letter_id: str, reason: str) -> DeadLetterResolution:
+        """Say for good that a letter needs nothing more, and why."""
+        stub = OperationsServiceStub(self._channel(service))
+        request = operations.DropDeadLetterRequest(id=letter_id, reason=reason)
+        return (await stub.DropDeadLetter(request)).resolution

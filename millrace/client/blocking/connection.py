@@ -8,6 +8,7 @@ import grpc
 
 from millrace.channel import Credentials, open_sync_channel
 from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from millrace.errors import InvalidArgument
 from millrace.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from millrace.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
 from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
@@ -58,6 +59,11 @@ class Connection:
         self._evaluation = EvaluationServiceStub(self._channels["evaluator"])
         self._registry = RegistryServiceStub(self._channels["registry"])
         self._inference = InferenceServiceStub(self._channels["inference"])
+
+    def _channel(self, service: str) -> grpc.Channel:
+        if service not in self._channels:
+            raise InvalidArgument(f"{service!r} is no service; there are: {', '.join(self._channels)}", field="service")
+        return self._channels[service]
 
     def close(self) -> None:
         for channel in self._channels.values():

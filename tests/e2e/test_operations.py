@@ -1,0 +1,118 @@
+"""What an operator does when something is wrong: dead letters, and the status of all services, as a user runs them."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.ports import SERVICES
+from millrace.dataset.v1.events_pb2 import SnapshotCreated
+from servicekit.bus import Message
+from servicekit.events import to_message
+from tests.e2e.world import World, publish, wait_until, world
+
+GOOD = to_message(SnapshotCreated(dataset="words", number=1), "words", "an-event", "dataprep")
+BROKEN = Message(GOOD.topic, "words", b"\xff\xfe\x00", GOOD.headers)
+NO_HEADERS = Message(GOOD.topic, "words", GOOD.value, {})
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("platform")) as platform:
+        yield platform
+
+
+def told(platform: World, *words: str, code: int = 0) -> Any:
+    return json.loads(platform.cli(*words, "-o", "json", code=code))
+
+
+def letters(platform: World, *more: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = told(platform, "dlq", "list", "trainer", *more)
+    return found
+
+
+def test_a_message_that_cannot_be_parsed_is_found_shown_replayed_and_dropped(platform: World) -> None:
+    assert letters(platform) == []
+    publish(platform, BROKEN, NO_HEADERS)
+    wait_until(lambda: len(letters(platform)) == 2, "two dead letters")
+    broken, headless = sorted(letters(platform), key=lambda letter: "headers missing" in letter["reason"])
+    assert broken["original_topic"] == GOOD.topic and "is no millrace.dataset.v1.DatasetEvent" in broken["reason"]
+    shown = platform.cli("dlq", "show", "trainer", broken["id"])
+    assert "fffe00" in shown and "header ce_id: an-event" in shown and broken["reason"] in shown
+    assert told(platform, "dlq", "show", "trainer", headless["id"])["event"]["snapshot_created"]["number"] == "1"
+
+    replayed = platform.cli("dlq", "replay", "trainer", broken["id"])
+    assert platform.cli("dlq", "replay", "trainer", broken["id"]) == replayed, "asked again, the answer is the same"
+    wait_until(lambda: len(letters(platform)) == 2, "it still cannot be parsed, so it is a new letter")
+    again = next(letter for letter in letters(platform) if letter["id"] != headless["id"])
+    assert (again["value"], again["headers"]) == (broken["value"], broken["headers"]) and again["id"] != broken["id"]
+
+    assert "--reason" in platform.cli("dlq", "drop", "trainer", "--all", code=2)
+    assert "by their ids" in platform.cli("dlq", "drop", "trainer", "--reason", "a test", code=2)
+    assert platform.cli("dlq", "drop", "trainer", "--all", "--reason", "a test").count("dropped by local") == 2
+    assert letters(platform) == [] and "no dead letters" in platform.cli("dlq", "replay", "trainer", "--all")
+    actions = {letter["id"]: letter["resolution"]["action"] for letter in letters(platform, "--all")}
+    assert actions == {
+        broken["id"]: "ACTION_REPLAYED",
+        headless["id"]: "ACTION_DROPPED",
+        again["id"]: "ACTION_DROPPED",
+    }
+    assert "was replayed by local" in platform.cli("dlq", "drop", "trainer", broken["id"], "--reason", "x", code=1)
+    assert told(platform, "dlq", "list", "registry") == [], "it does not listen to that topic"
+
+
+def test_what_is_no_letter_is_one_sentence(platform: World) -> None:
+    assert "no service" in platform.cli("dlq", "list", "nobody", code=1)
+    assert "`millrace dlq list trainer`" in platform.cli("dlq", "show", "trainer", "0" * 32, code=1)
+    assert "no letter's id" in platform.cli("dlq", "replay", "trainer", "7", code=1)
+
+
+def test_the_status_of_a_healthy_platform(platform: World) -> None:
+    wait_until(lambda: well(platform), "all is well")
+    found = told(platform, "status")
+    assert [one["service"] for one in found] == list(SERVICES)
+    assert {one["service"] for one in found if "consumer" not in one} == {"dataprep"}
+    assert {one["service"] for one in found if "outbox" not in one} == {"inference"}
+    lines = platform.cli("status").splitlines()
+    assert len(lines) == 6 and lines[1].startswith("dataprep\t127.0.0.1:")
+
+
+def well(platform: World) -> bool:
+    with platform.client() as client:
+        found = [client.status(service) for service in SERVICES]
+    return all(status.ready and status.blobs.ok and status.bus.ok for status in found)
+
+
+def test_a_service_that_does_not_answer_is_said_so_at_once(platform: World) -> None:
+    (stopped,) = platform.pids("registry")
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        said = platform.cli("status", "--timeout", "1", code=1)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert said.startswith("registry (127.0.0.1:") and len(said.splitlines()) == 1, said
+
+
+def test_a_store_that_breaks_is_named_by_all_and_when_it_is_mended_all_is_well(tmp_path: Path) -> None:
+    with world(tmp_path / "state", kind="local") as platform:
+        kept, there = tmp_path / "kept", platform.state / "blobs"
+        there.rename(kept)
+        there.write_text("no folder")
+
+        with platform.client() as client:
+            for service in SERVICES:
+                wait_until(lambda service=service: client.status(service).blobs.problem, f"{service} has noticed")  # type: ignore[misc]
+        (said,) = platform.cli("status", code=1).splitlines()
+        assert all(service in said for service in SERVICES), said
+        assert f"blobs: {there}" in said and "point MILLRACE_BLOBS at a folder that works" in said
+        there.unlink()
+        kept.rename(there)
+        wait_until(lambda: well(platform), "all is well again")
+        assert platform.cli("status")
+        log = (platform.state / "logs/registry-0.log").read_text().splitlines()
+        lines = [json.loads(line) for line in log if '"part": "blobs"' in line]
+        assert [line["message"] for line in lines] == ["not in order", "in order again"], "told once, and once more"

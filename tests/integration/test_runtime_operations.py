@@ -1,0 +1,123 @@
+"""What an operator may ask of every service: how it is, its dead letters, and what is said on the bus."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millrace.channel import Credentials, open_channel
+from millrace.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
+from millrace.operations.v1.operations_service_pb2 import (
+    DropDeadLetterRequest,
+    GetDeadLetterRequest,
+    GetStatusRequest,
+    ListDeadLettersRequest,
+    ReplayDeadLetterRequest,
+    TailEventsRequest,
+)
+from millrace.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
+from servicekit import evidence
+from servicekit.blobs import MemoryBlobs
+from servicekit.bus import MemoryBus, Message
+from servicekit.events import to_message
+from tests.integration.rpc_world import TOKENS
+from tests.integration.test_runtime_serve import NOT_SERVING, SERVING, running
+
+
+async def test_without_a_bus_it_is_ready_and_says_what_is_wrong_with_it() -> None:
+    class Down(MemoryBus):
+        async def check(self) -> None:
+            raise Unavailable("no broker at 127.0.0.1:9092: start it")
+
+    async with running(bus=Down()) as server:
+        await server.until_ready()
+        async with open_channel(server.address) as channel:
+            stub = OperationsServiceStub(channel)
+            async with asyncio.timeout(20):
+                while not (status := (await stub.GetStatus(GetStatusRequest())).status).bus.problem:
+                    await asyncio.sleep(0.01)
+        assert (status.service, status.ready, status.not_ready_reason) == ("dataprep", True, "")
+        assert status.bus.problem == "no broker at 127.0.0.1:9092: start it" and not status.bus.ok
+        assert status.blobs.ok and status.blobs.HasField("last_success_time")
+        assert not status.HasField("consumer"), "it listens to nothing"
+        assert await server.health("bus") == NOT_SERVING and await server.health("readiness") == SERVING
+
+
+async def test_a_store_that_hangs_is_said_to_at_once_by_a_status_that_does_not_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Hanging(MemoryBlobs):
+        async def check(self) -> None:
+            await asyncio.sleep(3600)
+
+    monkeypatch.setattr(evidence, "PATIENCE_SECONDS", 0.05)
+    async with running(blobs=Hanging()) as server, open_channel(server.address) as channel:
+        stub = OperationsServiceStub(channel)
+        await stub.GetStatus(GetStatusRequest(), wait_for_ready=True)
+        async with asyncio.timeout(20):
+            while not (status := (await stub.GetStatus(GetStatusRequest())).status).blobs.problem:
+                await asyncio.sleep(0.01)
+            while (
+                status := (await stub.GetStatus(GetStatusRequest())).status
+            ).not_ready_reason != status.blobs.problem:
+                await asyncio.sleep(0.01)
+        assert "no answer" in status.blobs.problem and not status.ready
+
+
+async def test_operations_are_for_operators(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(TOKENS)
+    async with running(tokens_file=str(tmp_path / "tokens")) as server:
+        await server.until_ready()
+        await server.bus.publish(Message("dataprep.dlq", "k", b"\xff", {"dlq_reason": b"broken", "ce_id": b"1"}))
+        async with open_channel(server.address, Credentials("secret-o")) as channel:
+            stub = OperationsServiceStub(channel)
+            (letter,) = (await stub.ListDeadLetters(ListDeadLettersRequest())).dead_letters
+            assert (letter.key, letter.value, letter.reason) == (b"k", b"\xff", "broken")
+            assert dict(letter.headers) == {"ce_id": b"1"}
+
+            assert (await stub.GetDeadLetter(GetDeadLetterRequest(id=letter.id))).dead_letter == letter
+            with pytest.raises(FailedPrecondition, match="from which topic"):
+                await stub.ReplayDeadLetter(ReplayDeadLetterRequest(id=letter.id))
+            with pytest.raises(InvalidArgument, match="say why"):
+                await stub.DropDeadLetter(DropDeadLetterRequest(id=letter.id))
+            dropped = await stub.DropDeadLetter(DropDeadLetterRequest(id=letter.id, reason="a test"))
+            assert (dropped.resolution.who, dropped.resolution.note) == ("ops", "a test")
+            assert not (await stub.ListDeadLetters(ListDeadLettersRequest())).dead_letters
+            every = (await stub.ListDeadLetters(ListDeadLettersRequest(show_resolved=True))).dead_letters
+            assert [shown.resolution for shown in every] == [dropped.resolution]
+
+            with pytest.raises(InvalidArgument, match="no topic nonsense"):
+                await anext(aiter(stub.TailEvents(TailEventsRequest(topics=["nonsense"]))))
+            tail = stub.TailEvents(TailEventsRequest())
+
+            async def say() -> None:
+                fact = pb_event()
+                while True:
+                    message = to_message(fact, "words", "id-1", "dataprep")
+                    headers = {name: value for name, value in message.headers.items() if name != "ce_time"}
+                    await server.bus.publish(Message(message.topic, "words", message.value, headers))
+                    await server.bus.publish(Message("millrace.dataset.v1", "words", b"\xff", {}))
+                    await asyncio.sleep(0.02)
+
+            saying = asyncio.create_task(say())
+            async for heard in tail:
+                assert (heard.topic, heard.key, heard.event_id) == ("millrace.dataset.v1", "words", "id-1")
+                assert heard.event_type == "millrace.dataset.v1.SnapshotCreated" and '"words"' in heard.json
+                break
+            saying.cancel()
+            tail.cancel()
+        async with open_channel(server.address, Credentials("secret-w")) as channel:
+            stub = OperationsServiceStub(channel)
+            assert (await stub.GetStatus(GetStatusRequest())).status.ready, "whoever may look may see the status"
+            with pytest.raises(PermissionDenied, match="needs the role operator"):
+                await stub.ReplayDeadLetter(ReplayDeadLetterRequest(id=letter.id))
+        async with open_channel(server.address, Credentials("wrong")) as channel:
+            with pytest.raises(Unauthenticated):
+                await OperationsServiceStub(channel).ListDeadLetters(ListDeadLettersRequest())
+
+
+def pb_event() -> Any:
+    from millrace.dataset.v1.events_pb2 import SnapshotCreated
+
+    return SnapshotCreated(dataset="words", number=1)

@@ -1,0 +1,21 @@
+"""What the trainer says on the bus fits on it."""
+
+from millrace.training.v1.attempt_pb2 import RunOutcome
+from millrace.training.v1.training_run_pb2 import TrainingRun
+from servicekit.blobs import MemoryBlobs
+from servicekit.bus import MemoryBus
+from servicekit.events import from_message
+from servicekit.outbox import Outbox
+from services.trainer.store import FACTS, Store
+
+
+async def test_a_reason_of_any_length_is_said_in_short_and_kept_whole() -> None:
+    blobs, bus = MemoryBlobs(), MemoryBus()
+    outbox = Outbox(blobs, bus, "trainer", FACTS)
+    store, reason = Store(blobs, outbox, 10.0), "é" * 2_000_000
+    await store.end(RunOutcome(run_id="run", model="words", state=TrainingRun.STATE_CANCELLED, reason=reason))
+    await outbox.flush()
+    (message,) = bus.log
+    assert from_message(message).fact.reason == "é" * 1000  # type: ignore[attr-defined]
+    kept = await store.outcome("run")
+    assert kept and kept.reason == reason and not outbox.set_aside
