@@ -31,7 +31,7 @@ POLL_SECONDS = 0.1
 AGAIN_SECONDS = 1.0
 SILENT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
-CHUNKS_AHEAD = 4
+MESSAGES_AHEAD = 2000
 BYTES_AHEAD = 8 << 20
 MESSAGES_AT_ONCE = 500
 
@@ -221,7 +221,8 @@ class Reader(threading.Thread):
             self._assign(consumer, first=False)
 
     def _full(self) -> bool:
-        return len(self._chunks) >= CHUNKS_AHEAD or sum(chunk.size for chunk in self._chunks) >= BYTES_AHEAD
+        messages = sum(len(chunk.messages) for chunk in self._chunks)
+        return messages >= MESSAGES_AHEAD or sum(chunk.size for chunk in self._chunks) >= BYTES_AHEAD
 
     def _keep(self, consumer: KafkaConsumer, polled: Mapping[TopicPartition, Sequence[Any]]) -> None:
         assigned = consumer.assignment()
@@ -259,13 +260,14 @@ class Reader(threading.Thread):
 
     def take(self) -> Sequence[Received]:
         """What was read next, or nothing."""
+        found: list[Received] = []
         with self._changed:
-            if not self._chunks:
-                return ()
-            chunk = self._chunks.popleft()
-            self._returned |= chunk.next
+            while self._chunks and len(found) + len(self._chunks[0].messages) <= MESSAGES_AT_ONCE:
+                chunk = self._chunks.popleft()
+                found += chunk.messages
+                self._returned |= chunk.next
             self._changed.notify_all()
-            return chunk.messages
+        return found
 
     def lag(self) -> int:
         with self._changed:
