@@ -1,7 +1,8 @@
-"""Asks a service whether it can do its main job (grpc.health.v1)."""
+"""Asks a service whether it can do its main job (grpc.health.v1), and what it says about itself."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from millrace.channel import Credentials, open_channel
 from millrace.errors import MillraceError
+from millrace.operations.v1.operations_service_pb2 import GetStatusRequest
+from millrace.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
+from millrace.operations.v1.service_status_pb2 import ServiceStatus
 
-PAUSE = 0.02
+PAUSE, STATUS_PAUSE = 0.02, 0.5
+ANSWER_SECONDS = 5.0
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -29,6 +34,19 @@ async def serving(address: str, settings: Mapping[str, str]) -> None:
             except MillraceError:
                 pass
             await asyncio.sleep(PAUSE)
+
+
+async def statuses(address: str, settings: Mapping[str, str]) -> AsyncGenerator[ServiceStatus, None]:
+    """What the service says about itself, again and again, whenever it answers."""
+    async with _channel(address, settings) as channel:
+        stub = OperationsServiceStub(channel)
+        while True:
+            status = None
+            with suppress(MillraceError):
+                status = (await stub.GetStatus(GetStatusRequest(), timeout=ANSWER_SECONDS)).status
+            if status:
+                yield status
+            await asyncio.sleep(STATUS_PAUSE)
 
 
 def _channel(address: str, settings: Mapping[str, str]) -> aio.Channel:

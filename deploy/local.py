@@ -84,6 +84,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--ready-file", type=Path, help="write the addresses there, as JSON, once all serve")
     parser.add_argument(
+        "--ready-seconds", type=float, default=READY_SECONDS, help="give up when not all serve after so long (60)"
+    )
+    parser.add_argument(
         "--with-parent", action="store_true", help="end when the process that started this one has ended"
     )
     parser.add_argument("--verbose", action="store_true", help="show the services' logs")
@@ -155,15 +158,9 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-async def wait_until_serving(platform: Platform) -> None:
-    """Ask each replica's health until all are SERVING."""
-    from deploy.health import serving
-
-    addresses = [platform.ports.listen(s, r) for s in SERVICES for r in range(platform.ports.replicas)]
-    await asyncio.gather(*(serving(address, platform.settings) for address in addresses))
-
-
-async def run(platform: Platform, ready_file: Path | None, verbose: bool, with_parent: bool) -> None:
+async def run(
+    platform: Platform, ready_file: Path | None, ready_seconds: float, verbose: bool, with_parent: bool
+) -> None:
     stop = asyncio.Event()
     supervisor = Supervisor(platform.children(), say)
     asked = 0
@@ -183,7 +180,7 @@ async def run(platform: Platform, ready_file: Path | None, verbose: bool, with_p
         background.append(asyncio.create_task(follow([child.log for child in supervisor.children])))
     if with_parent:
         background.append(asyncio.create_task(_watch_parent(os.getppid(), stop)))
-    running = asyncio.create_task(_serve(platform, supervisor, ready_file))
+    running = asyncio.create_task(_serve(platform, supervisor, ready_file, ready_seconds))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -203,17 +200,22 @@ async def _watch_parent(parent: int, stop: asyncio.Event) -> None:
     stop.set()
 
 
-async def _serve(platform: Platform, supervisor: Supervisor, ready_file: Path | None) -> None:
+async def _serve(platform: Platform, supervisor: Supervisor, ready_file: Path | None, ready_seconds: float) -> None:
+    from deploy.starting import Starting
+
     started = time.monotonic()
+    places = {platform.ports.listen(s, r): s for s in SERVICES for r in range(platform.ports.replicas)}
+    starting = Starting(places, platform.settings, say)
     broken = asyncio.create_task(supervisor.broken())
-    serving = asyncio.create_task(wait_until_serving(platform))
-    await asyncio.wait([broken, serving], timeout=READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    serving = asyncio.create_task(starting.until_serving())
+    await asyncio.wait([broken, serving], timeout=ready_seconds, return_when=asyncio.FIRST_COMPLETED)
     if broken.done():
         serving.cancel()
         broken.result()
     if not serving.done():
         serving.cancel()
-        raise CannotRun(f"not every service serves after {READY_SECONDS:g} s; their logs are in {platform.logs}")
+        late = f"not every service serves after {ready_seconds:g} s; their logs are in {platform.logs}. They wait:"
+        raise CannotRun(f"{late}\n{starting.missing()}")
     serving.result()
     supervisor.ready = True
     found: dict[str, Any] = {**platform.ports.addresses(), "pid": os.getpid(), "state": str(platform.state)}
@@ -223,7 +225,11 @@ async def _serve(platform: Platform, supervisor: Supervisor, ready_file: Path | 
         beside.replace(ready_file)
     say(f"all five services serve, after {time.monotonic() - started:.1f} s; logs: {platform.logs}; Ctrl-C stops")
     print(f"ready {json.dumps(found)}", flush=True)
-    await broken
+    watching = asyncio.create_task(starting.watch_bus())
+    try:
+        await broken
+    finally:
+        watching.cancel()
 
 
 async def _end(platform: Platform, supervisor: Supervisor, tasks: Sequence[asyncio.Task[Any]]) -> None:
@@ -246,7 +252,7 @@ def main() -> None:
         lock.write(str(os.getpid()))
         lock.flush()
         try:
-            asyncio.run(run(platform, options.ready_file, options.verbose, options.with_parent))
+            asyncio.run(run(platform, options.ready_file, options.ready_seconds, options.verbose, options.with_parent))
         except CannotRun as error:
             raise SystemExit(str(error)) from None
         finally:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from deploy.ports import SERVICES
+from deploy.ports import SERVICES, free_ports
 from millrace.dataset.v1.events_pb2 import SnapshotCreated
 from servicekit.bus import Message
 from servicekit.events import to_message
+from tests.e2e.test_up import up
 from tests.e2e.world import World, publish, wait_until, world
 
 GOOD = to_message(SnapshotCreated(dataset="words", number=1), "words", "an-event", "dataprep")
@@ -116,3 +117,23 @@ def test_a_store_that_breaks_is_named_by_all_and_when_it_is_mended_all_is_well(t
         log = (platform.state / "logs/registry-0.log").read_text().splitlines()
         lines = [json.loads(line) for line in log if '"part": "blobs"' in line]
         assert [line["message"] for line in lines] == ["not in order", "in order again"], "told once, and once more"
+
+
+def test_a_start_without_a_store_says_who_waits_for_what_and_ends_with_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    words = ("--set", f"blobs=directory:{tmp_path / 'file'}", "--ready-seconds", "8")
+    run = up("--state", str(tmp_path / "state"), "--port-base", str(free_ports().base), *words)
+    told = f"{tmp_path / 'file'}: Not a directory; point MILLRACE_BLOBS at a folder that works"
+    lines = [line for line in run.stderr.splitlines() if told in line]
+    assert run.returncode == 1 and len(lines) == 2, run.stderr
+    assert lines[0].split()[1] == "waits:" and lines[1].endswith(f"registry, trainer: {told}")
+
+
+def test_a_start_without_a_bus_serves_and_warns(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    settings = {"bus": f"sqlite:{tmp_path / 'file' / 'bus.sqlite'}"}
+    with world(tmp_path / "state", kind="local", settings=settings) as platform:
+        log = platform.state / "up.log"
+        wait_until(lambda: "cannot use the bus, and serves without it" in log.read_text(), "a warning")
+        assert log.read_text().count("warning:") == 1
+        assert "bus: " in platform.cli("status", code=1)
