@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from kafka.errors import KafkaError
@@ -54,7 +55,7 @@ class KafkaBus:
             try:
                 await writer.send(topic, message.key.encode(), message.value, message.headers)
             except KafkaError as error:
-                await self.work(lambda asked, cause=error: self._recover(topic, cause, asked, again))  # type: ignore[misc]
+                await self.work(partial(self._recover, writer, topic, error, again))
             else:
                 self.heard()
                 return
@@ -134,13 +135,14 @@ class KafkaBus:
 
         return self._once(asked, prepare)
 
-    def _recover(self, topic: str, error: KafkaError, asked: float, again: bool) -> None:
+    def _recover(self, writer: Writer, topic: str, error: KafkaError, again: bool, asked: float) -> None:
         """After a message was not acknowledged: return if it may be sent again, else raise what is to be mended."""
 
         def look() -> None:
-            self.link.probe()
-            ensure(self.link, [topic])
-            self._drop(0)
+            if writer is self._writer:  # else another message of it has failed before, and this was seen to
+                self.link.probe()
+                ensure(self.link, [topic])
+                self._drop(0)
             if not again:
                 raise self.link.explain(error)
 

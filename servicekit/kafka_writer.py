@@ -1,16 +1,20 @@
 """The one producer of a bus: idempotent, acknowledged by all replicas in sync, and never waiting long."""
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from servicekit.kafka_connect import Client, Link
 
 DELIVERY_SECONDS = 6.0
+LATE_SECONDS = 1.0
+"""After a broker was killed, the library's producer at times waits for a producer id for ever, and expires nothing."""
 METADATA_SECONDS = 3.0
 MAX_REQUEST = 1_048_576  # what a broker takes unless told otherwise
 BATCH_BYTES = 131_072
@@ -21,6 +25,7 @@ class Writer:
 
     def __init__(self, link: Link) -> None:
         self._clients: list[Client] = []
+        self._told: _Told | None = None
         try:
             self._producer = KafkaProducer(
                 **link.configuration(),
@@ -54,21 +59,14 @@ class Writer:
     def send(self, topic: str, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> "asyncio.Future[None]":
         """Done once the message is kept, or fails with a KafkaError."""
         loop = asyncio.get_running_loop()
+        if self._told is None or self._told.loop is not loop:
+            self._told = _Told(loop)
         done: asyncio.Future[None] = loop.create_future()
-
-        def settle(error: Exception | None) -> None:
-            if not done.done():
-                if error:
-                    done.set_exception(error)
-                else:
-                    done.set_result(None)
-
-        def told(outcome: object) -> None:
-            error = outcome if isinstance(outcome, Exception) else None
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
-                loop.call_soon_threadsafe(settle, error)
-
-        self._producer.send(topic, key=key, value=value, headers=list(headers.items())).add_both(told)
+        timer = loop.call_later(DELIVERY_SECONDS + LATE_SECONDS, _give_up, done)
+        done.add_done_callback(lambda _: timer.cancel())
+        self._producer.send(topic, key=key, value=value, headers=list(headers.items())).add_both(
+            partial(self._told.tell, done)
+        )
         return done
 
     def close(self, seconds: float) -> None:
@@ -76,3 +74,35 @@ class Writer:
         with suppress(KafkaError):
             self._producer.close(timeout=seconds)
         self._producer._sender.force_close()
+
+
+def _give_up(done: "asyncio.Future[None]") -> None:
+    if not done.done():
+        done.set_exception(KafkaTimeoutError(f"not acknowledged within {DELIVERY_SECONDS + LATE_SECONDS:g} s"))
+
+
+class _Told:
+    """Wakes the loop once for all outcomes that the producer's thread tells in a row."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._outcomes: deque[tuple[asyncio.Future[None], object]] = deque()
+        self._due = False
+
+    def tell(self, done: "asyncio.Future[None]", outcome: object) -> None:
+        self._outcomes.append((done, outcome))
+        if not self._due:
+            self._due = True
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                self.loop.call_soon_threadsafe(self._settle)
+
+    def _settle(self) -> None:
+        self._due = False  # first: what is told from now on wakes the loop again
+        while self._outcomes:
+            done, outcome = self._outcomes.popleft()
+            if done.done():
+                continue
+            if isinstance(outcome, Exception):
+                done.set_exception(outcome)
+            else:
+                done.set_result(None)
