@@ -68,10 +68,11 @@ class KillWorker:
         self.folder, self.chance, self.over = platform.world.state / "trainer" / "workers", chance, over
 
     def begin(self) -> bool:
-        return bool(first(lambda: killed(self.chance, living(self.folder)), BACK_SECONDS, self.over))
+        self.pid = first(lambda: killed(self.chance, living(self.folder)), BACK_SECONDS, self.over)
+        return bool(self.pid)
 
     def heal(self) -> None:
-        first(lambda: living(self.folder), BACK_SECONDS, self.over)
+        first(lambda: set(living(self.folder)) - {self.pid}, BACK_SECONDS, self.over)
 
 
 class Crash:

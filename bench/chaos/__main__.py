@@ -1,0 +1,137 @@
+"""The scenario again and again, each time with three faults: nothing may be lost, doubled or stuck.
+
+`python -m bench.chaos [--world kafka-minio] [--runs N] [--seed S]` runs the seeds S·1000 … S·1000+N-1 that are not in
+results.jsonl yet, appends a line for each, and writes the table results.md. `--replay SEED…` does the same again that a
+record says. A run that fails leaves its state folder behind, logs and objects and all.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.chaos.results import Results, table
+from deploy.servers.process import CannotStart
+from millrace.training.v1.training_run_pb2 import TrainingRun
+from servicekit.code import code
+from tests.chaos.flow import Flow
+from tests.chaos.plan import KINDS, RUNS_OF_A_SEED, Plan, plan
+from tests.chaos.platform import Platform, can_mount, platform
+from tests.chaos.run import CONFIG, Record, run
+from tests.e2e import scenario
+
+HERE = Path(__file__).parent
+STATE = Path(".millrace/chaos")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench.chaos", description="The scenario with three faults a run.")
+    parser.add_argument("--world", choices=sorted(KINDS), default="kafka-minio")
+    parser.add_argument(
+        "--runs", type=int, default=20, help="how many seeds there are in all, those run before included"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="run SEED·1000 and those that follow")
+    parser.add_argument(
+        "--replay", type=int, nargs="+", default=[], metavar="SEED", help="run these again, by their record"
+    )
+    parser.add_argument("--results", type=Path, default=HERE / "results.jsonl", help="read, and appended to")
+    parser.add_argument("--state", type=Path, default=STATE, help="folder of what failed runs leave behind")
+    return parser.parse_args()
+
+
+class Stage:
+    """Where runs take place: one platform for as long as plans want the same kind, and a new one after a failure."""
+
+    def __init__(self, world: str, state: Path) -> None:
+        self.world, self.state = world, state
+        self._running: Any = None
+        self._is: tuple[int, str] = (0, "")
+
+    def perform(self, plan: Plan) -> Record:
+        wanted = (plan.replicas, plan.bus)
+        if self._running is None or self._is != wanted:
+            self.end()
+            self.folder = self.state / f"{self.world}-{plan.seed}"
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._running = calm_platform(self.world, self.folder, *wanted)
+            self._is = wanted
+            self._at, self._calm, self._file = self._running.__enter__()
+        record = run(self._at, plan, self._file, self._calm)
+        if not record.good:
+            self.end(keep=record)
+        return record
+
+    def end(self, keep: Record | None = None) -> None:
+        if self._running is None:
+            return
+        self._running.__exit__(None, None, None)
+        self._running = None
+        if keep is None:
+            shutil.rmtree(self.folder)
+        else:
+            left = self.state / f"failed-{self.world}-{keep.seed}"
+            shutil.rmtree(left, ignore_errors=True)
+            self.folder = self.folder.rename(left)
+            (self.folder / "record.json").write_text(json.dumps(keep.to_dict(), indent=1))
+
+
+@contextmanager
+def calm_platform(world: str, folder: Path, replicas: int, bus: str) -> Iterator[tuple[Platform, TrainingRun, Path]]:
+    """A platform, an undisturbed training on it, and the file that it came from."""
+    folder.mkdir(parents=True)
+    with platform(world, folder / "state", replicas, bus) as made:
+        file = scenario.a_file(folder)
+        yield made, Flow(made.world, "calm", config=CONFIG).run(file), file
+
+
+def plans(options: argparse.Namespace, results: Results) -> Iterator[Plan]:
+    """What is to be run. Each is aimed by what the runs before have hit."""
+    if options.replay:
+        for seed in options.replay:
+            if seed not in results.records:
+                raise SystemExit(f"{results.file} has no run of seed {seed} in the world {options.world}")
+            yield Plan.from_dict(results.records[seed]["plan"])
+        return
+    kinds = tuple(kind for kind in KINDS[options.world] if kind != "disk full" or can_mount())
+    first = options.seed * RUNS_OF_A_SEED
+    for seed in range(first, first + options.runs):
+        if seed not in results.records:
+            yield plan(seed, options.world, results.hits(), kinds)
+
+
+def main() -> None:
+    options = arguments()
+    results = Results(options.results, options.world)
+    stage = Stage(options.world, options.state.absolute())
+    bad = []
+    try:
+        for planned in plans(options, results):
+            record = stage.perform(planned)
+            results.add({"world": options.world, "commit": code().commit[:12], **record.to_dict()})
+            print(line(record), flush=True)
+            if not record.good:
+                bad.append(record.seed)
+                again = f"python -m bench.chaos --world {options.world} --replay {record.seed}"
+                print(f"  left in {stage.folder}; to see it again: {again}", flush=True)
+    except CannotStart as error:
+        raise SystemExit(str(error)) from None
+    finally:
+        stage.end()
+        options.results.with_name("results.md").write_text(table(options.results))
+    print(table(options.results))
+    raise SystemExit(f"{len(bad)} runs failed: {bad}" if bad else 0)
+
+
+def line(record: Record) -> str:
+    hits = "; ".join(
+        f"{hit.kind} at {hit.stage}" + ("" if hit.events is None else f" ({hit.events:.1f} s)") for hit in record.hits
+    )
+    how = "ok" if record.good else f"FAILED {record.lost + record.doubled + record.stuck}"
+    return f"seed {record.seed}: {how}, {record.seconds:.0f} s, closed after {record.closed:.1f} s; {hits}"
+
+
+if __name__ == "__main__":
+    main()
