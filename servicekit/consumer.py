@@ -65,6 +65,7 @@ class Consumer:
             except MillraceError as error:
                 self._failures += 1
                 self.trouble.begin(str(error))
+                self.positioned.set()  # nobody waits for a bus that is away: once it is there, look() comes again
             except _Flooded as error:
                 self.flooded = str(error)
                 log.error("consumer stopped", extra={"reason": self.flooded})

@@ -19,6 +19,7 @@ from kafka.errors import (
     AuthorizationError,
     GroupAuthorizationFailedError,
     IllegalSaslStateError,
+    KafkaConnectionError,
     KafkaError,
     SaslAuthenticationFailedError,
     TopicAuthorizationFailedError,
@@ -117,11 +118,12 @@ class Link:
         host = f"{server} "
         if isinstance(error, UnsupportedSaslMechanismError | IllegalSaslStateError):
             return f"{host}offers no login by {access.mechanism}: set MILLRACE_KAFKA_MECHANISM, or unset MILLRACE_KAFKA_USER"
+        refused = (
+            f"{host}refuses the login of {access.user!r}: set MILLRACE_KAFKA_USER and the password "
+            f"in MILLRACE_KAFKA_PASSWORD_FILE ({access.password_file or 'not set'})"
+        )
         if isinstance(error, SaslAuthenticationFailedError):
-            return (
-                f"{host}refuses the login of {access.user!r}: set MILLRACE_KAFKA_USER and the password "
-                f"in MILLRACE_KAFKA_PASSWORD_FILE ({access.password_file or 'not set'})"
-            )
+            return refused
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return (
                 f"{host}shows a certificate that is not trusted ({_reason(text)}): set MILLRACE_KAFKA_CA_FILE "
@@ -139,6 +141,8 @@ class Link:
                 return (
                     f"{host}hangs up: if it asks for a login, set MILLRACE_KAFKA_USER and MILLRACE_KAFKA_PASSWORD_FILE"
                 )
+            if isinstance(error, KafkaConnectionError):
+                return refused  # a broker hangs up after its refusal, and the client reads both at once
             return f"{host}does not answer as a broker ({text}): look at MILLRACE_BUS, and at the broker's log"
         return f"{host}cannot be reached ({text}): start the broker, or set MILLRACE_BUS"
 

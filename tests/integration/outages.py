@@ -1,0 +1,194 @@
+"""What tests of outages ask: every call of every service, every fact on the bus, and one service with a wrong setting."""
+
+import asyncio
+import importlib
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.flow import Flow
+from deploy.ports import SERVICES, free_ports
+from millrace import Client
+from millrace.cli.status import Replica
+from millrace.dataset.v1.dataset_service_pb2 import GetImportRequest
+from millrace.errors import FailedPrecondition, InvalidArgument, Unavailable
+from millrace.registry.v1.model_pb2 import ModelVersion
+from servicekit.ids import hash_of
+from servicekit.topics import BY_NAME
+from tests.e2e import invariants
+from tests.e2e.scenario import DATASET, MODEL, SPEC
+from tests.e2e.world import ROOT, World, wait_until
+
+OWNERS = ("dataprep", "trainer", "registry", "evaluator")
+DOMAINS = {
+    "dataprep": "dataset",
+    "trainer": "training",
+    "evaluator": "evaluation",
+    "registry": "registry",
+    "inference": "inference",
+}
+OUR_FAULT = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN"}
+Calls = Counter[tuple[str, str, str]]
+
+
+def bring_to_serving(platform: World, file: Path) -> ModelVersion:
+    """One file's way to a version that answers. Events are not needed for it: every service looks by itself."""
+    with platform.client() as client:
+        flow = Flow(client, patience=60.0, training_patience=60.0)
+        flow.apply(SPEC)
+        _, snapshot = flow.bring_in(file, DATASET, SPEC["recipe"])
+        version = flow.register(MODEL, flow.train(MODEL, snapshot))
+        flow.promote(version, flow.evaluate(version))
+        flow.serve(version)
+    return version
+
+
+def call_everything(platform: World, file: Path, folder: Path) -> None:
+    """Each call of each service at least once. A refusal of what this recipe is not made for is an answer, too."""
+    with platform.client() as client:
+        imported = client.import_dataset(file, DATASET, recipe=SPEC["recipe"])
+        client.wait_import(DATASET, imported.request_id, timeout=30)
+        run = client.train(MODEL, config={"steps": 1000, "step_seconds": 0.05}, preset="toy")
+        report = next(client.reports(MODEL))
+        version = client.alias(MODEL).version
+        asked: list[Callable[[], object]] = [
+            lambda: client._datasets.GetImport(GetImportRequest(dataset=DATASET, request_id=imported.request_id)),
+            lambda: client.dataset(DATASET),
+            lambda: list(client.datasets()),
+            lambda: client.snapshot(DATASET),
+            lambda: list(client.snapshots(DATASET)),
+            lambda: next(client.rows(DATASET)),
+            lambda: client.run(run.run_id),
+            lambda: list(client.runs(MODEL)),
+            lambda: client.cancel_run(run.run_id, "a try"),
+            lambda: list(client.watch_run(run.run_id, timeout=30)),
+            lambda: list(client.run_log(run.run_id)),
+            lambda: client.apply_model(SPEC),
+            lambda: client.model(MODEL),
+            lambda: list(client.models()),
+            lambda: client.version(MODEL, version),
+            lambda: list(client.versions(MODEL)),
+            lambda: list(client.alias_history(MODEL)),
+            lambda: client.alias_at(MODEL, datetime.now(UTC)),
+            lambda: client.promote(MODEL, version, reason="a try"),
+            lambda: client.rollback(MODEL, reason="a try"),
+            lambda: client.release(MODEL),
+            lambda: client.download_artifact(MODEL, folder),
+            lambda: client.report(report.report_id),
+            lambda: client.report_page(report.report_id),
+            lambda: client.classify(MODEL, ["kind"]),
+            lambda: client.predict(MODEL, [{"text": "kind"}]),
+            lambda: list(client.served()),
+            lambda: client.embed(MODEL, ["kind"]),
+            lambda: client.similar(MODEL, "kind"),
+            lambda: client.rank(MODEL, {"a": ["kind"]}, "good"),
+        ]
+        for ask in asked:
+            with suppress(FailedPrecondition, InvalidArgument):
+                ask()
+
+
+def methods() -> set[tuple[str, str]]:
+    """Every call of every service, as its proto has it."""
+    found = set()
+    for domain in DOMAINS.values():
+        module = importlib.import_module(f"millrace.{domain}.v1.{domain}_service_pb2")
+        for service in module.DESCRIPTOR.services_by_name.values():
+            found |= {(service.full_name, method.name) for method in service.methods}
+    return found
+
+
+def calls(platform: World) -> Calls:
+    """How many calls of each method have ended with each code, as the services count them."""
+    found: Calls = Counter()
+    for service in SERVICES:
+        with urllib.request.urlopen(f"http://{platform.ports.metrics(service, 0)}/metrics", timeout=10) as page:
+            for family in text_string_to_metric_families(page.read().decode()):
+                for sample in family.samples if family.name == "grpc_server_handled" else ():
+                    if sample.name.endswith("_total"):
+                        labels = (sample.labels[f"grpc_{name}"] for name in ("service", "method", "code"))
+                        service_name, method, code = labels
+                        found[service_name, method, code] += int(sample.value)
+    return found
+
+
+def facts(platform: World) -> set[str]:
+    """The ids of the events of all facts that are stored."""
+    patterns = [p for owner in OWNERS for p in importlib.import_module(f"services.{owner}.store").FACTS]
+    kinds = [re.compile(re.escape(pattern).replace(r"\*", "[^/]+")) for pattern in patterns]
+    roots = {pattern.partition("/")[0] for pattern in patterns}
+    keys = [key for root in roots for key in invariants.keys(platform.blobs(), f"{root}/")]
+    return {hash_of(key) for key in keys if any(kind.fullmatch(key) for kind in kinds)}
+
+
+def said(platform: World) -> set[str]:
+    """The ids of all events on the bus."""
+
+    async def read() -> set[str]:
+        bus = platform.bus()
+        tail = bus.tail(list(BY_NAME), from_start=True)
+        await tail.start()
+        ids = set()
+        while await tail.lag():
+            ids |= {message.headers["ce_id"].decode() for message in await tail.batch()}
+        await tail.close()
+        await bus.close()
+        return ids
+
+    return asyncio.run(read())
+
+
+@contextmanager
+def one_service(folder: Path, settings: Mapping[str, str], name: str = "registry") -> Iterator[Client]:
+    """One service as a process of its own, and a client that asks it."""
+    ports = free_ports()
+    address = ports.listen(name, 0)
+    named = {"listen": address, "metrics_listen": "", "blobs": f"directory:{folder / 'blobs'}", **settings}
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MILLRACE_", "TEST_BUS"))}
+    environment = {**clean, **{f"MILLRACE_{key.upper()}": value for key, value in named.items()}}
+    log = folder / f"{name}.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"services.{name}"], cwd=ROOT, env=environment, stdout=file, stderr=file
+        )
+    try:
+        with Client(**{name: address}) as client:  # type: ignore[arg-type]
+            yield client
+    except BaseException:
+        print(log.read_text(), file=sys.stderr)
+        raise
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def problems(client: Client, name: str = "registry") -> list[str]:
+    """What `millrace status` says is wrong with a service; nothing while it is not up."""
+    try:
+        return list(Replica(name, "", client.status(name)).problems())
+    except Unavailable:
+        return []
+
+
+def until_it_says(client: Client, words: str) -> None:
+    """Wait until `millrace status` says it, and nothing else."""
+    wait_until(lambda: any(words in problem for problem in problems(client)), f"it says: {words}")
+    found = problems(client)
+    assert len(found) == 1 and words in found[0], f"one clear error, not {found}"
+
+
+def until_it_is_well(client: Client, name: str = "registry") -> None:
+    def well() -> bool:
+        status = client.status(name)
+        return status.ready and status.blobs.ok and status.bus.ok and not problems(client, name)
+
+    wait_until(well, "all is well")
