@@ -25,7 +25,13 @@ MOVED = {
     ],
 }
 """By service, metrics that are above zero after one file. A line more is a metric more that is proved."""
-EVERYWHERE = ["grpc_server_started", "grpc_server_handled", "grpc_server_handling_seconds", "grpc_server_msg_sent"]
+EVERYWHERE = [
+    "grpc_server_started",
+    "grpc_server_handled",
+    "grpc_server_handling_seconds",
+    "grpc_server_msg_sent",
+    "millrace_part_ok",
+]
 IDS = {"run_id", "report_id", "request_id", "snapshot_id", "user", "text", "key"}
 
 

@@ -4,12 +4,14 @@ import asyncio
 import importlib
 import os
 import re
+import resource
 import subprocess
 import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from millrace import Client
 from millrace.cli.status import Replica
 from millrace.dataset.v1.dataset_service_pb2 import GetImportRequest
 from millrace.errors import FailedPrecondition, InvalidArgument, Unavailable
+from millrace.operations.v1.service_status_pb2 import ServiceStatus
 from millrace.registry.v1.model_pb2 import ModelVersion
 from servicekit.ids import hash_of
 from servicekit.topics import BY_NAME
@@ -97,6 +100,27 @@ def call_everything(platform: World, file: Path, folder: Path) -> None:
                 ask()
 
 
+def needs_the_store(client: Client, file: Path, folder: Path) -> list[Callable[[], object]]:
+    """Calls of every service but inference that cannot be answered without the store."""
+    run, report = next(client.runs(MODEL)), next(client.reports(MODEL))
+    return [
+        lambda: client.import_dataset(file, DATASET, recipe=SPEC["recipe"]),
+        lambda: client.dataset(DATASET),
+        lambda: list(client.datasets()),
+        lambda: list(client.snapshots(DATASET)),
+        lambda: client.train(MODEL),
+        lambda: list(client.runs(MODEL)),
+        lambda: list(client.run_log(run.run_id)),
+        lambda: client.apply_model(SPEC),
+        lambda: list(client.models()),
+        lambda: client.alias(MODEL),
+        lambda: client.promote(MODEL, 1, reason="a try"),
+        lambda: client.download_artifact(MODEL, folder),
+        lambda: list(client.reports(MODEL)),
+        lambda: client.report_page(report.report_id),
+    ]
+
+
 def methods() -> set[tuple[str, str]]:
     """Every call of every service, as its proto has it."""
     found = set()
@@ -147,9 +171,52 @@ def said(platform: World) -> set[str]:
     return asyncio.run(read())
 
 
-@contextmanager
-def one_service(folder: Path, settings: Mapping[str, str], name: str = "registry") -> Iterator[Client]:
+@dataclass(frozen=True)
+class Service:
     """One service as a process of its own, and a client that asks it."""
+
+    pid: int
+    client: Client
+    log: Path
+    name: str
+
+    def status(self) -> ServiceStatus:
+        return self.client.status(self.name)
+
+    def problems(self) -> list[str]:
+        """What `millrace status` says is wrong; nothing while it is not up."""
+        try:
+            return list(Replica(self.name, "", self.status()).problems())
+        except Unavailable:
+            return []
+
+    def until_it_says(self, words: str) -> None:
+        """Wait until `millrace status` says it, and nothing else."""
+        wait_until(lambda: any(words in problem for problem in self.problems()), f"it says: {words}")
+        found = self.problems()
+        assert len(found) == 1 and words in found[0], f"one clear error, not {found}"
+
+    def until_it_is_well(self) -> None:
+        def well() -> bool:
+            status = self.status()
+            return status.ready and status.blobs.ok and status.bus.ok and not self.problems()
+
+        wait_until(well, "all is well")
+
+    @contextmanager
+    def no_room(self) -> Iterator[None]:
+        """A full disk that needs no rights: no file of the process may grow."""
+        _, hard = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            yield
+        finally:
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+
+@contextmanager
+def one_service(folder: Path, settings: Mapping[str, str], name: str = "registry") -> Iterator[Service]:
+    """A running service with these settings, on a folder unless they say otherwise."""
     ports = free_ports()
     address = ports.listen(name, 0)
     named = {"listen": address, "metrics_listen": "", "blobs": f"directory:{folder / 'blobs'}", **settings}
@@ -162,33 +229,10 @@ def one_service(folder: Path, settings: Mapping[str, str], name: str = "registry
         )
     try:
         with Client(**{name: address}) as client:  # type: ignore[arg-type]
-            yield client
+            yield Service(process.pid, client, log, name)
     except BaseException:
         print(log.read_text(), file=sys.stderr)
         raise
     finally:
         process.terminate()
         process.wait(30)
-
-
-def problems(client: Client, name: str = "registry") -> list[str]:
-    """What `millrace status` says is wrong with a service; nothing while it is not up."""
-    try:
-        return list(Replica(name, "", client.status(name)).problems())
-    except Unavailable:
-        return []
-
-
-def until_it_says(client: Client, words: str) -> None:
-    """Wait until `millrace status` says it, and nothing else."""
-    wait_until(lambda: any(words in problem for problem in problems(client)), f"it says: {words}")
-    found = problems(client)
-    assert len(found) == 1 and words in found[0], f"one clear error, not {found}"
-
-
-def until_it_is_well(client: Client, name: str = "registry") -> None:
-    def well() -> bool:
-        status = client.status(name)
-        return status.ready and status.blobs.ok and status.bus.ok and not problems(client, name)
-
-    wait_until(well, "all is well")

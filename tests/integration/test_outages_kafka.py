@@ -24,8 +24,6 @@ from tests.integration.outages import (
     methods,
     one_service,
     said,
-    until_it_is_well,
-    until_it_says,
 )
 
 ADA = "ada"
@@ -128,10 +126,10 @@ def test_what_is_wrong_is_one_clear_error_and_the_service_serves(
     secure: Kafka, wrong: Callable[[Kafka, Path], dict[str, str]], said: str, tmp_path: Path
 ) -> None:
     settings = {**secure.settings(ADA), **wrong(secure, tmp_path)}
-    with one_service(tmp_path, settings) as client:
-        until_it_says(client, said)
-        assert client.status("registry").ready and list(client.models()) == []
-        lines = [json.loads(line) for line in (tmp_path / "registry.log").read_text().splitlines()]
+    with one_service(tmp_path, settings) as registry:
+        registry.until_it_says(said)
+        assert registry.status().ready and list(registry.client.models()) == []
+        lines = [json.loads(line) for line in registry.log.read_text().splitlines()]
         told = [line for line in lines if line["level"] == "error"]
         assert {said in line["problem"] for line in told} == {True} and len(told) <= 2, "logged once for each part"
 
@@ -140,7 +138,7 @@ def test_a_password_that_is_mended_needs_no_restart(secure: Kafka, tmp_path: Pat
     file = tmp_path / "password"
     file.write_text("wrong")
     settings = {**secure.settings(ADA), "kafka_password_file": str(file), "kafka_prefix": f"{time.monotonic_ns()}."}
-    with one_service(tmp_path, settings) as client:
-        until_it_says(client, "refuses the login")
+    with one_service(tmp_path, settings) as registry:
+        registry.until_it_says("refuses the login")
         file.write_text("right")
-        until_it_is_well(client)
+        registry.until_it_is_well()
