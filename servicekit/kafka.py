@@ -126,8 +126,10 @@ class KafkaBus:
                 return writer
             self.link.probe()
             ensure(self.link, [topic])
+            if writer and writer.lost:
+                self._drop(0)
             try:
-                writer = self._writer = writer or Writer(self.link)
+                writer = self._writer = self._writer or Writer(self.link)
                 writer.learn(topic)
             except KafkaError as error:
                 raise self.link.explain(error) from error

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
@@ -21,9 +22,14 @@ BATCH_BYTES = 131_072
 
 
 class Writer:
-    """Wraps the library's producer, whose own thread sends. Opening it connects, so do that in a thread."""
+    """Wraps the library's producer, whose own thread sends. Opening it connects, so do that in a thread.
+
+    It lives no longer than its connections. A broker that has lost its data gives producer ids out anew, and two producers
+    with one id take each other's messages for duplicates, which the broker acknowledges and throws away.
+    """
 
     def __init__(self, link: Link) -> None:
+        self.lost = False
         self._clients: list[Client] = []
         self._told: _Told | None = None
         try:
@@ -46,11 +52,26 @@ class Writer:
     def _client(self, **configs: Any) -> Client:
         client = Client(**configs)
         self._clients.append(client)
+        connect, seen = client._manager.get_connection, WeakSet[Any]()
+
+        def watched(*words: Any, **named: Any) -> Any:
+            connection = connect(*words, **named)
+            if connection not in seen:
+                seen.add(connection)
+                connection.init_future.add_callback(lambda _: connection.close_future.add_errback(self._lose))
+            return connection
+
+        client._manager.get_connection = watched
         return client
+
+    def _lose(self, _: object) -> None:
+        """Called in the library's thread before it could connect again: what is under way fails, and can be sent anew."""
+        self.lost = True
+        self._producer._sender.force_close()
 
     def knows(self, topic: str) -> bool:
         """Whether send() of this topic will not have to look for it."""
-        return self._clients[0].cluster.partitions_for_topic(topic) is not None
+        return not self.lost and self._clients[0].cluster.partitions_for_topic(topic) is not None
 
     def learn(self, topic: str) -> None:
         """Look for the topic: blocks."""

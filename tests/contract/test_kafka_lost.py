@@ -1,0 +1,89 @@
+"""What publishers say around a broker's death and the loss of its data: everything that was acknowledged is there."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import pytest
+
+from deploy.servers.kafka import Kafka
+from millrace.errors import Unavailable
+from servicekit.access import KafkaAccess
+from servicekit.bus import Message
+from servicekit.kafka import KafkaBus
+
+TOPIC = "millrace.registry.v1"
+PATIENCE = 60
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""kafka-python leaves the sockets of tries that failed to the garbage collector."""
+
+
+def bus_of(broker: Kafka) -> KafkaBus:
+    return KafkaBus([broker.address], KafkaAccess())
+
+
+async def say(bus: KafkaBus, text: str) -> None:
+    """All with one key, so into one partition; again while it is refused, as an outbox does."""
+    while True:
+        with suppress(Unavailable):
+            await bus.publish(Message(TOPIC, "key", text.encode()))
+            return
+        await asyncio.sleep(0.2)
+
+
+async def heard(broker: Kafka) -> Sequence[str]:
+    bus = bus_of(broker)
+    tail = bus.tail([TOPIC], from_start=True)
+    await tail.start()
+    found: list[str] = []
+    while await tail.lag():
+        found += [message.value.decode() for message in await tail.batch()]
+    await bus.close()
+    return found
+
+
+@pytest.mark.timeout(120)
+async def test_old_and_new_publishers_of_a_broker_that_lost_its_data_are_all_heard(
+    own_kafka: Callable[..., Kafka],
+) -> None:
+    broker = own_kafka()
+    old = [bus_of(broker) for _ in range(3)]
+    for bus in old:
+        await say(bus, "before")
+    await asyncio.to_thread(broker.kill)
+    broker.wipe()
+    await asyncio.to_thread(broker.start)
+    # The producer ids of the old ones are given out again, to the new ones.
+    new = [bus_of(broker) for _ in range(3)]
+    said = [f"{number} {turn}" for turn in range(4) for number in range(6)]
+    async with asyncio.timeout(PATIENCE):
+        for text in said:
+            await say([*new, *old][int(text[0])], text)
+        assert set(said) <= set(await heard(broker))
+    for bus in [*old, *new]:
+        await bus.close()
+
+
+@pytest.mark.timeout(120)
+async def test_a_broker_killed_under_many_messages_leaves_none_open_and_loses_none(
+    own_kafka: Callable[..., Kafka],
+) -> None:
+    broker = own_kafka()
+    bus = bus_of(broker)
+    await say(bus, "first")
+    for turn in range(3):
+        said = [f"{turn} {number}" for number in range(200)]
+        saying: list[asyncio.Task[None]] = []
+        for text in said[:100]:
+            saying.append(asyncio.create_task(say(bus, text)))
+            await asyncio.sleep(0.002)
+        killing = asyncio.create_task(asyncio.to_thread(broker.kill))
+        for text in said[100:]:
+            saying.append(asyncio.create_task(say(bus, text)))
+            await asyncio.sleep(0.002)
+        await killing
+        await asyncio.to_thread(broker.start)
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*saying)
+            assert set(said) <= set(await heard(broker))
+    await bus.close()
