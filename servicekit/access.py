@@ -14,6 +14,9 @@ class KafkaAccess:
 
     prefix: str = ""
     """Stands before the names of all topics and groups there, and before none here."""
+    member: str = ""
+    """Names this process and those that come after it in its place: such a one takes over its partitions at once, where a
+    stranger waits until its session is over. Empty names nobody."""
     user: str = ""
     password_file: str = ""
     mechanism: str = "SCRAM-SHA-512"

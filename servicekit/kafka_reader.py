@@ -113,6 +113,7 @@ class Reader(threading.Thread):
                 **self.link.configuration(),
                 kafka_client=client,
                 group_id=self.group,
+                group_instance_id=(self.group and self.link.access.member) or None,
                 auto_offset_reset="earliest",
                 enable_auto_commit=False,
                 partition_assignment_strategy=(CooperativeStickyAssignor,),
@@ -145,6 +146,9 @@ class Reader(threading.Thread):
             self._forget(lambda _: True)
             self._consumer = None
         with suppress(KafkaError, RuntimeError):
+            if self._ended.is_set() and self.group:
+                # The library lets a member with a name stay in its group when it closes, as if it came back at once.
+                consumer._coordinator.is_dynamic_member = lambda: True
             consumer.close(autocommit=False, timeout_ms=int(CLOSE_SECONDS * 1000))
 
     def _position(self, consumer: KafkaConsumer) -> None:

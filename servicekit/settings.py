@@ -4,6 +4,8 @@ Secrets are never in variables, only in files that variables name.
 """
 
 import os
+import re
+import socket
 import sys
 from typing import Self
 
@@ -106,6 +108,7 @@ class Settings(BaseSettings):
     def kafka(self) -> KafkaAccess:
         """How to reach the brokers that `bus` names."""
         return KafkaAccess(
+            member=self._member(),
             prefix=self.kafka_prefix,
             user=self.kafka_user,
             password_file=self.kafka_password_file,
@@ -119,6 +122,11 @@ class Settings(BaseSettings):
             replicas=self.kafka_replicas,
             retention_hours=self.kafka_retention_hours,
         )
+
+    def _member(self) -> str:
+        """Host and address: no two processes have both at once, and the next process in this one's place has the same."""
+        chosen_by_system = self.listen.endswith(":0")
+        return "" if chosen_by_system else re.sub("[^A-Za-z0-9]+", "-", f"{socket.gethostname()}-{self.listen}")
 
     def minio(self) -> MinioAccess:
         """How to reach the S3 store that `blobs` names."""
