@@ -6,22 +6,16 @@ record says. A run that fails leaves its state folder behind, logs and objects a
 """
 
 import argparse
-import json
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from bench.chaos.results import Results, table
 from deploy.servers.process import CannotStart
-from millrace.training.v1.training_run_pb2 import TrainingRun
 from servicekit.code import code
-from tests.chaos.flow import Flow
 from tests.chaos.plan import KINDS, RUNS_OF_A_SEED, Plan, plan
-from tests.chaos.platform import Platform, can_mount, platform
-from tests.chaos.run import CONFIG, Record, run
-from tests.e2e import scenario
+from tests.chaos.platform import can_mount
+from tests.chaos.run import Record
+from tests.chaos.stand import Stand
 
 HERE = Path(__file__).parent
 STATE = Path(".millrace/chaos")
@@ -42,51 +36,6 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Stage:
-    """Where runs take place: one platform for as long as plans want the same kind, and a new one after a failure."""
-
-    def __init__(self, world: str, state: Path) -> None:
-        self.world, self.state = world, state
-        self._running: Any = None
-        self._is: tuple[int, str] = (0, "")
-
-    def perform(self, plan: Plan) -> Record:
-        wanted = (plan.replicas, plan.bus)
-        if self._running is None or self._is != wanted:
-            self.end()
-            self.folder = self.state / f"{self.world}-{plan.seed}"
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self._running = calm_platform(self.world, self.folder, *wanted)
-            self._is = wanted
-            self._at, self._calm, self._file = self._running.__enter__()
-        record = run(self._at, plan, self._file, self._calm)
-        if not record.good:
-            self.end(keep=record)
-        return record
-
-    def end(self, keep: Record | None = None) -> None:
-        if self._running is None:
-            return
-        self._running.__exit__(None, None, None)
-        self._running = None
-        if keep is None:
-            shutil.rmtree(self.folder)
-        else:
-            left = self.state / f"failed-{self.world}-{keep.seed}"
-            shutil.rmtree(left, ignore_errors=True)
-            self.folder = self.folder.rename(left)
-            (self.folder / "record.json").write_text(json.dumps(keep.to_dict(), indent=1))
-
-
-@contextmanager
-def calm_platform(world: str, folder: Path, replicas: int, bus: str) -> Iterator[tuple[Platform, TrainingRun, Path]]:
-    """A platform, an undisturbed training on it, and the file that it came from."""
-    folder.mkdir(parents=True)
-    with platform(world, folder / "state", replicas, bus) as made:
-        file = scenario.a_file(folder)
-        yield made, Flow(made.world, "calm", config=CONFIG).run(file), file
-
-
 def plans(options: argparse.Namespace, results: Results) -> Iterator[Plan]:
     """What is to be run. Each is aimed by what the runs before have hit."""
     if options.replay:
@@ -105,21 +54,21 @@ def plans(options: argparse.Namespace, results: Results) -> Iterator[Plan]:
 def main() -> None:
     options = arguments()
     results = Results(options.results, options.world)
-    stage = Stage(options.world, options.state.absolute())
+    stand = Stand(options.world, options.state.absolute())
     bad = []
     try:
         for planned in plans(options, results):
-            record = stage.perform(planned)
+            record = stand.perform(planned)
             results.add({"world": options.world, "commit": code().commit[:12], **record.to_dict()})
             print(line(record), flush=True)
             if not record.good:
                 bad.append(record.seed)
                 again = f"python -m bench.chaos --world {options.world} --replay {record.seed}"
-                print(f"  left in {stage.folder}; to see it again: {again}", flush=True)
+                print(f"  left in {stand.folder}; to see it again: {again}", flush=True)
     except CannotStart as error:
         raise SystemExit(str(error)) from None
     finally:
-        stage.end()
+        stand.end()
         options.results.with_name("results.md").write_text(table(options.results))
     print(table(options.results))
     raise SystemExit(f"{len(bad)} runs failed: {bad}" if bad else 0)

@@ -6,7 +6,7 @@ A pair is a stage and a kind of fault. Aims are written into the run's record, s
 import random
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from deploy.ports import SERVICES
@@ -75,6 +75,26 @@ def plan(seed: int, world: str, hits: Counter[Pair], kinds: tuple[str, ...] = ()
     if world != "local" and number % 10 == 9 and not kinds:
         aims[1] = Aim(OUTAGE, aims[1].after, aims[1].delay, OUTAGE_SECONDS)
     return Plan(seed, world, 1 + group % 2, "thrice" if group % 4 >= 2 else "", tuple(aims))
+
+
+def covering(seed: int, world: str, outage_seconds: float) -> list[Plan]:
+    """Each kind of fault of the world once, three a run; half of the runs with two replicas."""
+    chance = random.Random(seed)
+    kinds = [kind for kind in KINDS[world] if kind != "disk full"]
+    chance.shuffle(kinds)
+    groups = [kinds[start : start + 3] for start in range(0, len(kinds), 3)]
+    groups += [["disk full"]] if "disk full" in KINDS[world] else [[OUTAGE]]
+    found = []
+    for number, group in enumerate(groups):
+        stages = {kind: [stage for stage, of in pairs(world) if of == kind] or list(STAGES) for kind in group}
+        aims = [_aim(chance, chance.choice(stages[kind]), kind) for kind in group]
+        if group == [OUTAGE]:
+            aims = [replace(aims[0], lasts=outage_seconds)]
+        replicas = 1 + (number >= len(groups) // 2)
+        found.append(
+            Plan(seed * RUNS_OF_A_SEED + number, world, replicas, "thrice" if replicas == 2 else "", tuple(aims))
+        )
+    return found
 
 
 def _aim(chance: random.Random, stage: str, kind: str) -> Aim:

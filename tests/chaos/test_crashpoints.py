@@ -4,7 +4,7 @@ The places are found in the source, so that a new one is tested by being there.
 """
 
 import asyncio
-import importlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,28 +14,16 @@ import pytest
 from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millrace.registry.v1.model_pb2 import ModelVersion
 from servicekit.bus import Message
-from servicekit.outbox import kind_name
 from tests.chaos.flow import Flow
+from tests.chaos.stages import ELSEWHERE, REFUSING, REPLAYED, STAGES, crashpoints, passed_by, stage_of
 from tests.e2e import invariants, scenario
-from tests.e2e.world import ROOT, World, publish, wait_until, world
+from tests.e2e.world import World, publish, wait_until, world
 
-CALL = re.compile(r'crashpoint\(f?"([^"]+)"\)')
-OWNERS = ("dataprep", "trainer", "registry", "evaluator")
-REFUSING, REPLAYED, SET_ASIDE = "inference.refused", "operations.replayed", "outbox.set-aside"
-"""Not on the way of a version that is served: these have tests of their own (the last: test_servicekit_outbox_bugs.py)."""
+REPLICAS = [1, 2] if os.environ.get("TEST_WORLD", "local") == "local" else [1]
+"""The places are the same in every world; how replicas meet there is tried where that costs least."""
 
 
-def crashpoints() -> list[str]:
-    """The names of all places, in the order of the source; one that speaks of a kind of fact, once for each kind."""
-    kinds = [kind_name(p) for s in OWNERS for p in importlib.import_module(f"services.{s}.store").FACTS]
-    names: list[str] = []
-    for file in sorted([*(ROOT / "services").rglob("*.py"), *(ROOT / "servicekit").glob("*.py")]):
-        for name in CALL.findall(file.read_text()):
-            names += [name.replace("{kind.name}", kind) for kind in kinds] if "{" in name else [name]
-    return list(dict.fromkeys(names))
-
-
-@pytest.fixture(scope="module", params=[1, 2], ids=["one replica", "two replicas"])
+@pytest.fixture(scope="module", params=REPLICAS, ids="{} each".format)
 def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     armed = tmp_path_factory.mktemp("crashpoints")
     environment = {"TEST_CRASHPOINTS": str(armed)}
@@ -54,17 +42,11 @@ def arm(platform: World, name: str) -> Path:
 def test_there_are_crashpoints_for_every_kind_of_fact_and_every_service() -> None:
     found = crashpoints()
     assert len(found) >= 35
-    assert {
-        "outbox.models-aliases.stored",
-        "worker.claimed",
-        "dataprep.part-stored",
-        REFUSING,
-        REPLAYED,
-        SET_ASIDE,
-    } <= set(found)
+    assert {"outbox.models-aliases.stored", "worker.claimed", "dataprep.part-stored", *ELSEWHERE} <= set(found)
+    assert {stage_of(name) for name in passed_by()} == set(STAGES)
 
 
-@pytest.mark.parametrize("name", [name for name in crashpoints() if name not in (REFUSING, REPLAYED, SET_ASIDE)])
+@pytest.mark.parametrize("name", passed_by())
 def test_killed_there_the_flow_ends_with_one_of_each(platform: World, name: str, tmp_path: Path) -> None:
     armed = arm(platform, name)
     flow = Flow(platform, f"x-{re.sub(r'[^a-z]+', '-', name)}")
