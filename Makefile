@@ -49,8 +49,11 @@ e2e: $(STAMP)  ## the end-to-end scenario in WORLD
 	@TEST_WORLD='$(WORLD)' $(PYTEST) tests/e2e
 
 .PHONY: chaos
-chaos: $(STAMP)  ## the scenario with faults: RUNS random ones from SEED, and a kill at every crash point
-	@TEST_WORLD='$(WORLD)' TEST_CHAOS_RUNS='$(RUNS)' TEST_CHAOS_SEED='$(SEED)' $(PYTEST) tests/chaos
+chaos: $(STAMP)  ## the scenario with faults; beyond WORLD=local RUNS of them from SEED, resumed (RUNS=0: each kind once)
+	@export TEST_WORLD='$(WORLD)' TEST_CHAOS_RUNS='$(RUNS)' TEST_CHAOS_SEED='$(SEED)'; \
+	if [ '$(WORLD)' = local ]; then $(PYTEST) tests/chaos; \
+	elif [ '$(RUNS)' = 0 ]; then $(PYTEST) tests/chaos/test_faults.py; \
+	else $(PY) -m bench.chaos --world '$(WORLD)' --runs '$(RUNS)' --seed '$(SEED)'; fi
 
 .PHONY: lint
 lint: $(STAMP) protos-check  ## ruff, mypy, import contracts, buf, fresh generated code
