@@ -34,6 +34,8 @@ class Flow:
     gate: list[dict[str, Any]] = field(default_factory=list)
     patience_ends: Callable[[], float] | None = None
     """When, on the monotonic clock, it is too late; without it, a minute after each wait began."""
+    pause: float = 0.0
+    """Between declaring the model and bringing in the file: a caller who is no machine."""
     stage: str = "before"
     """Where it is, for whoever kills meanwhile."""
 
@@ -49,6 +51,7 @@ class Flow:
         with self.world.client() as client:
             self.stage = "apply"
             self.persist(lambda: client.apply_model(self.spec()))
+            time.sleep(self.pause)
             self.stage = "import"
             self._import(client, file)
             self.stage = "train"

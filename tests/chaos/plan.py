@@ -71,7 +71,9 @@ def plan(seed: int, world: str, hits: Counter[Pair], kinds: tuple[str, ...] = ()
     possible = [pair for pair in pairs(world) if not kinds or pair[1] in kinds]
     least = min(hits[pair] for pair in possible)
     first = chance.choice([pair for pair in possible if hits[pair] == least])
-    aims = [_aim(chance, *pair) for pair in (first, chance.choice(possible), chance.choice(possible))]
+    drawn = [chance.choice(kinds or KINDS[world]) for _ in range(2)]
+    others = [chance.choice([pair for pair in possible if pair[1] == kind]) for kind in drawn]
+    aims = [_aim(chance, *pair) for pair in (first, *others)]
     if world != "local" and number % 10 == 9 and not kinds:
         aims[1] = Aim(OUTAGE, aims[1].after, aims[1].delay, OUTAGE_SECONDS)
     return Plan(seed, world, 1 + group % 2, "thrice" if group % 4 >= 2 else "", tuple(aims))

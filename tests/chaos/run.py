@@ -21,6 +21,7 @@ from tests.chaos.probes import flowing
 from tests.chaos.stages import Passing
 
 CONFIG = {"steps": 60, "checkpoint_every": 10, "evaluate_every": 20, "step_seconds": 0.01}
+PAUSE = 0.1
 STUCK_SECONDS = 60.0
 PROBE_SECONDS = 60.0
 NOWHERE = "nowhere"
@@ -190,7 +191,7 @@ def run(platform: Platform, plan: Plan, file: Path, calm: TrainingRun) -> Record
     began = time.monotonic()
     record = Record(plan.seed, plan.to_dict())
     hurt = Faults(platform, plan)
-    flow = Flow(platform.world, f"chaos-{plan.seed}", config=CONFIG, patience_ends=hurt.patience_ends)
+    flow = Flow(platform.world, f"chaos-{plan.seed}", config=CONFIG, patience_ends=hurt.patience_ends, pause=PAUSE)
     hurt.start()
     try:
         trained = flow.through(file)
