@@ -5,8 +5,6 @@ Secrets are read from their files at each connection, so a rotated one needs no 
 
 from dataclasses import dataclass
 
-from servicekit.auth import read_file
-
 
 @dataclass(frozen=True)
 class KafkaAccess:
@@ -31,9 +29,6 @@ class KafkaAccess:
     """-1 leaves it to the broker's default."""
     retention_hours: float = 168.0
 
-    def password(self) -> str:
-        return read_file(self.password_file).decode().strip()
-
 
 @dataclass(frozen=True)
 class MinioAccess:
@@ -45,8 +40,3 @@ class MinioAccess:
     """PEM authorities; empty trusts those of the system."""
     region: str = "us-east-1"
     create_bucket: bool = True
-
-    def keys(self) -> tuple[str, str]:
-        """Access key and secret key."""
-        access, secret = (read_file(file).decode().strip() for file in (self.access_key_file, self.secret_key_file))
-        return access, secret

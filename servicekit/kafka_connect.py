@@ -132,7 +132,8 @@ class Link:
         if access.tls and "Handshake failed" in text:
             return (
                 f"{host}does not finish a TLS handshake ({_reason(text)}): a plaintext listener? Unset MILLRACE_KAFKA_TLS "
-                "and the files for TLS, or name its TLS port in MILLRACE_BUS; with mTLS, look at MILLRACE_KAFKA_CLIENT_CERT_FILE"
+                "and the files for TLS, or name its TLS port in MILLRACE_BUS; with mTLS, look at "
+                "MILLRACE_KAFKA_CLIENT_CERT_FILE"
             )
         if _listens(server):
             if not access.tls and _speaks_tls(server):

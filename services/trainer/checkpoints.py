@@ -17,6 +17,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 
 from millrace.errors import FailedPrecondition, NotFound
 from millrace.training.v1.attempt_pb2 import RunNumerics
+from millrace.training.v1.training_run_pb2 import Artifact
 from recipekit.run import Progress
 from servicekit.artifacts import describe
 from servicekit.crash import crashpoint
@@ -136,7 +137,8 @@ class StoredRun:
             path.parent.mkdir(parents=True, exist_ok=True)
             await blobs.download(listed.key, path)
         found = await asyncio.to_thread(describe, folder)
-        if found.SerializeToString() != await blobs.get(f"{prefix}/manifest"):
+        # By what names the contents: another version's manifest may say more than ours.
+        if found.digest != Artifact.FromString(await blobs.get(f"{prefix}/manifest")).digest:
             raise NotFound(f"{prefix} is not whole any more")
         return folder
 

@@ -1,0 +1,356 @@
+"""The object store in a bucket of MinIO, or of any S3 store that honours `If-None-Match: *` on a put.
+
+Each call runs in a thread, and tries again for a while when the store is away. A put that is idempotent is simply done
+again; a put_if_absent whose answer was lost is asked again too, and when the key is taken then, the object tells by the
+id of its writer whether that was us. What a killed upload has left, the store collects (MinIO after a day; elsewhere a
+lifecycle rule AbortIncompleteMultipartUpload).
+"""
+
+import asyncio
+import base64
+import hashlib
+import io
+import os
+import re
+import threading
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import urllib3
+from minio import Minio
+from minio.credentials.credentials import Credentials
+from minio.credentials.providers import Provider
+from minio.error import S3Error
+
+from millrace.errors import InvalidArgument, NotFound, Unavailable
+from servicekit.access import MinioAccess
+from servicekit.backoff import backoff
+from servicekit.blobs import CHUNK, SEGMENT, Listed, check_folder, check_key
+from servicekit.minio_errors import ABSENT, FAILURES, code_of, explain, is_passing, nothing_happened
+
+T = TypeVar("T")
+
+THREADS = 32
+CONNECT_SECONDS, ANSWER_SECONDS, STREAM_SECONDS = 2.0, 4.0, 30.0
+TRY_SECONDS = 3.0
+"""A call that fails is tried again until then; with the last try's time a call ends within some seconds."""
+FRESH_SECONDS = 5.0
+KEYS_SECONDS = 1.0
+PAGE = 1000
+PART = 8 << 20
+WRITER, CHECKSUM = "x-amz-meta-writer", "x-amz-meta-crc32"
+_PLACE = re.compile(r"(https?)://([^/\s]+)/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?")
+_KEY = re.compile(f"{SEGMENT}(/{SEGMENT})*")
+_PREFIX = re.compile(f"({SEGMENT}/)*({SEGMENT})?")
+
+
+class MinioBlobs:
+    """Objects in the bucket that `place` names: `http://HOST:PORT/BUCKET`, or https. Raises InvalidArgument."""
+
+    def __init__(self, place: str, access: MinioAccess) -> None:
+        if not (parts := _PLACE.fullmatch(place)) or not _is_address(place):
+            text = f"minio:{place} is no store: use minio:http://HOST:PORT/BUCKET (or https), the bucket in lower case"
+            raise InvalidArgument(text, field="MILLRACE_BLOBS")
+        scheme, self._host, self.bucket = parts.groups()
+        self.endpoint, self.access = f"{scheme}://{self._host}", access
+        self._secure = scheme == "https"
+        self._lock = threading.Lock()
+        self._clients: dict[float, Minio] = {}
+        self._pools: dict[float, urllib3.PoolManager] = {}
+        self._keys = _Keys(self) if access.access_key_file else None
+        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="minio")
+        self._checked = -FRESH_SECONDS
+
+    async def get(self, key: str) -> bytes:
+        check_key(key)
+        return await self._in_thread(lambda: b"".join(self._stream(key, ANSWER_SECONDS)))
+
+    async def put(self, key: str, data: bytes) -> None:
+        check_key(key)
+        await self._in_thread(lambda: self._put(key, data))
+
+    async def put_if_absent(self, key: str, data: bytes) -> bool:
+        check_key(key)
+        return await self._in_thread(lambda: self._put_if_absent(key, data))
+
+    async def delete(self, key: str) -> None:
+        check_key(key)
+        await self._in_thread(lambda: self._try(lambda client: client.remove_object(self.bucket, key)))
+
+    async def exists(self, key: str) -> bool:
+        check_key(key)
+        return await self._in_thread(lambda: self._stat(key) is not None)
+
+    async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
+        if not _PREFIX.fullmatch(prefix):
+            return
+        while page := await self._in_thread(lambda last=after: self._page(prefix, last)):  # type: ignore[misc]
+            for listed in page:
+                if _KEY.fullmatch(listed.key):
+                    yield listed
+            after = page[-1].key
+
+    async def children(self, prefix: str) -> AsyncIterator[str]:
+        if not _PREFIX.fullmatch(check_folder(prefix)):
+            return
+        for name in await self._in_thread(lambda: self._names(prefix)):
+            yield name
+
+    async def upload(self, key: str, path: Path) -> None:
+        check_key(key)
+        await self._in_thread(lambda: self._upload(key, path))
+
+    async def download(self, key: str, path: Path) -> None:
+        check_key(key)
+        await self._in_thread(lambda: self._download(key, path))
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        check_key(key)
+        chunks = self._stream(key, STREAM_SECONDS)
+        try:
+            while chunk := await self._in_thread(lambda: next(chunks, b"")):
+                yield chunk
+        finally:
+            with suppress(ValueError):  # a cancelled read is still running in its thread, and ends there
+                chunks.close()
+
+    async def check(self) -> None:
+        if time.monotonic() - self._checked > FRESH_SECONDS:
+            await self._in_thread(self._check)
+
+    async def _in_thread(self, job: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, job)
+
+    def _client(self, seconds: float) -> Minio:
+        """A client whose reads wait that long; made when first needed."""
+        with self._lock:
+            if seconds not in self._clients:
+                self._pools[seconds] = self._open_pool(seconds)
+                self._clients[seconds] = Minio(
+                    self._host,
+                    secure=self._secure,
+                    region=self.access.region,
+                    credentials=self._keys,
+                    http_client=self._pools[seconds],
+                )
+            return self._clients[seconds]
+
+    def _open_pool(self, seconds: float) -> urllib3.PoolManager:
+        ca = self.access.ca_file
+        if ca and not Path(ca).is_file():
+            raise self._unavailable(f"cannot read MILLRACE_MINIO_CA_FILE={ca}: no such file")
+        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds)
+        return urllib3.PoolManager(retries=False, timeout=timeout, maxsize=THREADS, ca_certs=ca or None)
+
+    def _unavailable(self, text: str) -> Unavailable:
+        return Unavailable(f"S3 store at {self.endpoint}: {text}", endpoint=self.endpoint, bucket=self.bucket)
+
+    def _try(self, call: Callable[[Minio], T], seconds: float = ANSWER_SECONDS, key: str = "") -> T:
+        """Call until it succeeds, fails for good, or has failed for TRY_SECONDS. Raises NotFound and Unavailable."""
+        end, tries = time.monotonic() + TRY_SECONDS, 0
+        while True:
+            try:
+                return call(self._client(seconds))
+            except FAILURES as error:
+                tries += 1
+                if code_of(error) in ABSENT:
+                    raise NotFound(f"no object {key}", key=key) from None
+                if code_of(error) == "NoSuchBucket" and self.access.create_bucket and tries == 1:
+                    self._make_bucket()
+                elif not is_passing(error) or time.monotonic() > end:
+                    raise explain(error, self.endpoint, self.bucket, self.access) from error
+                else:
+                    time.sleep(backoff(tries))
+
+    def _make_bucket(self) -> None:
+        try:
+            self._client(ANSWER_SECONDS).make_bucket(self.bucket)
+        except FAILURES as error:
+            if code_of(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise explain(error, self.endpoint, self.bucket, self.access) from error
+
+    def _put(self, key: str, data: bytes) -> None:
+        metadata: dict[str, Any] = {"crc32": _checksum(data)}
+        self._try(lambda client: client.put_object(self.bucket, key, io.BytesIO(data), len(data), metadata=metadata))
+
+    def _put_if_absent(self, key: str, data: bytes) -> bool:
+        """By a presigned URL, since the client's own put has no such condition."""
+        writer, unsure = uuid4().hex, False
+        query = {WRITER: writer, CHECKSUM: _checksum(data)}
+        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+        def once(client: Minio) -> bool | None:
+            nonlocal unsure
+            expires = timedelta(minutes=5)
+            url = client.get_presigned_url("PUT", self.bucket, key, expires=expires, extra_query_params=dict(query))
+            headers = {"If-None-Match": "*", "Content-MD5": md5}
+            try:
+                answer = self._pools[ANSWER_SECONDS].urlopen("PUT", url, body=data, headers=headers)
+                if answer.status == 200:
+                    return True
+                if answer.status != 412:
+                    raise S3Error.fromxml(answer)
+            except FAILURES as error:
+                unsure = unsure or not nothing_happened(error)
+                raise
+            return None if unsure else False
+
+        while True:
+            if (made := self._try(once)) is not None:
+                return made
+            if found := self._stat(key):  # else it was there and is gone: the key is free again
+                return found.get(WRITER) == writer
+
+    def _stat(self, key: str) -> Mapping[str, str] | None:
+        """The object's headers, or None if it is not there."""
+        try:
+            found = self._try(lambda client: client.stat_object(self.bucket, key), key=key)
+        except NotFound:
+            return None
+        return {name.lower(): value for name, value in (found.metadata or {}).items()}
+
+    def _page(self, prefix: str, after: str) -> Sequence[Listed]:
+        def listed(client: Minio) -> Sequence[Listed]:
+            found = client.list_objects(self.bucket, prefix, recursive=True, start_after=after or None)
+            return [_listed(item) for item in islice(found, PAGE)]
+
+        return self._try(listed)
+
+    def _names(self, prefix: str) -> Sequence[str]:
+        """The store gives the objects and the folders of a page apart; in order of key a folder sorts as `name/`."""
+
+        def names(client: Minio) -> Sequence[str]:
+            found = [item.object_name or "" for item in client.list_objects(self.bucket, prefix)]
+            return [n.removesuffix("/") for n in sorted(name[len(prefix) :] for name in found) if _PREFIX.fullmatch(n)]
+
+        return self._try(names)
+
+    def _upload(self, key: str, path: Path) -> None:
+        with path.open("rb") as file:
+            size, checksum = 0, 0
+            while block := file.read(CHUNK):
+                size, checksum = size + len(block), zlib.crc32(block, checksum)
+
+            def put(client: Minio) -> None:
+                file.seek(0)
+                metadata: dict[str, Any] = {"crc32": f"{checksum:08x}"}
+                client.put_object(
+                    self.bucket, key, file, size, metadata=metadata, part_size=PART, num_parallel_uploads=1
+                )
+
+            self._try(put, STREAM_SECONDS)
+
+    def _download(self, key: str, path: Path) -> None:
+        beside = path.with_name(f".{uuid4().hex}.part")
+        chunks = self._stream(key, STREAM_SECONDS)
+        try:
+            first = next(chunks, b"")
+            with beside.open("xb") as file:
+                _write(file, first, chunks)
+            os.replace(beside, path)
+        except OSError as error:
+            raise Unavailable(f"{path}: {error.strerror or error}; free space or let us write there") from error
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def _stream(self, key: str, seconds: float) -> Generator[bytes, None, None]:
+        """The object in chunks. Where the wire breaks it goes on at the same place, in the same version of the object."""
+        got, checksum, version, told = 0, 0, "", ""
+        while True:
+            headers = {"Range": f"bytes={got}-", "If-Match": version} if got else {}
+            try:
+                answer = self._try(
+                    lambda client, asked=headers: client.get_object(  # type: ignore[misc]
+                        self.bucket, key, request_headers=asked
+                    ),
+                    seconds,
+                    key,
+                )
+            except Unavailable as error:
+                if code_of(error.__cause__ or error) == "PreconditionFailed":
+                    raise self._unavailable(f"{key} was replaced while it was being read: read it again") from None
+                raise
+            version, told = answer.headers.get("ETag", ""), answer.headers.get(CHECKSUM, "")
+            try:
+                while chunk := answer.read(CHUNK):
+                    got, checksum = got + len(chunk), zlib.crc32(chunk, checksum)
+                    yield chunk
+                break
+            except FAILURES as error:
+                if not is_passing(error) or not got:
+                    raise explain(error, self.endpoint, self.bucket, self.access) from error
+            finally:
+                answer.close()
+                answer.release_conn()
+        if told and told != f"{checksum:08x}":
+            raise self._unavailable(f"{key} is not what was stored (its CRC-32 differs): look at its disks")
+
+    def _check(self) -> None:
+        """Write, read and remove an object that no key can name."""
+        key, data = f".check/{uuid4().hex}", b"check"
+        self._put(key, data)
+        found = b"".join(self._stream(key, ANSWER_SECONDS))
+        self._try(lambda client: client.remove_object(self.bucket, key))
+        if found != data:
+            raise self._unavailable("it does not give back what was written: look at its disks")
+        self._checked = time.monotonic()
+
+
+class _Keys(Provider):
+    """The keys as their files say: looked at again after a second, so that rotated ones need no restart."""
+
+    def __init__(self, blobs: MinioBlobs) -> None:
+        self._blobs = blobs
+        self._read = -KEYS_SECONDS
+        self._found: Credentials | None = None
+
+    def retrieve(self) -> Credentials:
+        if self._found is None or time.monotonic() - self._read > KEYS_SECONDS:
+            access = self._blobs.access
+            self._found = Credentials(
+                self._file("ACCESS", access.access_key_file), self._file("SECRET", access.secret_key_file)
+            )
+            self._read = time.monotonic()
+        return self._found
+
+    def _file(self, which: str, path: str) -> str:
+        try:
+            text = Path(path).read_text().strip()
+        except OSError as error:
+            text, why = "", error.strerror
+        else:
+            why = "it is empty"
+        if not text:
+            raise self._blobs._unavailable(f"cannot read MILLRACE_MINIO_{which}_KEY_FILE={path}: {why}")
+        return text
+
+
+def _is_address(place: str) -> bool:
+    with suppress(ValueError):
+        return bool(urlsplit(place).hostname) and urlsplit(place).port != 0
+    return False
+
+
+def _checksum(data: bytes) -> str:
+    return f"{zlib.crc32(data):08x}"
+
+
+def _listed(item: Any) -> Listed:
+    return Listed(item.object_name, item.size or 0, item.last_modified.timestamp())
+
+
+def _write(file: BinaryIO, first: bytes, chunks: Iterator[bytes]) -> None:
+    file.write(first)
+    for chunk in chunks:
+        file.write(chunk)
+    file.flush()
+    os.fsync(file.fileno())

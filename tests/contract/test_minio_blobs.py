@@ -1,0 +1,159 @@
+"""MinIO passes the suite of every store; below it, what only a store across a wire can show."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from millrace.errors import InvalidArgument, Unavailable
+from servicekit.adapters import open_blobs
+from servicekit.minio import MinioBlobs
+from servicekit.settings import Settings
+from servicekit.testing.blobs import SharedBlobsContract, everything, keys
+from servicekit.testing.proxy import Proxy
+from tests.servers import Store
+
+
+def bucket_of(tmp_path: Path) -> str:
+    """One for each folder, so that two handles of one test see the same objects."""
+    return f"b-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:24]}"
+
+
+def blobs_at(settings: dict[str, str], endpoint: str = "") -> MinioBlobs:
+    if endpoint:
+        settings = {**settings, "blobs": f"minio:{endpoint}/{settings['blobs'].rpartition('/')[2]}"}
+    opened = open_blobs(Settings.model_validate(settings))
+    assert isinstance(opened, MinioBlobs)
+    return opened
+
+
+class TestMinioBlobs(SharedBlobsContract):
+    store: ClassVar[Store]
+
+    @pytest.fixture(autouse=True)
+    def _store(self, minio: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        type(self).store = minio
+        # For the suite's other processes, which are told an address only.
+        monkeypatch.setenv("MILLRACE_MINIO_ACCESS_KEY_FILE", str(minio.access_key_file))
+        monkeypatch.setenv("MILLRACE_MINIO_SECRET_KEY_FILE", str(minio.secret_key_file))
+
+    def make(self, tmp_path: Path) -> MinioBlobs:
+        return blobs_at(self.store.settings(bucket_of(tmp_path)))
+
+    def address(self, tmp_path: Path) -> str:
+        return self.store.blobs(bucket_of(tmp_path))
+
+    async def refused_as_folder(self, put: Awaitable[object]) -> None:
+        await put  # to look at every key below would cost each put a listing, and nothing of ours does it
+
+
+@pytest.fixture
+def wire(minio: Store) -> Iterator[Proxy]:
+    with Proxy(minio.endpoint.partition("://")[2]) as proxy:
+        yield proxy
+
+
+async def test_whoever_loses_the_reply_to_a_put_if_absent_has_won_it(minio: Store, wire: Proxy, tmp_path: Path) -> None:
+    settings = minio.settings(bucket_of(tmp_path))
+    near, far = blobs_at(settings), blobs_at(settings, f"http://{wire.address}")
+    await near.check()
+    for number in range(3):
+        wire.lose_replies()
+        asking = asyncio.create_task(far.put_if_absent(f"key/{number}", b"equal bytes"))
+        while not await near.exists(f"key/{number}"):
+            await asyncio.sleep(0.01)
+        assert not await near.put_if_absent(f"key/{number}", b"equal bytes"), "of all callers one may have it"
+        wire.heal()
+        assert await asking, "its first try had stored it"
+
+
+async def test_a_download_goes_on_where_the_wire_broke(minio: Store, wire: Proxy, tmp_path: Path) -> None:
+    settings = minio.settings(bucket_of(tmp_path))
+    near, far = blobs_at(settings), blobs_at(settings, f"http://{wire.address}")
+    data = bytes(range(256)) * (16 << 12)
+    await near.put("big", data)
+    found = b""
+    async for chunk in far.read("big"):
+        if len(found) in (1 << 20, 5 << 20):
+            wire.break_connections()
+        found += chunk
+    assert found == data
+
+
+async def test_an_object_replaced_while_it_is_read_is_never_mixed(minio: Store, wire: Proxy, tmp_path: Path) -> None:
+    settings = minio.settings(bucket_of(tmp_path))
+    near, far = blobs_at(settings), blobs_at(settings, f"http://{wire.address}")
+    await near.put("big", b"a" * (32 << 20))
+    with pytest.raises(Unavailable, match="replaced while it was being read"):
+        async for _ in far.read("big"):
+            wire.break_connections()  # first: MinIO lets nobody replace what somebody reads
+            await near.put("big", b"b" * (32 << 20))
+
+
+async def test_a_store_that_is_silent_or_gone_is_unavailable_and_comes_back(
+    minio: Store, wire: Proxy, tmp_path: Path
+) -> None:
+    far = blobs_at(minio.settings(bucket_of(tmp_path)), f"http://{wire.address}")
+    await far.put("key", b"before")
+    wire.cut()
+    with pytest.raises(Unavailable, match=f"{wire.address}.*look at its log"):
+        await asyncio.wait_for(far.get("key"), 60)
+    wire.heal()
+    assert await far.get("key") == b"before"
+
+
+async def test_keys_that_are_wrong_say_which_file_to_mend(minio: Store, tmp_path: Path) -> None:
+    settings, wrong = minio.settings(bucket_of(tmp_path)), tmp_path / "wrong"
+    wrong.write_text("certainly-wrong")
+    for which in ("access", "secret"):
+        name = f"minio_{which}_key_file"
+        blobs = blobs_at({**settings, name: str(wrong)})
+        for call in (blobs.check(), blobs.get("a"), blobs.exists("a"), blobs.put_if_absent("a", b"")):
+            with pytest.raises(Unavailable, match=f"{which} key.*MILLRACE_{name.upper()}.*{wrong}"):
+                await call
+        with pytest.raises(Unavailable, match=f"MILLRACE_{name.upper()}=.*absent"):
+            await blobs_at({**settings, name: str(tmp_path / "absent")}).check()
+
+
+async def test_rotated_keys_need_no_restart(minio: Store, tmp_path: Path) -> None:
+    settings, secret = minio.settings(bucket_of(tmp_path)), tmp_path / "secret"
+    secret.write_text("certainly-wrong")
+    blobs = blobs_at({**settings, "minio_secret_key_file": str(secret)})
+    with pytest.raises(Unavailable):
+        await blobs.check()
+    secret.write_text(minio.secret_key_file.read_text())
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await blobs.check()
+            except Unavailable:
+                await asyncio.sleep(0.2)
+            else:
+                return
+
+
+async def test_a_missing_bucket_is_made_or_named(minio: Store, tmp_path: Path) -> None:
+    settings = minio.settings(bucket_of(tmp_path))
+    with pytest.raises(Unavailable, match=f"bucket {bucket_of(tmp_path)} is missing.*MILLRACE_MINIO_CREATE_BUCKET"):
+        await blobs_at({**settings, "minio_create_bucket": "false"}).check()
+    made = await asyncio.gather(*(blobs_at(settings).put_if_absent("first", b"") for _ in range(8)))
+    assert sum(made) == 1
+    await blobs_at({**settings, "minio_create_bucket": "false"}).check()
+
+
+async def test_objects_that_no_key_can_name_are_not_listed(minio: Store, tmp_path: Path) -> None:
+    blobs = blobs_at(minio.settings(bucket_of(tmp_path)))
+    await blobs.put("a/b", b"")
+    for strange in ("with space", ".hidden", "a/.x"):
+        blobs._put(strange, b"")
+    assert await keys(blobs, "") == ["a/b"]
+    assert await everything(blobs.children("")) == ["a"]
+
+
+def test_addresses_that_are_none() -> None:
+    for place in ("127.0.0.1:9000/bucket", "http://127.0.0.1:9000", "http:///bucket", "ftp://h/b", "http://h:x/bucket"):
+        with pytest.raises(InvalidArgument, match=r"http://HOST:PORT/BUCKET"):
+            open_blobs(Settings(blobs=f"minio:{place}"))
