@@ -153,13 +153,16 @@ class Reader(threading.Thread):
 
     def _position(self, consumer: KafkaConsumer) -> None:
         until = time.monotonic() + JOIN_SECONDS
-        self._cluster.set_topics(self.topics)  # who joins without knowing the partitions is given none, and joins again
+        if self.group:
+            consumer.subscribe(topics=list(self.topics), listener=_Listener(self))
+        else:
+            self._cluster.set_topics(self.topics)
+        # Who joins a group without knowing the partitions is given none, and must join again.
         while any(self._cluster.partitions_for_topic(topic) is None for topic in self.topics):
             self._pause_until(until, f"no news of topics {', '.join(self.topics)}")
         if not self.group:
             self._assign(consumer, first=not self._positions)
             return
-        consumer.subscribe(topics=list(self.topics), listener=_Listener(self))
         while consumer.group_metadata().state != MemberState.STABLE:
             self._keep(consumer, consumer.poll(timeout_ms=int(POLL_SECONDS * 1000)))
             self._pause_until(until, f"group {self.group} did not let us in", 0)
