@@ -134,13 +134,13 @@ class DeadLetters:
         except NotFound:
             return None
         if done.action != action:
-            text = f"letter {letter_id} was {_word(done.action)} by {done.who} at {done.time.ToJsonString()}: that stands"
+            text = (
+                f"letter {letter_id} was {_word(done.action)} by {done.who} at {done.time.ToJsonString()}: that stands"
+            )
             raise FailedPrecondition(text, letter=letter_id)
         return done
 
-    async def _resolve(
-        self, letter_id: str, action: Action, who: str, note: str
-    ) -> DeadLetterResolution:
+    async def _resolve(self, letter_id: str, action: Action, who: str, note: str) -> DeadLetterResolution:
         made = DeadLetterResolution(action=action, who=who, note=note)
         made.time.GetCurrentTime()
         if await self.blobs.put_if_absent(self._key(letter_id), made.SerializeToString(deterministic=True)):
