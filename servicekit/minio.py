@@ -10,6 +10,7 @@ import asyncio
 import base64
 import hashlib
 import io
+import math
 import os
 import re
 import threading
@@ -29,20 +30,32 @@ import urllib3
 from minio import Minio
 from minio.credentials.credentials import Credentials
 from minio.credentials.providers import Provider
-from minio.error import S3Error
 
 from millrace.errors import InvalidArgument, NotFound, Unavailable
 from servicekit.access import MinioAccess
 from servicekit.backoff import backoff
 from servicekit.blobs import CHUNK, SEGMENT, Listed, check_folder, check_key
-from servicekit.minio_errors import ABSENT, FAILURES, code_of, explain, is_passing, nothing_happened
+from servicekit.minio_errors import (
+    ABSENT,
+    FAILURES,
+    code_of,
+    explain,
+    is_passing,
+    nothing_happened,
+    refusal,
+    was_silent,
+)
+from servicekit.outage import Outage
 
 T = TypeVar("T")
 
 THREADS = 32
 CONNECT_SECONDS, ANSWER_SECONDS, STREAM_SECONDS = 2.0, 4.0, 30.0
-TRY_SECONDS = 3.0
-"""A call that fails is tried again until then; with the last try's time a call ends within some seconds."""
+PATIENCE_SECONDS = 3.0
+"""So long a call is tried again from its first failure on, or from when the store was first found away."""
+PAUSE_SECONDS = 0.5
+"""The longest between two tries."""
+GONE = "was there and is gone, with every fact: bring it back, or end the platform and start it again to begin with nothing"
 FRESH_SECONDS = 5.0
 KEYS_SECONDS = 1.0
 PAGE = 1000
@@ -69,6 +82,9 @@ class MinioBlobs:
         self._keys = _Keys(self) if access.access_key_file else None
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="minio")
         self._checked = -FRESH_SECONDS
+        self._outage = Outage(PATIENCE_SECONDS, ANSWER_SECONDS)
+        self._seen = False
+        """The bucket has been there."""
 
     async def get(self, key: str) -> bytes:
         check_key(key)
@@ -155,21 +171,41 @@ class MinioBlobs:
         return Unavailable(f"S3 store at {self.endpoint}: {text}", endpoint=self.endpoint, bucket=self.bucket)
 
     def _try(self, call: Callable[[Minio], T], seconds: float = ANSWER_SECONDS, key: str = "") -> T:
-        """Call until it succeeds, fails for good, or has failed for TRY_SECONDS. Raises NotFound and Unavailable."""
-        end, tries = time.monotonic() + TRY_SECONDS, 0
+        """Call until it succeeds, fails for good, or the store was away for too long. Raises NotFound and Unavailable."""
+        failing, tries = math.inf, 0
         while True:
+            asked, seen = time.monotonic(), self._seen
             try:
-                return call(self._client(seconds))
+                with self._outage.asking():
+                    found = call(self._client(seconds))
             except FAILURES as error:
-                tries += 1
-                if code_of(error) in ABSENT:
-                    raise NotFound(f"no object {key}", key=key) from None
-                if code_of(error) == "NoSuchBucket" and self.access.create_bucket and tries == 1:
-                    self._make_bucket()
-                elif not is_passing(error) or time.monotonic() > end:
-                    raise explain(error, self.endpoint, self.bucket, self.access) from error
+                if is_passing(error):
+                    failing, tries = min(failing, asked if was_silent(error) else time.monotonic()), tries + 1
+                    self._wait(error, failing, tries)
                 else:
-                    time.sleep(backoff(tries))
+                    self._outage.over()
+                    self._mend(error, key, seen)
+            else:
+                self._outage.over()
+                self._seen = True
+                return found
+
+    def _wait(self, error: Exception, failing: float, tries: int) -> None:
+        """Until the next try of what has been failing since then. Raises Unavailable."""
+        explained = explain(error, self.endpoint, self.bucket, self.access)
+        if not self._outage.is_worth_waiting(failing, explained):
+            raise explained from error
+        time.sleep(min(backoff(tries), PAUSE_SECONDS))
+
+    def _mend(self, error: Exception, key: str, seen: bool) -> None:
+        """Make the bucket, where it may just be missing. Raises NotFound and Unavailable for all else."""
+        if code_of(error) in ABSENT:
+            raise NotFound(f"no object {key}", key=key) from None
+        if code_of(error) == "NoSuchBucket" and seen:
+            raise self._unavailable(f"bucket {self.bucket} {GONE}") from error
+        if code_of(error) != "NoSuchBucket" or not self.access.create_bucket:
+            raise explain(error, self.endpoint, self.bucket, self.access) from error
+        self._make_bucket()
 
     def _make_bucket(self) -> None:
         try:
@@ -177,6 +213,7 @@ class MinioBlobs:
         except FAILURES as error:
             if code_of(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise explain(error, self.endpoint, self.bucket, self.access) from error
+        self._seen = True
 
     def _put(self, key: str, data: bytes) -> None:
         metadata: dict[str, Any] = {"crc32": _checksum(data)}
@@ -198,7 +235,7 @@ class MinioBlobs:
                 if answer.status == 200:
                     return True
                 if answer.status != 412:
-                    raise S3Error.fromxml(answer)
+                    raise refusal(answer)
             except FAILURES as error:
                 unsure = unsure or not nothing_happened(error)
                 raise
@@ -244,7 +281,7 @@ class MinioBlobs:
                 file.seek(0)
                 metadata: dict[str, Any] = {"crc32": f"{checksum:08x}"}
                 client.put_object(
-                    self.bucket, key, file, size, metadata=metadata, part_size=PART, num_parallel_uploads=1
+                    self.bucket, key, file, size, metadata=metadata, part_size=PART, num_parallel_uploads=3
                 )
 
             self._try(put, STREAM_SECONDS)
@@ -352,5 +389,3 @@ def _write(file: BinaryIO, first: bytes, chunks: Iterator[bytes]) -> None:
     file.write(first)
     for chunk in chunks:
         file.write(chunk)
-    file.flush()
-    os.fsync(file.fileno())

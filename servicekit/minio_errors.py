@@ -5,6 +5,7 @@ from typing import Any
 
 import urllib3
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProtocolError, TimeoutError
 
 from millrace.errors import Unavailable
@@ -17,9 +18,19 @@ FAILURES = (MinioException, HTTPError, ssl.SSLError)
 ABSENT = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
 BUSY = {
     *("SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "InternalError", "RequestTimeout"),
-    *("OperationAborted", "ConditionalRequestConflict", "XMinioServerNotInitialized", "TooManyRequests"),
+    *("OperationAborted", "ConditionalRequestConflict", "TooManyRequests"),
+    *("XMinioServerNotInitialized", "XMinioBackendDown"),
 }
-_FULL = {"XMinioStorageFull", "XMinioBackendDown", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"}
+_FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"}
+_HTTPS = "write https:// in MILLRACE_BLOBS"
+
+
+def refusal(answer: BaseHTTPResponse) -> S3Error | InvalidResponseError:
+    """The error that an answer to a request of our own tells, as the client tells those to its requests."""
+    kind = answer.headers.get("Content-Type", "")
+    if "application/xml" in kind:
+        return S3Error.fromxml(answer)
+    return InvalidResponseError(answer.status, kind, answer.data.decode(errors="replace"))
 
 
 def code_of(error: BaseException) -> str:
@@ -27,6 +38,8 @@ def code_of(error: BaseException) -> str:
     if not isinstance(error, S3Error):
         return ""
     told = error.response.headers.get("X-Minio-Error-Code") if error.response is not None else None
+    if "no space left on device" in str(error.message):
+        return "XMinioStorageFull"  # MinIO calls it an InternalError, until it has looked again
     return str(told or error.code)
 
 
@@ -50,6 +63,13 @@ def is_passing(error: BaseException) -> bool:
     return code_of(error) in BUSY or isinstance(error, NewConnectionError | ProtocolError | TimeoutError)
 
 
+def was_silent(error: BaseException) -> bool:
+    """Whether it is the lack of any answer that tells."""
+    if isinstance(error, MaxRetryError):
+        return error.reason is not None and was_silent(error.reason)
+    return isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError)
+
+
 def explain(error: BaseException, endpoint: str, bucket: str, access: MinioAccess) -> Unavailable:
     """The error in words that say what to mend."""
     return Unavailable(f"S3 store at {endpoint}: {_words(error, bucket, access)}", endpoint=endpoint, bucket=bucket)
@@ -62,12 +82,16 @@ def _words(error: BaseException, bucket: str, access: MinioAccess) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in text:
         ca = access.ca_file or "not set"
         return f"its certificate is not trusted: set MILLRACE_MINIO_CA_FILE ({ca}) to the authority that signed it"
+    if "NO_CERTIFICATE_OR_CRL_FOUND" in text:
+        return f"there is no certificate in MILLRACE_MINIO_CA_FILE ({access.ca_file}): put the authority there, as PEM"
     if "WRONG_VERSION_NUMBER" in text or "record layer" in text.lower():
         return "it does not speak TLS: write http:// in MILLRACE_BLOBS, or name its TLS port"
     if isinstance(error, InvalidResponseError) and "HTTPS" in text:
-        return "it speaks TLS: write https:// in MILLRACE_BLOBS"
+        return f"it speaks TLS: {_HTTPS}"
     if isinstance(error, InvalidResponseError):
         return f"what answers there is no S3 store ({text[:120]}): look at MILLRACE_BLOBS"
+    if isinstance(error, ProtocolError):
+        return f"it breaks connections off ({text[:200]}): look at its log, or {_HTTPS} if it speaks TLS"
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
         return "it does not answer in time: look at its log and its disks"
     return f"cannot be reached ({text[:200]}): start it, or set MILLRACE_BLOBS"
@@ -89,4 +113,6 @@ def _said(code: str, error: Any, bucket: str, access: MinioAccess) -> str:
         return f"it has no space left ({code}): free space on its disks, or raise the quota of bucket {bucket}"
     if code == "RequestTimeTooSkewed":
         return "its clock and this machine's differ by more than 15 minutes: mend the clocks"
+    if code == "BadRequest":  # all that a HEAD can say
+        return f"it does not take what it is asked: look at its log, or {_HTTPS} if it speaks TLS"
     return f"{code}: {error.message or 'no more is said'} (bucket {bucket}); look at its log"

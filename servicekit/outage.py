@@ -1,0 +1,50 @@
+"""One outage, seen by many callers: they wait it out together, and once that was long enough one at a time still asks."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+
+from millrace.errors import Unavailable
+
+
+class Outage:
+    """When it began is told by the first failure since the last answer.
+
+    For `patience` seconds from then on every caller goes on trying. Afterwards each tries once; and while one of them waits
+    for an answer (`answer` seconds at most), the others are refused at once, in the words of the last failure.
+    """
+
+    def __init__(self, patience: float, answer: float) -> None:
+        self.patience, self.answer = patience, answer
+        self._lock = threading.Lock()
+        self._began: float | None = None
+        self._error = Unavailable("")
+        self._asking, self._asked = 0, 0.0
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Around each try. Raises Unavailable where it is not worth one."""
+        now = time.monotonic()
+        with self._lock:
+            waited_for = self._asking and now - self._asked < self.answer
+            if waited_for and self._began is not None and now - self._began > self.patience:
+                raise copy(self._error)
+            self._asking, self._asked = self._asking + 1, now
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asking -= 1
+
+    def over(self) -> None:
+        """There was an answer."""
+        self._began = None
+
+    def is_worth_waiting(self, since: float, error: Unavailable) -> bool:
+        """Note that a call has been failing since then, lastly by this error; the answer is whether to try it again."""
+        with self._lock:
+            self._error = error
+            self._began = since if self._began is None else self._began
+            return time.monotonic() - min(since, self._began) <= self.patience
