@@ -78,6 +78,7 @@ async def fetch(blobs: Blobs, digest: str, cache: Path) -> Path:
             raise InvalidArgument(
                 f"the stored files of artifact {digest} are those of {found.digest}: they were damaged"
             )
+        await asyncio.to_thread(_sync, fresh)
         try:
             os.rename(fresh, target)
         except OSError:
@@ -86,6 +87,16 @@ async def fetch(blobs: Blobs, digest: str, cache: Path) -> Path:
         return target
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """A power cut after the rename must not leave a folder that is there, and trusted, with empty files in it."""
+    for path in (*folder.rglob("*"), folder):
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -1,7 +1,7 @@
 """The object store port: immutable facts by key, and the one power that they rest on, put if absent.
 
-Two adapters pass one contract suite: a directory (servicekit/directory.py) and memory (here); servicekit/adapters.py opens
-them by address.
+Three adapters pass one contract suite: memory (here), a directory (servicekit/directory.py) and S3 stores
+(servicekit/minio.py); servicekit/adapters.py opens them by address.
 A key is `segment/segment/…`: each segment of letters, digits, `.`, `_`, `=`, `-` or `~`, not starting with a dot, at most
 200 long; 900 in all. A key is never the folder of another key.
 """
@@ -65,7 +65,7 @@ class Blobs(Protocol):
         ...
 
     async def download(self, key: str, path: Path) -> None:
-        """Write the object to a file that appears whole or not at all. Raises NotFound."""
+        """Write the object to a file that appears whole or not at all; whoever keeps it syncs it. Raises NotFound."""
         ...
 
     def read(self, key: str) -> AsyncIterator[bytes]:

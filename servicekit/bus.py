@@ -1,7 +1,7 @@
 """The bus port: messages on topics, read by groups that remember how far they came, or tailed by anybody.
 
-Delivery is at least once and in order per key. Two adapters pass one contract suite: a SQLite log
-(servicekit/sqlite.py) and memory (here). servicekit/adapters.py opens them by address.
+Delivery is at least once and in order per key. Three adapters pass one contract suite: memory (here), a SQLite log
+(servicekit/sqlite.py) and Kafka (servicekit/kafka.py). servicekit/adapters.py opens them by address.
 """
 
 import asyncio

@@ -106,7 +106,8 @@ class DirectoryBlobs:
         beside = path.with_name(f".{uuid4().hex}.part")
         with self._open(key) as source, _named(path):
             try:
-                _write_synced(beside, source)
+                with beside.open("xb") as file:
+                    shutil.copyfileobj(source, file, CHUNK)
                 os.replace(beside, path)
             finally:
                 beside.unlink(missing_ok=True)
