@@ -140,7 +140,7 @@ class MinioBlobs:
                 chunks.close()
 
     async def check(self) -> None:
-        if time.monotonic() - self._checked > FRESH_SECONDS:
+        if self._outage.began or time.monotonic() - self._checked > FRESH_SECONDS:
             await self._in_thread(self._check)
 
     async def _in_thread(self, job: Callable[[], T]) -> T:
@@ -332,7 +332,8 @@ class MinioBlobs:
             raise self._unavailable(f"{key} is not what was stored (its CRC-32 differs): look at its disks")
 
     def _check(self) -> None:
-        """Write, read and remove an object that no key can name."""
+        """List, write, read and remove what no key can name. The listing is first, because what refuses it says why."""
+        self._page(".check/", "")
         key, data = f".check/{uuid4().hex}", b"check"
         self._put(key, data)
         found = b"".join(self._stream(key, ANSWER_SECONDS))

@@ -19,7 +19,8 @@ class Outage:
     def __init__(self, patience: float, answer: float) -> None:
         self.patience, self.answer = patience, answer
         self._lock = threading.Lock()
-        self._began: float | None = None
+        self.began: float | None = None
+        """On the monotonic clock; None: there is no outage."""
         self._error = Unavailable("")
         self._asking, self._asked = 0, 0.0
 
@@ -29,7 +30,7 @@ class Outage:
         now = time.monotonic()
         with self._lock:
             waited_for = self._asking and now - self._asked < self.answer
-            if waited_for and self._began is not None and now - self._began > self.patience:
+            if waited_for and self.began is not None and now - self.began > self.patience:
                 raise copy(self._error)
             self._asking, self._asked = self._asking + 1, now
         try:
@@ -40,11 +41,11 @@ class Outage:
 
     def over(self) -> None:
         """There was an answer."""
-        self._began = None
+        self.began = None
 
     def is_worth_waiting(self, since: float, error: Unavailable) -> bool:
         """Note that a call has been failing since then, lastly by this error; the answer is whether to try it again."""
         with self._lock:
             self._error = error
-            self._began = since if self._began is None else self._began
-            return time.monotonic() - min(since, self._began) <= self.patience
+            self.began = since if self.began is None else self.began
+            return time.monotonic() - min(since, self.began) <= self.patience
