@@ -1,6 +1,7 @@
 """Opens the bus and the store that the settings name: `kind:place`."""
 
 import os
+import sys
 from pathlib import Path
 
 from millrace.errors import InvalidArgument
@@ -9,6 +10,15 @@ from servicekit.bus import Bus, MemoryBus
 from servicekit.directory import DirectoryBlobs
 from servicekit.settings import Settings
 from servicekit.sqlite import SqliteBus
+
+
+def open_both(settings: Settings) -> tuple[Blobs, Bus]:
+    """For a service. Ends the process with exit code 2 and one clear text where an address is wrong."""
+    try:
+        return open_blobs(settings), open_bus(settings)
+    except InvalidArgument as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def open_blobs(settings: Settings) -> Blobs:

@@ -71,8 +71,8 @@ class MinioBlobs:
 
     def __init__(self, place: str, access: MinioAccess) -> None:
         if not (parts := _PLACE.fullmatch(place)) or not _is_address(place):
-            text = f"minio:{place} is no store: use minio:http://HOST:PORT/BUCKET (or https), the bucket in lower case"
-            raise InvalidArgument(text, field="MILLRACE_BLOBS")
+            use = "use minio:http://HOST:PORT/BUCKET (or https), with 3 to 63 of a-z 0-9 . - as the bucket's name"
+            raise InvalidArgument(f"minio:{place} is no store: {use}", field="MILLRACE_BLOBS")
         scheme, self._host, self.bucket = parts.groups()
         self.endpoint, self.access = f"{scheme}://{self._host}", access
         self._secure = scheme == "https"

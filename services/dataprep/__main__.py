@@ -4,7 +4,7 @@ import asyncio
 
 from millrace.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from recipekit.catalog import Catalog
-from servicekit.adapters import open_blobs, open_bus
+from servicekit.adapters import open_both
 from servicekit.logs import setup_logs
 from servicekit.outbox import Outbox
 from servicekit.runtime import Part, serve
@@ -18,7 +18,7 @@ from services.dataprep.store import FACTS, Store
 async def main() -> None:
     settings = Settings.read()
     setup_logs("dataprep", settings.log_level)
-    blobs, bus = open_blobs(settings), open_bus(settings)
+    blobs, bus = open_both(settings)
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
     store, catalog = Store(blobs, outbox), Catalog(settings.recipes.split(","))
     imports = EndImport(store, catalog, settings.unpacked_limit_bytes)

@@ -7,7 +7,7 @@ from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from millrace.evaluation.v1.evaluation_service_pb2_grpc import add_EvaluationServiceServicer_to_server
 from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from recipekit.catalog import Catalog
-from servicekit.adapters import open_blobs, open_bus
+from servicekit.adapters import open_both
 from servicekit.logs import setup_logs
 from servicekit.outbox import Outbox
 from servicekit.runtime import Part, serve
@@ -26,7 +26,7 @@ NAME = "millrace.evaluation.v1.EvaluationService"
 async def main() -> None:
     settings = Settings.read()
     setup_logs("evaluator", settings.log_level)
-    blobs, bus = open_blobs(settings), open_bus(settings)
+    blobs, bus = open_both(settings)
     outbox = Outbox(blobs, bus, "evaluator", FACTS)
     store = Store(blobs, outbox)
     registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))

@@ -8,7 +8,7 @@ from millrace.channel import open_channel
 from millrace.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from recipekit.catalog import Catalog
-from servicekit.adapters import open_blobs, open_bus
+from servicekit.adapters import open_both
 from servicekit.health import Health
 from servicekit.logs import setup_logs
 from servicekit.runtime import Part, serve
@@ -26,7 +26,7 @@ from services.inference.waiting import Limits
 async def main() -> None:
     settings = Settings.read()
     setup_logs("inference", settings.log_level)
-    blobs, bus = open_blobs(settings), open_bus(settings)
+    blobs, bus = open_both(settings)
     store = Store(blobs, settings.load_limit_seconds)
     registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))
     cache, catalog = Path(settings.cache), Catalog(settings.recipes.split(","))

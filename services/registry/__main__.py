@@ -7,7 +7,7 @@ from millrace.evaluation.v1.evaluation_service_pb2_grpc import EvaluationService
 from millrace.registry.v1.registry_service_pb2_grpc import add_RegistryServiceServicer_to_server
 from millrace.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from recipekit.catalog import Catalog
-from servicekit.adapters import open_blobs, open_bus
+from servicekit.adapters import open_both
 from servicekit.logs import setup_logs
 from servicekit.outbox import Outbox
 from servicekit.runtime import Part, serve
@@ -22,7 +22,7 @@ from services.registry.store import FACTS, Store
 async def main() -> None:
     settings = Settings.read()
     setup_logs("registry", settings.log_level)
-    blobs, bus = open_blobs(settings), open_bus(settings)
+    blobs, bus = open_both(settings)
     outbox = Outbox(blobs, bus, "registry", FACTS)
     store = Store(blobs, outbox)
     trainer = TrainingServiceStub(open_channel(settings.trainer, settings.credentials()))

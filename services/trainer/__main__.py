@@ -8,7 +8,7 @@ from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from millrace.training.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 from recipekit.catalog import Catalog
-from servicekit.adapters import open_blobs, open_bus
+from servicekit.adapters import open_both
 from servicekit.logs import setup_logs
 from servicekit.outbox import Outbox
 from servicekit.runtime import Part, serve
@@ -25,7 +25,7 @@ from services.trainer.store import FACTS, Store
 async def main() -> None:
     settings = Settings.read()
     setup_logs("trainer", settings.log_level)
-    blobs, bus = open_blobs(settings), open_bus(settings)
+    blobs, bus = open_both(settings)
     outbox = Outbox(blobs, bus, "trainer", FACTS)
     store = Store(blobs, outbox, settings.lease_seconds)
     registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))

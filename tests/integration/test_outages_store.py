@@ -1,10 +1,14 @@
 """With the store down inference goes on and all else is refused at once; and what is wrong with it is one clear error."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from minio import Minio as S3
@@ -20,7 +24,7 @@ from tests.chaos.faults import FullDisk
 from tests.chaos.platform import can_mount, small_disk
 from tests.e2e import invariants, scenario
 from tests.e2e.scenario import DATASET, MODEL
-from tests.e2e.world import RECIPES, World, wait_until, world
+from tests.e2e.world import RECIPES, ROOT, World, wait_until, world
 from tests.integration.outages import bring_to_serving, facts, needs_the_store, one_service, problems, said
 from tests.servers import Broker, running
 
@@ -212,3 +216,13 @@ def test_a_full_disk_is_one_clear_error_until_there_is_room(tmp_path: Path) -> N
         registry.until_it_is_well()
         registry.client.apply_model({**spec, "model": "while"})
         assert [model.name for model in registry.client.models()] == ["before", "while"]
+
+
+@pytest.mark.parametrize("address", ["minio:http://127.0.0.1:9000", "minio:http://127.0.0.1:9000/No", "s3:bucket"])
+def test_an_address_that_is_none_ends_the_start_in_one_line(address: str) -> None:
+    environment = {**os.environ, "MILLRACE_BLOBS": address}
+    run = subprocess.run(
+        [sys.executable, "-m", "services.registry"], cwd=ROOT, env=environment, stderr=PIPE, text=True, check=False
+    )
+    (line,) = run.stderr.splitlines()
+    assert run.returncode == 2 and address in line and "use " in line
