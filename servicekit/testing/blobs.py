@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -269,3 +269,23 @@ class SharedBlobsContract(BlobsContract):
             for listed in found:
                 assert await blobs.get(listed.key) == source.read_bytes()
                 await blobs.delete(listed.key)
+
+    async def test_puts_killed_half_way_are_whole_or_absent(self, tmp_path: Path) -> None:
+        blobs = self.make(tmp_path)
+        for pause in (0.0, 0.011, 0.017):
+            putting = await child("put", self.address(tmp_path), "8")
+            assert putting.stdout
+            kept = [await asyncio.wait_for(putting.stdout.readline(), 60) for _ in range(20)]
+            await asyncio.sleep(pause)
+            putting.kill()
+            kept += (await putting.stdout.read()).splitlines()
+            await putting.wait()
+            await self.check_whole(blobs, {line.decode().strip() for line in kept})
+
+    @staticmethod
+    async def check_whole(blobs: Blobs, kept: Collection[str]) -> None:
+        """Each object has the bytes that its key names, and each key that was said to be kept is there."""
+        found = set(await keys(blobs, "put/"))
+        assert set(kept) <= found
+        for key in found:
+            assert hashlib.sha256(await blobs.get(key)).hexdigest() == key.removeprefix("put/")

@@ -8,8 +8,10 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+from millrace.errors import Unavailable
 from servicekit.adapters import open_blobs, open_bus
 from servicekit.bus import Message
 from servicekit.settings import Settings
@@ -127,6 +129,27 @@ def upload(address: str, file: str) -> None:
     asyncio.run(forever())
 
 
+def put(address: str, lanes: str) -> None:
+    """Put objects, each under its digest, for ever; print each key once it is kept. A store that is away is asked again."""
+
+    async def forever(lane: int) -> None:
+        blobs = open_blobs(Settings(blobs=address))
+        while True:
+            data = os.urandom(1 << (10 + 3 * (lane % 4)))
+            key = f"put/{hashlib.sha256(data).hexdigest()}"
+            with suppress(Unavailable):
+                if lane % 2:
+                    await blobs.put(key, data)
+                else:
+                    assert await blobs.put_if_absent(key, data), "nobody else has these bytes"
+                os.write(1, f"{key}\n".encode())
+
+    async def run() -> None:
+        await asyncio.gather(*(forever(lane) for lane in range(int(lanes))))
+
+    asyncio.run(run())
+
+
 def stream(address: str, file: str, back: str) -> None:
     """Print by how many bytes memory grew for an upload, a download and a read, and the digest of what was read."""
 
@@ -150,6 +173,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "hold": hold,
     "publish": publish,
     "publish_until_killed": publish_until_killed,
+    "put": put,
     "race": race,
     "stream": stream,
     "upload": upload,
