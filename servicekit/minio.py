@@ -15,7 +15,6 @@ import os
 import re
 import threading
 import time
-import zlib
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,9 +26,8 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import urllib3
+import xxhash
 from minio import Minio
-from minio.credentials.credentials import Credentials
-from minio.credentials.providers import Provider
 
 from millrace.errors import InvalidArgument, NotFound, Unavailable
 from servicekit.access import MinioAccess
@@ -45,6 +43,7 @@ from servicekit.minio_errors import (
     refusal,
     was_silent,
 )
+from servicekit.minio_keys import KeyFiles
 from servicekit.outage import Outage
 
 T = TypeVar("T")
@@ -57,10 +56,9 @@ PAUSE_SECONDS = 0.5
 """The longest between two tries."""
 GONE = "was there and is gone, with every fact: bring it back, or end the platform and start it again to begin with nothing"
 FRESH_SECONDS = 5.0
-KEYS_SECONDS = 1.0
 PAGE = 1000
 PART = 8 << 20
-WRITER, CHECKSUM = "x-amz-meta-writer", "x-amz-meta-crc32"
+WRITER, CHECKSUM = "x-amz-meta-writer", "x-amz-meta-xxh3"
 _PLACE = re.compile(r"(https?)://([^/\s]+)/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?")
 _KEY = re.compile(f"{SEGMENT}(/{SEGMENT})*")
 _PREFIX = re.compile(f"({SEGMENT}/)*({SEGMENT})?")
@@ -79,7 +77,7 @@ class MinioBlobs:
         self._lock = threading.Lock()
         self._clients: dict[float, Minio] = {}
         self._pools: dict[float, urllib3.PoolManager] = {}
-        self._keys = _Keys(self) if access.access_key_file else None
+        self._keys = KeyFiles(access, self._unavailable) if access.access_key_file else None
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="minio")
         self._checked = -FRESH_SECONDS
         self._outage = Outage(PATIENCE_SECONDS, ANSWER_SECONDS)
@@ -211,12 +209,16 @@ class MinioBlobs:
         try:
             self._client(ANSWER_SECONDS).make_bucket(self.bucket)
         except FAILURES as error:
+            if code_of(error) == "AccessDenied":
+                raise self._unavailable(
+                    f"bucket {self.bucket} is missing: create it, or grant s3:CreateBucket"
+                ) from error
             if code_of(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise explain(error, self.endpoint, self.bucket, self.access) from error
         self._seen = True
 
     def _put(self, key: str, data: bytes) -> None:
-        metadata: dict[str, Any] = {"crc32": _checksum(data)}
+        metadata: dict[str, Any] = {"xxh3": _checksum(data)}
         self._try(lambda client: client.put_object(self.bucket, key, io.BytesIO(data), len(data), metadata=metadata))
 
     def _put_if_absent(self, key: str, data: bytes) -> bool:
@@ -273,13 +275,14 @@ class MinioBlobs:
 
     def _upload(self, key: str, path: Path) -> None:
         with path.open("rb") as file:
-            size, checksum = 0, 0
+            size, checksum = 0, xxhash.xxh3_64()
             while block := file.read(CHUNK):
-                size, checksum = size + len(block), zlib.crc32(block, checksum)
+                size += len(block)
+                checksum.update(block)
 
             def put(client: Minio) -> None:
                 file.seek(0)
-                metadata: dict[str, Any] = {"crc32": f"{checksum:08x}"}
+                metadata: dict[str, Any] = {"xxh3": checksum.hexdigest()}
                 client.put_object(
                     self.bucket, key, file, size, metadata=metadata, part_size=PART, num_parallel_uploads=3
                 )
@@ -301,7 +304,8 @@ class MinioBlobs:
 
     def _stream(self, key: str, seconds: float) -> Generator[bytes, None, None]:
         """The object in chunks. Where the wire breaks it goes on at the same place, in the same version of the object."""
-        got, checksum, version, told = 0, 0, "", ""
+        got, checksum, version, told = 0, xxhash.xxh3_64(), "", ""
+        failing, tries = math.inf, 0
         while True:
             headers = {"Range": f"bytes={got}-", "If-Match": version} if got else {}
             try:
@@ -319,17 +323,19 @@ class MinioBlobs:
             version, told = answer.headers.get("ETag", ""), answer.headers.get(CHECKSUM, "")
             try:
                 while chunk := answer.read(CHUNK):
-                    got, checksum = got + len(chunk), zlib.crc32(chunk, checksum)
+                    got += len(chunk)
+                    checksum.update(chunk)
+                    failing, tries = math.inf, 0
                     yield chunk
                 break
             except FAILURES as error:
-                if not is_passing(error) or not got:
-                    raise explain(error, self.endpoint, self.bucket, self.access) from error
+                failing, tries = min(failing, time.monotonic()), tries + 1
+                self._wait(error, failing, tries)
             finally:
                 answer.close()
                 answer.release_conn()
-        if told and told != f"{checksum:08x}":
-            raise self._unavailable(f"{key} is not what was stored (its CRC-32 differs): look at its disks")
+        if told and told != checksum.hexdigest():
+            raise self._unavailable(f"{key} is not what was stored (its XXH3 checksum differs): look at its disks")
 
     def _check(self) -> None:
         """List, write, read and remove what no key can name. The listing is first, because what refuses it says why."""
@@ -343,35 +349,6 @@ class MinioBlobs:
         self._checked = time.monotonic()
 
 
-class _Keys(Provider):
-    """The keys as their files say: looked at again after a second, so that rotated ones need no restart."""
-
-    def __init__(self, blobs: MinioBlobs) -> None:
-        self._blobs = blobs
-        self._read = -KEYS_SECONDS
-        self._found: Credentials | None = None
-
-    def retrieve(self) -> Credentials:
-        if self._found is None or time.monotonic() - self._read > KEYS_SECONDS:
-            access = self._blobs.access
-            self._found = Credentials(
-                self._file("ACCESS", access.access_key_file), self._file("SECRET", access.secret_key_file)
-            )
-            self._read = time.monotonic()
-        return self._found
-
-    def _file(self, which: str, path: str) -> str:
-        try:
-            text = Path(path).read_text().strip()
-        except OSError as error:
-            text, why = "", error.strerror
-        else:
-            why = "it is empty"
-        if not text:
-            raise self._blobs._unavailable(f"cannot read MILLRACE_MINIO_{which}_KEY_FILE={path}: {why}")
-        return text
-
-
 def _is_address(place: str) -> bool:
     with suppress(ValueError):
         return bool(urlsplit(place).hostname) and urlsplit(place).port != 0
@@ -379,7 +356,7 @@ def _is_address(place: str) -> bool:
 
 
 def _checksum(data: bytes) -> str:
-    return f"{zlib.crc32(data):08x}"
+    return xxhash.xxh3_64_hexdigest(data)
 
 
 def _listed(item: Any) -> Listed:

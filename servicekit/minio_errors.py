@@ -60,6 +60,8 @@ def is_passing(error: BaseException) -> bool:
         return False
     if isinstance(error, ServerError):
         return True
+    if isinstance(error, InvalidResponseError):
+        return "Response code: 5" in str(error)  # of a gateway whose store is away
     return code_of(error) in BUSY or isinstance(error, NewConnectionError | ProtocolError | TimeoutError)
 
 
@@ -111,6 +113,8 @@ def _said(code: str, error: Any, bucket: str, access: MinioAccess) -> str:
         return f"bucket {bucket} is missing: create it, or set MILLRACE_MINIO_CREATE_BUCKET=true"
     if code in _FULL:
         return f"it has no space left ({code}): free space on its disks, or raise the quota of bucket {bucket}"
+    if code in ("SlowDownRead", "SlowDownWrite"):
+        return f"it cannot use its disks ({code}): look at them, and at its log"
     if code == "RequestTimeTooSkewed":
         return "its clock and this machine's differ by more than 15 minutes: mend the clocks"
     if code == "BadRequest":  # all that a HEAD can say

@@ -16,6 +16,8 @@ from tempfile import mkdtemp
 from typing import NoReturn, Protocol, TypeVar
 
 import pytest
+from minio import MinioAdmin
+from minio.credentials.providers import StaticProvider
 
 from deploy.servers.binaries import KAFKA_VERSION, MINIO_COMMIT
 from deploy.servers.kafka import Kafka, answers
@@ -66,6 +68,16 @@ class GivenStore:
     def settings(self, bucket: str) -> dict[str, str]:
         files = {"access": self.access_key_file, "secret": self.secret_key_file}
         return {"blobs": self.blobs(bucket), **{f"minio_{name}_key_file": str(file) for name, file in files.items()}}
+
+
+def root(store: Store) -> StaticProvider:
+    """Who may do everything there."""
+    return StaticProvider(store.access_key_file.read_text(), store.secret_key_file.read_text())
+
+
+def admin_of(store: Store) -> MinioAdmin:
+    """Makes the users of a store without TLS, and says what they may."""
+    return MinioAdmin(endpoint=store.endpoint.partition("://")[2], credentials=root(store), secure=False)
 
 
 @contextmanager

@@ -2,19 +2,32 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
+from deploy.servers.minio import Minio
 from millrace.errors import InvalidArgument, Unavailable
 from servicekit.adapters import open_blobs
 from servicekit.minio import MinioBlobs
 from servicekit.settings import Settings
 from servicekit.testing.blobs import SharedBlobsContract, everything, keys
 from servicekit.testing.proxy import Proxy
-from tests.servers import Store
+from tests.servers import Store, admin_of
+
+LEAST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::facts"]},
+        {
+            "Effect": "Allow",
+            "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"],
+            "Resource": ["arn:aws:s3:::facts/*"],
+        },
+    ],
+}
 
 
 def bucket_of(tmp_path: Path) -> str:
@@ -83,6 +96,22 @@ async def test_a_download_goes_on_where_the_wire_broke(minio: Store, wire: Proxy
     assert found == data
 
 
+async def test_a_wire_that_breaks_before_the_first_chunk_is_here_harms_no_reader(
+    minio: Store, wire: Proxy, tmp_path: Path
+) -> None:
+    settings = minio.settings(bucket_of(tmp_path))
+    near, far = blobs_at(settings), blobs_at(settings, f"http://{wire.address}")
+    data = bytes(range(256)) * (4 << 10)
+    await near.put("one-chunk", data)
+    wire.slow(0.05)
+    reading = asyncio.create_task(far.get("one-chunk"))
+    await asyncio.sleep(0.4)
+    assert not reading.done()
+    wire.heal()
+    wire.break_connections()
+    assert await reading == data
+
+
 async def test_an_object_replaced_while_it_is_read_is_never_mixed(minio: Store, wire: Proxy, tmp_path: Path) -> None:
     settings = minio.settings(bucket_of(tmp_path))
     near, far = blobs_at(settings), blobs_at(settings, f"http://{wire.address}")
@@ -148,6 +177,29 @@ async def test_a_missing_bucket_is_made_or_named(minio: Store, tmp_path: Path) -
     made = await asyncio.gather(*(blobs_at(settings).put_if_absent("first", b"") for _ in range(8)))
     assert sum(made) == 1
     await blobs_at({**settings, "minio_create_bucket": "false"}).check()
+
+
+async def test_the_rights_that_are_asked_for_are_enough_but_for_making_the_bucket(
+    own_minio: Callable[..., Minio], tmp_path: Path
+) -> None:
+    store, (access, secret), source = own_minio(), (tmp_path / "access", tmp_path / "secret"), tmp_path / "source"
+    admin = admin_of(store)
+    admin.policy_add("least", policy=LEAST)
+    admin.user_add("ada", "adas-secret")
+    admin.policy_set("least", user="ada")
+    access.write_text("ada")
+    secret.write_text("adas-secret")
+    keys_of_ada = {"minio_access_key_file": str(access), "minio_secret_key_file": str(secret)}
+    blobs = blobs_at({**store.settings("facts"), **keys_of_ada})
+    with pytest.raises(Unavailable, match="bucket facts is missing: create it, or grant s3:CreateBucket"):
+        await blobs.check()
+    await blobs_at(store.settings("facts")).check()
+    await blobs.check()
+    source.write_bytes(bytes(20 << 20))
+    await blobs.upload("big", source)
+    assert await blobs.put_if_absent("key", b"") and await blobs.exists("key") and await blobs.get("key") == b""
+    await blobs.delete("key")
+    assert await keys(blobs, "") == await everything(blobs.children("")) == ["big"]
 
 
 async def test_objects_that_no_key_can_name_are_not_listed(minio: Store, tmp_path: Path) -> None:

@@ -12,8 +12,6 @@ from subprocess import PIPE
 
 import pytest
 from minio import Minio as S3
-from minio import MinioAdmin
-from minio.credentials.providers import StaticProvider
 
 from deploy.ports import SERVICES
 from deploy.servers.certificates import Authority, can_make_certificates
@@ -26,7 +24,7 @@ from tests.e2e import invariants, scenario
 from tests.e2e.scenario import DATASET, MODEL
 from tests.e2e.world import RECIPES, ROOT, World, wait_until, world
 from tests.integration.outages import bring_to_serving, facts, needs_the_store, one_service, problems, said
-from tests.servers import Broker, running
+from tests.servers import Broker, admin_of, root, running
 
 BUCKET = "millrace"
 
@@ -101,11 +99,6 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minio]:
         yield store
 
 
-def root(store: Minio) -> StaticProvider:
-    """Who may do everything there."""
-    return StaticProvider(store.access_key_file.read_text(), store.secret_key_file.read_text())
-
-
 def wrong_key(store: Minio, folder: Path, which: str, right: Path, text: str = "certainly-wrong") -> Wrong:
     """One of the keys, in a file that says this or, where it says nothing, is missing."""
     file = folder / which
@@ -134,7 +127,7 @@ def missing_bucket(store: Minio, folder: Path) -> Wrong:
 
 def read_only(store: Minio, folder: Path) -> Wrong:
     """The keys of a user of the store's who may only read, until he is let write."""
-    admin = MinioAdmin(endpoint=store.endpoint.partition("://")[2], credentials=root(store), secure=False)
+    admin = admin_of(store)
     admin.user_add("reader", "reader-secret")
     admin.policy_set("readonly", user="reader")
     files = {"access": folder / "access", "secret": folder / "secret"}
