@@ -1,0 +1,1 @@
+"""What each version wrote, kept for ever; later versions must read it (docs/adr/0014)."""

@@ -1,0 +1,164 @@
+"""Writes the corpus of this version: `python -m tests.contract.old_messages.collect`.
+
+A platform lives through history.py, and what it left in its store and on its bus is kept, without what names the machine.
+A corpus that stands already is written anew only if today's code reads it: a break must be mended, not collected away.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import Message
+
+from millrace.operations.v1.stored_pb2 import LedgerEntry, Process
+from millrace.training.v1.attempt_pb2 import RunNumerics
+from millrace.training.v1.lineage_pb2 import Lineage
+from servicekit.blobs import Blobs
+from servicekit.bus import Bus, Received
+from servicekit.ledger import read_entry
+from servicekit.topics import BY_NAME, dead_letters_of
+from tests.contract.old_messages import answers, kept
+from tests.contract.old_messages.history import live
+from tests.contract.old_messages.kinds import PROBES, kind_of, strangers
+from tests.e2e.world import ROOT
+
+PROCESSOR = "A processor / 6 / 1"
+PACKAGES = ("grpcio", "millrace", "protobuf")
+"""Those of a lineage's packages that are kept."""
+PLACES = {str(ROOT): "/opt/millrace", sysconfig.get_path("stdlib"): "/usr/lib/python3", sys.prefix: "/opt/venv"}
+LETTERS = dead_letters_of("trainer")
+
+
+def main() -> None:
+    folder = kept.HERE / kept.this_version()
+    if folder.exists():
+        refuse_break(kept.Corpus(folder))
+    with tempfile.TemporaryDirectory(prefix="millrace-corpus-") as state:
+        platform, seen = live(Path(state))
+        objects = {**asyncio.run(everything(platform.blobs())), **seen.objects}
+        messages = one_of_each(asyncio.run(said(platform.bus())))
+        objects = {key: neutral(key, data) for key, data in needed(objects).items()}
+        refuse_names(objects, messages, state)
+    if unknown := strangers(objects):
+        raise SystemExit(f"objects of no kind; say in kinds.py what they are: {', '.join(unknown)}")
+    shutil.rmtree(folder, ignore_errors=True)
+    kept.write(folder, objects, messages, answers_of(objects, messages))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{folder.name}: {len(objects)} objects, {len(messages)} messages, {size / 1000:.0f} kB")
+
+
+def refuse_break(corpus: kept.Corpus) -> None:
+    """Raises SystemExit where today's code reads something else than was written."""
+    if wrong := answers.wrong_in(corpus):
+        told = "\n".join(wrong)
+        raise SystemExit(f"{told}\nToday's code does not read the corpus {corpus.version}: mend that first.")
+
+
+def answers_of(objects: Mapping[str, bytes], messages: Sequence[Received]) -> dict[str, Any]:
+    found = {key: answers.of_object(key, data) for key, data in objects.items()}
+    found |= {kept.place(message): answers.of_message(message) for message in messages}
+    return {name: answer for name, answer in found.items() if answer is not None}
+
+
+# --- what there is
+
+
+async def everything(blobs: Blobs) -> dict[str, bytes]:
+    return {listed.key: await blobs.get(listed.key) async for listed in blobs.list("")}
+
+
+async def said(bus: Bus) -> list[Received]:
+    """Every message on every topic, oldest first."""
+    tail = bus.tail([*BY_NAME, LETTERS], from_start=True)
+    found: list[Received] = []
+    await tail.start()
+    while await tail.lag():
+        found += await tail.batch()
+    await tail.close()
+    await bus.close()
+    return found
+
+
+def one_of_each(messages: Sequence[Received]) -> list[Received]:
+    """The first event of every type, and all dead letters. What no consumer could parse is among the letters."""
+    found: dict[str, Received] = {}
+    for message in messages:
+        event_type = message.headers.get("ce_type", b"").decode()
+        broken = message.value.startswith(b"\xff") or not event_type
+        if message.topic == LETTERS:
+            found[kept.place(message)] = message
+        elif not broken:
+            found.setdefault(event_type, message)
+    return sorted(found.values(), key=kept.place)
+
+
+def needed(objects: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Not what is no fact, nor checkpoints that nobody reads any more, nor more than one report's pages."""
+    ended = {key.split("/")[2] for key in objects if key.startswith("runs/outcomes/")}
+    pages = sorted(key for key in objects if key.endswith(("/report.html", "/report.json")))
+    dropped = {key for key in objects if key.startswith("checkpoints/") and key.split("/")[1] in ended} | {*pages[2:]}
+    return {key: data for key, data in sorted(objects.items()) if key not in dropped and not key.startswith(PROBES)}
+
+
+# --- what names the machine
+
+
+def neutral(key: str, data: bytes) -> bytes:
+    """An object without the machine that wrote it."""
+    kind = kind_of(key)
+    if kind is None or kind.message is None:
+        return _neutral_text(data.decode()).encode() if "/log/" in key else data
+    message = answers.parsed(kind, data)
+    for one in answers.inside(message):
+        _neutralise(one)
+    if message == answers.parsed(kind, data):
+        return data
+    if not kind.in_ledger:
+        return message.SerializeToString(deterministic=True)
+    entry = LedgerEntry.FromString(data)
+    assert read_entry(data, kind.message).message != message
+    entry.message.Pack(message, deterministic=True)
+    return entry.SerializeToString(deterministic=True)
+
+
+def _neutralise(message: Message) -> None:
+    if isinstance(message, Process):
+        message.host, message.boot_id, message.pid_namespace = "a-host", "a-boot", "pid:[1]"
+    elif isinstance(message, RunNumerics):
+        message.processor = PROCESSOR
+    elif isinstance(message, Lineage):
+        message.hardware = PROCESSOR
+        for name in set(message.packages) - set(PACKAGES):
+            del message.packages[name]
+    for field, value in message.ListFields():
+        if isinstance(value, str):
+            setattr(message, field.name, _neutral_text(value))
+
+
+def _neutral_text(text: str) -> str:
+    for place, name in PLACES.items():
+        text = text.replace(place, name)
+    return text
+
+
+def refuse_names(objects: Mapping[str, bytes], messages: Sequence[Received], state: str) -> None:
+    """Raises SystemExit where a sample still names this machine, a place on it or a person."""
+    names = {socket.gethostname(), str(ROOT), state, str(Path.home()), sys.prefix, os.environ.get("USER", "")}
+    words = [re.escape(name.encode()) for name in names if len(name) > 2 and name != "root"]
+    expression = re.compile(rb"|".join([*words, rb"/(?:home|root|tmp|Users)/"]))
+    texts = {**objects, **{kept.place(one): one.value + repr(one.headers).encode() for one in messages}}
+    found = {name: sorted(set(expression.findall(text))) for name, text in texts.items() if expression.search(text)}
+    if found:
+        raise SystemExit(f"these samples name the machine: {found}")
+
+
+if __name__ == "__main__":
+    main()

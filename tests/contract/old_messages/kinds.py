@@ -1,0 +1,157 @@
+"""What a version writes, kind by kind: the list that its corpus must cover.
+
+Events come from the topic table, facts from the services' own lists. The types of stored objects stand here, and whoever
+finds an object that is of no kind says so; what the protos declare beside all calls is the proof that none is missing.
+"""
+
+import importlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FileDescriptor
+from google.protobuf.message import Message
+
+from deploy.ports import SERVICES
+from millrace.dataset.v1.dataset_pb2 import DatasetSpec, Snapshot
+from millrace.dataset.v1.import_pb2 import Import
+from millrace.evaluation.v1.attempt_pb2 import AttemptEnd
+from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millrace.inference.v1.refusal_pb2 import Refusal
+from millrace.operations.v1.stored_pb2 import Claim, DeadLetterResolution, Heartbeat, LedgerEntry, OutboxMarker
+from millrace.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
+from millrace.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
+from millrace.training.v1.training_run_pb2 import Artifact, Progress
+from servicekit.outbox import Fact
+from servicekit.topics import TOPICS
+
+PROTOS = Path(__file__).resolve().parents[3] / "protos"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Objects of one pattern: `*` is one segment of the key, `**` the rest of it."""
+
+    pattern: str
+    message: type[Message] | None = None
+    """None: no message of ours, but a user's file, a recipe's, a text."""
+    in_ledger: bool = False
+    """The message is inside a LedgerEntry."""
+
+    def matches(self, key: str) -> bool:
+        expression = re.escape(self.pattern).replace(r"\*\*", ".+").replace(r"\*", "[^/]+")
+        return re.fullmatch(expression, key) is not None
+
+
+OBJECTS = (
+    Kind("artifacts/*/files/**"),
+    Kind("artifacts/*/manifest", Artifact),
+    Kind("checkpoints/*/*/*/files/**"),
+    Kind("checkpoints/*/*/*/manifest", Artifact),
+    Kind("datasets/*/imports/*", Import),
+    Kind("datasets/*/ledger/*", Snapshot, in_ledger=True),
+    Kind("datasets/*/outcomes/*", Import),
+    Kind("datasets/*/parts/*"),
+    Kind("datasets/*/spec/*", DatasetSpec, in_ledger=True),
+    Kind("dead-letters/*/*", DeadLetterResolution),
+    Kind("models/*/aliases/*/*", AliasEntry, in_ledger=True),
+    Kind("models/*/spec/*", ModelSpec, in_ledger=True),
+    Kind("models/*/versions/*", ModelVersion, in_ledger=True),
+    Kind("outbox-set-aside/*/*", OutboxMarker),
+    Kind("outbox/*/*", OutboxMarker),
+    Kind("refusals/*/*/attempts/*", Claim),
+    Kind("refusals/*/*/refusal", Refusal),
+    Kind("reports/*/report", EvaluationReport),
+    Kind("reports/*/report.html"),
+    Kind("reports/*/report.json"),
+    Kind("reports/attempts/*/*/claim", Claim),
+    Kind("reports/attempts/*/*/end", AttemptEnd),
+    Kind("reports/attempts/*/*/heartbeat", Heartbeat),
+    Kind("runs/attempts/*/*/claim", Claim),
+    Kind("runs/attempts/*/*/failure", AttemptFailure),
+    Kind("runs/attempts/*/*/heartbeat", Heartbeat),
+    Kind("runs/attempts/*/*/log/*"),
+    Kind("runs/attempts/*/*/progress", Progress),
+    Kind("runs/numerics/*", RunNumerics),
+    Kind("runs/outcomes/*", RunOutcome),
+    Kind("runs/requests/*", RunRequest),
+    Kind("uploads/*"),
+)
+PROBES = ("clock/",)
+"""Prefixes of objects that say nothing and are written anew whenever they are wanted."""
+
+
+def kind_of(key: str) -> Kind | None:
+    """The kind of an object; None for one that nobody has described here."""
+    return next((kind for kind in OBJECTS if kind.matches(key)), None)
+
+
+def strangers(keys: Iterable[str]) -> list[str]:
+    """Those keys that are of no kind."""
+    return [key for key in keys if not key.startswith(PROBES) and not kind_of(key)]
+
+
+def events() -> list[str]:
+    """The full name of every event."""
+    fields = [field for topic in TOPICS for field in topic.message.DESCRIPTOR.fields]
+    return [field.message_type.full_name for field in fields if field.message_type]
+
+
+def facts() -> dict[str, Callable[[str, bytes], Fact]]:
+    """The pattern of every object that is said on the bus, and how its event is built, as the services list them."""
+    found: dict[str, Callable[[str, bytes], Fact]] = {}
+    for service in SERVICES:
+        found |= getattr(importlib.import_module(f"services.{service}.store"), "FACTS", {})
+    return found
+
+
+def beside_calls() -> set[str]:
+    """The full name of every message of the protos that no call asks or answers with: these are stored or said."""
+    files = [_file(path) for path in sorted(PROTOS.glob("millrace/**/*.proto"))]
+    declared = {message.full_name for file in files for message in file.message_types_by_name.values()}
+    methods = [method for file in files for service in file.services_by_name.values() for method in service.methods]
+    called = within(kind for method in methods for kind in (method.input_type, method.output_type))
+    return declared - called
+
+
+def stored_or_said() -> set[str]:
+    """The full name of every message that a described object or an event can hold."""
+    types: list[type[Message]] = [LedgerEntry, *(topic.message for topic in TOPICS)]
+    types += [kind.message for kind in OBJECTS if kind.message]
+    return within(message.DESCRIPTOR for message in types)
+
+
+def within(messages: Iterable[Any]) -> set[str]:
+    """The full names of these messages, given by their descriptors, and of all that they can hold."""
+    found: set[str] = set()
+    waiting: list[Descriptor] = list(messages)
+    while waiting:
+        message = waiting.pop()
+        if message.full_name not in found:
+            found.add(message.full_name)
+            waiting += [field.message_type for field in message.fields if field.message_type]
+    return found
+
+
+def protos() -> Iterator[FileDescriptor]:
+    """Every file of the protos and what it imports, imports first."""
+    seen: dict[str, FileDescriptor] = {}
+
+    def add(file: FileDescriptor) -> None:
+        if file.name not in seen:
+            for imported in file.dependencies:
+                add(imported)
+            seen[file.name] = file
+
+    for path in sorted(PROTOS.glob("millrace/**/*.proto")):
+        add(_file(path))
+    yield from seen.values()
+
+
+def _file(path: Path) -> FileDescriptor:
+    name = path.relative_to(PROTOS).with_suffix("").as_posix().replace("/", ".")
+    module = importlib.import_module(f"{name}_pb2")
+    descriptor: FileDescriptor = module.DESCRIPTOR
+    return descriptor

@@ -1,0 +1,99 @@
+"""Today's code reads what every kept version wrote; and this version's corpus has a sample of all that it writes."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from millrace.inference.v1.events_pb2 import VersionServed
+from servicekit.events import from_message
+from servicekit.ids import hash_of
+from servicekit.outbox import Fact
+from servicekit.topics import BY_NAME
+from tests.contract.old_messages import answers, kinds
+from tests.contract.old_messages.kept import Corpus, corpora, place, this_version
+from tests.contract.old_messages.kinds import Kind
+
+COLLECT = "run `python -m tests.contract.old_messages.collect` and commit what it writes"
+MACHINES = re.compile(rb"/(?:home|root|tmp|Users|var)/[^ \"']*")
+Build = Callable[[str, bytes], Fact]
+
+
+@pytest.fixture(params=corpora(), ids=lambda corpus: corpus.version)
+def corpus(request: pytest.FixtureRequest) -> Corpus:
+    found: Corpus = request.param
+    return found
+
+
+@pytest.fixture
+def newest() -> Corpus:
+    """The corpus of this version."""
+    found = {corpus.version: corpus for corpus in corpora()}
+    if this_version() not in found:
+        pytest.fail(f"version {this_version()} has no corpus yet: {COLLECT}")
+    return found[this_version()]
+
+
+def test_every_sample_says_what_it_said_when_it_was_written(corpus: Corpus) -> None:
+    wrong = answers.wrong_in(corpus)
+    assert wrong == [], (
+        f"what version {corpus.version} wrote is read otherwise now. Fields and values may be added; none may be renamed, "
+        "renumbered, retyped or taken away (docs/adr/0014)"
+    )
+
+
+def test_an_old_fact_is_said_again_as_the_same_event(corpus: Corpus) -> None:
+    """Its marker may still lie in the outbox; consumers know by the id that they heard it before."""
+    facts = {hash_of(key): build(key, data) for key, data in corpus.objects.items() for build in builders(key)}
+    said = [from_message(message) for message in corpus.messages if message.topic in BY_NAME]
+    for event in said:
+        if fact := facts.get(event.event_id):
+            assert (fact.event, fact.key) == (event.fact, event.key)
+    unfounded = {event.event_type for event in said if event.event_id not in facts}
+    assert unfounded == {VersionServed.DESCRIPTOR.full_name}, "all other events state an object, whose key gives the id"
+
+
+def test_an_old_letter_is_known_by_its_old_name(corpus: Corpus) -> None:
+    """Or what was dealt with would be open again."""
+    letters = [message for message in corpus.messages if message.topic not in BY_NAME]
+    named = {answers.of_message(message)["id"] for message in letters}
+    dealt_with = {key.rpartition("/")[2] for key in corpus.objects if key.startswith("dead-letters/")}
+    assert dealt_with and dealt_with < named
+
+
+def test_no_sample_names_the_machine_that_wrote_it(corpus: Corpus) -> None:
+    texts = {**corpus.objects, **{place(message): message.value for message in corpus.messages}}
+    found = {name: MACHINES.findall(text) for name, text in texts.items()}
+    assert {name: places for name, places in found.items() if places} == {}
+
+
+# --- what this version writes
+
+
+def test_every_event_has_a_sample(newest: Corpus) -> None:
+    said = {message.headers.get("ce_type", b"").decode() for message in newest.messages}
+    missing = sorted(set(kinds.events()) - said)
+    assert missing == [], f"no sample of these events: let history.py make them happen, then {COLLECT}"
+
+
+def test_every_kind_of_object_is_described() -> None:
+    missing = sorted(kinds.facts().keys() - {kind.pattern for kind in kinds.OBJECTS})
+    assert missing == [], f"services say these objects on the bus: add them to kinds.py, then {COLLECT}"
+
+
+def test_every_kind_of_object_has_a_sample(newest: Corpus) -> None:
+    found = {kinds.kind_of(key) for key in newest.objects}
+    missing = [kind.pattern for kind in kinds.OBJECTS if kind not in found]
+    assert missing == [], f"no sample of these objects: let history.py make them happen, then {COLLECT}"
+    assert kinds.strangers(newest.objects) == []
+
+
+def test_every_message_that_no_call_uses_is_stored_or_said() -> None:
+    """Else somebody stores it in an object that kinds.py does not describe."""
+    missing = sorted(kinds.beside_calls() - kinds.stored_or_said())
+    assert missing == [], f"say in kinds.py in which objects these messages are, then {COLLECT}"
+
+
+def builders(key: str) -> list[Build]:
+    """How the services say the object of this key on the bus; none where they do not."""
+    return [build for pattern, build in kinds.facts().items() if Kind(pattern).matches(key)]

@@ -1,0 +1,130 @@
+"""What an earlier version left behind is a platform's state like any other: later services go on from there."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deploy.flow import Flow
+from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millrace.training.v1.training_run_pb2 import TrainingRun
+from servicekit.adapters import open_blobs
+from servicekit.ids import hash_of
+from servicekit.settings import Settings
+from servicekit.topics import BY_NAME
+from tests.contract.old_messages.kept import Corpus, corpora
+from tests.contract.old_messages.kinds import strangers
+from tests.e2e.invariants import check_versions, keys
+from tests.e2e.world import World, wait_until, world
+
+MODEL, DATASET, OTHER_ALIAS = "toy", "toy-words", "candidate"
+LEFT_OPEN = "left-open"
+SEED = 99
+SETTINGS = {"lease_seconds": "2", "slots": "2"}
+"""Workers of another machine count as lost after two seconds of silence."""
+
+
+@pytest.fixture(scope="module", params=corpora(), ids=lambda corpus: corpus.version)
+def old(request: pytest.FixtureRequest) -> Corpus:
+    found: Corpus = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def platform(old: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Today's services on the old objects; the old bus is gone, as events are but hints."""
+    state = tmp_path_factory.mktemp("old-state")
+    asyncio.run(old.put_into(open_blobs(Settings(blobs=f"directory:{state / 'blobs'}"))))
+    with world(state, kind="local", look_seconds=1.0, settings=SETTINGS) as platform:
+        yield platform
+
+
+def read_in(old: Corpus, prefix: str) -> dict[str, Any]:
+    """What the old version itself read in its objects, by what follows the prefix in their keys."""
+    found = {key.removeprefix(prefix): answer for key, answer in old.answers.items() if key.startswith(prefix)}
+    assert found, f"version {old.version} left nothing under {prefix}"
+    return found
+
+
+def test_all_that_was_there_is_listed(platform: World, old: Corpus) -> None:
+    with platform.client() as client:
+        for dataset in client.datasets():
+            numbers = [int(number) for number in read_in(old, f"datasets/{dataset.name}/ledger/")]
+            assert [snapshot.number for snapshot in client.snapshots(dataset.name)] == numbers[::-1]
+        versions = [(version.version, version.run_id) for version in client.versions(MODEL)][::-1]
+        told = read_in(old, f"models/{MODEL}/versions/").values()
+        assert versions[: len(told)] == [(entry["number"], entry["message"]["run_id"]) for entry in told]
+        reports = {report.report_id: EvaluationReport.Status.Name(report.status) for report in client.reports(MODEL)}
+        statuses = {key.split("/")[0]: told.get("status") for key, told in read_in(old, "reports/").items()}
+        del statuses["attempts"]
+        assert {report_id: reports[report_id] for report_id in statuses} == statuses
+        history = [(entry.number, entry.version) for entry in client.alias_history(MODEL, OTHER_ALIAS)][::-1]
+        moves = read_in(old, f"models/{MODEL}/aliases/{OTHER_ALIAS}/").values()
+        assert history == [(entry["number"], int(entry["message"]["version"])) for entry in moves]
+
+
+def test_the_rows_are_those_of_the_old_snapshot(platform: World) -> None:
+    with platform.client() as client:
+        snapshot = client.snapshot(DATASET, 1)
+        splits = ("train", "validation", "test")
+        assert sum(len(list(client.rows(DATASET, 1, split))) for split in splits) == snapshot.rows.kept > 0
+        assert len(list(client.rows(DATASET, 1, "quarantine"))) == snapshot.rows.quarantined > 0
+
+
+def test_an_old_version_answers(platform: World) -> None:
+    with platform.client() as client:
+        client.wait_served(MODEL, 1, alias=OTHER_ALIAS, timeout=30)
+        answer = client.classify(MODEL, ["the mill was kind and sweet", "cold and dull"], alias=OTHER_ALIAS)
+        assert [found.label for found in answer.classifications] == ["good", "bad"]
+        assert answer.served.version == 1
+
+
+def test_a_run_that_was_left_open_goes_on_from_its_old_checkpoint(platform: World, old: Corpus) -> None:
+    with platform.client() as client:
+        run = client.wait_run(LEFT_OPEN, timeout=60)
+        assert run.state == TrainingRun.STATE_SUCCEEDED, run.reason
+        printed = b"".join(part.chunk for part in client.run_log(LEFT_OPEN) if part.attempt == 2).decode()
+        steps = max(int(key.split("/")[1]) for key in read_in(old, f"checkpoints/{LEFT_OPEN}/"))
+        assert '"message": "resuming"' in printed and f'"step": {steps}' in printed, printed
+        assert (run.lineage.attempts, run.lineage.inexact_from_step) == (2, steps), "it began on another processor"
+
+
+def test_what_an_old_marker_names_is_said_on_the_bus(platform: World, old: Corpus) -> None:
+    markers = [told["key"] for key, told in read_in(old, "outbox/").items()]
+    wait_until(lambda: keys(platform.blobs(), "outbox/") == [], "an empty outbox")
+    said = asyncio.run(heard(platform))
+    assert said >= {hash_of(key) for key in markers}
+
+
+def test_a_new_version_of_the_old_snapshot_becomes_champion(platform: World, old: Corpus) -> None:
+    with platform.client() as client:
+        run = client.wait_run(client.train(MODEL, dataset_number=1, config={"seed": SEED}).run_id, timeout=60)
+        flow = Flow(client)
+        version = flow.register(MODEL, run)
+        report = flow.evaluate(version)
+        assert report.status == EvaluationReport.STATUS_PASSED
+        flow.promote(version, report)
+        flow.serve(version)
+        assert client.classify(MODEL, ["kind and sweet"]).served.version == version.version
+        runs = {found.run_id for found in client.runs()}
+        assert runs == read_in(old, "runs/outcomes/").keys() | {LEFT_OPEN, run.run_id}, "nothing was trained again"
+        check_versions(platform.blobs(), client, MODEL)
+
+
+def test_what_today_writes_is_described(platform: World) -> None:
+    unknown = strangers(keys(platform.blobs(), ""))
+    assert unknown == [], "say in tests/contract/old_messages/kinds.py what these objects are, then collect anew"
+
+
+async def heard(platform: World) -> set[str]:
+    """The ids of all events on the bus."""
+    bus = platform.bus()
+    tail = bus.tail(list(BY_NAME), from_start=True)
+    await tail.start()
+    found: set[str] = set()
+    while await tail.lag():
+        found |= {message.headers["ce_id"].decode() for message in await tail.batch()}
+    await tail.close()
+    await bus.close()
+    return found
