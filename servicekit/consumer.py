@@ -80,9 +80,10 @@ class Consumer:
     async def _read(self, subscription: Subscription) -> None:
         dead_in_a_row = 0
         while True:
-            for message in await subscription.batch():
-                self.last_read = time.time()
-                metrics.EVENTS_READ.set(self.last_read)
+            messages = await subscription.batch()
+            self.last_read = time.time()
+            metrics.EVENTS_READ.set(self.last_read)
+            for message in messages:
                 try:
                     self._queue(from_message(message))
                     dead_in_a_row = 0
@@ -98,6 +99,7 @@ class Consumer:
                             f"{FLOOD} messages in a row could not be parsed, the last because {error}: "
                             f"the fault is likely ours; see `millrace dlq list {self.group}`, mend it or drop them, restart"
                         ) from error
+            await asyncio.sleep(0)  # work on what was queued begins first: nobody waits for the commit
             await subscription.commit()
             self._failures = 0
             self.lag = await subscription.lag()

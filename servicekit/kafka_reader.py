@@ -233,7 +233,9 @@ class Reader(threading.Thread):
 
     def _keep(self, consumer: KafkaConsumer, polled: Mapping[TopicPartition, Sequence[Any]]) -> None:
         assigned = consumer.assignment()
-        positions = {place: consumer.position(place, timeout_ms=0) for place in assigned}
+        # consumer.position() would look again, by place, at what poll() has just seen to.
+        consumed = consumer._subscription.all_consumed_offsets()
+        positions = {place: consumed[place].offset for place in assigned if place in consumed}
         chunk = _Chunk(
             {place: records for place, records in polled.items() if place in assigned}, self.link.access.prefix
         )
@@ -241,11 +243,10 @@ class Reader(threading.Thread):
             if chunk.messages:
                 self._chunks.append(chunk)
             if not self.group:
-                self._positions |= {place: position for place, position in positions.items() if position is not None}
+                self._positions |= positions
             self._behind = sum(
-                max(0, (consumer.highwater(place) or self._ends.get(place, 0)) - (position or 0))
-                for place, position in positions.items()
-                if place in consumer.assignment()
+                max(0, (consumer.highwater(place) or self._ends.get(place, 0)) - positions.get(place, 0))
+                for place in assigned & consumer.assignment()
             )
         if chunk.messages:
             self._wake()

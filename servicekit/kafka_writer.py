@@ -31,7 +31,7 @@ class Writer:
     def __init__(self, link: Link) -> None:
         self.lost = False
         self._clients: list[Client] = []
-        self._told: _Told | None = None
+        self._told: Told | None = None
         try:
             self._producer = KafkaProducer(
                 **link.configuration(),
@@ -81,13 +81,10 @@ class Writer:
         """Done once the message is kept, or fails with a KafkaError."""
         loop = asyncio.get_running_loop()
         if self._told is None or self._told.loop is not loop:
-            self._told = _Told(loop)
-        done: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(DELIVERY_SECONDS + LATE_SECONDS, _give_up, done)
-        done.add_done_callback(lambda _: timer.cancel())
-        self._producer.send(topic, key=key, value=value, headers=list(headers.items())).add_both(
-            partial(self._told.tell, done)
-        )
+            self._told = Told(loop)
+        kept = self._producer.send(topic, key=key, value=value, headers=list(headers.items()))
+        done = self._told.expect()
+        kept.add_both(partial(self._told.tell, done))
         return done
 
     def close(self, seconds: float) -> None:
@@ -97,18 +94,37 @@ class Writer:
         self._producer._sender.force_close()
 
 
-def _give_up(done: "asyncio.Future[None]") -> None:
-    if not done.done():
-        done.set_exception(KafkaTimeoutError(f"not acknowledged within {DELIVERY_SECONDS + LATE_SECONDS:g} s"))
-
-
-class _Told:
-    """Wakes the loop once for all outcomes that the producer's thread tells in a row."""
+class Told:
+    """Wakes the loop once for all outcomes that the producer's thread tells in a row, and gives up what it never tells."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self._expected: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._watching = False
         self._outcomes: deque[tuple[asyncio.Future[None], object]] = deque()
         self._due = False
+
+    def expect(self) -> "asyncio.Future[None]":
+        """Done with the outcome that is told, or given up when it is late."""
+        done: asyncio.Future[None] = self.loop.create_future()
+        self._expected.append((self.loop.time() + DELIVERY_SECONDS + LATE_SECONDS, done))
+        if not self._watching:
+            self._watch()
+        return done
+
+    def _watch(self) -> None:
+        """One timer for all: each is given the same time, so the first that is expected is the first that is late."""
+        while self._expected:
+            late, done = self._expected[0]
+            if not done.done():
+                if self.loop.time() < late:
+                    break
+                text = f"not acknowledged within {DELIVERY_SECONDS + LATE_SECONDS:g} s"
+                done.set_exception(KafkaTimeoutError(text))
+            self._expected.popleft()
+        self._watching = bool(self._expected)
+        if self._watching:
+            self.loop.call_at(self._expected[0][0], self._watch)
 
     def tell(self, done: "asyncio.Future[None]", outcome: object) -> None:
         self._outcomes.append((done, outcome))

@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import pytest
+from kafka.errors import KafkaTimeoutError
 
 from deploy.servers.kafka import Kafka
 from millrace.errors import Unavailable
+from servicekit import kafka_writer
 from servicekit.access import KafkaAccess
 from servicekit.bus import Message
 from servicekit.kafka import KafkaBus
+from servicekit.kafka_writer import Told
 
 TOPIC = "millrace.registry.v1"
 PATIENCE = 60
@@ -87,3 +90,18 @@ async def test_a_broker_killed_under_many_messages_leaves_none_open_and_loses_no
             await asyncio.gather(*saying)
             assert set(said) <= set(await heard(broker))
     await bus.close()
+
+
+async def test_whatever_the_library_never_tells_of_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_writer, "DELIVERY_SECONDS", 0.05)
+    monkeypatch.setattr(kafka_writer, "LATE_SECONDS", 0.0)
+    told = Told(asyncio.get_running_loop())
+    kept, *never = [told.expect() for _ in range(3)]
+    await asyncio.to_thread(told.tell, kept, "metadata of the record")
+    async with asyncio.timeout(PATIENCE):
+        await kept
+        for done in never:
+            with pytest.raises(KafkaTimeoutError, match="not acknowledged"):
+                await done
+        with pytest.raises(KafkaTimeoutError):  # the timer of those before has ended
+            await told.expect()
