@@ -1,5 +1,6 @@
 #!/bin/sh
-# Brings buf into .tools/ by npm, from the lock beside this file; `buf.sh lint` then checks protos/.
+# Brings buf into .tools/ by npm, from the lock beside this file; `buf.sh lint` then checks protos/, also against each
+# version that is kept (docs/adr/0014).
 # Where there is no npm it says so and skips; protoc still proves the protos in `make protos-check`.
 set -eu
 
@@ -28,5 +29,8 @@ fi
 if [ "${1:-}" = lint ]; then
     "$buf" lint
     "$buf" format --diff --exit-code
-    echo 'buf: the protos are clean.'
+    for kept in tests/contract/old_messages/*/protos.binpb; do
+        "$buf" breaking --against "$kept"
+    done
+    echo 'buf: the protos are clean, and break nothing that an earlier version says.'
 fi

@@ -13,10 +13,12 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import Message
+from grpc_tools import protoc
 
 from millrace.operations.v1.stored_pb2 import LedgerEntry, Process
 from millrace.training.v1.attempt_pb2 import RunNumerics
@@ -27,7 +29,7 @@ from servicekit.ledger import read_entry
 from servicekit.topics import BY_NAME, dead_letters_of
 from tests.contract.old_messages import answers, kept
 from tests.contract.old_messages.history import live
-from tests.contract.old_messages.kinds import PROBES, kind_of, strangers
+from tests.contract.old_messages.kinds import PROBES, PROTOS, kind_of, proto_files, strangers
 from tests.e2e.world import ROOT
 
 PROCESSOR = "A processor / 6 / 1"
@@ -51,6 +53,7 @@ def main() -> None:
         raise SystemExit(f"objects of no kind; say in kinds.py what they are: {', '.join(unknown)}")
     shutil.rmtree(folder, ignore_errors=True)
     kept.write(folder, objects, messages, answers_of(objects, messages))
+    write_protos(folder / kept.PROTOS)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder.name}: {len(objects)} objects, {len(messages)} messages, {size / 1000:.0f} kB")
 
@@ -106,6 +109,15 @@ def needed(objects: Mapping[str, bytes]) -> dict[str, bytes]:
     pages = sorted(key for key in objects if key.endswith(("/report.html", "/report.json")))
     dropped = {key for key in objects if key.startswith("checkpoints/") and key.split("/")[1] in ended} | {*pages[2:]}
     return {key: data for key, data in sorted(objects.items()) if key not in dropped and not key.startswith(PROBES)}
+
+
+def write_protos(path: Path) -> None:
+    """The protos as one FileDescriptorSet."""
+    includes = [f"--proto_path={folder}" for folder in (PROTOS, files("grpc_tools") / "_proto")]
+    if protoc.main(
+        ["protoc", *includes, "--include_imports", f"--descriptor_set_out={path}", *map(str, proto_files())]
+    ):
+        raise SystemExit("protoc refused the protos: see its message above")
 
 
 # --- what names the machine

@@ -13,11 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-
 from servicekit.blobs import Blobs
 from servicekit.bus import Received
-from tests.contract.old_messages.kinds import protos
 
 HERE = Path(__file__).parent
 OBJECTS, MESSAGES, ANSWERS, PROTOS = "objects", "messages.json", "answers.json", "protos.binpb"
@@ -84,10 +81,6 @@ def write(
     (folder / MESSAGES).write_text(_lines("[]", [_json(_stored(message)) for message in messages]))
     named = [f"{_json(name)}: {_json(answer)}" for name, answer in answers.items()]
     (folder / ANSWERS).write_text(_lines("{}", named))
-    image = FileDescriptorSet()
-    for file in protos():
-        file.CopyToProto(image.file.add())
-    (folder / PROTOS).write_bytes(image.SerializeToString(deterministic=True))
 
 
 def _json(value: object) -> str:

@@ -6,7 +6,7 @@ finds an object that is of no kind says so; what the protos declare beside all c
 
 import importlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def facts() -> dict[str, Callable[[str, bytes], Fact]]:
 
 def beside_calls() -> set[str]:
     """The full name of every message of the protos that no call asks or answers with: these are stored or said."""
-    files = [_file(path) for path in sorted(PROTOS.glob("millrace/**/*.proto"))]
+    files = [_file(path) for path in proto_files()]
     declared = {message.full_name for file in files for message in file.message_types_by_name.values()}
     methods = [method for file in files for service in file.services_by_name.values() for method in service.methods]
     called = within(kind for method in methods for kind in (method.input_type, method.output_type))
@@ -135,19 +135,9 @@ def within(messages: Iterable[Any]) -> set[str]:
     return found
 
 
-def protos() -> Iterator[FileDescriptor]:
-    """Every file of the protos and what it imports, imports first."""
-    seen: dict[str, FileDescriptor] = {}
-
-    def add(file: FileDescriptor) -> None:
-        if file.name not in seen:
-            for imported in file.dependencies:
-                add(imported)
-            seen[file.name] = file
-
-    for path in sorted(PROTOS.glob("millrace/**/*.proto")):
-        add(_file(path))
-    yield from seen.values()
+def proto_files() -> list[Path]:
+    """Every file of the protos."""
+    return sorted(PROTOS.glob("millrace/**/*.proto"))
 
 
 def _file(path: Path) -> FileDescriptor:
