@@ -1,9 +1,10 @@
 """Measure MinioBlobs beside bare minio-py on one real MinIO: `python -m bench.blobs [--out results.json]`, about 2 min.
 
 Claims: a put or get of 1 kB and of 300 MB is at least 0.9 times as fast as minio-py's own put_object, get_object,
-fput_object and fget_object, although ours checks what it reads by a checksum, goes on where the wire broke, and syncs
-what it has downloaded to the disk; and neither direction holds more than a few parts of a file in memory. Both take
-turns, and which is first changes every round. `RATIO blobs_vs_bare_minio` is the worst of the four medians.
+fput_object and fget_object, although ours checks what it reads by a checksum and goes on where the wire broke; and
+neither direction holds more than a few parts of a file in memory. Both take turns, and which is first changes every
+round. A ratio is the median over the rounds of bare seconds / our seconds; `RATIO blobs_vs_bare_minio` is the worst of
+the four.
 """
 
 import argparse
@@ -204,7 +205,9 @@ def report(times: Times, grown: Mapping[str, float], out: Path) -> None:
         results[name] = {"unit": unit, "median": mid, "min": low, "max": high}
         print(f"{name}: {mid:.3f} ({low:.3f} … {high:.3f}) {unit}")
     ratios = {
-        job: statistics.median(bare / ours for ours, bare in zip(times[f"{job} ours"], times[f"{job} bare"], strict=True))
+        job: statistics.median(
+            bare / ours for ours, bare in zip(times[f"{job} ours"], times[f"{job} bare"], strict=True)
+        )
         for job in ("put_1kB", "get_1kB", "put_300MB", "get_300MB")
     }
     for job, ratio in ratios.items():
