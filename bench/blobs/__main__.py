@@ -103,7 +103,7 @@ class Bare:
     def __init__(self, store: Store, folder: Path) -> None:
         self.client, self.folder = store.bare(), folder
 
-    def run(self, job: Callable[[], None]) -> float:
+    def run(self, job: Callable[[], object]) -> float:
         began = time.perf_counter()
         job()
         return time.perf_counter() - began
@@ -129,10 +129,10 @@ class Bare:
         return self.run(job)
 
     def put_large(self, file: Path) -> float:
-        return self.run(lambda: self.client.fput_object(BUCKET, "bare/large", str(file)) and None)
+        return self.run(lambda: self.client.fput_object(BUCKET, "bare/large", str(file)))
 
     def get_large(self) -> float:
-        return self.run(lambda: self.client.fget_object(BUCKET, "bare/large", str(self.folder / "bare")) and None)
+        return self.run(lambda: self.client.fget_object(BUCKET, "bare/large", str(self.folder / "bare")))
 
 
 Times = dict[str, list[float]]
