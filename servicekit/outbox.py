@@ -1,8 +1,8 @@
 """Says every fact at least once, without ever making a request wait for the bus.
 
 The order is: marker, object, publish, remove the marker. A process that dies on the way leaves the marker, and any
-replica's sweep (every second) publishes the stored object and removes it. The event is rebuilt from the object, so a
-marker holds only the key.
+replica's sweep (every second) publishes the stored object and removes it. The event is built from what the object holds, so
+a marker holds only the key.
 
 An event that no bus could carry, or that cannot be built at all, is a bug of ours: its marker is set aside with an error
 instead of being tried each second for ever, and the next start of the service, with the bug mended perhaps, tries it again.
@@ -72,6 +72,7 @@ class Outbox:
         self.blobs, self.bus, self.service = blobs, bus, service
         self._kinds = [_Kind(pattern, build) for pattern, build in announce.items()]
         self._publishing: dict[str, asyncio.Task[None]] = {}
+        """By marker."""
         self.trouble = Trouble("outbox")
         self.pending = self.set_aside = 0
         self._soon = asyncio.Event()
@@ -84,7 +85,7 @@ class Outbox:
         crashpoint(f"outbox.{kind.name}.marked")
         made = await self.blobs.put_if_absent(key, data)
         crashpoint(f"outbox.{kind.name}.stored")
-        self._start(key, marker)
+        self._start(key, marker, data if made else None)
         return made
 
     async def run(self) -> None:
@@ -112,6 +113,8 @@ class Outbox:
         pending = 0
         async for listed in self.blobs.list(f"outbox/{self.service}/"):
             pending += 1
+            if listed.key in self._publishing:
+                continue
             with suppress(NotFound):
                 try:
                     key = OutboxMarker.FromString(await self.blobs.get(listed.key)).key
@@ -140,16 +143,17 @@ class Outbox:
         """Wait until what is being published now has been, or has failed."""
         await asyncio.gather(*self._publishing.values(), return_exceptions=True)
 
-    def _start(self, key: str, marker: str) -> None:
-        if self.bus and key not in self._publishing:
-            task = asyncio.create_task(self._publish(self.bus, key, marker))
-            self._publishing[key] = task
-            task.add_done_callback(lambda _: self._publishing.pop(key, None))
+    def _start(self, key: str, marker: str, stored: bytes | None = None) -> None:
+        """`stored` is the object's content where it is known."""
+        if self.bus and marker not in self._publishing:
+            task = asyncio.create_task(self._publish(self.bus, key, marker, stored))
+            self._publishing[marker] = task
+            task.add_done_callback(lambda _: self._publishing.pop(marker, None))
 
-    async def _publish(self, bus: Bus, key: str, marker: str) -> None:
+    async def _publish(self, bus: Bus, key: str, marker: str, stored: bytes | None) -> None:
         try:
             kind = self._kind(key)
-            message = self._message(kind, key, await self.blobs.get(key))
+            message = self._message(kind, key, await self.blobs.get(key) if stored is None else stored)
             async with self._at_once:
                 await bus.publish(message)
             crashpoint(f"outbox.{kind.name}.published")

@@ -140,6 +140,27 @@ async def test_no_put_waits_for_the_bus() -> None:
     assert await markers(blobs) == []
 
 
+async def test_a_fact_that_is_being_said_costs_no_reading() -> None:
+    class Unread(MemoryBlobs):
+        async def get(self, key: str) -> bytes:
+            raise AssertionError(f"{key} was read")
+
+    blobs, bus = Unread(), DownBus()
+    bus.silent = True
+    outbox = Outbox(blobs, bus, "dataprep", FACTS)
+    assert await outbox.put(KEY, b"s1")
+    await outbox.sweep()
+    assert outbox.pending == 1
+    bus.silent = False
+    assert await outbox.put(OTHER, b"s2")
+    async with asyncio.timeout(10):
+        while len(outbox._publishing) > 1:
+            await asyncio.sleep(0.01)
+    assert [message.headers["ce_id"] for message in bus.log] == [hash_of(OTHER).encode()]
+    for task in outbox._publishing.values():
+        task.cancel()
+
+
 async def test_a_bus_that_comes_back_hears_all() -> None:
     blobs, bus = MemoryBlobs(), DownBus()
     bus.down = True
