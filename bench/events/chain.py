@@ -1,0 +1,71 @@
+"""From the fact SnapshotCreated to inference serving the version trained on it: the platform's five processes, toy recipe.
+
+Each moment is told by the platform's own events (ce_time); the training is what its worker says that it took.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from bench.events.figures import Figures
+from deploy.demo import training_seconds
+from millrace import Client
+from millrace.dataset.v1.events_pb2 import SnapshotCreated
+from millrace.evaluation.v1.events_pb2 import EvaluationCompleted
+from millrace.inference.v1.events_pb2 import VersionServed
+from millrace.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
+from millrace.training.v1.events_pb2 import TrainingRunCreated, TrainingRunStarted, TrainingRunSucceeded
+from servicekit.bus import Subscription
+from servicekit.events import Event, from_message
+from servicekit.topics import TOPICS
+from tests.e2e import scenario
+from tests.e2e.world import World, world
+
+CHAIN = (
+    SnapshotCreated,
+    TrainingRunCreated,
+    TrainingRunStarted,
+    TrainingRunSucceeded,
+    ModelVersionRegistered,
+    EvaluationCompleted,
+    AliasMoved,
+    VersionServed,
+)
+
+
+def chains(folder: Path, settings: Mapping[str, str], count: int) -> Sequence[Figures]:
+    """Seconds of each of so many files, brought in one after the other. The first is the first that the platform sees."""
+    with world(folder / "state", kind="local", settings=settings) as platform:
+        return asyncio.run(_follow(platform, [scenario.a_file(folder, skip=10 * n) for n in range(count)]))
+
+
+async def _follow(platform: World, files: Sequence[Path]) -> list[Figures]:
+    bus = platform.bus()
+    tail = bus.tail([topic.name for topic in TOPICS])
+    await tail.start()
+    with platform.client() as client:
+        client.apply_model(scenario.SPEC)
+        found = [await _through(client, tail, file, number) for number, file in enumerate(files, 1)]
+    await bus.close()
+    return found
+
+
+async def _through(client: Client, tail: Subscription, file: Path, number: int) -> Figures:
+    """Of file `number`, which becomes the snapshot and the version of this number."""
+    asked = client.import_dataset(file, scenario.DATASET, recipe=scenario.SPEC["recipe"])
+    client.wait_import(scenario.DATASET, asked.request_id)
+    said: dict[type, Event] = {}
+    while VersionServed not in said:
+        for event in map(from_message, await tail.batch()):
+            if not isinstance(event.fact, VersionServed) or event.fact.version == number:
+                said.setdefault(type(event.fact), event)
+    answer = client.classify(scenario.MODEL, ["the mill was kind and sweet"])
+    if answer.served.version != number:
+        raise SystemExit(f"version {answer.served.version} answers, not {number}")
+    began = client.snapshot(scenario.DATASET, number).create_time.ToNanoseconds() / 1e9
+    training = training_seconds(client.run(answer.served.run_id))
+    after = {
+        kind.__name__: datetime.fromisoformat(said[kind].time).timestamp() - began for kind in CHAIN if kind in said
+    }
+    return {**after, "training": training, "beyond_training": after[VersionServed.__name__] - training}
