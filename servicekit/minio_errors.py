@@ -115,6 +115,8 @@ def _said(code: str, error: Any, bucket: str, access: MinioAccess) -> str:
         return f"it has no space left ({code}): free space on its disks, or raise the quota of bucket {bucket}"
     if code in ("SlowDownRead", "SlowDownWrite"):
         return f"it cannot use its disks ({code}): look at them, and at its log"
+    if code == "AuthorizationHeaderMalformed":
+        return f"it is of another region (MILLRACE_MINIO_REGION={access.region}): {error.message}"
     if code == "RequestTimeTooSkewed":
         return "its clock and this machine's differ by more than 15 minutes: mend the clocks"
     if code == "BadRequest":  # all that a HEAD can say

@@ -202,6 +202,16 @@ async def test_the_rights_that_are_asked_for_are_enough_but_for_making_the_bucke
     assert await keys(blobs, "") == await everything(blobs.children("")) == ["big"]
 
 
+async def test_another_region_is_told_by_its_name(
+    own_minio: Callable[..., Minio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIO_SITE_REGION", "eu-central-1")
+    store = own_minio()
+    with pytest.raises(Unavailable, match="MILLRACE_MINIO_REGION=us-east-1.*eu-central-1"):
+        await blobs_at(store.settings("facts")).check()
+    await blobs_at({**store.settings("facts"), "minio_region": "eu-central-1"}).check()
+
+
 async def test_objects_that_no_key_can_name_are_not_listed(minio: Store, tmp_path: Path) -> None:
     blobs = blobs_at(minio.settings(bucket_of(tmp_path)))
     await blobs.put("a/b", b"")
