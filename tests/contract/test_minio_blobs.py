@@ -207,7 +207,7 @@ async def test_another_region_is_told_by_its_name(
 ) -> None:
     monkeypatch.setenv("MINIO_SITE_REGION", "eu-central-1")
     store = own_minio()
-    with pytest.raises(Unavailable, match="MILLRACE_MINIO_REGION=us-east-1.*eu-central-1"):
+    with pytest.raises(Unavailable, match=r"MILLRACE_MINIO_REGION=us-east-1.*eu-central-1"):
         await blobs_at(store.settings("facts")).check()
     await blobs_at({**store.settings("facts"), "minio_region": "eu-central-1"}).check()
 
