@@ -183,7 +183,8 @@ class Kafka(Server):
             for word in ("--add-scram", f"{mechanism}=[name={name},password={password}]")
         ]
         tool = [*self._java(), "-Xmx128m", "kafka.tools.StorageTool"]
-        command = [*tool, "format", "-t", cluster, "-c", str(properties), *scram]
+        # Of the ids one in 64 begins with a dash, and must not look like an option.
+        command = [*tool, "format", f"--cluster-id={cluster}", "-c", str(properties), *scram]
         run = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
         if run.returncode:
             raise CannotStart(f"Kafka's StorageTool ended with exit code {run.returncode}: {run.stdout}{run.stderr}")

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,13 @@ def ups_and_downs(server: Server) -> None:
 
 def test_a_broker_comes_back_at_its_address(own_kafka: Callable[..., Kafka]) -> None:
     ups_and_downs(own_kafka())
+
+
+def test_a_broker_starts_whatever_its_cluster_id_begins_with(
+    own_kafka: Callable[..., Kafka], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xf8" * 16))  # begins with a dash, as an option does
+    assert own_kafka().ready()
 
 
 def test_a_store_comes_back_at_its_address_with_its_keys(own_minio: Callable[..., Minio]) -> None:
