@@ -81,11 +81,13 @@ class Encoder(nn.Module):
         self.lstm: nn.LSTM | None = None
         width = config.embedding_size
         if config.context == "lstm":
-            between = config.dropout if config.layers > 1 else 0.0
-            self.lstm = nn.LSTM(
-                width, config.hidden_size, config.layers, batch_first=True, bidirectional=True, dropout=between
-            )
+            self.lstm = nn.LSTM(width, config.hidden_size, batch_first=True, bidirectional=True)
             width = 2 * config.hidden_size
+        # A layer each: the dropout inside of cuDNN's stacked LSTM draws from a state that no checkpoint can keep.
+        self.above = nn.ModuleList(
+            nn.LSTM(width, config.hidden_size, batch_first=True, bidirectional=True)
+            for _ in range(0 if self.lstm is None else config.layers - 1)
+        )
         self.attention = nn.Linear(width, 1)
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, config.review_size)
@@ -121,7 +123,10 @@ class Encoder(nn.Module):
         if self.lstm is None:
             return vectors
         packed = pack_padded_sequence(vectors, batch["lengths"].cpu(), batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+        read = self.lstm(packed)[0]
+        for layer in self.above:
+            read = layer(read._replace(data=self.dropout(read.data)))[0]
+        return pad_packed_sequence(read, batch_first=True)[0]
 
 
 class SiameseSentiment(nn.Module):
