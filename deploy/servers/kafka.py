@@ -174,8 +174,7 @@ class Kafka(Server):
 
     def _format(self, properties: Path) -> None:
         """Give the data folder a cluster id, and the users their SCRAM secrets."""
-        # The first byte is zero: an id that began with "-" would be taken for an option.
-        cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         scram = [
             word
             for name, password in self._users.items()
