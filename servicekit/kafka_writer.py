@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakSet
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 
 from servicekit.kafka_connect import Client, Link
 
@@ -74,22 +74,28 @@ class Writer:
         return not self.lost and self._clients[0].cluster.partitions_for_topic(topic) is not None
 
     def learn(self, topic: str) -> None:
-        """Look for the topic: blocks."""
-        self._producer.partitions_for(topic)
+        """Look for the topic: blocks. Raises KafkaError."""
+        try:
+            self._producer.partitions_for(topic)
+        except RuntimeError as error:  # so the library tells that the producer was closed meanwhile
+            raise KafkaConnectionError(str(error)) from error
 
     def send(self, topic: str, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> "asyncio.Future[None]":
         """Done once the message is kept, or fails with a KafkaError."""
         loop = asyncio.get_running_loop()
         if self._told is None or self._told.loop is not loop:
             self._told = Told(loop)
-        kept = self._producer.send(topic, key=key, value=value, headers=list(headers.items()))
+        try:
+            kept = self._producer.send(topic, key=key, value=value, headers=list(headers.items()))
+        except RuntimeError as error:
+            raise KafkaConnectionError(str(error)) from error
         done = self._told.expect()
         kept.add_both(partial(self._told.tell, done))
         return done
 
     def close(self, seconds: float) -> None:
         """Send what is under way for so long, then give up the rest."""
-        with suppress(KafkaError):
+        with suppress(KafkaError, RuntimeError):
             self._producer.close(timeout=seconds)
         self._producer._sender.force_close()
 

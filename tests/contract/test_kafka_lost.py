@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from uuid import uuid4
 
 import pytest
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from deploy.servers.kafka import Kafka
 from millrace.errors import Unavailable
@@ -13,7 +14,10 @@ from servicekit import kafka_writer
 from servicekit.access import KafkaAccess
 from servicekit.bus import Message
 from servicekit.kafka import KafkaBus
-from servicekit.kafka_writer import Told
+from servicekit.kafka_connect import link
+from servicekit.kafka_topics import ensure
+from servicekit.kafka_writer import Told, Writer
+from tests.servers import Broker
 
 TOPIC = "millrace.registry.v1"
 PATIENCE = 60
@@ -105,3 +109,17 @@ async def test_whatever_the_library_never_tells_of_is_given_up(monkeypatch: pyte
                 await done
         with pytest.raises(KafkaTimeoutError):  # the timer of those before has ended
             await told.expect()
+
+
+async def test_a_producer_that_has_lost_its_connection_fails_as_the_outbox_expects(kafka: Broker) -> None:
+    """Its own thread closes it, while other threads are about to use it."""
+    access = KafkaAccess(prefix=f"{uuid4().hex}.")
+    ensure(link([kafka.address], access), [access.prefix + TOPIC])
+    writer = Writer(link([kafka.address], access))
+    writer._lose(None)
+    writer._producer._sender.join(PATIENCE)
+    with pytest.raises(KafkaError):
+        writer.learn(access.prefix + TOPIC)
+    with pytest.raises(KafkaError):
+        await writer.send(access.prefix + TOPIC, b"key", b"value", {})
+    writer.close(1)
