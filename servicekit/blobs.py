@@ -53,7 +53,11 @@ class Blobs(Protocol):
     async def exists(self, key: str) -> bool: ...
 
     def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
-        """Objects whose key starts with the prefix and is greater than `after`, in order of key (code points)."""
+        """Objects whose key starts with the prefix and is greater than `after`, in order of key (code points).
+
+        One may be listed that is not there when it is read, nor later: it is being deleted, or its writer died while it was
+        put, and the store, which had shown it already, gives that up.
+        """
         ...
 
     def children(self, prefix: str) -> AsyncIterator[str]:

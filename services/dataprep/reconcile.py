@@ -7,7 +7,7 @@ from pathlib import Path
 
 from millrace.dataset.v1.dataset_pb2 import Part, Snapshot
 from millrace.dataset.v1.import_pb2 import Import
-from millrace.errors import InvalidArgument, MillraceError
+from millrace.errors import InvalidArgument, MillraceError, NotFound
 from recipekit.catalog import Catalog, UnknownRecipe
 from servicekit.artifacts import file_digest
 from servicekit.crash import crashpoint
@@ -64,7 +64,10 @@ class EndImport:
 
     async def end(self, name: str, error: MillraceError) -> None:
         dataset, _, request_id = name.partition("/")
-        wanted = await self.store.requested(dataset, request_id)
+        try:
+            wanted = await self.store.requested(dataset, request_id)
+        except NotFound:
+            return  # nobody asked for it: a listing made it up (see Blobs.list)
         text = f"the import failed: {error}. The log of dataprep says more; import again with a new request_id"
         await self._end(wanted, _refused(wanted, text, 0))
 

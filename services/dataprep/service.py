@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,11 @@ class DatasetService:
 
     async def ListDatasets(self, request: ListDatasetsRequest) -> ListDatasetsResponse:
         names, token = page(await self.store.names(), request.page_size, request.page_token, str)
-        return ListDatasetsResponse(datasets=[await self.store.dataset(name) for name in names], next_page_token=token)
+        response = ListDatasetsResponse(next_page_token=token)
+        for name in names:
+            with suppress(NotFound):  # its first object was never put in the end (see Blobs.list)
+                response.datasets.append(await self.store.dataset(name))
+        return response
 
     async def GetSnapshot(self, request: GetSnapshotRequest) -> GetSnapshotResponse:
         return GetSnapshotResponse(snapshot=await self.store.snapshot(request.dataset, request.number))

@@ -58,8 +58,8 @@ class TrainAutomatically:
     async def _train(self, model: Model, snapshot: Snapshot) -> float | None:
         """Ask for the run that is owed and cancel what it overtakes; the answer is how long the interval still lasts."""
         wanted = wanted_run(model, snapshot)
-        known = [await self.store.request(run_id) for run_id in await self.store.run_ids()]
-        known = [request for request in known if request.automatic and request.spec.model == model.name]
+        asked = await self.store.requests()
+        known = [request for request in asked if request.automatic and request.spec.model == model.name]
         if any(order(request) > order(wanted) for request in known):
             return None
         if all(request.run_id != wanted.run_id for request in known):

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from millrace.errors import MillraceError
+from millrace.errors import MillraceError, NotFound
 from millrace.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
 from millrace.training.v1.training_run_pb2 import TrainingRun
 from services.trainer import metrics
@@ -75,7 +75,10 @@ class BringToOutcome:
         return WATCH_SECONDS
 
     async def end(self, name: str, error: MillraceError) -> None:
-        request = await self.store.request(name)
+        try:
+            request = await self.store.request(name)
+        except NotFound:
+            return  # nobody asked for it: an event made it up, or a listing (see Blobs.list)
         await self._fail(request, str(error))
 
     def worker_ended(self, run_id: str) -> list[str]:

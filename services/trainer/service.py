@@ -8,7 +8,7 @@ from google.protobuf.json_format import MessageToDict
 from pydantic import ValidationError
 
 from millrace.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
-from millrace.errors import FailedPrecondition, InvalidArgument
+from millrace.errors import FailedPrecondition, InvalidArgument, NotFound
 from millrace.registry.v1.registry_service_pb2 import GetModelRequest
 from millrace.training.v1 import training_service_pb2 as rpc
 from millrace.training.v1.attempt_pb2 import RunOutcome, RunRequest
@@ -45,9 +45,11 @@ class TrainingService:
 
     async def CreateTrainingRun(self, request: rpc.CreateTrainingRunRequest) -> rpc.CreateTrainingRunResponse:
         run_id = check_request_id(request.request_id)
-        if run_id not in await self.store.run_ids():
+        try:
+            stored = await self.store.request(run_id)
+        except NotFound:
             await self.store.ask(await self._filled_in(run_id, request.spec))
-        stored = await self.store.request(run_id)
+            stored = await self.store.request(run_id)
         if stored.asked != request.spec:
             text = f"request_id {run_id} was used before for another training run: send a new one"
             raise InvalidArgument(text, field="request_id")
@@ -57,7 +59,7 @@ class TrainingService:
         return rpc.GetTrainingRunResponse(run=await self.store.run(request.run_id))
 
     async def ListTrainingRuns(self, request: rpc.ListTrainingRunsRequest) -> rpc.ListTrainingRunsResponse:
-        requests = [await self.store.request(run_id) for run_id in await self.store.run_ids()]
+        requests = await self.store.requests()
         requests.sort(key=lambda asked: (asked.time.ToNanoseconds(), asked.run_id), reverse=True)
         runs = [await self.store.run(r.run_id) for r in requests if request.model in ("", r.spec.model)]
         fitting = [run for run in runs if not request.states or run.state in request.states]

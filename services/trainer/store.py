@@ -1,6 +1,7 @@
 """The trainer's objects, and what they mean on the bus. Its worker uses them too."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -47,6 +48,14 @@ class Store:
                 raise NotFound(f"no training run {run_id}; see `millrace runs list`", run_id=run_id) from None
             self._requests[run_id] = RunRequest.FromString(data)
         return self._requests[run_id]
+
+    async def requests(self) -> list[RunRequest]:
+        """Of all runs. One may be listed that nobody asked for: a put that its store gives up (see Blobs.list)."""
+        found = []
+        for run_id in await self.run_ids():
+            with suppress(NotFound):
+                found.append(await self.request(run_id))
+        return found
 
     async def ask(self, request: RunRequest) -> bool:
         """Store a request; False: a run of that id was asked for before."""
@@ -107,8 +116,11 @@ class Store:
         prefix = f"runs/attempts/{run_id}/"
         async for listed in self.blobs.list(prefix, after):
             attempt, kind = listed.key[len(prefix) :].split("/")[:2]
-            if kind == "log":
-                yield listed.key, int(attempt), await self.blobs.get(listed.key)
+            if kind != "log":
+                continue
+            with suppress(NotFound):
+                chunk = await self.blobs.get(listed.key)
+                yield listed.key, int(attempt), chunk
 
     async def run(self, run_id: str) -> TrainingRun:
         """The run as its objects tell it now."""
