@@ -1,0 +1,146 @@
+"""Services of two commits on one store and one bus: each replica is started from the tree that the test names."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy import workers
+from deploy.health import serving
+from deploy.local import PREFIX, Platform
+from deploy.ports import SERVICES
+from millrace import Client
+from tests.e2e.world import READY_SECONDS, RECIPES, ROOT, STOP_SECONDS, World
+
+PRODUCT = ("services", "servicekit", "recipekit", "millrace", "protos")
+MOST_COMMITS = 200
+
+
+class NoHistory(Exception):
+    """There is no earlier commit to be had. The text says why."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The code of one commit, or of this checkout as it is."""
+
+    folder: Path
+    commit: str
+
+
+def previous_commit() -> str:
+    """The newest commit with another product than this checkout's, or that of TEST_PREVIOUS. Raises NoHistory."""
+    if given := os.environ.get("TEST_PREVIOUS"):
+        return _git("rev-parse", "--verify", f"{given}^{{commit}}")
+    for commit in _git("rev-list", "--first-parent", f"--max-count={MOST_COMMITS}", "HEAD", "--", *PRODUCT).split():
+        if _run("diff", "--quiet", commit, "--", *PRODUCT).returncode == 1:
+            return commit
+    if _git("rev-parse", "--is-shallow-repository") == "true":
+        raise NoHistory("the clone is shallow: `git fetch --unshallow` brings the history")
+    raise NoHistory("no commit had another product")
+
+
+def checkout(commit: str, folder: Path) -> Tree:
+    """A commit in a folder of its own, with nothing written into this repository. Raises NoHistory."""
+    _git("clone", "--quiet", "--shared", "--no-checkout", str(ROOT), str(folder))
+    _git("-C", str(folder), "checkout", "--quiet", "--detach", commit)
+    return Tree(folder, commit)
+
+
+def here() -> Tree:
+    """This checkout, with what is not committed."""
+    return Tree(ROOT, _git("rev-parse", "HEAD"))
+
+
+def _git(*words: str) -> str:
+    done = _run(*words)
+    if done.returncode:
+        raise NoHistory(f"git {words[0]} says: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        raise NoHistory("there is no git here") from None
+
+
+@dataclass
+class Fleet(World):
+    """A world whose replicas start and stop one by one. Its addresses are those of the replicas that run."""
+
+    old: Tree = field(kw_only=True)
+    running: dict[tuple[str, int], subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        return {service: ",".join(self._addresses_of(service)) for service in SERVICES}
+
+    @property
+    def workers(self) -> Path:
+        return self._platform().workers
+
+    def run(self, tree: Tree, replica: int, *services: str) -> None:
+        """Start a replica of each of these services from a tree, and return when all serve.
+
+        Every service knows the addresses of both replicas of the others, be they there or not.
+        """
+        for service in services:
+            child = next(c for c in self._platform().children() if (c.service, c.replica) == (service, replica))
+            child.log.parent.mkdir(parents=True, exist_ok=True)
+            with child.log.open("ab") as log:
+                # Both stand before the installed package, the folder by `python -m`; and workers inherit both.
+                self.running[service, replica] = subprocess.Popen(
+                    [sys.executable, "-m", "deploy.child", service, str(os.getpid())],
+                    cwd=tree.folder, env={**child.environment, "PYTHONPATH": str(tree.folder)}, stdout=log, stderr=log,
+                )  # fmt: skip
+        for service in services:
+            address, process = self.ports.listen(service, replica), self.running[service, replica]
+            assert asyncio.run(_serves(address, process)), f"{service} of {tree.commit} does not serve:\n{self.tails()}"
+            self._prove(service, address, tree)
+
+    def end(self, service: str, replica: int) -> None:
+        """SIGTERM to a replica, which ends by itself."""
+        process = self.running.pop((service, replica))
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(STOP_SECONDS)
+        assert code == 0, f"{service}-{replica} ended with {code}:\n{self.tails()}"
+
+    def end_all(self) -> None:
+        """The end of it all, workers included."""
+        for process in self.running.values():
+            process.terminate()
+        for process in self.running.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+            process.kill()
+        asyncio.run(workers.stop(self.workers, STOP_SECONDS))
+
+    def _prove(self, service: str, address: str, tree: Tree) -> None:
+        """A service looks for its commit where its own modules were imported from."""
+        with Client(credentials=self.credentials, **{service: address}) as client:
+            found = client.status(service)
+        is_old = (found.commit, found.dirty) == (self.old.commit, False)
+        assert is_old == (tree == self.old), f"{service} was started from {tree} and runs other code: {found}"
+
+    def _addresses_of(self, service: str) -> list[str]:
+        return [self.ports.listen(*place) for place in sorted(self.running) if place[0] == service]
+
+    def _platform(self) -> Platform:
+        settings = {f"{PREFIX}{name.upper()}": value for name, value in self.settings.items()}
+        return Platform(self.state, self.ports, RECIPES, settings)
+
+
+async def _serves(address: str, process: "subprocess.Popen[bytes]") -> bool:
+    """Whether the process has come to serve. False once it has ended, or has taken too long."""
+    waiting = asyncio.create_task(serving(address, {}))
+    deadline = time.monotonic() + READY_SECONDS
+    while not waiting.done() and process.poll() is None and time.monotonic() < deadline:
+        await asyncio.wait([waiting], timeout=0.1)
+    return waiting.done() or not waiting.cancel()

@@ -1,0 +1,184 @@
+"""An upgrade without a pause, and its way back: services of the previous commit and of this one on one store and one bus.
+
+TEST_PREVIOUS=COMMIT chooses another previous commit.
+"""
+
+import itertools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from deploy.ports import SERVICES, free_ports
+from deploy.workers import living
+from millrace import Client
+from millrace.training.v1.events_pb2 import TrainingRunCreated
+from millrace.training.v1.training_run_pb2 import TrainingRun
+from servicekit.bus import Message as BusMessage
+from servicekit.events import to_message
+from tests.contract.old_messages.answers import changes
+from tests.contract.old_messages.kinds import strangers
+from tests.e2e import scenario
+from tests.e2e.invariants import keys
+from tests.e2e.rolling import Fleet, NoHistory, Tree, checkout, here, previous_commit
+from tests.e2e.world import publish, servers_of, wait_until
+
+UPGRADE = ("dataprep", "trainer", "evaluator", "registry", "inference")
+ROLLBACK = ("registry", "inference", "trainer", "evaluator", "dataprep")
+OLD_SLOT, NEW_SLOT = 0, 1
+SLOW: dict[str, Any] = {"model": "slow", "recipe": "toy_words", "preset": "toy", "dataset": scenario.DATASET}
+SLOW_CONFIG = {"step_seconds": 0.05, "checkpoint_every": 5, "steps": 30}
+KNOWN = to_message(TrainingRunCreated(run_id="a-run", model="toy"), "a-run", "an-event-of-a-later-version", "trainer")
+FROM_LATER = BusMessage(
+    KNOWN.topic, KNOWN.key, b"\xc2\x3e\x03abc", {**KNOWN.headers, "ce_type": b"millrace.training.v1.TrainingRunPaused"}
+)
+"""Field 1000 of its topic's oneof: today nobody knows it."""
+
+
+@dataclass
+class Upgrade:
+    """A fleet on the way from one tree to another, and files that come in on the way."""
+
+    fleet: Fleet
+    folder: Path
+    files: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    told: dict[str, Any] = field(default_factory=dict)
+    """All that was ever said of what never changes, as JSON."""
+
+    def flow(self) -> None:
+        """The next file becomes the next champion, every replica answers by it, and the past is what it was."""
+        number = next(self.files)
+        version = scenario.run(self.fleet, scenario.a_file(self.folder, skip=3 * number), number)
+        assert version == number
+        for choice in (min, max):
+            self._look_back(
+                {service: choice(addresses.split(",")) for service, addresses in self.fleet.addresses.items()}
+            )
+
+    def _look_back(self, addresses: dict[str, str]) -> None:
+        """Ask one replica of each service for all that there is."""
+        with Client(credentials=self.fleet.credentials, **addresses) as client:
+            now = {name: MessageToDict(message) for name, message in unchanging(client)}
+        assert self.told.keys() <= now.keys(), "something is not told any more"
+        wrong = [f"{name}: {change}" for name, told in self.told.items() for change in changes(told, now[name])]
+        assert wrong == [], f"these replicas read otherwise than others what never changes: {addresses}"
+        self.told |= now
+
+    def replace(self, service: str, tree: Tree, slot: int, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Start another replica beside the one that runs, and end that."""
+        self.fleet.run(tree, slot, service)
+        meanwhile()
+        self.fleet.end(service, 1 - slot)
+
+    def replace_under_a_run(self, tree: Tree, slot: int, seed: int) -> None:
+        """The trainer is replaced in the middle of a run, whose worker then dies: another goes on from its checkpoint."""
+        with self.fleet.client() as client:
+            run_id = client.train(SLOW["model"], config={**SLOW_CONFIG, "seed": seed}).run_id
+            wait_until(lambda: checkpoints(self.fleet, run_id), f"a checkpoint of the run {run_id}")
+            (worker,) = living(self.fleet.workers)
+            os.kill(worker, signal.SIGSTOP)  # or it may be faster than a loaded machine replaces a trainer
+            self.replace("trainer", tree, slot)
+            os.kill(worker, signal.SIGKILL)
+        with self.fleet.client() as client:
+            run = client.wait_run(run_id, timeout=60)
+            assert (run.state, run.attempt, run.lineage.attempts) == (TrainingRun.STATE_SUCCEEDED, 2, 2), run.reason
+            printed = b"".join(part.chunk for part in client.run_log(run_id) if part.attempt == 2).decode()
+            assert '"message": "resuming"' in printed, f"it began anew:\n{printed}"
+
+
+def unchanging(client: Client) -> Iterator[tuple[str, Message]]:
+    """The facts, by names."""
+    yield from ((f"snapshot {found.number}", found) for found in client.snapshots(scenario.DATASET))
+    for run in client.runs():
+        run.ClearField("progress")  # no fact: workers overwrite it
+        yield f"run {run.run_id}", run
+    for model in (scenario.MODEL, SLOW["model"]):
+        yield from ((f"version {found.version} of {model}", found) for found in client.versions(model))
+        yield from ((f"report {found.report_id}", found) for found in client.reports(model))
+    yield from ((f"move {found.number}", found) for found in client.alias_history(scenario.MODEL))
+
+
+def checkpoints(fleet: Fleet, run_id: str) -> list[str]:
+    return [key for key in keys(fleet.blobs(), f"checkpoints/{run_id}/") if key.endswith("/manifest")]
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    try:
+        return checkout(previous_commit(), tmp_path_factory.mktemp("previous") / "tree")
+    except NoHistory as error:
+        told = f"there is no previous commit to run beside this one: {error}"
+        if os.environ.get("TEST_SERVERS") == "required":
+            pytest.fail(f"{told} (TEST_SERVERS=required)")
+        pytest.skip(told)
+
+
+@pytest.fixture
+def upgrade(old: Tree, tmp_path: Path) -> Iterator[Upgrade]:
+    """All services old, on Kafka and MinIO where they can be had."""
+    settings, store = servers()
+    settings = {**settings, **store, "slots": "2"}
+    fleet = Fleet(tmp_path / "state", free_ports(2), settings, store=store, old=old)
+    try:
+        fleet.run(old, OLD_SLOT, *SERVICES)
+        yield Upgrade(fleet, tmp_path)
+    except BaseException:
+        print(fleet.tails())
+        raise
+    finally:
+        fleet.end_all()
+
+
+def servers() -> tuple[dict[str, str], dict[str, str]]:
+    """As TEST_WORLD says; else real servers, or what works everywhere."""
+    if kind := os.environ.get("TEST_WORLD"):
+        return servers_of(kind)
+    with suppress(pytest.skip.Exception):
+        return servers_of("kafka-minio")
+    return servers_of("local")
+
+
+@pytest.mark.timeout(300)  # a loaded machine; it takes less than a minute
+def test_services_are_replaced_one_by_one_and_back_again(upgrade: Upgrade) -> None:
+    fleet = upgrade.fleet
+    old, new = fleet.old, here()
+    with fleet.client() as client:
+        client.apply_model(SLOW)
+    upgrade.flow()
+    for service in UPGRADE:
+        publish(fleet, FROM_LATER)
+        if service == "trainer":
+            upgrade.replace_under_a_run(new, NEW_SLOT, seed=1)
+        else:
+            upgrade.replace(service, new, NEW_SLOT, meanwhile=upgrade.flow)
+    upgrade.flow()
+    for service in ROLLBACK:
+        if service == "trainer":
+            upgrade.replace_under_a_run(old, OLD_SLOT, seed=2)
+            upgrade.flow()
+        else:
+            upgrade.replace(service, old, OLD_SLOT)
+    upgrade.flow()
+    nothing_is_wrong(fleet)
+
+
+def nothing_is_wrong(fleet: Fleet) -> None:
+    """No letter, no fact left unsaid, no object of a kind that nobody has described; and both trees did work."""
+    wait_until(lambda: keys(fleet.blobs(), "outbox") == [], "every fact is published, and none set aside")
+    assert strangers(keys(fleet.blobs(), "")) == []
+    with fleet.client() as client:
+        letters = {service: list(client.dead_letters(service)) for service in SERVICES}
+        assert letters == {service: [] for service in SERVICES}
+        assert {client.status(service).consumer.problem for service in SERVICES} == {""}
+        lineages = [version.lineage for version in client.versions(scenario.MODEL)]
+        trained_by = [(lineage.code_commit, lineage.code_dirty) for lineage in lineages]
+        judged_by = {(report.code_commit, report.code_dirty) for report in client.reports(scenario.MODEL)}
+    assert trained_by[0] == trained_by[-1] == (fleet.old.commit, False)
+    assert len(set(trained_by)) > 1 and len(judged_by) > 1, "the newer services trained and judged nothing"
