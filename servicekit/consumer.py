@@ -44,6 +44,7 @@ class Consumer:
         self.letters = DeadLetters(blobs, bus, group)
         self.handlers = {kind.DESCRIPTOR.full_name: keys for kind, keys in handlers.items()}
         self.topics = sorted({topic_of(event_type).name for event_type in self.handlers})
+        self._handled = {name: metrics.EVENTS_HANDLED.labels(name.rpartition(".")[2]) for name in self.handlers}
         self.positioned = asyncio.Event()
         self.trouble = Trouble("consumer")
         self.flooded = ""
@@ -116,7 +117,7 @@ class Consumer:
             # Reading the event again would end the same way, for ever; the next look finds what it spoke of.
             log.exception("handler failed by a bug", extra={"event_type": event.event_type, "event_id": event.event_id})
             return
-        metrics.EVENTS_HANDLED.labels(event.event_type.rpartition(".")[2]).inc()
+        self._handled[event.event_type].inc()
 
 
 class _Flooded(Exception):

@@ -94,6 +94,8 @@ class Work:
         self.consumer = Consumer(blobs, bus, group, handlers, broadcast, self._named)
         self.reconcilers = {reconciler.kind: reconciler for reconciler in reconcilers}
         self.look_seconds, self.workers = look_seconds, workers
+        self._queued = {kind: metrics.WORK_QUEUED.labels(kind) for kind in self.reconcilers}
+        self._seconds = {kind: metrics.WORK_SECONDS.labels(kind) for kind in self.reconcilers}
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._later: list[tuple[float, Key]] = []
         self._states: dict[Key, _State] = {}
@@ -122,7 +124,7 @@ class Work:
         elif not state.queued:
             state.queued, state.due = True, math.inf
             self._ready.put_nowait(key)
-            metrics.WORK_QUEUED.labels(kind).inc()
+            self._queued[kind].inc()
 
     def _named(self, key: Key, trace: str) -> None:
         self.add(*key)
@@ -206,7 +208,7 @@ class Work:
     async def _serve(self) -> None:
         while True:
             key = await self._ready.get()
-            metrics.WORK_QUEUED.labels(key.kind).dec()
+            self._queued[key.kind].dec()
             state = self._states[key]
             state.queued, state.running, state.again = False, True, False
             with fields(kind=key.kind, key=key.name):
@@ -224,7 +226,7 @@ class Work:
         reconciler = self.reconcilers[key.kind]
         continue_trace(state.trace)
         try:
-            with metrics.WORK_SECONDS.labels(key.kind).time():
+            with self._seconds[key.kind].time():
                 again = await reconciler.reconcile(key.name)
             state.failures.clear()
             return again
