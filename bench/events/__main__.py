@@ -25,7 +25,7 @@ from deploy.servers.kafka import Kafka
 from deploy.servers.minio import Minio
 from deploy.servers.process import CannotStart
 
-ROUNDS, CHAINS = 5, 6
+ROUNDS, CHAINS = 7, 6
 BURST, BURST_STORED = 5000, 300
 BUDGET_SECONDS = 2.0
 UNITS = {"p50_ms": "ms", "p99_ms": "ms", "call_p50_ms": "ms", "events_per_s": "events/s"}

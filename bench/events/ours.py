@@ -19,7 +19,7 @@ from servicekit.outbox import Outbox
 from servicekit.settings import Settings
 from servicekit.work import Key, Work
 
-CALLERS = 256
+CALLERS = 512
 """How many callers of a service say something at the same time, in a burst."""
 Say = Callable[[], Awaitable[object]]
 
