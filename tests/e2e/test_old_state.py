@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.flow import Flow
+from millrace.dataset.v1.import_pb2 import Import
 from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millrace.training.v1.training_run_pb2 import TrainingRun
 from servicekit.adapters import open_blobs
@@ -70,6 +72,18 @@ def test_the_rows_are_those_of_the_old_snapshot(platform: World) -> None:
         splits = ("train", "validation", "test")
         assert sum(len(list(client.rows(DATASET, 1, split))) for split in splits) == snapshot.rows.kept > 0
         assert len(list(client.rows(DATASET, 1, "quarantine"))) == snapshot.rows.quarantined > 0
+
+
+def test_an_old_file_brings_nothing_new(platform: World, old: Corpus, tmp_path: Path) -> None:
+    """Its rows are cleaned, split and named as they were, or one would be in two splits of one dataset."""
+    newest = list(read_in(old, f"datasets/{DATASET}/ledger/").values())[-1]
+    source = newest["message"]["source"]
+    file = tmp_path / source["file_name"]
+    file.write_bytes(old.objects[f"uploads/{source['digest']}"])
+    with platform.client() as client:
+        asked = client.import_dataset(file, DATASET)
+        ended = client.wait_import(DATASET, asked.request_id, timeout=30)
+        assert (ended.state, ended.snapshot_number) == (Import.STATE_UNCHANGED, newest["number"])
 
 
 def test_an_old_version_answers(platform: World) -> None:
