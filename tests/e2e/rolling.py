@@ -60,7 +60,7 @@ def here() -> Tree:
 def _git(*words: str) -> str:
     done = _run(*words)
     if done.returncode:
-        raise NoHistory(f"git {words[0]} says: {done.stderr.strip()}")
+        raise NoHistory(f"git {' '.join(words)}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
