@@ -21,21 +21,25 @@ from google.protobuf.message import Message
 from grpc_tools import protoc
 
 from millrace.operations.v1.stored_pb2 import LedgerEntry, Process
-from millrace.training.v1.attempt_pb2 import RunNumerics
 from millrace.training.v1.lineage_pb2 import Lineage
 from servicekit.blobs import Blobs
 from servicekit.bus import Bus, Received
 from servicekit.ledger import read_entry
 from servicekit.topics import BY_NAME, dead_letters_of
+from services.trainer.hardware import processor
 from tests.contract.old_messages import answers, kept
 from tests.contract.old_messages.history import live
 from tests.contract.old_messages.kinds import PROBES, PROTOS, kind_of, proto_files, strangers
 from tests.e2e.world import ROOT
 
-PROCESSOR = "A processor / 6 / 1"
 PACKAGES = ("grpcio", "millrace", "protobuf")
 """Those of a lineage's packages that are kept."""
-PLACES = {str(ROOT): "/opt/millrace", sysconfig.get_path("stdlib"): "/usr/lib/python3", sys.prefix: "/opt/venv"}
+NAMES = {
+    str(ROOT): "/opt/millrace",
+    sysconfig.get_path("stdlib"): "/usr/lib/python3",
+    sys.prefix: "/opt/venv",
+    processor(): "A processor / 6 / 1",
+}
 LETTERS = dead_letters_of("trainer")
 
 
@@ -127,7 +131,9 @@ def neutral(key: str, data: bytes) -> bytes:
     """An object without the machine that wrote it."""
     kind = kind_of(key)
     if kind is None or kind.message is None:
-        return _neutral_text(data.decode()).encode() if "/log/" in key else data
+        # All but these are named by what they hold.
+        is_text = "/log/" in key or key.startswith("reports/")
+        return _neutral_text(data.decode()).encode() if is_text else data
     message = answers.parsed(kind, data)
     for one in answers.inside(message):
         _neutralise(one)
@@ -144,10 +150,7 @@ def neutral(key: str, data: bytes) -> bytes:
 def _neutralise(message: Message) -> None:
     if isinstance(message, Process):
         message.host, message.boot_id, message.pid_namespace = "a-host", "a-boot", "pid:[1]"
-    elif isinstance(message, RunNumerics):
-        message.processor = PROCESSOR
-    elif isinstance(message, Lineage):
-        message.hardware = PROCESSOR
+    if isinstance(message, Lineage):
         for name in set(message.packages) - set(PACKAGES):
             del message.packages[name]
     for field, value in message.ListFields():
@@ -156,14 +159,14 @@ def _neutralise(message: Message) -> None:
 
 
 def _neutral_text(text: str) -> str:
-    for place, name in PLACES.items():
-        text = text.replace(place, name)
+    for own, name in NAMES.items():
+        text = text.replace(own, name)
     return text
 
 
 def refuse_names(objects: Mapping[str, bytes], messages: Sequence[Received], state: str) -> None:
     """Raises SystemExit where a sample still names this machine, a place on it or a person."""
-    names = {socket.gethostname(), str(ROOT), state, str(Path.home()), sys.prefix, os.environ.get("USER", "")}
+    names = {*NAMES, socket.gethostname(), state, str(Path.home()), os.environ.get("USER", "")}
     words = [re.escape(name.encode()) for name in names if len(name) > 2 and name != "root"]
     expression = re.compile(rb"|".join([*words, rb"/(?:home|root|tmp|Users)/"]))
     texts = {**objects, **{kept.place(one): one.value + repr(one.headers).encode() for one in messages}}
