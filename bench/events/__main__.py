@@ -55,6 +55,12 @@ def measure(kafka: Kafka, minio: Minio, folder: Path, count: int, files: int) ->
     chain = {name: summary(chains(folder / name, settings, files)) for name, settings in worlds.items()}
     return {
         "ways": {name: summary(figures) for name, figures in ways.items()},
+        "outbox_costs_ms": {
+            name: spread(
+                [by["p50_ms"] - direct["p50_ms"] for by, direct in zip(ways[f"{name}_outbox"], ways[name], strict=True)]
+            )
+            for name in ("kafka", "sqlite")
+        },
         "chain": chain,
         "ratios": {
             "events_throughput_vs_bare_kafka": against(ours, bare, "events_per_s"),
@@ -75,6 +81,8 @@ def tell(results: Mapping[str, Any]) -> None:
     for name, figures in results["ways"].items():
         for figure, unit in UNITS.items():
             print(f"{name:14} {figure.removesuffix('_ms'):12} {words(figures[figure], unit)}")
+    for name, costs in results["outbox_costs_ms"].items():
+        print(f"{name:14} {'outbox costs':12} {words(costs, 'ms')} more than publishing at once")
     for name, moments in results["chain"].items():
         for moment, seconds in moments.items():
             print(f"{name:14} {moment:22} {words(seconds, 's')}")

@@ -3,6 +3,7 @@
 `python -m bench.events.bare say|hear ADDRESS`; each prints `ready` first.
 """
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata
 
 from bench.events.said import Heard, a_pause, facts, message, orders, report
+from deploy.child import end_with
 from millrace.dataset.v1.events_pb2 import DatasetEvent
 from servicekit.bus import Message
 from servicekit.kafka_reader import BYTES_AHEAD, MESSAGES_AT_ONCE
@@ -86,4 +88,5 @@ def hear(address: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with(os.getppid())
     {"say": say, "hear": hear}[sys.argv[1]](sys.argv[2])

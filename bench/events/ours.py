@@ -5,12 +5,14 @@
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 
 from bench.events.said import PATTERN, SOURCE, Heard, Order, a_pause, facts, message, orders, read_fact, report
+from deploy.child import end_with
 from millrace.dataset.v1.events_pb2 import SnapshotCreated
 from millrace.errors import MillraceError
 from servicekit.adapters import open_blobs, open_bus
@@ -19,7 +21,7 @@ from servicekit.outbox import Outbox
 from servicekit.settings import Settings
 from servicekit.work import Key, Work
 
-CALLERS = 512
+CALLERS = 256
 """How many callers of a service say something at the same time, in a burst."""
 Say = Callable[[], Awaitable[object]]
 
@@ -97,4 +99,5 @@ async def hear(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
+    end_with(os.getppid())
     asyncio.run({"say": say, "hear": hear}[sys.argv[1]](Settings(**json.loads(sys.argv[2]))))

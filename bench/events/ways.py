@@ -20,6 +20,7 @@ from servicekit.kafka_topics import ensure
 
 PACED = 200
 LINE_BYTES = 1 << 22
+LOST_SECONDS = 120.0
 MS = 1e6
 
 
@@ -32,7 +33,8 @@ class Pair:
         """When each fact was sent, when whoever said it could go on, and when it was handled."""
         assert self.says.stdin
         self.says.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
-        said, handled = await asyncio.gather(line(self.says), line(self.hears))
+        async with asyncio.timeout(LOST_SECONDS):
+            said, handled = await asyncio.gather(line(self.says), line(self.hears))
         return said["sent"], said["returned"], handled
 
 
