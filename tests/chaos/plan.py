@@ -74,7 +74,7 @@ def plan(seed: int, world: str, hits: Counter[Pair], kinds: tuple[str, ...] = ()
     drawn = [chance.choice(kinds or KINDS[world]) for _ in range(2)]
     others = [chance.choice([pair for pair in possible if pair[1] == kind]) for kind in drawn]
     aims = [_aim(chance, *pair) for pair in (first, *others)]
-    if world != "local" and number % 10 == 9 and not kinds:
+    if world != "local" and number % 10 == 9:
         aims[1] = Aim(OUTAGE, aims[1].after, aims[1].delay, OUTAGE_SECONDS)
     return Plan(seed, world, 1 + group % 2, "thrice" if group % 4 >= 2 else "", tuple(aims))
 

@@ -31,7 +31,7 @@ def test_the_first_fault_is_aimed_at_what_was_hit_least() -> None:
 
 
 def test_of_a_hundred_runs_ten_have_an_outage_and_half_have_two_replicas() -> None:
-    plans = [plan(seed, WORLD, Counter()) for seed in HUNDRED]
+    plans = [plan(seed, WORLD, Counter(), KINDS[WORLD]) for seed in HUNDRED]
     assert [sum(aim.kind == OUTAGE for aim in each.aims) for each in plans].count(1) == 10
     assert {aim.lasts for each in plans for aim in each.aims if aim.kind == OUTAGE} == {60.0}
     assert sum(each.replicas == 2 for each in plans) == 50
