@@ -5,6 +5,7 @@ import hashlib
 import os
 import resource
 import sys
+import traceback
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +14,11 @@ from pathlib import Path
 
 from millrace.errors import Unavailable
 from servicekit.adapters import open_blobs, open_bus
-from servicekit.bus import Message
+from servicekit.bus import Bus, Message
 from servicekit.settings import Settings
 
 THREADS = 16
+AGAIN_SECONDS = 0.2
 
 
 async def child(job: str, *arguments: str) -> Process:
@@ -44,6 +46,8 @@ def together(processes: int, job: Callable[[int], None]) -> None:
             try:
                 job(number)
                 failed = 0
+            except Exception:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 os._exit(failed)
@@ -54,11 +58,19 @@ def together(processes: int, job: Callable[[int], None]) -> None:
         sys.exit(1)
 
 
+async def say(bus: Bus, message: Message) -> None:
+    """As an outbox does: a machine that is busy with ten processes at once may be late for the first."""
+    while True:
+        with suppress(Unavailable):
+            return await bus.publish(message)
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
 def publish(address: str, topic: str, processes: str, count: str) -> None:
     async def messages(name: int) -> None:
         bus = open_bus(Settings(bus=address))
         for value in range(int(count)):
-            await bus.publish(Message(topic, f"{name}-{value % 7}", b"%d" % value))
+            await say(bus, Message(topic, f"{name}-{value % 7}", b"%d" % value))
         await bus.close()
 
     together(int(processes), lambda name: asyncio.run(messages(name)))
