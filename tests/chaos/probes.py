@@ -44,24 +44,23 @@ def flowing(platform: Platform, readers: Sequence[str], patience: float) -> floa
 
 
 def said(platform: Platform, patience: float) -> float | None:
-    """Apply a model, and wait until a trainer has handled that."""
-    began, end = time.monotonic(), time.monotonic() + patience
-    before = sum(_read(platform, "trainer", APPLIED))
+    """Apply a model, and wait until a trainer has handled that. How long that took."""
+    began = time.monotonic()
     spec = {"model": MODEL, "recipe": "toy_words", "preset": "toy", "dataset": MODEL, "training": {"automatic": False}}
     with platform.world.client() as client:
-        while True:
+        while time.monotonic() - began < patience:
+            before = sum(_read(platform, "trainer", APPLIED))
             try:
                 client.apply_model({**spec, "config": {"seed": time.monotonic_ns() % 1_000_000}})
-                break
             except MillraceError:
-                if time.monotonic() > end:
-                    return None
                 time.sleep(POLL_SECONDS)
-    while sum(_read(platform, "trainer", APPLIED)) <= before:
-        if time.monotonic() > end:
-            return None
-        time.sleep(POLL_SECONDS)
-    return time.monotonic() - began
+                continue
+            again = time.monotonic() + AGAIN_SECONDS
+            while time.monotonic() < again:
+                if sum(_read(platform, "trainer", APPLIED)) > before:
+                    return time.monotonic() - began
+                time.sleep(POLL_SECONDS)
+    return None
 
 
 def heard(platform: Platform, readers: Sequence[str], patience: float) -> float | None:

@@ -147,12 +147,14 @@ class Faults:
             for lock in locks:
                 lock.release()
         if fault.readers:
-            back = time.monotonic()
-            took = flowing(self.platform, fault.readers, PROBE_SECONDS)
-            hit.events = None if took is None else round(took, 3)
+            back = began = time.monotonic()
+            while flowing(self.platform, fault.readers, PROBE_SECONDS) is None:
+                if not self._others(number, began, time.monotonic()):
+                    self.errors.append(f"{aim.kind}: no events flow {PROBE_SECONDS:g} s after it was over")
+                    return
+                began = time.monotonic()
+            hit.events = round(time.monotonic() - back, 3)
             hit.disturbed = self._others(number, back, time.monotonic())
-            if took is None and not hit.disturbed:
-                self.errors.append(f"{aim.kind}: no events flow {PROBE_SECONDS:g} s after it was over")
 
     def _hurt(self, number: int, hit: Hit, fault: faults.Fault, lasts: float) -> bool:
         with self._lock:
