@@ -4,8 +4,9 @@ The order is: marker, object, publish, remove the marker. A process that dies on
 replica's sweep (every second) publishes the stored object and removes it. The event is built from what the object holds, so
 a marker holds only the key.
 
-An event that no bus could carry, or that cannot be built at all, is a bug of ours: its marker is set aside with an error
-instead of being tried each second for ever, and the next start of the service, with the bug mended perhaps, tries it again.
+An event that no bus could carry, or that cannot be built at all, is a bug of ours, or a fact of a later version that was
+taken back: its marker is set aside with an error instead of being tried each second for ever, and the next start of the
+service, of a better version perhaps, tries it again.
 The fact itself stands in its object, and whoever looks finds it.
 """
 
@@ -120,7 +121,7 @@ class Outbox:
                     key = OutboxMarker.FromString(await self.blobs.get(listed.key)).key
                     self._kind(check_key(key))
                 except (DecodeError, InvalidArgument, LookupError) as error:
-                    await self._set_aside(listed.key, f"the marker is damaged: {error}")
+                    await self._set_aside(listed.key, f"a later version wrote it, or it is damaged: {error}")
                     continue
                 if await self.blobs.exists(key):
                     self._start(key, listed.key)
@@ -187,7 +188,7 @@ class Outbox:
             return
         OUTBOX_SET_ASIDE.inc()
         self.set_aside += 1
-        log.error("fact set aside: a bug keeps it from being published", extra={"marker": aside, "reason": reason})
+        log.error("fact set aside: this version cannot publish it", extra={"marker": aside, "reason": reason})
 
     async def _store_time(self) -> float:
         """What the store's own clock says now, the only clock that its listing can be compared with."""
