@@ -28,11 +28,11 @@ TOPICS: Mapping[str, Sequence[str]] = {
 """What each reader reads (tests/chaos/test_plan.py compares it with the services' handlers)."""
 TIMES = {"thrice": 3}
 UNKNOWN = "millrace_events_unknown_total"
-PUBLISH_SECONDS = 20.0
 APPLIED = 'millrace_events_handled_total{type="ModelApplied"}'
 MODEL = "probe"
+PUBLISH_SECONDS = 20.0
 POLL_SECONDS, AGAIN_SECONDS = 0.02, 3.0
-"""A reader without a group that starts just now begins at the end: it does not hear what was published before, and needs not."""
+"""A reader without a group that starts just now begins at the end, and does not hear what was published before."""
 
 
 def flowing(platform: Platform, readers: Sequence[str], patience: float) -> float | None:
