@@ -199,10 +199,13 @@ class Service:
             return []
 
     def until_it_says(self, words: str) -> None:
-        """Wait until `millrace status` says it, and nothing else."""
-        wait_until(lambda: any(words in problem for problem in self.problems()), f"it says: {words}")
-        found = self.problems()
-        assert len(found) == 1 and words in found[0], f"one clear error, not {found}"
+        """Wait until `millrace status` says it, and nothing else: one that has just begun says that, too."""
+
+        def said() -> bool:
+            found = self.problems()
+            return len(found) == 1 and words in found[0]
+
+        wait_until(said, f"it says {words!r} and nothing else")
 
     def until_it_is_well(self) -> None:
         def well() -> bool:
