@@ -93,6 +93,8 @@ class Link:
         """The same error in words that say what to mend; asks the brokers if the error alone does not tell."""
         if isinstance(error, AuthorizationError):
             return self.unavailable(_refused(error, self.access.user))
+        if "ClusterAuthorizationFailedError" in str(error):  # as a producer's plain KafkaError: it is given no id
+            return self.unavailable(f"{who_is(self.access.user)} may write no topic: grant it WRITE (kafka-acls.sh)")
         self.probe()
         return self.unavailable(f"{type(error).__name__}: {error}. The broker answers; look at its log.")
 
@@ -178,9 +180,14 @@ def link(servers: Sequence[str], access: KafkaAccess) -> Link:
     return Link(tuple(servers), access)
 
 
+def who_is(user: str) -> str:
+    """The user in words, also where nobody logs in."""
+    return f"user {user!r}" if user else "whoever logs in nowhere"
+
+
 def _refused(error: Exception, user: str) -> str:
-    who = f"user {user!r}" if user else "whoever logs in nowhere"
-    names = ", ".join(sorted(map(str, error.args[0]))) if error.args and isinstance(error.args[0], set) else error.args
+    who = who_is(user)
+    names = ", ".join(sorted(map(str, error.args[0] if error.args and isinstance(error.args[0], set) else error.args)))
     if isinstance(error, TopicAuthorizationFailedError):
         return f"{who} may not use topic {names}: grant it DESCRIBE with READ or WRITE (kafka-acls.sh)"
     if isinstance(error, GroupAuthorizationFailedError):

@@ -14,7 +14,7 @@ from kafka.errors import (
     for_code,
 )
 
-from servicekit.kafka_connect import Client, Link
+from servicekit.kafka_connect import Client, Link, who_is
 
 READY_SECONDS = 3.0
 
@@ -62,10 +62,9 @@ def _create(link: Link, admin: KafkaAdminClient, topics: Sequence[str]) -> None:
             continue
         said = topic.get("error_message") or kind.__name__
         if issubclass(kind, AuthorizationError):
-            who = f"user {access.user!r}" if access.user else "whoever logs in nowhere"
             raise link.unavailable(
-                f"topic {topic['name']} is missing and {who} may not create it: grant CREATE (kafka-acls.sh), "
-                f"or create it with {access.partitions} partitions"
+                f"topic {topic['name']} is missing and {who_is(access.user)} may not create it: "
+                f"grant CREATE (kafka-acls.sh), or create it with {access.partitions} partitions"
             )
         hint = " Set MILLRACE_KAFKA_REPLICAS." if kind is InvalidReplicationFactorError else ""
         raise link.unavailable(f"topic {topic['name']} cannot be created: {said}.{hint}")
