@@ -20,7 +20,7 @@ have = $(foreach folder,$(1),$(if $(wildcard $(folder)/*.py $(folder)/*/*.py),$(
 
 .PHONY: help
 help:  ## this list
-	@echo 'millrace: carries data to a served model. Targets:'
+	@echo 'millstream: carries data to a served model. Targets:'
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "<name>", $$1); printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'Variables: WORLD=local RUNS=20 SEED=1 PYTHON=python3.12 PYTEST_ARGS="-k words" ARGS="..." (for demo and bench)'
 
@@ -59,12 +59,12 @@ chaos: $(STAMP)  ## the scenario with faults; beyond WORLD=local RUNS of them fr
 lint: $(STAMP) protos-check  ## ruff, mypy, import contracts, buf, fresh generated code
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/mypy $(call have,millrace servicekit recipekit recipes services deploy bench tests protos)
+	@$(VENV)/bin/mypy $(call have,millstream servicekit recipekit recipes services deploy bench tests protos)
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@deploy/setup/buf.sh lint
 
 .PHONY: protos
-protos: $(STAMP)  ## generate millrace/<domain>/v1/ from protos/
+protos: $(STAMP)  ## generate millstream/<domain>/v1/ from protos/
 	@$(PY) protos/generate.py
 
 .PHONY: protos-check

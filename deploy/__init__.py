@@ -1,1 +1,1 @@
-"""How millrace runs outside Kubernetes."""
+"""How millstream runs outside Kubernetes."""

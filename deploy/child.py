@@ -25,7 +25,7 @@ def end_with(parent: int) -> None:
 def main(service: str, parent: int) -> None:
     end_with(parent)
     declared = importlib.import_module(f"services.{service}.settings").Settings.variables()
-    for name in [name for name in os.environ if name.startswith("MILLRACE_") and name not in declared]:
+    for name in [name for name in os.environ if name.startswith("MILLSTREAM_") and name not in declared]:
         del os.environ[name]
     sys.argv = [f"services.{service}"]
     runpy.run_module(f"services.{service}", run_name="__main__", alter_sys=True)

@@ -21,16 +21,16 @@ from deploy.ports import SERVICES, Ports, free_ports
 from deploy.servers.kafka import Kafka
 from deploy.servers.minio import Minio
 from deploy.servers.process import CannotStart
-from millrace import Client
-from millrace.channel import Credentials
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream import Client
+from millstream.channel import Credentials
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from recipekit.catalog import Catalog, UnknownRecipe
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = {"local": "demo", "kafka-minio": "demo-kafka-minio"}
 """The worlds that a demo runs in, and each one's folder."""
-BUCKET = "millrace"
+BUCKET = "millstream"
 PACKAGES = ("recipes", "tests.recipes")
 LINEAGE = ("dataset", "dataset_number", "snapshot_id", "run_id", "recipe", "seed", "code_commit", "hardware")
 STOP_SECONDS, PREDICT_SECONDS = 120, 60
@@ -87,7 +87,7 @@ def platform(state: Path, settings: Mapping[str, str], log: IO[str]) -> Iterator
     """deploy.local on free ports until its clean end. What is yielded waits for its `ready` and answers the addresses."""
     usual = Ports()
     ports = free_ports() if any(usual.taken()) else usual
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")}
     command = [sys.executable, "-m", "deploy.local", "--state", str(state), "--recipes", ",".join(PACKAGES)]
     sets = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     process = subprocess.Popen(
@@ -157,11 +157,11 @@ def predict(demo: Demo, addresses: Mapping[str, str], version: int, flow: Flow) 
 
 
 def ask(addresses: Mapping[str, str], *words: str, given: str = "") -> Any:
-    """What `millrace WORDS -o json` prints, run as any caller would run it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
-    environment["MILLRACE_INFERENCE"] = addresses["inference"]
+    """What `millstream WORDS -o json` prints, run as any caller would run it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")}
+    environment["MILLSTREAM_INFERENCE"] = addresses["inference"]
     run = subprocess.run(
-        [sys.executable, "-m", "millrace", *words, "-o", "json"],
+        [sys.executable, "-m", "millstream", *words, "-o", "json"],
         input=given, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PREDICT_SECONDS, check=False,
     )  # fmt: skip
     if run.returncode:
@@ -182,7 +182,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="deploy.demo", description="From a sample file to a prediction.")
     parser.add_argument("--recipe", default="siamese_sentiment", help="a folder of recipes/ or tests/recipes/")
     parser.add_argument(
-        "--state", type=Path, help="folder of everything that is kept (.millrace/demo; each world its own)"
+        "--state", type=Path, help="folder of everything that is kept (.millstream/demo; each world its own)"
     )
     parser.add_argument("--world", default="local", choices=list(STATE), help="what it runs on")
     parser.add_argument("--json-only", action="store_true", help="print the last line only")
@@ -192,7 +192,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     started = time.monotonic()
     options = arguments()
-    state = (options.state or Path(".millrace") / STATE[options.world]).absolute()
+    state = (options.state or Path(".millstream") / STATE[options.world]).absolute()
     state.mkdir(parents=True, exist_ok=True)
 
     def say(stage: str, text: str) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from millrace import Client
-from millrace.dataset.v1.dataset_pb2 import Snapshot
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.errors import MillraceError, NotFound, Unavailable
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.inference.v1.prediction_pb2 import ServedModel
-from millrace.registry.v1.model_pb2 import AliasEntry, Model, ModelVersion
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream import Client
+from millstream.dataset.v1.dataset_pb2 import Snapshot
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.errors import MillstreamError, NotFound, Unavailable
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.inference.v1.prediction_pb2 import ServedModel
+from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelVersion
+from millstream.training.v1.training_run_pb2 import TrainingRun
 
 T = TypeVar("T")
 PAUSE = 0.02
@@ -46,7 +46,7 @@ class Flow:
         started = time.monotonic()
         try:
             yield
-        except MillraceError as error:
+        except MillstreamError as error:
             raise StageFailed(name, str(error)) from error
         finally:
             self.seconds[name] = round(time.monotonic() - started, 3)

@@ -9,11 +9,11 @@ from typing import Any
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from millrace.channel import Credentials, open_channel
-from millrace.errors import MillraceError
-from millrace.operations.v1.operations_service_pb2 import GetStatusRequest
-from millrace.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
-from millrace.operations.v1.service_status_pb2 import ServiceStatus
+from millstream.channel import Credentials, open_channel
+from millstream.errors import MillstreamError
+from millstream.operations.v1.operations_service_pb2 import GetStatusRequest
+from millstream.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
+from millstream.operations.v1.service_status_pb2 import ServiceStatus
 
 PAUSE, STATUS_PAUSE = 0.02, 0.5
 ANSWER_SECONDS = 5.0
@@ -31,7 +31,7 @@ async def serving(address: str, settings: Mapping[str, str]) -> None:
             try:
                 if (await stub.Check(health_pb2.HealthCheckRequest(service="readiness"))).status == SERVING:
                     return
-            except MillraceError:
+            except MillstreamError:
                 pass
             await asyncio.sleep(PAUSE)
 
@@ -42,7 +42,7 @@ async def statuses(address: str, settings: Mapping[str, str]) -> AsyncGenerator[
         stub = OperationsServiceStub(channel)
         while True:
             status = None
-            with suppress(MillraceError):
+            with suppress(MillstreamError):
                 status = (await stub.GetStatus(GetStatusRequest(), timeout=ANSWER_SECONDS)).status
             if status:
                 yield status
@@ -51,7 +51,7 @@ async def statuses(address: str, settings: Mapping[str, str]) -> AsyncGenerator[
 
 def _channel(address: str, settings: Mapping[str, str]) -> aio.Channel:
     token_file, ca, cert, key = (
-        settings.get(f"MILLRACE_{name}", "")
+        settings.get(f"MILLSTREAM_{name}", "")
         for name in ("TOKEN_FILE", "TLS_CA_FILE", "TLS_CLIENT_CERT_FILE", "TLS_CLIENT_KEY_FILE")
     )
     token = Path(token_file).read_text().strip() if token_file else ""

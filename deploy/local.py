@@ -21,7 +21,7 @@ from typing import IO, Any
 from deploy.ports import BASE, MOST_REPLICAS, SERVICES, Ports, metrics_base_for
 from deploy.supervisor import CannotRun, Child, Supervisor, follow
 
-PREFIX = "MILLRACE_"
+PREFIX = "MILLSTREAM_"
 READY_SECONDS = 60.0
 STOP_SECONDS, WORKER_SECONDS = 20.0, 60.0
 
@@ -77,7 +77,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--replicas", type=int, default=1, help=f"processes of each service, 1 to {MOST_REPLICAS}")
     parser.add_argument("--port-base", type=int, default=BASE, help="service i, replica r listens on this + i + 10 r")
     parser.add_argument("--metrics-base", type=int, help="the same for metrics (9100; port base + 5 for another base)")
-    parser.add_argument("--state", type=Path, default=Path(".millrace"), help="folder of everything that is kept")
+    parser.add_argument("--state", type=Path, default=Path(".millstream"), help="folder of everything that is kept")
     parser.add_argument("--recipes", default="recipes", help="packages whose folders are recipes, with commas between")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, such as look_seconds=1"

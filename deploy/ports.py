@@ -82,7 +82,7 @@ def _free_range(replicas: int) -> tuple[Ports, int]:
 def _reserve(base: int) -> int | None:
     """Keep other callers, in whatever process, off a range for as long as the lock that is returned stays open."""
     try:
-        lock = os.open(Path(tempfile.gettempdir(), f"millrace-ports-{base}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        lock = os.open(Path(tempfile.gettempdir(), f"millstream-ports-{base}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
 from deploy.health import serving, statuses
-from millrace.operations.v1.service_status_pb2 import ServiceStatus
+from millstream.operations.v1.service_status_pb2 import ServiceStatus
 
 TELL_SECONDS = 2.0
 """A service that serves sooner has nothing to say: most reasons are gone by then."""

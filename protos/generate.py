@@ -1,7 +1,7 @@
-"""Turns protos/**.proto into the Python code of the `millrace` package, or proves that the code there is fresh.
+"""Turns protos/**.proto into the Python code of the `millstream` package, or proves that the code there is fresh.
 
 `python protos/generate.py` writes it; with `--check` it generates into a temporary folder and compares byte for byte.
-Everything in a folder `millrace/<domain>/v1/` is generated, so a file there without a proto is removed.
+Everything in a folder `millstream/<domain>/v1/` is generated, so a file there without a proto is removed.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from grpc_tools import protoc
 
 PROTOS = Path(__file__).resolve().parent
 HOUSE = PROTOS.parent
-PACKAGE = "millrace"
+PACKAGE = "millstream"
 MARKER = '"""Generated from protos/{folder} by `make protos`."""\n'
 
 

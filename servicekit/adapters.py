@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from millrace.errors import InvalidArgument
+from millstream.errors import InvalidArgument
 from servicekit.blobs import Blobs, MemoryBlobs
 from servicekit.bus import Bus, MemoryBus
 from servicekit.directory import DirectoryBlobs
@@ -32,8 +32,8 @@ def open_blobs(settings: Settings) -> Blobs:
         return MinioBlobs(place, settings.minio())
     if kind == "memory":
         return MemoryBlobs()
-    text = f"MILLRACE_BLOBS={settings.blobs!r} is no store: use directory:PATH or minio:http://HOST:PORT/BUCKET"
-    raise InvalidArgument(text, field="MILLRACE_BLOBS")
+    text = f"MILLSTREAM_BLOBS={settings.blobs!r} is no store: use directory:PATH or minio:http://HOST:PORT/BUCKET"
+    raise InvalidArgument(text, field="MILLSTREAM_BLOBS")
 
 
 def open_bus(settings: Settings) -> Bus:
@@ -56,5 +56,5 @@ def _open_bus(settings: Settings) -> Bus:
         return KafkaBus(place.split(","), settings.kafka())
     if kind == "memory":
         return MemoryBus()
-    text = f"MILLRACE_BUS={settings.bus!r} is no bus: use sqlite:PATH or kafka:HOST:PORT"
-    raise InvalidArgument(text, field="MILLRACE_BUS")
+    text = f"MILLSTREAM_BUS={settings.bus!r} is no bus: use sqlite:PATH or kafka:HOST:PORT"
+    raise InvalidArgument(text, field="MILLSTREAM_BUS")

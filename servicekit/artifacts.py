@@ -12,8 +12,8 @@ import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from millrace.errors import InvalidArgument
-from millrace.training.v1.training_run_pb2 import Artifact, ArtifactFile
+from millstream.errors import InvalidArgument
+from millstream.training.v1.training_run_pb2 import Artifact, ArtifactFile
 from servicekit.blobs import CHUNK, Blobs
 from servicekit.crash import crashpoint
 from servicekit.ids import hash_of

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from millrace.errors import PermissionDenied, Unauthenticated
+from millstream.errors import PermissionDenied, Unauthenticated
 
 ROLES = ("reader", "writer", "operator")
 _LOOKING = ("Get", "List", "Watch", "Read", "Download", "AliasAt")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from millrace.errors import InvalidArgument, NotFound
+from millstream.errors import InvalidArgument, NotFound
 
 CHUNK = 1 << 20
 SEGMENT = r"(?!\.)[A-Za-z0-9._=~-]{1,200}"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from millrace.errors import InvalidArgument, Unavailable
+from millstream.errors import InvalidArgument, Unavailable
 
 MAX_VALUE = 1_000_000  # what Kafka takes without being told to take more, less room for key and headers
 _NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,249}")

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from millrace.errors import MillraceError, NotFound
-from millrace.operations.v1.stored_pb2 import Claim, Heartbeat, Process
+from millstream.errors import MillstreamError, NotFound
+from millstream.operations.v1.stored_pb2 import Claim, Heartbeat, Process
 from servicekit.blobs import Blobs
 from servicekit.ledger import Put
 
@@ -115,7 +115,7 @@ class Claims:
             if running is not None:
                 return running
             data = await self._heartbeat(number)
-        except MillraceError:
+        except MillstreamError:
             # Not having been able to look proves nothing about the time before.
             self._seen.pop(number, None)
             raise
@@ -146,6 +146,6 @@ class Claims:
         count = 0
         while True:
             count += 1
-            with suppress(MillraceError):
+            with suppress(MillstreamError):
                 await self.blobs.put(f"{self.folder(number)}/heartbeat", Heartbeat(count=count).SerializeToString())
             await asyncio.sleep(BEAT_SECONDS)

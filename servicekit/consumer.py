@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from millrace.errors import MillraceError
+from millstream.errors import MillstreamError
 from servicekit import metrics
 from servicekit.backoff import backoff
 from servicekit.blobs import Blobs
@@ -63,7 +63,7 @@ class Consumer:
                 if self.broadcast:
                     look()
                 await self._read(subscription)
-            except MillraceError as error:
+            except MillstreamError as error:
                 self._failures += 1
                 self.trouble.begin(str(error))
                 self.positioned.set()  # nobody waits for a bus that is away: once it is there, look() comes again
@@ -71,7 +71,7 @@ class Consumer:
                 self.flooded = str(error)
                 log.error("consumer stopped", extra={"reason": self.flooded})
             finally:
-                with suppress(MillraceError):
+                with suppress(MillstreamError):
                     await subscription.close()
             await asyncio.sleep(backoff(self._failures))
 
@@ -98,7 +98,7 @@ class Consumer:
                     if dead_in_a_row >= FLOOD:
                         raise _Flooded(
                             f"{FLOOD} messages in a row could not be parsed, the last because {error}: "
-                            f"the fault is likely ours; see `millrace dlq list {self.group}`, mend it or drop them, restart"
+                            f"the fault is likely ours; see `millstream dlq list {self.group}`, mend or drop them, restart"
                         ) from error
             await asyncio.sleep(0)  # work on what was queued begins first: nobody waits for the commit
             await subscription.commit()

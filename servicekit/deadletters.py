@@ -16,9 +16,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from millrace.errors import FailedPrecondition, InvalidArgument, MillraceError, NotFound, Unavailable
-from millrace.operations.v1.operations_service_pb2 import DeadLetter
-from millrace.operations.v1.stored_pb2 import DeadLetterResolution
+from millstream.errors import FailedPrecondition, InvalidArgument, MillstreamError, NotFound, Unavailable
+from millstream.operations.v1.operations_service_pb2 import DeadLetter
+from millstream.operations.v1.stored_pb2 import DeadLetterResolution
 from servicekit import metrics
 from servicekit.blobs import Blobs
 from servicekit.bus import Bus, Message, Received
@@ -67,7 +67,7 @@ class DeadLetters:
         place = (message.topic, message.partition, message.offset)
         try:
             return await self.blobs.exists(self._key(hash_of(self.topic, *place, message.value)))
-        except MillraceError:
+        except MillstreamError:
             return False
 
     async def page(self, size: int, token: str, show_resolved: bool) -> tuple[Sequence[DeadLetter], str]:
@@ -98,7 +98,7 @@ class DeadLetters:
                     with suppress(NotFound):
                         letter.resolution.CopyFrom(await self._resolution(letter_id))
                     return letter
-        text = f"{self.topic} has no letter {letter_id}: `millrace dlq list {self.group}` shows those that it has"
+        text = f"{self.topic} has no letter {letter_id}: `millstream dlq list {self.group}` shows those that it has"
         raise NotFound(text, letter=letter_id)
 
     async def replay(self, letter_id: str, who: str, note: str) -> DeadLetterResolution:
@@ -168,7 +168,7 @@ class DeadLetters:
                         seen.add(letter.id)
                         yield letter
         finally:
-            with suppress(MillraceError):
+            with suppress(MillstreamError):
                 await _answered(tail.close())
 
 
@@ -178,7 +178,7 @@ async def _answered(asked: "Coroutine[Any, Any, T]") -> T:
         async with asyncio.timeout(ANSWER_SECONDS):
             return await asked
     except TimeoutError:
-        text = f"the bus has not answered for {ANSWER_SECONDS:g} s; `millrace status` says what is known about it"
+        text = f"the bus has not answered for {ANSWER_SECONDS:g} s; `millstream status` says what is known about it"
         raise Unavailable(text) from None
 
 
@@ -213,7 +213,7 @@ def _word(action: Action) -> str:
 def _check_id(letter_id: str) -> None:
     if not _ID.fullmatch(letter_id):
         raise InvalidArgument(
-            f"{letter_id!r} is no letter's id: 32 hex digits, as `millrace dlq list` shows", field="id"
+            f"{letter_id!r} is no letter's id: 32 hex digits, as `millstream dlq list` shows", field="id"
         )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
-from millrace.errors import InvalidArgument, NotFound, Unavailable
+from millstream.errors import InvalidArgument, NotFound, Unavailable
 from servicekit.blobs import CHUNK, SEGMENT, Listed, check_folder, check_key
 
 T = TypeVar("T")
@@ -290,5 +290,5 @@ def _named(path: Path) -> Iterator[None]:
         elif error.errno in _NO_LINKS:
             mend = "use a file system that knows hard links"
         else:
-            mend = "point MILLRACE_BLOBS at a folder that works"
+            mend = "point MILLSTREAM_BLOBS at a folder that works"
         raise Unavailable(f"{path}: {error.strerror or error}; {mend}", path=str(path)) from error

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 
-from millrace.trace import traceparent
+from millstream.trace import traceparent
 from servicekit.bus import Message, Received
 from servicekit.topics import BY_NAME, topic_of
 
@@ -43,7 +43,7 @@ def to_message(fact: Proto, key: str, event_id: str, source: str) -> Message:
         "ce_specversion": "1.0",
         "ce_id": event_id,
         "ce_type": event_type,
-        "ce_source": f"/millrace/{source}",
+        "ce_source": f"/millstream/{source}",
         "ce_time": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         "content-type": "application/protobuf",
         "traceparent": traceparent(),

@@ -8,8 +8,8 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from millrace.errors import MillraceError, Unavailable
-from millrace.operations.v1.service_status_pb2 import Part
+from millstream.errors import MillstreamError, Unavailable
+from millstream.operations.v1.service_status_pb2 import Part
 from servicekit.metrics import PART_OK, PART_SUCCESS
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Tried:
             self.last_success = time.time()
             PART_SUCCESS.labels(self.trouble.what).set(self.last_success)
             self.trouble.over()
-        elif isinstance(error, MillraceError):
+        elif isinstance(error, MillstreamError):
             self.trouble.begin(str(error))
         else:
             self.trouble.begin(f"{self.trouble.what} could not be checked, by a bug: {type(error).__name__}: {error}")

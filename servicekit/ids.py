@@ -8,7 +8,7 @@ import uuid
 
 from google.protobuf.message import Message
 
-from millrace.errors import InvalidArgument
+from millstream.errors import InvalidArgument
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=~-]{0,99}")

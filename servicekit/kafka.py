@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from kafka.errors import KafkaError
 
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 from servicekit.access import KafkaAccess
 from servicekit.bus import Message, Received, Subscription, check_message, check_names
 from servicekit.kafka_connect import link

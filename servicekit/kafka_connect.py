@@ -28,7 +28,7 @@ from kafka.errors import (
 from kafka.net.compat import KafkaNetClient
 from kafka.protocol.metadata import MetadataRequest
 
-from millrace.errors import InvalidArgument, Unavailable
+from millstream.errors import InvalidArgument, Unavailable
 from servicekit.access import KafkaAccess
 
 CONNECT_SECONDS = 3.0
@@ -66,7 +66,7 @@ class Link:
         protocol = ("SASL_" if access.user else "") + ("SSL" if access.tls else "PLAINTEXT")
         return {
             "bootstrap_servers": list(self.servers),
-            "client_id": "millrace",
+            "client_id": "millstream",
             "security_protocol": protocol.replace("PLAINTEXT", "PLAINTEXT"),
             "ssl_context": self._tls() if access.tls else None,
             **(login if access.user else {}),
@@ -119,35 +119,35 @@ class Link:
         access, text = self.access, str(error)
         host = f"{server} "
         if isinstance(error, UnsupportedSaslMechanismError | IllegalSaslStateError):
-            return f"{host}offers no login by {access.mechanism}: set MILLRACE_KAFKA_MECHANISM, or unset MILLRACE_KAFKA_USER"
+            text = f"{host}offers no login by {access.mechanism}"
+            return f"{text}: set MILLSTREAM_KAFKA_MECHANISM, or unset MILLSTREAM_KAFKA_USER"
         refused = (
-            f"{host}refuses the login of {access.user!r}: set MILLRACE_KAFKA_USER and the password "
-            f"in MILLRACE_KAFKA_PASSWORD_FILE ({access.password_file or 'not set'})"
+            f"{host}refuses the login of {access.user!r}: set MILLSTREAM_KAFKA_USER and the password "
+            f"in MILLSTREAM_KAFKA_PASSWORD_FILE ({access.password_file or 'not set'})"
         )
         if isinstance(error, SaslAuthenticationFailedError):
             return refused
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return (
-                f"{host}shows a certificate that is not trusted ({_reason(text)}): set MILLRACE_KAFKA_CA_FILE "
+                f"{host}shows a certificate that is not trusted ({_reason(text)}): set MILLSTREAM_KAFKA_CA_FILE "
                 f"({access.ca_file or 'not set'}) to the authority that signed it"
             )
         if access.tls and "Handshake failed" in text:
             return (
-                f"{host}does not finish a TLS handshake ({_reason(text)}): a plaintext listener? Unset MILLRACE_KAFKA_TLS "
-                "and the files for TLS, or name its TLS port in MILLRACE_BUS; with mTLS, look at "
-                "MILLRACE_KAFKA_CLIENT_CERT_FILE"
+                f"{host}does not finish a TLS handshake ({_reason(text)}): a plaintext listener? Unset MILLSTREAM_KAFKA_TLS "
+                "and the files for TLS, or name its TLS port in MILLSTREAM_BUS; with mTLS, look at "
+                "MILLSTREAM_KAFKA_CLIENT_CERT_FILE"
             )
         if _listens(server):
             if not access.tls and _speaks_tls(server):
-                return f"{host}speaks TLS: set MILLRACE_KAFKA_TLS=true and MILLRACE_KAFKA_CA_FILE"
+                return f"{host}speaks TLS: set MILLSTREAM_KAFKA_TLS=true and MILLSTREAM_KAFKA_CA_FILE"
             if not access.user:
-                return (
-                    f"{host}hangs up: if it asks for a login, set MILLRACE_KAFKA_USER and MILLRACE_KAFKA_PASSWORD_FILE"
-                )
+                text = f"{host}hangs up: if it asks for a login"
+                return f"{text}, set MILLSTREAM_KAFKA_USER and MILLSTREAM_KAFKA_PASSWORD_FILE"
             if isinstance(error, KafkaConnectionError):
                 return refused  # a broker hangs up after its refusal, and the client reads both at once
-            return f"{host}does not answer as a broker ({text}): look at MILLRACE_BUS, and at the broker's log"
-        return f"{host}cannot be reached ({text}): start the broker, or set MILLRACE_BUS"
+            return f"{host}does not answer as a broker ({text}): look at MILLSTREAM_BUS, and at the broker's log"
+        return f"{host}cannot be reached ({text}): start the broker, or set MILLSTREAM_BUS"
 
     def _password(self) -> str:
         if not self.access.user:
@@ -155,16 +155,18 @@ class Link:
         try:
             return Path(self.access.password_file).read_text().strip()
         except OSError as error:
-            text = f"cannot read MILLRACE_KAFKA_PASSWORD_FILE={self.access.password_file}: {error.strerror}"
+            text = f"cannot read MILLSTREAM_KAFKA_PASSWORD_FILE={self.access.password_file}: {error.strerror}"
             raise self.unavailable(text) from None
 
     def _tls(self) -> ssl.SSLContext:
         access = self.access
-        name = f"MILLRACE_KAFKA_CA_FILE={access.ca_file}"
+        name = f"MILLSTREAM_KAFKA_CA_FILE={access.ca_file}"
         try:
             context = ssl.create_default_context(cafile=access.ca_file or None)
             if access.client_cert_file:
-                name = f"MILLRACE_KAFKA_CLIENT_CERT_FILE={access.client_cert_file} and MILLRACE_KAFKA_CLIENT_KEY_FILE"
+                name = (
+                    f"MILLSTREAM_KAFKA_CLIENT_CERT_FILE={access.client_cert_file} and MILLSTREAM_KAFKA_CLIENT_KEY_FILE"
+                )
                 context.load_cert_chain(access.client_cert_file, access.client_key_file or None)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise self.unavailable(f"cannot use {name}: {error}") from None
@@ -176,7 +178,7 @@ def link(servers: Sequence[str], access: KafkaAccess) -> Link:
     for server in servers:
         host, _, port = server.rpartition(":")
         if not (host and port.isdigit() and 0 < int(port) < 65536):
-            raise InvalidArgument(f"{server!r} is no broker: use kafka:HOST:PORT,HOST:PORT", field="MILLRACE_BUS")
+            raise InvalidArgument(f"{server!r} is no broker: use kafka:HOST:PORT,HOST:PORT", field="MILLSTREAM_BUS")
     return Link(tuple(servers), access)
 
 

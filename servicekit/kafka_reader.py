@@ -18,7 +18,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.errors import KafkaError
 from kafka.structs import MemberState
 
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 from servicekit.bus import Received
 from servicekit.kafka_connect import REQUEST_SECONDS, Client, Link
 from servicekit.kafka_topics import ensure

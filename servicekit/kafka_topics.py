@@ -52,7 +52,7 @@ def _create(link: Link, admin: KafkaAdminClient, topics: Sequence[str]) -> None:
     names = ", ".join(topics)
     if not access.create_topics:
         raise link.unavailable(
-            f"topic {names} is missing and MILLRACE_KAFKA_CREATE_TOPICS=false: create it with "
+            f"topic {names} is missing and MILLSTREAM_KAFKA_CREATE_TOPICS=false: create it with "
             f"{access.partitions} partitions, or allow its creation"
         )
     made = admin.create_topics({topic: _settings(link) for topic in topics}, raise_errors=False)
@@ -66,7 +66,7 @@ def _create(link: Link, admin: KafkaAdminClient, topics: Sequence[str]) -> None:
                 f"topic {topic['name']} is missing and {who_is(access.user)} may not create it: "
                 f"grant CREATE (kafka-acls.sh), or create it with {access.partitions} partitions"
             )
-        hint = " Set MILLRACE_KAFKA_REPLICAS." if kind is InvalidReplicationFactorError else ""
+        hint = " Set MILLSTREAM_KAFKA_REPLICAS." if kind is InvalidReplicationFactorError else ""
         raise link.unavailable(f"topic {topic['name']} cannot be created: {said}.{hint}")
 
 

@@ -10,8 +10,8 @@ from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from millrace.errors import Conflict, InvalidArgument, NotFound
-from millrace.operations.v1.stored_pb2 import LedgerEntry
+from millstream.errors import Conflict, InvalidArgument, NotFound
+from millstream.operations.v1.stored_pb2 import LedgerEntry
 from servicekit.blobs import Blobs
 
 M = TypeVar("M", bound=Message)

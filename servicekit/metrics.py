@@ -15,30 +15,32 @@ RPC_SECONDS = Histogram("grpc_server_handling_seconds", "Time from the start of 
 RPC_RECEIVED = Counter("grpc_server_msg_received", "Messages received by RPCs.", _RPC)
 RPC_SENT = Counter("grpc_server_msg_sent", "Messages sent by RPCs.", _RPC)
 
-EVENTS_HANDLED = Counter("millrace_events_handled", "Events whose keys were queued.", ("type",))
-EVENTS_UNKNOWN = Counter("millrace_events_unknown", "Events of a type newer than this version, skipped.")
-EVENTS_DEAD = Counter("millrace_events_dead_lettered", "Messages that could not be parsed, kept as dead letters.")
-EVENTS_LAG = Gauge("millrace_events_lag", "Messages published and not yet read by this replica.")
-EVENTS_READ = Gauge("millrace_events_last_read_timestamp_seconds", "When this replica last heard from the bus.")
+EVENTS_HANDLED = Counter("millstream_events_handled", "Events whose keys were queued.", ("type",))
+EVENTS_UNKNOWN = Counter("millstream_events_unknown", "Events of a type newer than this version, skipped.")
+EVENTS_DEAD = Counter("millstream_events_dead_lettered", "Messages that could not be parsed, kept as dead letters.")
+EVENTS_LAG = Gauge("millstream_events_lag", "Messages published and not yet read by this replica.")
+EVENTS_READ = Gauge("millstream_events_last_read_timestamp_seconds", "When this replica last heard from the bus.")
 
-OUTBOX_PUBLISHED = Counter("millrace_outbox_published", "Facts published.")
-OUTBOX_FAILURES = Counter("millrace_outbox_failures", "Facts whose publishing failed; the sweep tries again.")
-OUTBOX_PENDING = Gauge("millrace_outbox_pending", "Facts stored and not yet published, at the last sweep.")
+OUTBOX_PUBLISHED = Counter("millstream_outbox_published", "Facts published.")
+OUTBOX_FAILURES = Counter("millstream_outbox_failures", "Facts whose publishing failed; the sweep tries again.")
+OUTBOX_PENDING = Gauge("millstream_outbox_pending", "Facts stored and not yet published, at the last sweep.")
 
 OUTBOX_SET_ASIDE = Counter(
-    "millrace_outbox_set_aside", "Facts that a bug keeps from being published, kept apart until the next start."
+    "millstream_outbox_set_aside", "Facts that a bug keeps from being published, kept apart until the next start."
 )
 
-PART_OK = Gauge("millrace_part_ok", "Whether the last try of a part (blobs, bus) succeeded.", ("part",))
-PART_SUCCESS = Gauge("millrace_part_last_success_timestamp_seconds", "When a try of a part last succeeded.", ("part",))
+PART_OK = Gauge("millstream_part_ok", "Whether the last try of a part (blobs, bus) succeeded.", ("part",))
+PART_SUCCESS = Gauge(
+    "millstream_part_last_success_timestamp_seconds", "When a try of a part last succeeded.", ("part",)
+)
 
-WORK_QUEUED = Gauge("millrace_work_queued", "Keys waiting for reconcile, by kind.", ("kind",))
-WORK_SECONDS = Histogram("millrace_work_reconcile_seconds", "Time of one reconcile.", ("kind",), buckets=FAST)
+WORK_QUEUED = Gauge("millstream_work_queued", "Keys waiting for reconcile, by kind.", ("kind",))
+WORK_SECONDS = Histogram("millstream_work_reconcile_seconds", "Time of one reconcile.", ("kind",), buckets=FAST)
 WORK_FAILURES = Counter(
-    "millrace_work_failures", "Reconciles that failed and are tried again, by error.", ("kind", "code")
+    "millstream_work_failures", "Reconciles that failed and are tried again, by error.", ("kind", "code")
 )
-WORK_ENDED = Counter("millrace_work_given_up", "Keys given up with a reason.", ("kind",))
-LOOKED = Gauge("millrace_work_looked_timestamp_seconds", "When the last full look ended, by kind.", ("kind",))
+WORK_ENDED = Counter("millstream_work_given_up", "Keys given up with a reason.", ("kind",))
+LOOKED = Gauge("millstream_work_looked_timestamp_seconds", "When the last full look ended, by kind.", ("kind",))
 
 
 def serve_metrics(listen: str) -> None:
@@ -48,5 +50,5 @@ def serve_metrics(listen: str) -> None:
         try:
             start_http_server(int(port), addr=host)
         except (OSError, ValueError) as error:
-            text = f"cannot show metrics at {listen}: {error}. Set MILLRACE_METRICS_LISTEN to a free host:port."
+            text = f"cannot show metrics at {listen}: {error}. Set MILLSTREAM_METRICS_LISTEN to a free host:port."
             raise SystemExit(text) from None

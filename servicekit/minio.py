@@ -29,7 +29,7 @@ import urllib3
 import xxhash
 from minio import Minio
 
-from millrace.errors import InvalidArgument, NotFound, Unavailable
+from millstream.errors import InvalidArgument, NotFound, Unavailable
 from servicekit.access import MinioAccess
 from servicekit.backoff import backoff
 from servicekit.blobs import CHUNK, SEGMENT, Listed, check_folder, check_key
@@ -70,7 +70,7 @@ class MinioBlobs:
     def __init__(self, place: str, access: MinioAccess) -> None:
         if not (parts := _PLACE.fullmatch(place)) or not _is_address(place):
             use = "use minio:http://HOST:PORT/BUCKET (or https), with 3 to 63 of a-z 0-9 . - as the bucket's name"
-            raise InvalidArgument(f"minio:{place} is no store: {use}", field="MILLRACE_BLOBS")
+            raise InvalidArgument(f"minio:{place} is no store: {use}", field="MILLSTREAM_BLOBS")
         scheme, self._host, self.bucket = parts.groups()
         self.endpoint, self.access = f"{scheme}://{self._host}", access
         self._secure = scheme == "https"
@@ -161,7 +161,7 @@ class MinioBlobs:
     def _open_pool(self, seconds: float) -> urllib3.PoolManager:
         ca = self.access.ca_file
         if ca and not Path(ca).is_file():
-            raise self._unavailable(f"cannot read MILLRACE_MINIO_CA_FILE={ca}: no such file")
+            raise self._unavailable(f"cannot read MILLSTREAM_MINIO_CA_FILE={ca}: no such file")
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds)
         return urllib3.PoolManager(retries=False, timeout=timeout, maxsize=THREADS, ca_certs=ca or None)
 

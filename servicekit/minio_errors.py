@@ -8,7 +8,7 @@ from minio.error import InvalidResponseError, MinioException, S3Error, ServerErr
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProtocolError, TimeoutError
 
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 from servicekit.access import MinioAccess
 
 Failure = S3Error | ServerError | InvalidResponseError | HTTPError
@@ -22,7 +22,7 @@ BUSY = {
     *("XMinioServerNotInitialized", "XMinioBackendDown"),
 }
 _FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"}
-_HTTPS = "write https:// in MILLRACE_BLOBS"
+_HTTPS = "write https:// in MILLSTREAM_BLOBS"
 
 
 def refusal(answer: BaseHTTPResponse) -> S3Error | InvalidResponseError:
@@ -83,40 +83,42 @@ def _words(error: BaseException, bucket: str, access: MinioAccess) -> str:
         return _said(code, error, bucket, access)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         ca = access.ca_file or "not set"
-        return f"its certificate is not trusted: set MILLRACE_MINIO_CA_FILE ({ca}) to the authority that signed it"
+        return f"its certificate is not trusted: set MILLSTREAM_MINIO_CA_FILE ({ca}) to the authority that signed it"
     if "NO_CERTIFICATE_OR_CRL_FOUND" in text:
-        return f"there is no certificate in MILLRACE_MINIO_CA_FILE ({access.ca_file}): put the authority there, as PEM"
+        return (
+            f"there is no certificate in MILLSTREAM_MINIO_CA_FILE ({access.ca_file}): put the authority there, as PEM"
+        )
     if "WRONG_VERSION_NUMBER" in text or "record layer" in text.lower():
-        return "it does not speak TLS: write http:// in MILLRACE_BLOBS, or name its TLS port"
+        return "it does not speak TLS: write http:// in MILLSTREAM_BLOBS, or name its TLS port"
     if isinstance(error, InvalidResponseError) and "HTTPS" in text:
         return f"it speaks TLS: {_HTTPS}"
     if isinstance(error, InvalidResponseError):
-        return f"what answers there is no S3 store ({text[:120]}): look at MILLRACE_BLOBS"
+        return f"what answers there is no S3 store ({text[:120]}): look at MILLSTREAM_BLOBS"
     if isinstance(error, ProtocolError):
         return f"it breaks connections off ({text[:200]}): look at its log, or {_HTTPS} if it speaks TLS"
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
         return "it does not answer in time: look at its log and its disks"
-    return f"cannot be reached ({text[:200]}): start it, or set MILLRACE_BLOBS"
+    return f"cannot be reached ({text[:200]}): start it, or set MILLSTREAM_BLOBS"
 
 
 def _said(code: str, error: Any, bucket: str, access: MinioAccess) -> str:
-    who = access.access_key_file or "no access key: set MILLRACE_MINIO_ACCESS_KEY_FILE"
+    who = access.access_key_file or "no access key: set MILLSTREAM_MINIO_ACCESS_KEY_FILE"
     if code == "InvalidAccessKeyId":
-        return f"it does not know the access key in MILLRACE_MINIO_ACCESS_KEY_FILE ({who}): put the right one there"
+        return f"it does not know the access key in MILLSTREAM_MINIO_ACCESS_KEY_FILE ({who}): put the right one there"
     if code == "SignatureDoesNotMatch":
         file = access.secret_key_file or "not set"
-        return f"the secret key in MILLRACE_MINIO_SECRET_KEY_FILE ({file}) is wrong: put the right one there"
+        return f"the secret key in MILLSTREAM_MINIO_SECRET_KEY_FILE ({file}) is wrong: put the right one there"
     if code == "AccessDenied":
         rights = "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket"
         return f"access denied to bucket {bucket} ({who}): grant {rights} on it, or use other keys"
     if code == "NoSuchBucket":
-        return f"bucket {bucket} is missing: create it, or set MILLRACE_MINIO_CREATE_BUCKET=true"
+        return f"bucket {bucket} is missing: create it, or set MILLSTREAM_MINIO_CREATE_BUCKET=true"
     if code in _FULL:
         return f"it has no space left ({code}): free space on its disks, or raise the quota of bucket {bucket}"
     if code in ("SlowDownRead", "SlowDownWrite"):
         return f"it cannot use its disks ({code}): look at them, and at its log"
     if code == "AuthorizationHeaderMalformed":
-        return f"it is of another region (MILLRACE_MINIO_REGION={access.region}): {error.message}"
+        return f"it is of another region (MILLSTREAM_MINIO_REGION={access.region}): {error.message}"
     if code == "RequestTimeTooSkewed":
         return "its clock and this machine's differ by more than 15 minutes: mend the clocks"
     if code == "BadRequest":  # all that a HEAD can say

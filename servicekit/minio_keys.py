@@ -7,7 +7,7 @@ from pathlib import Path
 from minio.credentials.credentials import Credentials
 from minio.credentials.providers import Provider
 
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 from servicekit.access import MinioAccess
 
 FRESH_SECONDS = 1.0
@@ -37,5 +37,5 @@ class KeyFiles(Provider):
         else:
             why = "it is empty"
         if not text:
-            raise self._unavailable(f"cannot read MILLRACE_MINIO_{which}_KEY_FILE={path}: {why}")
+            raise self._unavailable(f"cannot read MILLSTREAM_MINIO_{which}_KEY_FILE={path}: {why}")
         return text

@@ -8,8 +8,8 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
 
-from millrace.errors import InvalidArgument
-from millrace.operations.v1.operations_service_pb2 import (
+from millstream.errors import InvalidArgument
+from millstream.operations.v1.operations_service_pb2 import (
     DropDeadLetterRequest,
     DropDeadLetterResponse,
     GetDeadLetterRequest,
@@ -23,7 +23,7 @@ from millrace.operations.v1.operations_service_pb2 import (
     TailEventsRequest,
     TailEventsResponse,
 )
-from millrace.operations.v1.operations_service_pb2_grpc import add_OperationsServiceServicer_to_server
+from millstream.operations.v1.operations_service_pb2_grpc import add_OperationsServiceServicer_to_server
 from servicekit.bus import Bus
 from servicekit.code import code
 from servicekit.deadletters import DeadLetters

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 
 
 class Outage:

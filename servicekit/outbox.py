@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 
-from millrace.errors import InvalidArgument, MillraceError, NotFound
-from millrace.operations.v1.stored_pb2 import OutboxMarker
+from millstream.errors import InvalidArgument, MillstreamError, NotFound
+from millstream.operations.v1.stored_pb2 import OutboxMarker
 from servicekit.blobs import Blobs, check_key
 from servicekit.bus import Bus, Message
 from servicekit.crash import crashpoint
@@ -98,7 +98,7 @@ class Outbox:
                     await self.bring_back()
                     brought_back = True
                 await self.sweep()
-            except MillraceError as error:
+            except MillstreamError as error:
                 self.trouble.begin(str(error))
             self._soon.clear()
             with suppress(TimeoutError):
@@ -183,7 +183,7 @@ class Outbox:
             await self.blobs.delete(marker)
         except NotFound:  # another replica was faster
             return
-        except MillraceError as error:
+        except MillstreamError as error:
             self.trouble.begin(str(error))
             return
         OUTBOX_SET_ASIDE.inc()

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from millrace.errors import InvalidArgument
+from millstream.errors import InvalidArgument
 
 T = TypeVar("T")
 DEFAULT_SIZE = 100

@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from millrace.dataset.v1.dataset_pb2 import Part, Snapshot
-from millrace.errors import InvalidArgument
+from millstream.dataset.v1.dataset_pb2 import Part, Snapshot
+from millstream.errors import InvalidArgument
 from servicekit.blobs import Blobs
 
 

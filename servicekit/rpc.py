@@ -14,8 +14,8 @@ import grpc
 from grpc import aio
 from grpc_status import rpc_status
 
-from millrace.errors import DeadlineExceeded, Internal, MillraceError, Unavailable, to_status
-from millrace.trace import continue_trace
+from millstream.errors import DeadlineExceeded, Internal, MillstreamError, Unavailable, to_status
+from millstream.trace import continue_trace
 from servicekit.auth import LOCAL, Caller, Tokens
 from servicekit.metrics import RPC_HANDLED, RPC_RECEIVED, RPC_SECONDS, RPC_SENT, RPC_STARTED
 
@@ -168,7 +168,7 @@ class _Surrounded:
         _deadline.set(time.monotonic() + remaining if remaining is not None else None)
         try:
             _caller.set(call.tokens.caller(call.service, call.method, call.metadata.get("authorization", "")))
-        except MillraceError as error:
+        except MillstreamError as error:
             await self._fail(error)
 
     async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
@@ -183,7 +183,7 @@ class _Surrounded:
             # Health.Check refuses a name in grpc's own way.
             code = self.context.code()
             self._count(code.name if isinstance(code, grpc.StatusCode) else _CODE_NAMES[code])
-        elif isinstance(error, MillraceError):
+        elif isinstance(error, MillstreamError):
             await self._fail(error)
         elif isinstance(error, Exception):
             log.exception("rpc failed", extra={"method": f"{self.call.service}/{self.call.method}"}, exc_info=error)
@@ -192,7 +192,7 @@ class _Surrounded:
             late = (left := self.context.time_remaining()) is not None and left <= 0
             self._count(DeadlineExceeded.code.name if late else "CANCELLED")
 
-    async def _fail(self, error: MillraceError) -> None:
+    async def _fail(self, error: MillstreamError) -> None:
         self._count(error.code.name)
         await self.context.abort_with_status(rpc_status.to_status(to_status(error)))
 

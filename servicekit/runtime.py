@@ -13,8 +13,8 @@ from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from millrace.channel import MAX_MESSAGE_BYTES
-from millrace.errors import MillraceError
+from millstream.channel import MAX_MESSAGE_BYTES
+from millstream.errors import MillstreamError
 from servicekit.auth import Tokens, read_file
 from servicekit.blobs import Blobs
 from servicekit.bus import Bus
@@ -121,7 +121,12 @@ def _mount(server: aio.Server, state: Health, parts: Sequence[Part], operations:
     state.names = tuple(part.name for part in parts)
     add_operations(operations, server)
     health_pb2_grpc.add_HealthServicer_to_server(state.servicer, server)
-    names = (*state.names, "grpc.health.v1.Health", "millrace.operations.v1.OperationsService", reflection.SERVICE_NAME)
+    names = (
+        *state.names,
+        "grpc.health.v1.Health",
+        "millstream.operations.v1.OperationsService",
+        reflection.SERVICE_NAME,
+    )
     reflection.enable_server_reflection(names, server)
 
 
@@ -142,7 +147,7 @@ def _listen(server: aio.Server, settings: Settings) -> int:
             return server.add_secure_port(settings.listen, _server_credentials(settings))
         return server.add_insecure_port(settings.listen)
     except RuntimeError:
-        text = f"cannot listen on {settings.listen}: it is taken, or no address of this machine. Set MILLRACE_LISTEN."
+        text = f"cannot listen on {settings.listen}: it is taken, or no address of this machine. Set MILLSTREAM_LISTEN."
         raise SystemExit(text) from None
 
 
@@ -166,7 +171,7 @@ async def _reason(ready: Callable[[], Awaitable[None]]) -> str:
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await ready()
-    except MillraceError as error:
+    except MillstreamError as error:
         return str(error)
     except TimeoutError:
         return f"no answer for {PATIENCE_SECONDS:g} s"

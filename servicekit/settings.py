@@ -1,4 +1,4 @@
-"""Settings come from the environment alone, prefix MILLRACE_, read once, frozen; an unknown name is refused.
+"""Settings come from the environment alone, prefix MILLSTREAM_, read once, frozen; an unknown name is refused.
 
 Secrets are never in variables, only in files that variables name.
 """
@@ -12,11 +12,11 @@ from typing import Self
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from millrace.channel import Credentials
+from millstream.channel import Credentials
 from servicekit.access import KafkaAccess, MinioAccess
 from servicekit.auth import read_file
 
-PREFIX = "MILLRACE_"
+PREFIX = "MILLSTREAM_"
 
 
 class Settings(BaseSettings):
@@ -25,9 +25,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     blobs: str = Field(
-        "directory:.millrace/blobs", description="object store: directory:PATH or minio:http(s)://HOST:PORT/BUCKET"
+        "directory:.millstream/blobs", description="object store: directory:PATH or minio:http(s)://HOST:PORT/BUCKET"
     )
-    bus: str = Field("sqlite:.millrace/bus.sqlite", description="event bus: sqlite:PATH or kafka:HOST:PORT,HOST:PORT")
+    bus: str = Field("sqlite:.millstream/bus.sqlite", description="event bus: sqlite:PATH or kafka:HOST:PORT,HOST:PORT")
     kafka_prefix: str = Field(
         "",
         pattern=r"^[A-Za-z0-9._-]{0,100}$",

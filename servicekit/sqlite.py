@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 from servicekit.bus import Message, Received, Subscription, check_message, check_names
 from servicekit.sqlite_log import PARTITIONS, Leases, Log, Place
 from servicekit.sqlite_watch import Watch

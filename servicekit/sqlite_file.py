@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 
 _OPEN_SECONDS = 20.0
 _SCHEMA_VERSION = 1
@@ -86,7 +86,7 @@ class SqliteFile:
         except OSError as error:
             self.close()
             raise Unavailable(
-                f"{self.path}: {error.strerror}; point MILLRACE_BUS at a folder that this user can write",
+                f"{self.path}: {error.strerror}; point MILLSTREAM_BUS at a folder that this user can write",
                 path=str(self.path),
             ) from error
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 from servicekit.bus import Message, Received
 from servicekit.sqlite_file import SqliteFile
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 from servicekit.sqlite_log import Leases, Log
 
 _log = logging.getLogger(__name__)

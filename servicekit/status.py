@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from millrace.operations.v1.service_status_pb2 import ConsumerStatus, OutboxStatus, ServiceStatus
+from millstream.operations.v1.service_status_pb2 import ConsumerStatus, OutboxStatus, ServiceStatus
 from servicekit.code import Code
 from servicekit.consumer import Consumer
 from servicekit.evidence import Tried, moment

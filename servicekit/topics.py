@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
-from millrace.dataset.v1.events_pb2 import DatasetEvent
-from millrace.evaluation.v1.events_pb2 import EvaluationEvent
-from millrace.inference.v1.events_pb2 import InferenceEvent
-from millrace.registry.v1.events_pb2 import RegistryEvent
-from millrace.training.v1.events_pb2 import TrainingEvent
+from millstream.dataset.v1.events_pb2 import DatasetEvent
+from millstream.evaluation.v1.events_pb2 import EvaluationEvent
+from millstream.inference.v1.events_pb2 import InferenceEvent
+from millstream.registry.v1.events_pb2 import RegistryEvent
+from millstream.training.v1.events_pb2 import TrainingEvent
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,17 @@ class Topic:
 
 
 TOPICS: tuple[Topic, ...] = (
-    Topic("millrace.dataset.v1", DatasetEvent),
-    Topic("millrace.training.v1", TrainingEvent),
-    Topic("millrace.registry.v1", RegistryEvent),
-    Topic("millrace.evaluation.v1", EvaluationEvent),
-    Topic("millrace.inference.v1", InferenceEvent),
+    Topic("millstream.dataset.v1", DatasetEvent),
+    Topic("millstream.training.v1", TrainingEvent),
+    Topic("millstream.registry.v1", RegistryEvent),
+    Topic("millstream.evaluation.v1", EvaluationEvent),
+    Topic("millstream.inference.v1", InferenceEvent),
 )
 BY_NAME = {topic.name: topic for topic in TOPICS}
 
 
 def topic_of(event_type: str) -> Topic:
-    """The topic on which an event of this full name is said: `millrace.dataset.v1.SnapshotCreated` → millrace.dataset.v1."""
+    """The topic of an event type: `millstream.dataset.v1.SnapshotCreated` → `millstream.dataset.v1`."""
     return BY_NAME[event_type.rpartition(".")[0]]
 
 

@@ -1,7 +1,7 @@
 """The one path for work: events and looks give keys, keys enter one set-like queue, reconcile(key) does the work.
 
 A key is queued once however often it is named, is worked on by one task at a time, and is worked on again when it was
-named meanwhile. What an error means is told by its class (millrace/errors.py).
+named meanwhile. What an error means is told by its class (millstream/errors.py).
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from millrace.errors import (
+from millstream.errors import (
     Conflict,
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
-    MillraceError,
+    MillstreamError,
     NotFound,
     Overloaded,
     PermissionDenied,
@@ -28,7 +28,7 @@ from millrace.errors import (
     Unavailable,
     status_code_of,
 )
-from millrace.trace import continue_trace
+from millstream.trace import continue_trace
 from servicekit import metrics
 from servicekit.backoff import backoff
 from servicekit.blobs import Blobs
@@ -56,7 +56,7 @@ class Reconciler(Protocol):
         seconds."""
         ...
 
-    async def end(self, name: str, error: MillraceError) -> None:
+    async def end(self, name: str, error: MillstreamError) -> None:
         """End the obligation in its object, with the reason: trying again will not help."""
         ...
 
@@ -178,7 +178,7 @@ class Work:
                     looked.set()
                     self._waiting[kind].remove(looked)
                 failures, pause = 0, self.look_seconds
-            except MillraceError as error:
+            except MillstreamError as error:
                 failures += 1
                 pause = backoff(failures)
                 log.info("look failed", extra={"kind": kind, "error": str(error), "again_in": round(pause, 3)})
@@ -236,7 +236,7 @@ class Work:
                 raise  # not the reconcile gave up something of its own: Work itself is being stopped
             state.failures[type(error)] += 1
             metrics.WORK_FAILURES.labels(key.kind, status_code_of(error)).inc()
-            if not isinstance(error, MillraceError):
+            if not isinstance(error, MillstreamError):
                 log.exception("reconcile failed by a bug")
             if _is_final(error, state.failures[type(error)]):
                 return await self._end(key, state, error)
@@ -245,7 +245,7 @@ class Work:
             return pause
 
     async def _end(self, key: Key, state: _State, error: BaseException) -> float | None:
-        known = error if isinstance(error, MillraceError) else MillraceError(f"{type(error).__name__}: {error}")
+        known = error if isinstance(error, MillstreamError) else MillstreamError(f"{type(error).__name__}: {error}")
         try:
             await self.reconcilers[key.kind].end(key.name, known)
         except Exception:

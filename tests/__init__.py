@@ -1,1 +1,1 @@
-"""What proves millrace: unit, contract, integration, e2e and chaos tests; see DESIGN in docs."""
+"""What proves millstream: unit, contract, integration, e2e and chaos tests; see DESIGN in docs."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from millrace.dataset.v1.dataset_pb2 import DatasetSpec, Format, Snapshot
-from millrace.dataset.v1.dataset_service_pb2 import (
+from millstream.dataset.v1.dataset_pb2 import DatasetSpec, Format, Snapshot
+from millstream.dataset.v1.dataset_service_pb2 import (
     GetImportRequest,
     GetSnapshotRequest,
     ImportDatasetRequest,
@@ -18,7 +18,7 @@ from millrace.dataset.v1.dataset_service_pb2 import (
     ListRowsRequest,
     WatchImportRequest,
 )
-from millrace.dataset.v1.import_pb2 import Import
+from millstream.dataset.v1.import_pb2 import Import
 from recipekit.catalog import Catalog
 from servicekit.blobs import Blobs, MemoryBlobs
 from servicekit.bus import MemoryBus

@@ -93,7 +93,7 @@ def running(server: S) -> Iterator[S]:
 @cache
 def _folder() -> Path:
     """Of the servers that this run shares. Registered before them, so removed after their end."""
-    folder = Path(mkdtemp(prefix="millrace-servers-"))
+    folder = Path(mkdtemp(prefix="millstream-servers-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 

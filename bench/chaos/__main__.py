@@ -18,7 +18,7 @@ from tests.chaos.run import Record
 from tests.chaos.stand import Stand
 
 HERE = Path(__file__).parent
-STATE = Path(".millrace/chaos")
+STATE = Path(".millstream/chaos")
 
 
 def arguments() -> argparse.Namespace:

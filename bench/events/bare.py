@@ -13,13 +13,13 @@ from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata
 
 from bench.events.said import Heard, a_pause, facts, message, orders, report
 from deploy.child import end_with
-from millrace.dataset.v1.events_pb2 import DatasetEvent
+from millstream.dataset.v1.events_pb2 import DatasetEvent
 from servicekit.bus import Message
 from servicekit.kafka_reader import BYTES_AHEAD, MESSAGES_AT_ONCE
 from servicekit.kafka_writer import BATCH_BYTES, MAX_REQUEST
 from servicekit.topics import topic_of
 
-TOPIC = "bare." + topic_of("millrace.dataset.v1.SnapshotCreated").name
+TOPIC = "bare." + topic_of("millstream.dataset.v1.SnapshotCreated").name
 GROUP = "bare.bench"
 SECONDS = 10.0
 

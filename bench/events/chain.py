@@ -10,12 +10,12 @@ from pathlib import Path
 
 from bench.events.figures import Figures
 from deploy.demo import training_seconds
-from millrace import Client
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
-from millrace.evaluation.v1.events_pb2 import EvaluationCompleted
-from millrace.inference.v1.events_pb2 import VersionServed
-from millrace.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
-from millrace.training.v1.events_pb2 import TrainingRunCreated, TrainingRunStarted, TrainingRunSucceeded
+from millstream import Client
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.evaluation.v1.events_pb2 import EvaluationCompleted
+from millstream.inference.v1.events_pb2 import VersionServed
+from millstream.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
+from millstream.training.v1.events_pb2 import TrainingRunCreated, TrainingRunStarted, TrainingRunSucceeded
 from servicekit.bus import Subscription
 from servicekit.events import Event, from_message
 from servicekit.topics import TOPICS

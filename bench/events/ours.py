@@ -13,8 +13,8 @@ from functools import partial
 
 from bench.events.said import PATTERN, SOURCE, Heard, Order, a_pause, facts, message, orders, read_fact, report
 from deploy.child import end_with
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
-from millrace.errors import MillraceError
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.errors import MillstreamError
 from servicekit.adapters import open_blobs, open_bus
 from servicekit.blobs import MemoryBlobs
 from servicekit.outbox import Outbox
@@ -83,7 +83,7 @@ class Handle:
         snapshot_id, _, number = name.rpartition(" ")
         self.heard.note(snapshot_id, int(number))
 
-    async def end(self, name: str, error: MillraceError) -> None:
+    async def end(self, name: str, error: MillstreamError) -> None:
         raise error
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from servicekit.bus import Message
 from servicekit.events import to_message
 from servicekit.ids import hash_of

@@ -1,4 +1,4 @@
-"""import → train → evaluate → promote → predict by `millrace` commands alone, on a file of real Telugu sentences:
+"""import → train → evaluate → promote → predict by `millstream` commands alone, on a file of real Telugu sentences:
 
 `python -m bench.real_flow DATA.jsonl.gz`. Prints each command, what it cost, and the report's figures on the snapshot's
 test split, which neither training nor the choice of weights has seen. Promotion is by hand, as an operator would do it.
@@ -19,7 +19,7 @@ MODEL, DATASET = "telugu", "telugu"
 SPEC = {"model": MODEL, "recipe": "siamese_sentiment", "preset": "default", "dataset": DATASET}
 
 
-class Millrace:
+class Millstream:
     """The command line against one platform."""
 
     def __init__(self, port_base: int) -> None:
@@ -28,35 +28,35 @@ class Millrace:
 
     def __call__(self, *words: str) -> Any:
         """Run a command and answer the last JSON document that it printed."""
-        command = [sys.executable, "-m", "millrace", *words, "-o", "json", "--port-base", str(self.port_base)]
+        command = [sys.executable, "-m", "millstream", *words, "-o", "json", "--port-base", str(self.port_base)]
         started = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SystemExit(f"millrace {' '.join(words)} ended with {done.returncode}: {done.stderr}")
+            raise SystemExit(f"millstream {' '.join(words)} ended with {done.returncode}: {done.stderr}")
         name = " ".join(words[:2])
         self.seconds[name] = round(time.monotonic() - started, 1)
-        print(f"{self.seconds[name]:8.1f} s  millrace {' '.join(words)}", flush=True)
+        print(f"{self.seconds[name]:8.1f} s  millstream {' '.join(words)}", flush=True)
         try:
             return json.loads(done.stdout)
         except json.JSONDecodeError:
             return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def follow(millrace: Millrace, data: Path, folder: Path) -> dict[str, Any]:
+def follow(millstream: Millstream, data: Path, folder: Path) -> dict[str, Any]:
     """The way of the file; returns what is worth keeping."""
     spec = folder / "model.json"
     spec.write_text(json.dumps(SPEC))
-    imported = millrace("datasets", "import", str(data), "--dataset", DATASET, "--recipe", SPEC["recipe"], "--watch")
-    millrace("apply", "-f", str(spec))
-    run = millrace("train", MODEL, "--watch")
+    imported = millstream("datasets", "import", str(data), "--dataset", DATASET, "--recipe", SPEC["recipe"], "--watch")
+    millstream("apply", "-f", str(spec))
+    run = millstream("train", MODEL, "--watch")
     deadline = time.monotonic() + 300
-    while not (reports := millrace("reports", "list", MODEL)) and time.monotonic() < deadline:
+    while not (reports := millstream("reports", "list", MODEL)) and time.monotonic() < deadline:
         time.sleep(2)
     report = (reports if isinstance(reports, list) else reports["reports"])[0]
-    millrace("promote", MODEL, "1", "--reason", "its report passed")
-    millrace("served", MODEL, "--wait", "1")
-    answer = millrace("predict", MODEL, "సినిమా చాలా బాగుంది", "కథ నిరాశపరిచింది")
-    return {"import": imported, "run": run, "report": report, "prediction": answer, "seconds": millrace.seconds}
+    millstream("promote", MODEL, "1", "--reason", "its report passed")
+    millstream("served", MODEL, "--wait", "1")
+    answer = millstream("predict", MODEL, "సినిమా చాలా బాగుంది", "కథ నిరాశపరిచింది")
+    return {"import": imported, "run": run, "report": report, "prediction": answer, "seconds": millstream.seconds}
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
         platform = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert platform.stdout and platform.stdout.readline().startswith("ready")
-            found = follow(Millrace(base), data, folder)
+            found = follow(Millstream(base), data, folder)
         finally:
             platform.terminate()
             platform.wait(120)

@@ -16,7 +16,7 @@ from deploy.servers.minio import Minio
 from deploy.servers.process import CannotStart
 
 KAFKA_PORT, MINIO_PORT = 9092, 9000
-BUCKET = "millrace"
+BUCKET = "millstream"
 ENDINGS = {signal.SIGINT, signal.SIGTERM}
 
 
@@ -29,7 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "what", nargs="?", choices=["run", "install"], default="run", help="run both, or bring them here"
     )
-    parser.add_argument("--folder", type=Path, default=Path(".millrace/servers"), help="their data, keys and logs")
+    parser.add_argument("--folder", type=Path, default=Path(".millstream/servers"), help="their data, keys and logs")
     return parser.parse_args()
 
 
@@ -42,11 +42,13 @@ def run(folder: Path) -> None:
         for server in (kafka, minio):
             server.start()
         settings = {**kafka.settings(), **minio.settings(BUCKET)}
-        print("ready", json.dumps({f"MILLRACE_{name.upper()}": value for name, value in settings.items()}), flush=True)
+        print(
+            "ready", json.dumps({f"MILLSTREAM_{name.upper()}": value for name, value in settings.items()}), flush=True
+        )
         say(
             f"Kafka at {kafka.address} and MinIO at {minio.endpoint}, all in {folder}; Ctrl-C ends both. To run on them:"
         )
-        say("  millrace up " + " ".join(f"--set {name}={value}" for name, value in settings.items()))
+        say("  millstream up " + " ".join(f"--set {name}={value}" for name, value in settings.items()))
         signal.sigwait(ENDINGS)
         say("stopping both")
     finally:

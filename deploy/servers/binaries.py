@@ -25,7 +25,7 @@ INSTALL = "run `make servers` (python -m deploy.servers install)"
 
 def cache() -> Path:
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "millrace"
+    return (Path(home) if home else Path.home() / ".cache") / "millstream"
 
 
 def kafka_folder() -> Path:

@@ -16,7 +16,7 @@ class Authority:
     folder: Path
 
     @classmethod
-    def make(cls, folder: Path, name: str = "millrace") -> "Authority":
+    def make(cls, folder: Path, name: str = "millstream") -> "Authority":
         folder.mkdir(parents=True, exist_ok=True)
         made = cls(folder)
         made._openssl(

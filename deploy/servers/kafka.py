@@ -111,7 +111,7 @@ class Kafka(Server):
 
     def _java(self) -> list[str]:
         """Java, as far as the name of the class. Where it runs in a container, each run has one of its own."""
-        self._container = f"millrace-kafka-{uuid.uuid4().hex[:12]}"
+        self._container = f"millstream-kafka-{uuid.uuid4().hex[:12]}"
         log_settings = self.folder / LOG_SETTINGS.name
         log_settings.write_text(LOG_SETTINGS.read_text())
         return [

@@ -58,7 +58,7 @@ class Minio(Server):
 
     def _run(self) -> None:
         program = binaries.minio()
-        for file, key in ((self.access_key_file, "millrace"), (self.secret_key_file, secrets.token_urlsafe(24))):
+        for file, key in ((self.access_key_file, "millstream"), (self.secret_key_file, secrets.token_urlsafe(24))):
             if not file.exists():
                 file.touch(mode=0o600)
                 file.write_text(key)

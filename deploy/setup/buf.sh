@@ -10,7 +10,7 @@ home=.tools/buf
 buf=$home/node_modules/.bin/buf
 
 if ! command -v npm >/dev/null 2>&1 || ! npm --version >/dev/null 2>&1; then
-    echo 'millrace: SKIPPED buf lint and buf format: there is no npm here to bring buf with.' >&2
+    echo 'millstream: SKIPPED buf lint and buf format: there is no npm here to bring buf with.' >&2
     exit 0
 fi
 
@@ -21,7 +21,7 @@ if ! cmp -s "$here/package-lock.json" "$home/package-lock.json" || ! "$buf" --ve
     if ! npm ci --prefix "$home" --no-audit --no-fund --loglevel=error >"$home/setup.log" 2>&1; then
         cat "$home/setup.log" >&2
         rm -rf "$home"
-        echo 'millrace: npm could not bring buf; what it said stands above.' >&2
+        echo 'millstream: npm could not bring buf; what it said stands above.' >&2
         exit 1
     fi
 fi

@@ -14,7 +14,7 @@ venv=$1
 shift
 
 fail() {
-    echo "millrace: $*" >&2
+    echo "millstream: $*" >&2
     exit 1
 }
 
@@ -28,7 +28,7 @@ choose_python() {
     if [ -n "${PYTHON:-}" ]; then
         found=$(minor "$PYTHON")
         [ -n "$found" ] || fail "PYTHON=$PYTHON does not run; name a Python 3.$OLDEST or newer."
-        [ "$found" -ge $OLDEST ] || fail "PYTHON=$PYTHON is older than Python 3.$OLDEST, which millrace needs at least."
+        [ "$found" -ge $OLDEST ] || fail "PYTHON=$PYTHON is older than Python 3.$OLDEST, which millstream needs at least."
         python=$PYTHON
         return
     fi
@@ -110,4 +110,4 @@ if [ -n "${UV:-}" ]; then uv=$UV; else bring_uv; fi
 choose_index
 rm -f "$venv"/.setup-*
 sync "$@"
-echo "millrace: $venv is ready ($("$venv/bin/python" --version), groups: $*)."
+echo "millstream: $venv is ready ($("$venv/bin/python" --version), groups: $*)."

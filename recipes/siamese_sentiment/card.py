@@ -17,7 +17,7 @@ def write_card(folder: Path, config: Config, labels: Sequence[str], loop: Loop, 
     (folder / "README.md").write_text(
         f"""---
 language: te
-library_name: millrace
+library_name: millstream
 pipeline_tag: text-classification
 tags: [sentiment, siamese]
 ---

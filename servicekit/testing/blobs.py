@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from millrace.errors import InvalidArgument, NotFound
+from millstream.errors import InvalidArgument, NotFound
 from servicekit.blobs import CHUNK, Blobs
 from servicekit.testing.processes import THREADS, child, finish
 

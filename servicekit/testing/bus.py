@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from millrace.errors import InvalidArgument, Unavailable
+from millstream.errors import InvalidArgument, Unavailable
 from servicekit.bus import MAX_VALUE, Bus, Message, Received, Subscription
 
 HANG = 60.0

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 from servicekit.adapters import open_blobs, open_bus
 from servicekit.bus import Bus, Message
 from servicekit.settings import Settings

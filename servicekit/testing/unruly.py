@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from millrace.errors import InvalidArgument
+from millstream.errors import InvalidArgument
 from servicekit.bus import Bus, Message, Received, Subscription
 
 

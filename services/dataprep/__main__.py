@@ -2,7 +2,7 @@
 
 import asyncio
 
-from millrace.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
+from millstream.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from recipekit.catalog import Catalog
 from servicekit.adapters import open_both
 from servicekit.logs import setup_logs
@@ -24,7 +24,7 @@ async def main() -> None:
     imports = EndImport(store, catalog, settings.unpacked_limit_bytes)
     work = Work(blobs, bus, "dataprep", {}, [imports], look_seconds=settings.look_seconds)
     service = DatasetService(store, catalog, imports, work, settings.upload_limit_bytes)
-    part = Part("millrace.dataset.v1.DatasetService", add_DatasetServiceServicer_to_server, service)
+    part = Part("millstream.dataset.v1.DatasetService", add_DatasetServiceServicer_to_server, service)
     await serve(settings, "dataprep", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from millrace.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, RowCounts
+from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, RowCounts
 from recipekit.spec import Spec
 from servicekit.artifacts import file_digest
 from services.dataprep.parse import Bad, Record, Refused, read_records

@@ -2,13 +2,15 @@
 
 from prometheus_client import Counter, Histogram
 
-from millrace.dataset.v1.import_pb2 import Import
+from millstream.dataset.v1.import_pb2 import Import
 from servicekit.metrics import SLOW
 
-ROWS = Counter("millrace_dataprep_rows", "Rows of imports that were not refused, by what became of them.", ("outcome",))
-IMPORTS = Counter("millrace_dataprep_imports", "Imports that ended, by their state.", ("state",))
-SECONDS = Histogram("millrace_dataprep_import_seconds", "Time from an import's request to its end.", buckets=SLOW)
-UPLOADED = Counter("millrace_dataprep_uploaded_bytes", "Bytes of files that were uploaded.")
+ROWS = Counter(
+    "millstream_dataprep_rows", "Rows of imports that were not refused, by what became of them.", ("outcome",)
+)
+IMPORTS = Counter("millstream_dataprep_imports", "Imports that ended, by their state.", ("state",))
+SECONDS = Histogram("millstream_dataprep_import_seconds", "Time from an import's request to its end.", buckets=SLOW)
+UPLOADED = Counter("millstream_dataprep_uploaded_bytes", "Bytes of files that were uploaded.")
 
 ENDS = {Import.STATE_SUCCEEDED: "succeeded", Import.STATE_UNCHANGED: "unchanged", Import.STATE_REFUSED: "refused"}
 OUTCOMES = ("kept", "duplicate", "quarantined")

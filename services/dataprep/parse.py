@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from millrace.dataset.v1.dataset_pb2 import FORMAT_CSV, Format
+from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, Format
 
 LONGEST_LINE = 4 << 20
 """Bytes. A row must also fit into a gRPC message (16 MiB) when somebody looks at it."""
@@ -64,7 +64,7 @@ def _lines(path: Path, unpacked_limit: int) -> Iterator[bytes]:
                 if total > unpacked_limit:
                     raise Refused(
                         f"the file holds more than {unpacked_limit:,} bytes: import less, "
-                        "or raise MILLRACE_UNPACKED_LIMIT_BYTES"
+                        "or raise MILLSTREAM_UNPACKED_LIMIT_BYTES"
                     )
                 yield _without_mark(line) if first else line
                 first = False

@@ -5,9 +5,9 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from millrace.dataset.v1.dataset_pb2 import Part, Snapshot
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.errors import InvalidArgument, MillraceError, NotFound
+from millstream.dataset.v1.dataset_pb2 import Part, Snapshot
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.errors import InvalidArgument, MillstreamError, NotFound
 from recipekit.catalog import Catalog, UnknownRecipe
 from servicekit.artifacts import file_digest
 from servicekit.crash import crashpoint
@@ -50,7 +50,7 @@ class EndImport:
             return TURN_SECONDS
         progress = self.running.setdefault((dataset, request_id), Progress())
         try:
-            with tempfile.TemporaryDirectory(prefix="millrace-import-", ignore_cleanup_errors=True) as folder:
+            with tempfile.TemporaryDirectory(prefix="millstream-import-", ignore_cleanup_errors=True) as folder:
                 made = await self._ingest(wanted, Path(folder), progress)
                 parts = [await self._store(dataset, part) for part in made.parts]
             entry = await self._append(wanted, made, parts)
@@ -62,7 +62,7 @@ class EndImport:
             self.running.pop((dataset, request_id), None)
         return None
 
-    async def end(self, name: str, error: MillraceError) -> None:
+    async def end(self, name: str, error: MillstreamError) -> None:
         dataset, _, request_id = name.partition("/")
         try:
             wanted = await self.store.requested(dataset, request_id)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from millrace.dataset.v1.dataset_pb2 import ColumnReport
+from millstream.dataset.v1.dataset_pb2 import ColumnReport
 from services.dataprep.parse import Refused
 
 MOST_COLUMNS = 1000

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from millrace.dataset.v1.dataset_pb2 import FORMAT_CSV, Cleaning, DatasetSpec, Format
+from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, Cleaning, DatasetSpec, Format
 from recipekit.spec import Spec
 from services.dataprep.parse import Bad, Refused
 

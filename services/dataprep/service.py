@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 
-from millrace.dataset.v1.dataset_pb2 import (
+from millstream.dataset.v1.dataset_pb2 import (
     FORMAT_CSV,
     FORMAT_JSON_LINES,
     FORMAT_UNSPECIFIED,
@@ -20,7 +20,7 @@ from millrace.dataset.v1.dataset_pb2 import (
     Source,
     SplitSpec,
 )
-from millrace.dataset.v1.dataset_service_pb2 import (
+from millstream.dataset.v1.dataset_service_pb2 import (
     GetDatasetRequest,
     GetDatasetResponse,
     GetImportRequest,
@@ -39,8 +39,8 @@ from millrace.dataset.v1.dataset_service_pb2 import (
     WatchImportRequest,
     WatchImportResponse,
 )
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.errors import FailedPrecondition, InvalidArgument, NotFound
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from recipekit.catalog import Catalog
 from servicekit.crash import crashpoint
 from servicekit.ids import check_name, check_request_id
@@ -83,7 +83,7 @@ class DatasetService:
             create_time=now(),
             who=who(),
         )
-        with tempfile.TemporaryDirectory(prefix="millrace-upload-") as folder:
+        with tempfile.TemporaryDirectory(prefix="millstream-upload-") as folder:
             path = Path(folder) / "upload"
             wanted.source.digest, wanted.source.size_bytes = await self._receive(requests, path)
             if before is None:
@@ -225,7 +225,7 @@ class DatasetService:
                 if size > self.upload_limit:
                     raise InvalidArgument(
                         f"the file is larger than {self.upload_limit:,} bytes: pack it with gzip, import less, "
-                        "or raise MILLRACE_UPLOAD_LIMIT_BYTES",
+                        "or raise MILLSTREAM_UPLOAD_LIMIT_BYTES",
                         field="chunk",
                     )
                 digest.update(request.chunk)

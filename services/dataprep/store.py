@@ -8,10 +8,10 @@ from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from millrace.dataset.v1.dataset_pb2 import Dataset, DatasetSpec, Part, Snapshot
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.errors import NotFound
+from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetSpec, Part, Snapshot
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.errors import NotFound
 from servicekit.blobs import Blobs
 from servicekit.ids import check_name
 from servicekit.ledger import Entry, Ledger, read_entry
@@ -45,7 +45,7 @@ class Store:
         known = name in self._specs or await self.blobs.exists(f"datasets/{name}/spec/{1:010d}")
         asked = await self.specs(name).entries() if known else ()
         if not asked:
-            raise NotFound(f"no dataset {name}: `millrace datasets import` makes one of a file", dataset=name)
+            raise NotFound(f"no dataset {name}: `millstream datasets import` makes one of a file", dataset=name)
         newest = await self.snapshots(name).newest()
         dataset = Dataset(name=name, spec=newest.message.spec if newest else asked[-1].message)
         dataset.newest_number = newest.number if newest else 0

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from millrace.channel import open_channel
-from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
-from millrace.evaluation.v1.evaluation_service_pb2_grpc import add_EvaluationServiceServicer_to_server
-from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from millstream.channel import open_channel
+from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from millstream.evaluation.v1.evaluation_service_pb2_grpc import add_EvaluationServiceServicer_to_server
+from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from recipekit.catalog import Catalog
 from servicekit.adapters import open_both
 from servicekit.logs import setup_logs
@@ -20,7 +20,7 @@ from services.evaluator.service import EvaluationService
 from services.evaluator.settings import Settings
 from services.evaluator.store import FACTS, Store
 
-NAME = "millrace.evaluation.v1.EvaluationService"
+NAME = "millstream.evaluation.v1.EvaluationService"
 
 
 async def main() -> None:

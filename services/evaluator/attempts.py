@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from millrace.errors import NotFound
-from millrace.evaluation.v1.attempt_pb2 import AttemptEnd
+from millstream.errors import NotFound
+from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
 from servicekit.blobs import Blobs
 from servicekit.claims import Claims, this_process
 from services.evaluator.store import ATTEMPTS

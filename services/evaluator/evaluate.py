@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from millrace.dataset.v1.dataset_pb2 import Snapshot
-from millrace.errors import InvalidArgument, NotFound
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.registry.v1.model_pb2 import GateRule, ModelVersion
+from millstream.dataset.v1.dataset_pb2 import Snapshot
+from millstream.errors import InvalidArgument, NotFound
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.registry.v1.model_pb2 import GateRule, ModelVersion
 from recipekit.catalog import Catalog
 from recipekit.spec import Row
 from servicekit import artifacts

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from millrace.evaluation.v1.evaluation_report_pb2 import GateResult, MetricResult
-from millrace.registry.v1.model_pb2 import GateRule
+from millstream.evaluation.v1.evaluation_report_pb2 import GateResult, MetricResult
+from millstream.registry.v1.model_pb2 import GateRule
 from recipekit.spec import Spec
 
 ROUNDING = 1e-9

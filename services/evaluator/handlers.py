@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from millrace.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
+from millstream.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
 from servicekit.work import Handlers, Key
 
 CHAMPION = "champion"

@@ -89,7 +89,7 @@ def _load(folder: Path, catalog: Catalog) -> tuple[Spec, Predictor]:
     except GoldenMismatch as error:
         raise CannotEvaluate(f"the artifact does not answer as it was trained: {error}") from error
     except UnknownRecipe as error:
-        raise CannotEvaluate(f"{error}; set MILLRACE_RECIPES to packages that hold it, then train again") from error
+        raise CannotEvaluate(f"{error}; set MILLSTREAM_RECIPES to packages that hold it, then train again") from error
 
 
 def _predict(spec: Spec, predictor: Predictor, rows: Sequence[Row]) -> list[Prediction]:

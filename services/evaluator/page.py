@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import MessageToDict
 
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport, MetricResult, ReportTable
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, MetricResult, ReportTable
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -4,24 +4,24 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from millrace.dataset.v1.dataset_pb2 import Snapshot
-from millrace.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
-from millrace.errors import InvalidArgument, NotFound
-from millrace.registry.v1.model_pb2 import AliasEntry, GateRule, ModelVersion
-from millrace.registry.v1.registry_service_pb2 import (
+from millstream.dataset.v1.dataset_pb2 import Snapshot
+from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
+from millstream.errors import InvalidArgument, NotFound
+from millstream.registry.v1.model_pb2 import AliasEntry, GateRule, ModelVersion
+from millstream.registry.v1.registry_service_pb2 import (
     GetModelRequest,
     GetModelVersionRequest,
     ListAliasEntriesRequest,
     ListModelsRequest,
     ListModelVersionsRequest,
 )
-from millrace.training.v1.lineage_pb2 import Lineage
+from millstream.training.v1.lineage_pb2 import Lineage
 from services.evaluator.handlers import CHAMPION
 from services.evaluator.owed import Champion, champion_of
 
 if TYPE_CHECKING:
-    from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
-    from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
+    from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
+    from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
-from millrace.errors import InvalidArgument, MillraceError, NotFound
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.registry.v1.model_pb2 import ModelVersion
+from millstream.errors import InvalidArgument, MillstreamError, NotFound
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.registry.v1.model_pb2 import ModelVersion
 from servicekit.crash import crashpoint
 from services.evaluator import metrics
 from services.evaluator.attempts import Attempts
@@ -60,7 +60,7 @@ class Evaluate:
                 return None
             return await self._try(report_on(version, champion), await self.evaluator.ask(version, champion))
 
-    async def end(self, name: str, error: MillraceError) -> None:
+    async def end(self, name: str, error: MillstreamError) -> None:
         """The report says why there is none. A version that the registry does not know is owed nothing."""
         try:
             version, champion = await self._subject(name)
@@ -97,8 +97,8 @@ class Evaluate:
                 await self._conclude(await self.evaluator.evaluate(brief))
             except BaseException as error:
                 # A cancelled try (SIGTERM) and one that lacked a peer are no sign against the version.
-                is_bug = isinstance(error, Exception) and not isinstance(error, MillraceError)
-                with suppress(MillraceError):
+                is_bug = isinstance(error, Exception) and not isinstance(error, MillstreamError)
+                with suppress(MillstreamError):
                     await attempts.end(number, f"{type(error).__name__}: {error}", counts=is_bug)
                 raise
         return None
@@ -133,6 +133,6 @@ class FindChallengers:
             self.queue(evaluation)
         return None
 
-    async def end(self, name: str, error: MillraceError) -> None:
+    async def end(self, name: str, error: MillstreamError) -> None:
         """Nothing to write: every version has its own end."""
         log.warning("challengers not found", extra={"model": name, "error": str(error)})

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from google.protobuf.struct_pb2 import ListValue
 
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport, MetricResult, ReportTable
-from millrace.registry.v1.model_pb2 import GateRule, ModelVersion
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, MetricResult, ReportTable
+from millstream.registry.v1.model_pb2 import GateRule, ModelVersion
 from recipekit.spec import Metric, Table
 from servicekit.code import code
 from services.evaluator.gate import judge, rules_of

@@ -1,8 +1,8 @@
 """Answers questions about evaluation reports."""
 
-from millrace.errors import NotFound
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.evaluation.v1.evaluation_service_pb2 import (
+from millstream.errors import NotFound
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.evaluation.v1.evaluation_service_pb2 import (
     GetEvaluationReportPageRequest,
     GetEvaluationReportPageResponse,
     GetEvaluationReportRequest,

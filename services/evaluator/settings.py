@@ -12,6 +12,6 @@ class Settings(settings.Settings):
     metrics_listen: str = Field("127.0.0.1:9103", description="host:port of /metrics; empty shows none")
     registry: str = Field("127.0.0.1:50054", description="host:port of registry, several with commas between")
     dataprep: str = Field("127.0.0.1:50051", description="host:port of dataprep, several with commas between")
-    cache: Path = Field(Path(".millrace/cache/evaluator"), description="folder of downloaded artifacts")
+    cache: Path = Field(Path(".millstream/cache/evaluator"), description="folder of downloaded artifacts")
     cache_artifacts: int = Field(6, ge=2, description="artifacts kept in the cache; the least recently used go first")
     lease_seconds: float = Field(10.0, gt=0, description="silence after which another replica's try counts as dead")

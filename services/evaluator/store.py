@@ -4,9 +4,9 @@ import asyncio
 
 from google.protobuf.json_format import MessageToJson
 
-from millrace.errors import NotFound
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.evaluation.v1.events_pb2 import EvaluationCompleted
+from millstream.errors import NotFound
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.evaluation.v1.events_pb2 import EvaluationCompleted
 from servicekit.blobs import Blobs
 from servicekit.crash import crashpoint
 from servicekit.ids import hash_of

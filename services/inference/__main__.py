@@ -4,9 +4,9 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from millrace.channel import open_channel
-from millrace.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
-from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from millstream.channel import open_channel
+from millstream.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
+from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from recipekit.catalog import Catalog
 from servicekit.adapters import open_both
 from servicekit.health import Health
@@ -38,7 +38,7 @@ async def main() -> None:
     pruning = PruneCache(cache, serving, settings.cache_keep_seconds)
     reconcilers: list[Reconciler] = [models, pruning]
     work = Work(blobs, bus, "inference", HANDLERS, reconcilers, look_seconds=settings.look_seconds, broadcast=True)
-    name = "millrace.inference.v1.InferenceService"
+    name = "millstream.inference.v1.InferenceService"
     part = Part(name, add_InferenceServiceServicer_to_server, InferenceService(serving))
     await serve(
         settings,

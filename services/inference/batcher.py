@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from millrace.errors import DeadlineExceeded, Internal, Overloaded
+from millstream.errors import DeadlineExceeded, Internal, Overloaded
 from recipekit.predictor import Item, Predictor
 from recipekit.spec import Prediction, Row
 from services.inference import metrics

@@ -1,6 +1,6 @@
 """What an event means here."""
 
-from millrace.registry.v1.events_pb2 import AliasMoved, ModelApplied
+from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied
 from servicekit.work import Handlers, Key
 
 HANDLERS: Handlers = {

@@ -9,8 +9,8 @@ import time
 from concurrent.futures import Executor
 from pathlib import Path
 
-from millrace.errors import InvalidArgument, MillraceError, Unavailable
-from millrace.registry.v1.model_pb2 import ModelVersion
+from millstream.errors import InvalidArgument, MillstreamError, Unavailable
+from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.predictor import GoldenMismatch, load_artifact
 from servicekit.artifacts import describe, fetch
@@ -62,7 +62,7 @@ class Loader:
             metrics.LOAD_SECONDS.labels(version.model).observe(time.perf_counter() - started)
         try:
             await self.store.forgive(version.model, version.version)
-        except MillraceError as error:
+        except MillstreamError as error:
             log.info("old attempts stay", extra={"error": str(error)})
         return loaded
 

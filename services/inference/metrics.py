@@ -7,36 +7,43 @@ from servicekit.metrics import FAST, SLOW
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 
-REQUESTS = Counter("millrace_inference_requests", "Requests for a served version, by task.", ("model", "task"))
+REQUESTS = Counter("millstream_inference_requests", "Requests for a served version, by task.", ("model", "task"))
 REFUSED = Counter(
-    "millrace_inference_requests_refused",
+    "millstream_inference_requests_refused",
     "Requests that got no answer: overloaded, deadline (its time was up) or cancelled (its caller had gone).",
     ("model", "reason"),
 )
 PREPARE_SECONDS = Histogram(
-    "millrace_inference_prepare_seconds", "Checking and tokenising one request's rows.", ("model",), buckets=FAST
+    "millstream_inference_prepare_seconds", "Checking and tokenising one request's rows.", ("model",), buckets=FAST
 )
 QUEUE_SECONDS = Histogram(
-    "millrace_inference_queue_seconds", "What one request waited for the model.", ("model",), buckets=FAST
+    "millstream_inference_queue_seconds", "What one request waited for the model.", ("model",), buckets=FAST
 )
 INFER_SECONDS = Histogram(
-    "millrace_inference_infer_seconds", "What the model took for the batches of one request.", ("model",), buckets=FAST
+    "millstream_inference_infer_seconds",
+    "What the model took for the batches of one request.",
+    ("model",),
+    buckets=FAST,
 )
-BATCH_ROWS = Histogram("millrace_inference_batch_rows", "Rows of one batch.", ("model",), buckets=_ROWS)
+BATCH_ROWS = Histogram("millstream_inference_batch_rows", "Rows of one batch.", ("model",), buckets=_ROWS)
 BATCH_TOKENS = Histogram(
-    "millrace_inference_batch_tokens", "Tokens of one batch, padding included.", ("model",), buckets=_TOKENS
+    "millstream_inference_batch_tokens", "Tokens of one batch, padding included.", ("model",), buckets=_TOKENS
 )
-QUEUE_TOKENS = Gauge("millrace_inference_queue_tokens", "Tokens waiting for the model.", ("model",))
-BATCHES_FAILED = Counter("millrace_inference_batches_failed", "Batches in which the model raised an error.", ("model",))
+QUEUE_TOKENS = Gauge("millstream_inference_queue_tokens", "Tokens waiting for the model.", ("model",))
+BATCHES_FAILED = Counter(
+    "millstream_inference_batches_failed", "Batches in which the model raised an error.", ("model",)
+)
 LOADS = Counter(
-    "millrace_inference_model_loads", "Loads of a version, by outcome: loaded, refused or failed.", ("model", "outcome")
+    "millstream_inference_model_loads",
+    "Loads of a version, by outcome: loaded, refused or failed.",
+    ("model", "outcome"),
 )
 LOAD_SECONDS = Histogram(
-    "millrace_inference_model_load_seconds", "Load, golden rows and warm-up of a version.", ("model",), buckets=SLOW
+    "millstream_inference_model_load_seconds", "Load, golden rows and warm-up of a version.", ("model",), buckets=SLOW
 )
 MODEL_INFO = Gauge(
-    "millrace_inference_model_info", "1 for each version that this replica serves.", ("model", "version", "digest")
+    "millstream_inference_model_info", "1 for each version that this replica serves.", ("model", "version", "digest")
 )
 REFUSED_ALIASES = Gauge(
-    "millrace_inference_refused_aliases", "Aliases whose newest version this replica will not serve.", ("model",)
+    "millstream_inference_refused_aliases", "Aliases whose newest version this replica will not serve.", ("model",)
 )

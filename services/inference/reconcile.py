@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from millrace.errors import MillraceError, NotFound, Unavailable
-from millrace.inference.v1.events_pb2 import VersionServed
-from millrace.registry.v1.model_pb2 import AliasEntry, ModelVersion
-from millrace.registry.v1.registry_service_pb2 import (
+from millstream.errors import MillstreamError, NotFound, Unavailable
+from millstream.inference.v1.events_pb2 import VersionServed
+from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
+from millstream.registry.v1.registry_service_pb2 import (
     GetAliasRequest,
     GetModelRequest,
     GetModelVersionRequest,
@@ -26,7 +26,7 @@ from services.inference.serving import Absent, LoadedVersion, Serving
 from services.inference.store import Store
 
 if TYPE_CHECKING:
-    from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
+    from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
 
 log = logging.getLogger(__name__)
 CHAMPION = "champion"
@@ -77,12 +77,12 @@ class ServeModel:
         if self._is_old(name, "", int(model.etag or 0)):
             return
         aliases = list(model.spec.serving.aliases) or [CHAMPION]
-        failures: list[MillraceError] = []
+        failures: list[MillstreamError] = []
         refused = 0
         for alias in aliases:
             try:
                 refused += not await self._serve(name, alias)
-            except MillraceError as error:
+            except MillstreamError as error:
                 failures.append(error)
         metrics.REFUSED_ALIASES.labels(name).set(refused)
         await self._not_served(name, self.serving.keep_only(name, aliases))
@@ -91,7 +91,7 @@ class ServeModel:
             raise failures[0]
         self.serving.settled(name)
 
-    async def end(self, name: str, error: MillraceError) -> None:
+    async def end(self, name: str, error: MillstreamError) -> None:
         """Refuse the version that could not be loaded. What the registry itself refused is asked again at the next look."""
         if version := self._failed.get(name):
             await self._refuse(version, error.text)
@@ -190,7 +190,7 @@ class ServeModel:
 
     async def _tell(self, fact: VersionServed) -> None:
         """As well as it can be: nobody's work hangs on hearing it."""
-        with suppress(MillraceError, TimeoutError):
+        with suppress(MillstreamError, TimeoutError):
             async with asyncio.timeout(5):
                 await self.bus.publish(to_message(fact, fact.model, new_id(), "inference"))
 
@@ -228,5 +228,5 @@ class PruneCache:
         if gone:
             log.info("cache pruned", extra={"artifacts": gone})
 
-    async def end(self, name: str, error: MillraceError) -> None:
+    async def end(self, name: str, error: MillstreamError) -> None:
         log.warning("cache not pruned", extra={"error": error.text})

@@ -7,7 +7,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from pydantic import ValidationError
 
-from millrace.errors import InvalidArgument
+from millstream.errors import InvalidArgument
 from recipekit.spec import Row, Spec
 
 MOST_ROWS = 1024

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from google.protobuf.struct_pb2 import Struct
 
-from millrace.errors import FailedPrecondition, InvalidArgument
-from millrace.inference.v1.inference_service_pb2 import (
+from millstream.errors import FailedPrecondition, InvalidArgument
+from millstream.inference.v1.inference_service_pb2 import (
     ClassifyRequest,
     ClassifyResponse,
     EmbedRequest,
@@ -25,7 +25,7 @@ from millrace.inference.v1.inference_service_pb2 import (
     SimilarRequest,
     SimilarResponse,
 )
-from millrace.inference.v1.prediction_pb2 import Classification, Embedding, Served, Timing
+from millstream.inference.v1.prediction_pb2 import Classification, Embedding, Served, Timing
 from recipekit.spec import Prediction, Row
 from servicekit.ids import check_name
 from servicekit.pages import page

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from millrace.errors import MillraceError, NotFound, Unavailable
-from millrace.inference.v1.prediction_pb2 import Served, ServedModel
-from millrace.registry.v1.model_pb2 import ModelVersion
+from millstream.errors import MillstreamError, NotFound, Unavailable
+from millstream.inference.v1.prediction_pb2 import Served, ServedModel
+from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.predictor import Predictor
 from recipekit.spec import Row, Spec
 from services.inference import metrics
@@ -58,7 +58,7 @@ class LoadedVersion:
 class Absent:
     """Why an alias answers nothing."""
 
-    kind: type[MillraceError]
+    kind: type[MillstreamError]
     text: str
 
 
@@ -94,7 +94,7 @@ class Serving:
                 raise Unavailable(f"model {model} was not read from the registry yet: try again", retry_after=1.0)
             known = ", ".join(sorted(self._models)) or "none yet"
             raise NotFound(
-                f"no model is named {model!r}; there are: {known}. Declare it with millrace apply", model=model
+                f"no model is named {model!r}; there are: {known}. Declare it with millstream apply", model=model
             )
         slot = aliases.get(alias)
         if slot is None:

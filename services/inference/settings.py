@@ -11,7 +11,9 @@ class Settings(settings.Settings):
     listen: str = Field("127.0.0.1:50055", description="host:port of the gRPC server")
     metrics_listen: str = Field("127.0.0.1:9105", description="host:port of /metrics; empty shows none")
     registry: str = Field("127.0.0.1:50054", description="address of registry")
-    cache: str = Field(".millrace/cache/inference", description="folder for fetched artifacts; processes may share it")
+    cache: str = Field(
+        ".millstream/cache/inference", description="folder for fetched artifacts; processes may share it"
+    )
     cache_keep_seconds: float = Field(3600.0, ge=0, description="how long an artifact that nobody serves stays there")
     batch_tokens: int = Field(8192, ge=1, description="most tokens of one batch, padding included")
     batch_rows: int = Field(256, ge=1, description="most rows of one batch")

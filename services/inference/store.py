@@ -7,9 +7,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from millrace.errors import MillraceError, NotFound
-from millrace.inference.v1.refusal_pb2 import Refusal
-from millrace.operations.v1.stored_pb2 import Claim
+from millstream.errors import MillstreamError, NotFound
+from millstream.inference.v1.refusal_pb2 import Refusal
+from millstream.operations.v1.stored_pb2 import Claim
 from servicekit.blobs import Blobs
 from servicekit.claims import is_running, this_process
 from servicekit.crash import crashpoint
@@ -59,7 +59,7 @@ class Store:
         finally:
             self._held.discard(key)
             # Left behind it counts for nothing while this process lives, and the next attempt removes it.
-            with suppress(MillraceError):
+            with suppress(MillstreamError):
                 await self.blobs.delete(key)
 
     async def forgive(self, model: str, version: int) -> None:

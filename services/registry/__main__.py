@@ -2,10 +2,10 @@
 
 import asyncio
 
-from millrace.channel import open_channel
-from millrace.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
-from millrace.registry.v1.registry_service_pb2_grpc import add_RegistryServiceServicer_to_server
-from millrace.training.v1.training_service_pb2_grpc import TrainingServiceStub
+from millstream.channel import open_channel
+from millstream.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
+from millstream.registry.v1.registry_service_pb2_grpc import add_RegistryServiceServicer_to_server
+from millstream.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from recipekit.catalog import Catalog
 from servicekit.adapters import open_both
 from servicekit.logs import setup_logs
@@ -30,7 +30,7 @@ async def main() -> None:
     reconcilers: list[Reconciler] = [RegisterVersion(store, trainer), Promote(store, evaluator)]
     work = Work(blobs, bus, "registry", HANDLERS, reconcilers, look_seconds=settings.look_seconds)
     service = RegistryService(store, evaluator, Catalog(settings.recipes.split(",")))
-    part = Part("millrace.registry.v1.RegistryService", add_RegistryServiceServicer_to_server, service)
+    part = Part("millstream.registry.v1.RegistryService", add_RegistryServiceServicer_to_server, service)
     await serve(settings, "registry", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
 
 

@@ -1,8 +1,8 @@
 """What an event means to the registry."""
 
-from millrace.evaluation.v1.events_pb2 import EvaluationCompleted
-from millrace.registry.v1.events_pb2 import AliasMoved
-from millrace.training.v1.events_pb2 import TrainingRunSucceeded
+from millstream.evaluation.v1.events_pb2 import EvaluationCompleted
+from millstream.registry.v1.events_pb2 import AliasMoved
+from millstream.training.v1.events_pb2 import TrainingRunSucceeded
 from servicekit.work import Handlers, Key
 
 HANDLERS: Handlers = {

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter
 
-VERSIONS = Counter("millrace_registry_versions_registered", "Model versions registered by this replica.", ("model",))
+VERSIONS = Counter("millstream_registry_versions_registered", "Model versions registered by this replica.", ("model",))
 MOVES = Counter(
-    "millrace_registry_alias_moves", "Entries that this replica added to alias ledgers.", ("model", "action")
+    "millstream_registry_alias_moves", "Entries that this replica added to alias ledgers.", ("model", "action")
 )

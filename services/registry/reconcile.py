@@ -4,18 +4,18 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from millrace.errors import MillraceError
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest
-from millrace.registry.v1.model_pb2 import AliasEntry, ModelVersion
-from millrace.training.v1.training_run_pb2 import TrainingRun
-from millrace.training.v1.training_service_pb2 import GetTrainingRunRequest, ListTrainingRunsRequest
+from millstream.errors import MillstreamError
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest
+from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
+from millstream.training.v1.training_run_pb2 import TrainingRun
+from millstream.training.v1.training_service_pb2 import GetTrainingRunRequest, ListTrainingRunsRequest
 from services.registry.metrics import MOVES, VERSIONS
 from services.registry.store import CHAMPION, Store
 
 if TYPE_CHECKING:
-    from millrace.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
-    from millrace.training.v1.training_service_pb2_grpc import TrainingServiceAsyncStub
+    from millstream.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
+    from millstream.training.v1.training_service_pb2_grpc import TrainingServiceAsyncStub
 
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class RegisterVersion:
         if entry.number > known:
             VERSIONS.labels(model).inc()
 
-    async def end(self, name: str, error: MillraceError) -> None:
+    async def end(self, name: str, error: MillstreamError) -> None:
         log.error("run stays without a version", extra={"run_id": name, "error": str(error)})
 
 
@@ -91,7 +91,7 @@ class Promote:
             await ledger.append(entry, request_id=report.report_id, who="registry", expected=len(entries))
             MOVES.labels(name, "promoted_automatically").inc()
 
-    async def end(self, name: str, error: MillraceError) -> None:
+    async def end(self, name: str, error: MillstreamError) -> None:
         log.error("promotion given up until the next look", extra={"model": name, "error": str(error)})
 
 

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from millrace.errors import FailedPrecondition, InvalidArgument, NotFound
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.registry.v1 import registry_service_pb2 as rpc
-from millrace.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
+from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.registry.v1 import registry_service_pb2 as rpc
+from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 from recipekit.catalog import Catalog
 from servicekit.ids import check_request_id
 from servicekit.ledger import Entry
@@ -18,7 +18,7 @@ from services.registry.spec import check_spec
 from services.registry.store import CHAMPION, Store, to_alias, to_model, to_version
 
 if TYPE_CHECKING:
-    from millrace.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
+    from millstream.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
 
 
 class RegistryService:

@@ -3,8 +3,8 @@
 from google.protobuf.json_format import MessageToDict
 from pydantic import ValidationError
 
-from millrace.errors import InvalidArgument
-from millrace.registry.v1.model_pb2 import ModelSpec
+from millstream.errors import InvalidArgument
+from millstream.registry.v1.model_pb2 import ModelSpec
 from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.spec import Spec
 from servicekit.ids import check_name

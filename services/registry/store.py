@@ -5,9 +5,9 @@ from functools import partial
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from millrace.errors import NotFound
-from millrace.registry.v1.events_pb2 import AliasMoved, ModelApplied, ModelVersionRegistered
-from millrace.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
+from millstream.errors import NotFound
+from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied, ModelVersionRegistered
+from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 from servicekit.blobs import Blobs
 from servicekit.ids import check_name
 from servicekit.ledger import Entry, Ledger, read_entry
@@ -47,7 +47,7 @@ class Store:
         entries = await self.specs(name).entries()
         if not entries:
             known = ", ".join(await self.models()) or "none yet"
-            raise NotFound(f"no model {name}; applied are: {known}. Declare it with `millrace apply -f`.", model=name)
+            raise NotFound(f"no model {name}; applied are: {known}. Declare it with `millstream apply -f`.", model=name)
         return to_model(entries)
 
     async def version(self, model: str, number: int) -> ModelVersion:

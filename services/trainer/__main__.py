@@ -3,10 +3,10 @@
 import asyncio
 from pathlib import Path
 
-from millrace.channel import open_channel
-from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
-from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
-from millrace.training.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
+from millstream.channel import open_channel
+from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from millstream.training.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 from recipekit.catalog import Catalog
 from servicekit.adapters import open_both
 from servicekit.logs import setup_logs
@@ -42,7 +42,7 @@ async def main() -> None:
 
     launcher.ended = worker_ended
     service = TrainingService(store, launcher, registry, dataprep, Catalog(settings.recipes.split(",")))
-    part = Part("millrace.training.v1.TrainingService", add_TrainingServiceServicer_to_server, service)
+    part = Part("millstream.training.v1.TrainingService", add_TrainingServiceServicer_to_server, service)
     await serve(settings, "trainer", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
 
 

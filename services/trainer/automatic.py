@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import MessageToDict
 
-from millrace.dataset.v1.dataset_pb2 import Snapshot
-from millrace.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
-from millrace.errors import MillraceError, NotFound
-from millrace.registry.v1.model_pb2 import Model
-from millrace.registry.v1.registry_service_pb2 import ListModelsRequest
-from millrace.training.v1.attempt_pb2 import RunOutcome, RunRequest
-from millrace.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
+from millstream.dataset.v1.dataset_pb2 import Snapshot
+from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
+from millstream.errors import MillstreamError, NotFound
+from millstream.registry.v1.model_pb2 import Model
+from millstream.registry.v1.registry_service_pb2 import ListModelsRequest
+from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
+from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from servicekit.crash import crashpoint
 from servicekit.ids import hash_of
 from services.trainer.metrics import RUNS_ENDED
 from services.trainer.store import Store, now
 
 if TYPE_CHECKING:
-    from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
-    from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
+    from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
+    from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
 
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class TrainAutomatically:
         waits = [await self._train(model, snapshot) for model in models]
         return min((wait for wait in waits if wait is not None), default=None)
 
-    async def end(self, name: str, error: MillraceError) -> None:
+    async def end(self, name: str, error: MillstreamError) -> None:
         log.error("automatic training given up until the next look", extra={"dataset": name, "error": str(error)})
 
     async def _train(self, model: Model, snapshot: Snapshot) -> float | None:

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 
-from millrace.errors import FailedPrecondition, NotFound
-from millrace.training.v1.attempt_pb2 import RunNumerics
-from millrace.training.v1.training_run_pb2 import Artifact
+from millstream.errors import FailedPrecondition, NotFound
+from millstream.training.v1.attempt_pb2 import RunNumerics
+from millstream.training.v1.training_run_pb2 import Artifact
 from recipekit.run import Progress
 from servicekit.artifacts import describe
 from servicekit.crash import crashpoint
@@ -62,7 +62,7 @@ class StoredRun:
         if self.require_exact and self.is_elsewhere:
             raise FailedPrecondition(
                 f"the run began on {found.processor} and this is {processor()}, where it would not go on bit for bit; "
-                "MILLRACE_REQUIRE_EXACT forbids that"
+                "MILLSTREAM_REQUIRE_EXACT forbids that"
             )
         return {name: _whole(value) for name, value in MessageToDict(found.numerics).items()}
 

@@ -1,8 +1,8 @@
 """What an event means to the trainer."""
 
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
-from millrace.registry.v1.events_pb2 import ModelApplied
-from millrace.training.v1 import events_pb2 as events
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.registry.v1.events_pb2 import ModelApplied
+from millstream.training.v1 import events_pb2 as events
 from servicekit.work import Handlers, Key
 
 HANDLERS: Handlers = {

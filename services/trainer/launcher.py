@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from millrace.operations.v1.stored_pb2 import Process
+from millstream.operations.v1.stored_pb2 import Process
 from servicekit.claims import is_running, process_here
 from services.trainer.metrics import WORKERS_STARTED
 

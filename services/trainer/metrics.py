@@ -2,11 +2,11 @@
 
 from prometheus_client import Counter, Gauge
 
-RUNS_ENDED = Counter("millrace_trainer_runs_ended", "Training runs that this replica ended, by state.", ("state",))
-WORKERS_STARTED = Counter("millrace_trainer_workers_started", "Workers started by this replica.")
-WORKERS_LOST = Counter("millrace_trainer_workers_lost", "Attempts whose worker died without a word.")
-SLOTS = Gauge("millrace_trainer_slots", "How many workers this replica runs at once.")
-SLOTS_USED = Gauge("millrace_trainer_slots_used", "Workers of this replica that hold an attempt or are about to.")
-LOSS = Gauge("millrace_trainer_loss", "Training loss of the model's running run.", ("model",))
-PROGRESS = Gauge("millrace_trainer_progress_ratio", "Steps done of the most that the run can take.", ("model",))
-ROWS = Gauge("millrace_trainer_rows_per_second", "Rows that the model's running run trains on.", ("model",))
+RUNS_ENDED = Counter("millstream_trainer_runs_ended", "Training runs that this replica ended, by state.", ("state",))
+WORKERS_STARTED = Counter("millstream_trainer_workers_started", "Workers started by this replica.")
+WORKERS_LOST = Counter("millstream_trainer_workers_lost", "Attempts whose worker died without a word.")
+SLOTS = Gauge("millstream_trainer_slots", "How many workers this replica runs at once.")
+SLOTS_USED = Gauge("millstream_trainer_slots_used", "Workers of this replica that hold an attempt or are about to.")
+LOSS = Gauge("millstream_trainer_loss", "Training loss of the model's running run.", ("model",))
+PROGRESS = Gauge("millstream_trainer_progress_ratio", "Steps done of the most that the run can take.", ("model",))
+ROWS = Gauge("millstream_trainer_rows_per_second", "Rows that the model's running run trains on.", ("model",))

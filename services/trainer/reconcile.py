@@ -6,9 +6,9 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from millrace.errors import MillraceError, NotFound
-from millrace.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream.errors import MillstreamError, NotFound
+from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from services.trainer import metrics
 from services.trainer.launcher import Launcher
 from services.trainer.store import MOST_FAILURES, Store
@@ -74,7 +74,7 @@ class BringToOutcome:
         await self._start(request)
         return WATCH_SECONDS
 
-    async def end(self, name: str, error: MillraceError) -> None:
+    async def end(self, name: str, error: MillstreamError) -> None:
         try:
             request = await self.store.request(name)
         except NotFound:
@@ -153,4 +153,4 @@ class BringToOutcome:
 
 def _words(failure: AttemptFailure, attempt: int) -> str:
     tried = "" if failure.invalid else f" (attempt {attempt} of {MOST_FAILURES})"
-    return f"{failure.error_class}: {failure.message}{tried}; see `millrace runs logs`"
+    return f"{failure.error_class}: {failure.message}{tried}; see `millstream runs logs`"

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from google.protobuf.json_format import MessageToDict
 from pydantic import ValidationError
 
-from millrace.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
-from millrace.errors import FailedPrecondition, InvalidArgument, NotFound
-from millrace.registry.v1.registry_service_pb2 import GetModelRequest
-from millrace.training.v1 import training_service_pb2 as rpc
-from millrace.training.v1.attempt_pb2 import RunOutcome, RunRequest
-from millrace.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
+from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
+from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
+from millstream.registry.v1.registry_service_pb2 import GetModelRequest
+from millstream.training.v1 import training_service_pb2 as rpc
+from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
+from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
 from servicekit.ids import check_request_id
 from servicekit.pages import page
@@ -23,8 +23,8 @@ from services.trainer.metrics import RUNS_ENDED
 from services.trainer.store import Store, now
 
 if TYPE_CHECKING:
-    from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
-    from millrace.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
+    from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
+    from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
 
 
 POLL_SECONDS = 0.2

@@ -14,14 +14,14 @@ class Settings(Base):
     lease_seconds: float = Field(10.0, gt=0, description="how long a worker's heartbeat may stand still")
     time_limit_seconds: float = Field(86400.0, gt=0, description="training time of a run that sets no limit")
     require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")
-    state: str = Field(".millrace", description="folder for the workers' files on this machine")
+    state: str = Field(".millstream", description="folder for the workers' files on this machine")
 
     def worker_environment(self) -> dict[str, str]:
         """The variables of a worker, from the trainer's own."""
-        return {f"MILLRACE_{name.upper()}": str(getattr(self, name)) for name in WorkerSettings.model_fields}
+        return {f"MILLSTREAM_{name.upper()}": str(getattr(self, name)) for name in WorkerSettings.model_fields}
 
 
 class WorkerSettings(Base):
     lease_seconds: float = Field(10.0, gt=0, description="how long another worker's heartbeat may stand still")
     require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")
-    state: str = Field(".millrace", description="folder for the workers' files on this machine")
+    state: str = Field(".millstream", description="folder for the workers' files on this machine")

@@ -8,10 +8,10 @@ from typing import TypeVar
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from millrace.errors import NotFound
-from millrace.training.v1 import events_pb2 as events
-from millrace.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
-from millrace.training.v1.training_run_pb2 import Progress, TrainingRun
+from millstream.errors import NotFound
+from millstream.training.v1 import events_pb2 as events
+from millstream.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
+from millstream.training.v1.training_run_pb2 import Progress, TrainingRun
 from servicekit.blobs import Blobs
 from servicekit.claims import Claims
 from servicekit.outbox import Announce, Fact, Outbox
@@ -45,7 +45,7 @@ class Store:
             try:
                 data = await self.blobs.get(f"runs/requests/{run_id}")
             except NotFound:
-                raise NotFound(f"no training run {run_id}; see `millrace runs list`", run_id=run_id) from None
+                raise NotFound(f"no training run {run_id}; see `millstream runs list`", run_id=run_id) from None
             self._requests[run_id] = RunRequest.FromString(data)
         return self._requests[run_id]
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from google.protobuf.json_format import MessageToDict, ParseDict
 from pydantic import ValidationError
 
-from millrace import errors
-from millrace.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
-from millrace.training.v1.lineage_pb2 import Lineage
-from millrace.training.v1.training_run_pb2 import Progress, TrainingRun
+from millstream import errors
+from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
+from millstream.training.v1.lineage_pb2 import Lineage
+from millstream.training.v1.training_run_pb2 import Progress, TrainingRun
 from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.predictor import write_golden
 from recipekit.run import Data, Stopped
@@ -82,7 +82,7 @@ class Attempt:
                 async with self.saying:
                     # Not in the middle: what a cancelled beat is storing would land after the last word.
                     beating.cancel()
-                with suppress(errors.MillraceError):
+                with suppress(errors.MillstreamError):
                     await self._say()
                 return code
         finally:
@@ -98,7 +98,7 @@ class Attempt:
         except Exception as error:
             log.exception("attempt failed")
             # A run that has failed is not looked at again, so its last word comes first.
-            with suppress(errors.MillraceError):
+            with suppress(errors.MillstreamError):
                 await self._say()
             await self.store.fail(run_id, self.number, self._failure(error))
         return ENDED if await self.store.outcome(run_id) else AGAIN
@@ -146,7 +146,7 @@ class Attempt:
         run_id = self.request.run_id
         began = False
         while not self.run.stop_requested:
-            with suppress(errors.MillraceError):
+            with suppress(errors.MillstreamError):
                 if not began:
                     earlier = await self.store.progress(run_id, self.number - 1)
                     self.before = earlier.elapsed.ToNanoseconds() / 1e9 if earlier else 0.0
@@ -188,7 +188,7 @@ class Attempt:
             self.log.shipped()
 
     def _failure(self, error: Exception) -> AttemptFailure:
-        text = error.text if isinstance(error, errors.MillraceError) else str(error)
+        text = error.text if isinstance(error, errors.MillstreamError) else str(error)
         invalid = isinstance(
             error, errors.InvalidArgument | errors.FailedPrecondition | UnknownRecipe | ValidationError
         )

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from millrace import Client
-from millrace.dataset.v1.dataset_pb2 import Snapshot
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.errors import Conflict, DeadlineExceeded, NotFound, Overloaded, Unavailable
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.registry.v1.model_pb2 import ModelVersion
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream import Client
+from millstream.dataset.v1.dataset_pb2 import Snapshot
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.errors import Conflict, DeadlineExceeded, NotFound, Overloaded, Unavailable
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.registry.v1.model_pb2 import ModelVersion
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from tests.e2e import invariants
 from tests.e2e.world import World, wait_until
 

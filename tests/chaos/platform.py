@@ -16,7 +16,7 @@ from servicekit.testing.proxy import Proxy
 from tests.e2e.world import World
 
 CLOCK = Path(__file__).parent / "clock"
-BUCKET = "millrace"
+BUCKET = "millstream"
 DISK_BYTES = 64 << 20
 RESOURCES = ("bus", "store", "clock", "disk")
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
-from millrace.errors import MillraceError
+from millstream.errors import MillstreamError
 from servicekit.adapters import open_bus
 from servicekit.bus import Bus, Message
 from servicekit.settings import Settings
@@ -20,15 +20,15 @@ from tests.chaos.platform import Platform
 KEYS = [f"probe-{number}" for number in range(7)]
 """With these, every partition of four gets a message, by Kafka's hash and by SqliteBus's."""
 TOPICS: Mapping[str, Sequence[str]] = {
-    "trainer": ("millrace.dataset.v1", "millrace.registry.v1", "millrace.training.v1"),
-    "registry": ("millrace.evaluation.v1", "millrace.registry.v1", "millrace.training.v1"),
-    "evaluator": ("millrace.registry.v1",),
-    "inference": ("millrace.registry.v1",),
+    "trainer": ("millstream.dataset.v1", "millstream.registry.v1", "millstream.training.v1"),
+    "registry": ("millstream.evaluation.v1", "millstream.registry.v1", "millstream.training.v1"),
+    "evaluator": ("millstream.registry.v1",),
+    "inference": ("millstream.registry.v1",),
 }
 """What each reader reads (tests/chaos/test_plan.py compares it with the services' handlers)."""
 TIMES = {"thrice": 3}
-UNKNOWN = "millrace_events_unknown_total"
-APPLIED = 'millrace_events_handled_total{type="ModelApplied"}'
+UNKNOWN = "millstream_events_unknown_total"
+APPLIED = 'millstream_events_handled_total{type="ModelApplied"}'
 MODEL = "probe"
 PUBLISH_SECONDS = 20.0
 POLL_SECONDS, AGAIN_SECONDS = 0.02, 3.0
@@ -54,7 +54,7 @@ def said(platform: Platform, patience: float) -> float | None:
             before = sum(_read(platform, "trainer", APPLIED))
             try:
                 client.apply_model({**spec, "config": {"seed": time.monotonic_ns() % 1_000_000}})
-            except MillraceError:
+            except MillstreamError:
                 time.sleep(POLL_SECONDS)
                 continue
             again = time.monotonic() + AGAIN_SECONDS
@@ -72,7 +72,7 @@ def heard(platform: Platform, readers: Sequence[str], patience: float) -> float 
         before = {reader: _read(platform, reader, UNKNOWN) for reader in readers}
         try:
             asyncio.run(_publish(platform, sorted({topic for reader in readers for topic in TOPICS[reader]})))
-        except (MillraceError, TimeoutError):
+        except (MillstreamError, TimeoutError):
             continue
         if _wait(platform, before):
             return time.monotonic() - began
@@ -107,7 +107,7 @@ async def _publish(platform: Platform, topics: Sequence[str]) -> None:
 
 async def _say(bus: Bus, topic: str, key: str) -> None:
     """An event of a type that no version knows: counted and skipped."""
-    headers = {"ce_specversion": "1.0", "ce_id": str(uuid4()), "ce_type": "millrace.Probe", "ce_source": "/chaos"}
+    headers = {"ce_specversion": "1.0", "ce_id": str(uuid4()), "ce_type": "millstream.Probe", "ce_source": "/chaos"}
     await bus.publish(Message(topic, key, b"", {name: value.encode() for name, value in headers.items()}))
 
 

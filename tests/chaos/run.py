@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from millrace.errors import MillraceError
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream.errors import MillstreamError
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from tests.chaos import faults, verdict
 from tests.chaos.flow import Flow
 from tests.chaos.plan import Aim, Plan
@@ -203,7 +203,7 @@ def run(platform: Platform, plan: Plan, file: Path, calm: TrainingRun) -> Record
         closed = verdict.settle(platform, flow)
         record.closed = round(max(0.0, closed - hurt.last), 3)
         record.lost, record.doubled = verdict.judge(platform, flow, calm, wiped)
-    except (AssertionError, MillraceError) as error:
+    except (AssertionError, MillstreamError) as error:
         hurt.give_up()
         record.stuck.append(f"at {flow.stage}: {error}")
     record.stuck += hurt.errors

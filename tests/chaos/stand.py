@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from tests.chaos.flow import Flow
 from tests.chaos.plan import Plan
 from tests.chaos.platform import Platform, platform

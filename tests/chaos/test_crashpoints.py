@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.registry.v1.model_pb2 import ModelVersion
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.registry.v1.model_pb2 import ModelVersion
 from servicekit.bus import Message
 from tests.chaos.flow import Flow
 from tests.chaos.stages import ELSEWHERE, REFUSING, REPLAYED, STAGES, crashpoints, passed_by, stage_of
@@ -75,7 +75,7 @@ def test_killed_while_refusing_a_damaged_version_the_refusal_stands_and_the_old_
 
 
 def test_killed_while_replaying_a_dead_letter_it_is_still_there_and_can_be_replayed_again(platform: World) -> None:
-    publish(platform, Message("millrace.dataset.v1", "words", b"\xff", {}))
+    publish(platform, Message("millstream.dataset.v1", "words", b"\xff", {}))
     with platform.client() as client:
         flow = Flow(platform, "x-replaying")
         letter = flow.until("a dead letter", lambda: next(iter(client.dead_letters("trainer")), None))

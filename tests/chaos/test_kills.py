@@ -16,7 +16,7 @@ import pytest
 
 from deploy.ports import SERVICES
 from deploy.workers import living
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from tests.chaos.flow import Flow, weights
 from tests.e2e import invariants, scenario
 from tests.e2e.world import ROOT, World, wait_until, world

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from google.protobuf.message import Message
 
 from deploy.ports import SERVICES
-from millrace.dataset.v1.dataset_pb2 import Snapshot
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.registry.v1.model_pb2 import AliasEntry, ModelVersion
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream.dataset.v1.dataset_pb2 import Snapshot
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from servicekit.adapters import open_bus
 from servicekit.blobs import Blobs
 from servicekit.ids import hash_of

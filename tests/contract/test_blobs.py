@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import pytest
 
-from millrace.errors import InvalidArgument, Unavailable
+from millstream.errors import InvalidArgument, Unavailable
 from servicekit.adapters import open_blobs
 from servicekit.blobs import Blobs, MemoryBlobs
 from servicekit.directory import STALE_SECONDS, DirectoryBlobs
@@ -103,7 +103,7 @@ def test_addresses(tmp_path: Path) -> None:
     assert isinstance(open_blobs(Settings(blobs=f"directory:{tmp_path}")), DirectoryBlobs)
     assert isinstance(open_blobs(Settings(blobs="memory:")), MemoryBlobs)
     for address in ("", "directory:", "minio:", "ftp:x", str(tmp_path)):
-        with pytest.raises(InvalidArgument, match="MILLRACE_BLOBS"):
+        with pytest.raises(InvalidArgument, match="MILLSTREAM_BLOBS"):
             open_blobs(Settings(blobs=address))
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from millrace.errors import InvalidArgument, Unavailable
+from millstream.errors import InvalidArgument, Unavailable
 from servicekit.adapters import open_bus
 from servicekit.bus import MAX_VALUE, Bus, MemoryBus, Message
 from servicekit.settings import Settings

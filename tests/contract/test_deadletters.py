@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from millrace.operations.v1.operations_service_pb2 import DeadLetter
+from millstream.operations.v1.operations_service_pb2 import DeadLetter
 from servicekit.adapters import open_bus
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import Bus, Received
@@ -14,7 +14,7 @@ from servicekit.deadletters import DeadLetters
 from servicekit.settings import Settings
 from servicekit.testing.bus import collect
 
-TOPIC = "millrace.dataset.v1"
+TOPIC = "millstream.dataset.v1"
 
 
 @pytest.fixture(params=["memory", "sqlite", "kafka"])

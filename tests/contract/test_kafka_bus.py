@@ -10,7 +10,7 @@ import pytest
 
 from deploy.servers.certificates import Authority, can_make_certificates
 from deploy.servers.kafka import Kafka
-from millrace.errors import InvalidArgument, Unavailable
+from millstream.errors import InvalidArgument, Unavailable
 from servicekit.adapters import open_bus
 from servicekit.bus import Message
 from servicekit.kafka import KafkaBus
@@ -115,7 +115,7 @@ async def test_a_broker_killed_and_started_again_interrupts_nobody_for_good(own_
     await collect(member, 10)
     await member.commit()
     await asyncio.to_thread(broker.kill)
-    with pytest.raises(Unavailable, match=f"{broker.address}.*MILLRACE_BUS"):
+    with pytest.raises(Unavailable, match=f"{broker.address}.*MILLSTREAM_BUS"):
         await asyncio.wait_for(bus.publish(Message(topic, "key", b"lost?")), 60)
     await asyncio.to_thread(broker.start)
     await until_said(bus, topic, b"10")
@@ -160,14 +160,14 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """A broker with a listener for TLS and SASL."""
     if not can_make_certificates():
         pytest.skip("certificates are made with the openssl command, which is not installed")
-    with running(Kafka(tmp_path_factory.mktemp("secure"), users={"millrace": "its-secret"})) as broker:
+    with running(Kafka(tmp_path_factory.mktemp("secure"), users={"millstream": "its-secret"})) as broker:
         yield broker
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"])
 async def test_logs_in_over_tls(secure: Kafka, mechanism: str) -> None:
     topic = fresh("topic")
-    bus = bus_with({**secure.settings("millrace"), "kafka_mechanism": mechanism})
+    bus = bus_with({**secure.settings("millstream"), "kafka_mechanism": mechanism})
     await publish(bus, topic, range(5))
     assert len(await collect(bus.subscribe(fresh("group"), [topic]), 5)) == 5
     await bus.check()
@@ -175,20 +175,20 @@ async def test_logs_in_over_tls(secure: Kafka, mechanism: str) -> None:
 
 
 async def test_what_is_wrong_with_the_access_is_one_clear_error(secure: Kafka, tmp_path: Path) -> None:
-    right = secure.settings("millrace")
+    right = secure.settings("millstream")
     (tmp_path / "wrong").write_text("wrong")
     other = Authority.make(tmp_path / "other", "stranger").ca_file
     plain = {"bus": f"kafka:{secure.secure_address}"}
     cases = {
-        r"refuses the login of 'millrace'.*MILLRACE_KAFKA_PASSWORD_FILE": {
+        r"refuses the login of 'millstream'.*MILLSTREAM_KAFKA_PASSWORD_FILE": {
             **right,
             "kafka_password_file": str(tmp_path / "wrong"),
         },
-        r"refuses the login of 'nobody'.*MILLRACE_KAFKA_USER": {**right, "kafka_user": "nobody"},
-        r"MILLRACE_KAFKA_PASSWORD_FILE=.*absent": {**right, "kafka_password_file": str(tmp_path / "absent")},
-        r"not trusted.*MILLRACE_KAFKA_CA_FILE": {**right, "kafka_ca_file": str(other)},
-        r"speaks TLS: set MILLRACE_KAFKA_TLS": plain,
-        r"TLS handshake.*MILLRACE_KAFKA_TLS": {**secure.settings(), "kafka_ca_file": str(secure.ca_file)},
+        r"refuses the login of 'nobody'.*MILLSTREAM_KAFKA_USER": {**right, "kafka_user": "nobody"},
+        r"MILLSTREAM_KAFKA_PASSWORD_FILE=.*absent": {**right, "kafka_password_file": str(tmp_path / "absent")},
+        r"not trusted.*MILLSTREAM_KAFKA_CA_FILE": {**right, "kafka_ca_file": str(other)},
+        r"speaks TLS: set MILLSTREAM_KAFKA_TLS": plain,
+        r"TLS handshake.*MILLSTREAM_KAFKA_TLS": {**secure.settings(), "kafka_ca_file": str(secure.ca_file)},
     }
     for expected, settings in cases.items():
         bus = bus_with(settings)

@@ -9,7 +9,7 @@ import pytest
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from deploy.servers.kafka import Kafka
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 from servicekit import kafka_writer
 from servicekit.access import KafkaAccess
 from servicekit.bus import Message
@@ -19,7 +19,7 @@ from servicekit.kafka_topics import ensure
 from servicekit.kafka_writer import Told, Writer
 from tests.servers import Broker
 
-TOPIC = "millrace.registry.v1"
+TOPIC = "millstream.registry.v1"
 PATIENCE = 60
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 """kafka-python leaves the sockets of tries that failed to the garbage collector."""

@@ -9,13 +9,13 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, R
 
 from deploy.servers.certificates import can_make_certificates
 from deploy.servers.kafka import Kafka
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 from servicekit.adapters import open_bus
 from servicekit.bus import Message
 from servicekit.settings import Settings
 from tests.servers import running
 
-READER, TOPIC, MISSING, GROUP = "reader", "millrace.registry.v1", "missing", "trainer"
+READER, TOPIC, MISSING, GROUP = "reader", "millstream.registry.v1", "missing", "trainer"
 AUTHORIZER = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "super.users": "User:ANONYMOUS",

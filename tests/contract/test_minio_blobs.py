@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from deploy.servers.minio import Minio
-from millrace.errors import InvalidArgument, Unavailable
+from millstream.errors import InvalidArgument, Unavailable
 from servicekit.adapters import open_blobs
 from servicekit.minio import MinioBlobs
 from servicekit.settings import Settings
@@ -50,8 +50,8 @@ class TestMinioBlobs(SharedBlobsContract):
     def _store(self, minio: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         type(self).store = minio
         # For the suite's other processes, which are told an address only.
-        monkeypatch.setenv("MILLRACE_MINIO_ACCESS_KEY_FILE", str(minio.access_key_file))
-        monkeypatch.setenv("MILLRACE_MINIO_SECRET_KEY_FILE", str(minio.secret_key_file))
+        monkeypatch.setenv("MILLSTREAM_MINIO_ACCESS_KEY_FILE", str(minio.access_key_file))
+        monkeypatch.setenv("MILLSTREAM_MINIO_SECRET_KEY_FILE", str(minio.secret_key_file))
 
     def make(self, tmp_path: Path) -> MinioBlobs:
         return blobs_at(self.store.settings(bucket_of(tmp_path)))
@@ -147,9 +147,9 @@ async def test_keys_that_are_wrong_say_which_file_to_mend(minio: Store, tmp_path
         name = f"minio_{which}_key_file"
         blobs = blobs_at({**settings, name: str(wrong)})
         for call in (blobs.check(), blobs.get("a"), blobs.exists("a"), blobs.put_if_absent("a", b"")):
-            with pytest.raises(Unavailable, match=f"{which} key.*MILLRACE_{name.upper()}.*{wrong}"):
+            with pytest.raises(Unavailable, match=f"{which} key.*MILLSTREAM_{name.upper()}.*{wrong}"):
                 await call
-        with pytest.raises(Unavailable, match=f"MILLRACE_{name.upper()}=.*absent"):
+        with pytest.raises(Unavailable, match=f"MILLSTREAM_{name.upper()}=.*absent"):
             await blobs_at({**settings, name: str(tmp_path / "absent")}).check()
 
 
@@ -172,7 +172,7 @@ async def test_rotated_keys_need_no_restart(minio: Store, tmp_path: Path) -> Non
 
 async def test_a_missing_bucket_is_made_or_named(minio: Store, tmp_path: Path) -> None:
     settings = minio.settings(bucket_of(tmp_path))
-    with pytest.raises(Unavailable, match=f"bucket {bucket_of(tmp_path)} is missing.*MILLRACE_MINIO_CREATE_BUCKET"):
+    with pytest.raises(Unavailable, match=f"bucket {bucket_of(tmp_path)} is missing.*MILLSTREAM_MINIO_CREATE_BUCKET"):
         await blobs_at({**settings, "minio_create_bucket": "false"}).check()
     made = await asyncio.gather(*(blobs_at(settings).put_if_absent("first", b"") for _ in range(8)))
     assert sum(made) == 1
@@ -207,7 +207,7 @@ async def test_another_region_is_told_by_its_name(
 ) -> None:
     monkeypatch.setenv("MINIO_SITE_REGION", "eu-central-1")
     store = own_minio()
-    with pytest.raises(Unavailable, match=r"MILLRACE_MINIO_REGION=us-east-1.*eu-central-1"):
+    with pytest.raises(Unavailable, match=r"MILLSTREAM_MINIO_REGION=us-east-1.*eu-central-1"):
         await blobs_at(store.settings("facts")).check()
     await blobs_at({**store.settings("facts"), "minio_region": "eu-central-1"}).check()
 

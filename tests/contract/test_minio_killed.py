@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.servers.minio import Minio
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 from servicekit.adapters import open_blobs
 from servicekit.blobs import CHUNK, Blobs
 from servicekit.settings import Settings
@@ -28,7 +28,7 @@ def blobs_of(store: Minio) -> Blobs:
 def store(own_minio: Callable[..., Minio], monkeypatch: pytest.MonkeyPatch) -> Minio:
     made = own_minio()
     for name, value in made.settings(BUCKET).items():
-        monkeypatch.setenv(f"MILLRACE_{name.upper()}", value)  # for other processes
+        monkeypatch.setenv(f"MILLSTREAM_{name.upper()}", value)  # for other processes
     return made
 
 

@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from millrace.registry.v1.model_pb2 import ModelSpec, ModelVersion
+from millstream.registry.v1.model_pb2 import ModelSpec, ModelVersion
 from servicekit.directory import DirectoryBlobs
 from servicekit.outbox import Outbox
 from services.registry.reconcile import RegisterVersion

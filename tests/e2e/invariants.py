@@ -5,11 +5,11 @@ from collections import Counter
 
 from google.protobuf.message import Message
 
-from millrace import Client
-from millrace.dataset.v1.dataset_pb2 import Snapshot
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.registry.v1.model_pb2 import AliasEntry, ModelVersion
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream import Client
+from millstream.dataset.v1.dataset_pb2 import Snapshot
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from servicekit.blobs import Blobs
 from servicekit.ledger import read_entry
 

@@ -14,10 +14,10 @@ from deploy import workers
 from deploy.health import serving
 from deploy.local import PREFIX, Platform
 from deploy.ports import SERVICES
-from millrace import Client
+from millstream import Client
 from tests.e2e.world import READY_SECONDS, RECIPES, ROOT, STOP_SECONDS, World
 
-PRODUCT = ("services", "servicekit", "recipekit", "millrace", "protos")
+PRODUCT = ("services", "servicekit", "recipekit", "millstream", "protos")
 MOST_COMMITS = 200
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 from deploy.flow import Flow
-from millrace import Client
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.registry.v1.model_pb2 import AliasEntry
+from millstream import Client
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.registry.v1.model_pb2 import AliasEntry
 from tests.e2e import invariants
 from tests.e2e.world import TOY, World
 

@@ -35,7 +35,7 @@ def run_id(platform: World, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The automatic run of the first file; its version is served."""
     words = ("events", "tail", "--count", "3", "-o", "json", "--port-base", str(platform.ports.base))
     tail = subprocess.Popen(
-        [sys.executable, "-m", "millrace", *words],
+        [sys.executable, "-m", "millstream", *words],
         cwd=ROOT, env=platform.clean_environment(), stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     file = scenario.a_file(tmp_path_factory.mktemp("files"))

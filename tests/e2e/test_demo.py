@@ -13,7 +13,7 @@ from tests.e2e.world import ROOT, chosen, servers_of
 
 
 def demo(state: Path, *words: str, recipe: str = "toy_words") -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")}
     where = ("--world", chosen(), "--state", str(state))
     command = [sys.executable, "-m", "deploy.demo", "--recipe", recipe, *where, *words]
     return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=100, check=False)

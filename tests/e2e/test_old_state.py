@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from deploy.flow import Flow
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from servicekit.adapters import open_blobs
 from servicekit.ids import hash_of
 from servicekit.settings import Settings

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.ports import SERVICES, free_ports
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from servicekit.bus import Message
 from servicekit.events import to_message
 from tests.e2e.test_up import up
@@ -41,7 +41,7 @@ def test_a_message_that_cannot_be_parsed_is_found_shown_replayed_and_dropped(pla
     publish(platform, BROKEN, NO_HEADERS)
     wait_until(lambda: len(letters(platform)) == 2, "two dead letters")
     broken, headless = sorted(letters(platform), key=lambda letter: "headers missing" in letter["reason"])
-    assert broken["original_topic"] == GOOD.topic and "is no millrace.dataset.v1.DatasetEvent" in broken["reason"]
+    assert broken["original_topic"] == GOOD.topic and "is no millstream.dataset.v1.DatasetEvent" in broken["reason"]
     shown = platform.cli("dlq", "show", "trainer", broken["id"])
     assert "fffe00" in shown and "header ce_id: an-event" in shown and broken["reason"] in shown
     assert told(platform, "dlq", "show", "trainer", headless["id"])["event"]["snapshot_created"]["number"] == "1"
@@ -68,7 +68,7 @@ def test_a_message_that_cannot_be_parsed_is_found_shown_replayed_and_dropped(pla
 
 def test_what_is_no_letter_is_one_sentence(platform: World) -> None:
     assert "no service" in platform.cli("dlq", "list", "nobody", code=1)
-    assert "`millrace dlq list trainer`" in platform.cli("dlq", "show", "trainer", "0" * 32, code=1)
+    assert "`millstream dlq list trainer`" in platform.cli("dlq", "show", "trainer", "0" * 32, code=1)
     assert "no letter's id" in platform.cli("dlq", "replay", "trainer", "7", code=1)
 
 
@@ -109,7 +109,7 @@ def test_a_store_that_breaks_is_named_by_all_and_when_it_is_mended_all_is_well(t
                 wait_until(lambda service=service: client.status(service).blobs.problem, f"{service} has noticed")  # type: ignore[misc]
         (said,) = platform.cli("status", code=1).splitlines()
         assert all(service in said for service in SERVICES), said
-        assert f"blobs: {there}" in said and "point MILLRACE_BLOBS at a folder that works" in said
+        assert f"blobs: {there}" in said and "point MILLSTREAM_BLOBS at a folder that works" in said
         there.unlink()
         kept.rename(there)
         wait_until(lambda: well(platform), "all is well again")
@@ -123,7 +123,7 @@ def test_a_start_without_a_store_says_who_waits_for_what_and_ends_with_it(tmp_pa
     (tmp_path / "file").write_text("no folder")
     words = ("--set", f"blobs=directory:{tmp_path / 'file'}", "--ready-seconds", "8")
     run = up("--state", str(tmp_path / "state"), "--port-base", str(free_ports().base), *words)
-    told = f"{tmp_path / 'file'}: Not a directory; point MILLRACE_BLOBS at a folder that works"
+    told = f"{tmp_path / 'file'}: Not a directory; point MILLSTREAM_BLOBS at a folder that works"
     lines = [line for line in run.stderr.splitlines() if told in line]
     assert run.returncode == 1 and len(lines) == 2, run.stderr
     assert lines[0].split()[1] == "waits:" and lines[1].endswith(f"registry, trainer: {told}")

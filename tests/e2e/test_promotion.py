@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from millrace import Client
-from millrace.errors import FailedPrecondition, NotFound
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.registry.v1.model_pb2 import AliasEntry
+from millstream import Client
+from millstream.errors import FailedPrecondition, NotFound
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.registry.v1.model_pb2 import AliasEntry
 from tests.e2e import scenario
 from tests.e2e.scenario import MODEL
 from tests.e2e.world import World, wait_until, world

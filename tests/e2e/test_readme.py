@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from millrace.cli.app import app
-from millrace.cli.files import read_spec
-from millrace.registry.v1.model_pb2 import ModelSpec
+from millstream.cli.app import app
+from millstream.cli.files import read_spec
+from millstream.registry.v1.model_pb2 import ModelSpec
 from servicekit.settings import Settings
 from tests.e2e.world import ROOT, world
 
@@ -29,7 +29,7 @@ def test_the_commands_and_the_python_lead_to_a_prediction(tmp_path: Path) -> Non
         (commands,) = blocks("sh")
         for line in commands.splitlines():
             words = shlex.split(line)
-            assert words[0] == "millrace"
+            assert words[0] == "millstream"
             said = platform.cli(*words[1:])
             assert said.strip(), line
         (code,) = blocks("python")

@@ -18,9 +18,9 @@ from google.protobuf.message import Message
 
 from deploy.ports import SERVICES, free_ports
 from deploy.workers import living
-from millrace import Client
-from millrace.training.v1.events_pb2 import TrainingRunCreated
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream import Client
+from millstream.training.v1.events_pb2 import TrainingRunCreated
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from servicekit.bus import Message as BusMessage
 from servicekit.events import to_message
 from tests.contract.old_messages.answers import changes
@@ -37,7 +37,10 @@ SLOW: dict[str, Any] = {"model": "slow", "recipe": "toy_words", "preset": "toy",
 SLOW_CONFIG = {"step_seconds": 0.05, "checkpoint_every": 5, "steps": 30}
 KNOWN = to_message(TrainingRunCreated(run_id="a-run", model="toy"), "a-run", "an-event-of-a-later-version", "trainer")
 FROM_LATER = BusMessage(
-    KNOWN.topic, KNOWN.key, b"\xc2\x3e\x03abc", {**KNOWN.headers, "ce_type": b"millrace.training.v1.TrainingRunPaused"}
+    KNOWN.topic,
+    KNOWN.key,
+    b"\xc2\x3e\x03abc",
+    {**KNOWN.headers, "ce_type": b"millstream.training.v1.TrainingRunPaused"},
 )
 """Field 1000 of its topic's oneof: today nobody knows it."""
 

@@ -12,16 +12,20 @@ from tests.e2e import scenario
 from tests.e2e.world import World, wait_until, world
 
 MOVED = {
-    "dataprep": ["millrace_dataprep_imports", "millrace_outbox_published"],
-    "trainer": ["millrace_trainer_workers_started", "millrace_trainer_slots", "millrace_outbox_published"],
-    "evaluator": ["millrace_evaluator_reports", "millrace_evaluator_primary_metric", "millrace_events_handled"],
-    "registry": ["millrace_registry_versions_registered", "millrace_registry_alias_moves", "millrace_events_handled"],
+    "dataprep": ["millstream_dataprep_imports", "millstream_outbox_published"],
+    "trainer": ["millstream_trainer_workers_started", "millstream_trainer_slots", "millstream_outbox_published"],
+    "evaluator": ["millstream_evaluator_reports", "millstream_evaluator_primary_metric", "millstream_events_handled"],
+    "registry": [
+        "millstream_registry_versions_registered",
+        "millstream_registry_alias_moves",
+        "millstream_events_handled",
+    ],
     "inference": [
-        "millrace_inference_requests",
-        "millrace_inference_queue_seconds",
-        "millrace_inference_infer_seconds",
-        "millrace_inference_model_info",
-        "millrace_events_handled",
+        "millstream_inference_requests",
+        "millstream_inference_queue_seconds",
+        "millstream_inference_infer_seconds",
+        "millstream_inference_model_info",
+        "millstream_events_handled",
     ],
 }
 """By service, metrics that are above zero after one file. A line more is a metric more that is proved."""
@@ -30,7 +34,7 @@ EVERYWHERE = [
     "grpc_server_handled",
     "grpc_server_handling_seconds",
     "grpc_server_msg_sent",
-    "millrace_part_ok",
+    "millstream_part_ok",
 ]
 IDS = {"run_id", "report_id", "request_id", "snapshot_id", "user", "text", "key"}
 
@@ -65,7 +69,7 @@ def test_names_and_labels_follow_the_rules(platform: World, service: str) -> Non
     for family, samples in shown(platform, service).items():
         if family.startswith(("python_", "process_")):
             continue
-        assert family.startswith(("grpc_server_", "millrace_")), f"{family} has no prefix of ours"
+        assert family.startswith(("grpc_server_", "millstream_")), f"{family} has no prefix of ours"
         assert not family.endswith(("_ms", "_us", "_milliseconds")), f"{family}: seconds are the unit"
         for name, labels, _ in samples:
             assert not name.endswith("_quantile") and "quantile" not in labels, f"{name}: histograms can be summed"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from deploy.servers.certificates import Authority, can_make_certificates
-from millrace import Client, Credentials
-from millrace.errors import Unavailable
+from millstream import Client, Credentials
+from millstream.errors import Unavailable
 from tests.e2e import scenario
 from tests.e2e.world import world
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from millrace import Client, Credentials
-from millrace.errors import PermissionDenied, Unauthenticated
+from millstream import Client, Credentials
+from millstream.errors import PermissionDenied, Unauthenticated
 from tests.e2e import scenario
 from tests.e2e.world import world
 
@@ -29,5 +29,5 @@ def test_the_flow_with_tokens(tmp_path: Path) -> None:
         with Client(**platform.addresses) as client, pytest.raises(Unauthenticated):  # type: ignore[arg-type]
             client.model(scenario.MODEL)
         (tmp_path / "mine").write_text("r-secret\n")
-        platform.environment = {"MILLRACE_TOKEN_FILE": str(tmp_path / "mine")}
+        platform.environment = {"MILLSTREAM_TOKEN_FILE": str(tmp_path / "mine")}
         assert scenario.MODEL in platform.cli("models", "list")

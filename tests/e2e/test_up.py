@@ -13,7 +13,7 @@ import pytest
 
 from deploy import workers
 from deploy.ports import free_ports
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from tests.e2e import invariants, scenario
 from tests.e2e.world import ROOT, World, wait_until, world
 
@@ -21,11 +21,11 @@ from tests.e2e.world import ROOT, World, wait_until, world
 def up(
     *words: str, cwd: Path = ROOT, environment: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.CompletedProcess[str]:
-    """`millrace up WORDS`, which is expected to end by itself."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
+    """`millstream up WORDS`, which is expected to end by itself."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")}
     clean["PYTHONPATH"] = str(ROOT)
     return subprocess.run(
-        [sys.executable, "-m", "millrace", "up", *words],
+        [sys.executable, "-m", "millstream", "up", *words],
         cwd=cwd, env={**clean, **environment}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
@@ -50,9 +50,9 @@ def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "environment", "said"),
     [
-        (("--set", "lok_seconds=1"), {}, "no service has the setting MILLRACE_LOK_SECONDS"),
-        (("--set", "listen=0.0.0.0:1"), {}, "deploy.local sets MILLRACE_LISTEN itself"),
-        ((), {"MILLRACE_LOOK_SECOND": "1"}, "no service has the setting MILLRACE_LOOK_SECOND"),
+        (("--set", "lok_seconds=1"), {}, "no service has the setting MILLSTREAM_LOK_SECONDS"),
+        (("--set", "listen=0.0.0.0:1"), {}, "deploy.local sets MILLSTREAM_LISTEN itself"),
+        ((), {"MILLSTREAM_LOOK_SECOND": "1"}, "no service has the setting MILLSTREAM_LOOK_SECOND"),
     ],
 )
 def test_a_setting_that_nobody_reads_is_refused(
@@ -64,12 +64,12 @@ def test_a_setting_that_nobody_reads_is_refused(
 
 def test_a_wrong_setting_ends_the_start_with_the_services_words(tmp_path: Path) -> None:
     run = up("--state", str(tmp_path), "--port-base", str(free_ports().base), "--set", "look_seconds=soon")
-    assert run.returncode == 1 and "MILLRACE_LOOK_SECONDS" in run.stderr and "valid number" in run.stderr
+    assert run.returncode == 1 and "MILLSTREAM_LOOK_SECONDS" in run.stderr and "valid number" in run.stderr
 
 
 def test_without_a_checkout_up_says_so(tmp_path: Path) -> None:
     run = up(cwd=tmp_path)
-    assert run.returncode == 1 and "run `millrace up` in a checkout" in run.stderr
+    assert run.returncode == 1 and "run `millstream up` in a checkout" in run.stderr
 
 
 def slow_run(platform: World, tmp_path: Path) -> str:

@@ -17,8 +17,8 @@ from uuid import uuid4
 import pytest
 
 from deploy.ports import SERVICES, Ports, free_ports
-from millrace import Client
-from millrace.channel import Credentials
+from millstream import Client
+from millstream.channel import Credentials
 from servicekit.adapters import open_blobs, open_bus
 from servicekit.blobs import Blobs
 from servicekit.bus import Bus, Message
@@ -71,7 +71,7 @@ class World:
 
     def clean_environment(self) -> dict[str, str]:
         """The environment of a process of this world: no settings but its own."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MILLRACE_", "TEST_BUS"))}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MILLSTREAM_", "TEST_BUS"))}
         return {**kept, **self.environment}
 
     def start(self) -> None:
@@ -110,14 +110,14 @@ class World:
             self.process = None
 
     def cli(self, *words: str, code: int = 0, stdin: str = "") -> str:
-        """Run `millrace WORDS` as a process and answer what it printed."""
-        addresses = {f"MILLRACE_{service.upper()}": address for service, address in self.addresses.items()}
+        """Run `millstream WORDS` as a process and answer what it printed."""
+        addresses = {f"MILLSTREAM_{service.upper()}": address for service, address in self.addresses.items()}
         run = subprocess.run(
-            [sys.executable, "-m", "millrace", *words],
+            [sys.executable, "-m", "millstream", *words],
             cwd=ROOT, env={**self.clean_environment(), **addresses}, input=stdin, capture_output=True, text=True, timeout=60,
             check=False,
         )  # fmt: skip
-        assert run.returncode == code, f"millrace {' '.join(words)} ended with {run.returncode}: {run.stderr}"
+        assert run.returncode == code, f"millstream {' '.join(words)} ended with {run.returncode}: {run.stderr}"
         return run.stdout if code == 0 else run.stderr
 
     def pids(self, service: str) -> list[int]:

@@ -19,12 +19,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.flow import Flow
 from deploy.ports import SERVICES, free_ports
-from millrace import Client
-from millrace.cli.status import Replica
-from millrace.dataset.v1.dataset_service_pb2 import GetImportRequest
-from millrace.errors import FailedPrecondition, InvalidArgument, Unavailable
-from millrace.operations.v1.service_status_pb2 import ServiceStatus
-from millrace.registry.v1.model_pb2 import ModelVersion
+from millstream import Client
+from millstream.cli.status import Replica
+from millstream.dataset.v1.dataset_service_pb2 import GetImportRequest
+from millstream.errors import FailedPrecondition, InvalidArgument, Unavailable
+from millstream.operations.v1.service_status_pb2 import ServiceStatus
+from millstream.registry.v1.model_pb2 import ModelVersion
 from servicekit.ids import hash_of
 from servicekit.topics import BY_NAME
 from tests.e2e import invariants
@@ -133,7 +133,7 @@ def methods() -> set[tuple[str, str]]:
     """Every call of every service, as its proto has it."""
     found = set()
     for domain in DOMAINS.values():
-        module = importlib.import_module(f"millrace.{domain}.v1.{domain}_service_pb2")
+        module = importlib.import_module(f"millstream.{domain}.v1.{domain}_service_pb2")
         for service in module.DESCRIPTOR.services_by_name.values():
             found |= {(service.full_name, method.name) for method in service.methods}
     return found
@@ -192,14 +192,14 @@ class Service:
         return self.client.status(self.name)
 
     def problems(self) -> list[str]:
-        """What `millrace status` says is wrong; nothing while it is not up."""
+        """What `millstream status` says is wrong; nothing while it is not up."""
         try:
             return list(Replica(self.name, "", self.status()).problems())
         except Unavailable:
             return []
 
     def until_it_says(self, words: str) -> None:
-        """Wait until `millrace status` says it, and nothing else: one that has just begun says that, too."""
+        """Wait until `millstream status` says it, and nothing else: one that has just begun says that, too."""
 
         def said() -> bool:
             found = self.problems()
@@ -233,8 +233,8 @@ def one_service(folder: Path, settings: Mapping[str, str], name: str = "registry
     ports = free_ports()
     address = ports.listen(name, 0)
     named = {"listen": address, "metrics_listen": "", "blobs": f"directory:{folder / 'blobs'}", **settings}
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MILLRACE_", "TEST_BUS"))}
-    environment = {**clean, **{f"MILLRACE_{key.upper()}": value for key, value in named.items()}}
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MILLSTREAM_", "TEST_BUS"))}
+    environment = {**clean, **{f"MILLSTREAM_{key.upper()}": value for key, value in named.items()}}
     log = folder / f"{name}.log"
     with log.open("w") as file:
         process = subprocess.Popen(

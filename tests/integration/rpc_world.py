@@ -12,17 +12,17 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
 
-from millrace.channel import MAX_MESSAGE_BYTES
-from millrace.dataset.v1 import dataset_service_pb2 as pb
-from millrace.dataset.v1.dataset_pb2 import Dataset
-from millrace.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.errors import MillraceError
-from millrace.trace import trace_id
+from millstream.channel import MAX_MESSAGE_BYTES
+from millstream.dataset.v1 import dataset_service_pb2 as pb
+from millstream.dataset.v1.dataset_pb2 import Dataset
+from millstream.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.errors import MillstreamError
+from millstream.trace import trace_id
 from servicekit.auth import Tokens
 from servicekit.rpc import Bound, ServerInterceptor, deadline, who
 
-NAME = "millrace.dataset.v1.DatasetService"
+NAME = "millstream.dataset.v1.DatasetService"
 TOKENS = "secret-r reading reader\nsecret-w writing writer  # may write\n\nsecret-o ops operator\n"
 METHODS = {"unary": "GetDataset", "server_stream": "WatchImport", "client_stream": "ImportDataset"}
 
@@ -124,8 +124,8 @@ async def all_of(stream: Any) -> list[Any]:
     return [each async for each in stream]
 
 
-async def caught(stub: Any, kind: str) -> MillraceError:
-    with pytest.raises(MillraceError) as info:
+async def caught(stub: Any, kind: str) -> MillstreamError:
+    with pytest.raises(MillstreamError) as info:
         if kind == "unary":
             await stub.GetDataset(pb.GetDatasetRequest(dataset="a"))
         elif kind == "server_stream":
@@ -135,8 +135,8 @@ async def caught(stub: Any, kind: str) -> MillraceError:
     return info.value
 
 
-def caught_sync(stub: Any, kind: str) -> MillraceError:
-    with pytest.raises(MillraceError) as info:
+def caught_sync(stub: Any, kind: str) -> MillstreamError:
+    with pytest.raises(MillstreamError) as info:
         if kind == "unary":
             stub.GetDataset(pb.GetDatasetRequest(dataset="a"))
         elif kind == "server_stream":

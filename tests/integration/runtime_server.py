@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from millrace.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
+from millstream.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MemoryBus
 from servicekit.logs import setup_logs

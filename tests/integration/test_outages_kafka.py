@@ -10,8 +10,8 @@ import pytest
 from deploy.ports import SERVICES
 from deploy.servers.certificates import Authority, can_make_certificates
 from deploy.servers.kafka import Kafka
-from millrace.cli.status import Replica
-from millrace.errors import Unavailable
+from millstream.cli.status import Replica
+from millstream.errors import Unavailable
 from tests.e2e import scenario
 from tests.e2e.scenario import MODEL
 from tests.e2e.world import World, wait_until, world
@@ -116,10 +116,10 @@ def no_topics(kafka: Kafka, folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (wrong_password, "refuses the login of 'ada': set MILLRACE_KAFKA_USER and the password"),
-        (no_password, "cannot read MILLRACE_KAFKA_PASSWORD_FILE="),
+        (wrong_password, "refuses the login of 'ada': set MILLSTREAM_KAFKA_USER and the password"),
+        (no_password, "cannot read MILLSTREAM_KAFKA_PASSWORD_FILE="),
         (wrong_authority, "shows a certificate that is not trusted"),
-        (no_topics, "is missing and MILLRACE_KAFKA_CREATE_TOPICS=false: create it"),
+        (no_topics, "is missing and MILLSTREAM_KAFKA_CREATE_TOPICS=false: create it"),
     ],
 )
 def test_what_is_wrong_is_one_clear_error_and_the_service_serves(

@@ -16,8 +16,8 @@ from minio import Minio as S3
 from deploy.ports import SERVICES
 from deploy.servers.certificates import Authority, can_make_certificates
 from deploy.servers.minio import Minio
-from millrace import Client
-from millrace.errors import Unavailable
+from millstream import Client
+from millstream.errors import Unavailable
 from tests.chaos.faults import FullDisk
 from tests.chaos.platform import can_mount, small_disk
 from tests.e2e import invariants, scenario
@@ -26,7 +26,7 @@ from tests.e2e.world import RECIPES, ROOT, World, wait_until, world
 from tests.integration.outages import bring_to_serving, facts, needs_the_store, one_service, problems, said
 from tests.servers import Broker, admin_of, root, running
 
-BUCKET = "millrace"
+BUCKET = "millstream"
 
 
 def test_without_the_store_inference_answers_and_all_else_is_refused_until_it_is_back(
@@ -162,14 +162,14 @@ def killed(store: Minio, folder: Path) -> Wrong:
 @pytest.mark.parametrize(
     ("at", "wrong", "words"),
     [
-        ("plain", wrong_secret, "the secret key in MILLRACE_MINIO_SECRET_KEY_FILE ("),
-        ("plain", wrong_user, "it does not know the access key in MILLRACE_MINIO_ACCESS_KEY_FILE ("),
-        ("plain", missing_file, "cannot read MILLRACE_MINIO_SECRET_KEY_FILE="),
-        ("plain", missing_bucket, "bucket by-hand is missing: create it, or set MILLRACE_MINIO_CREATE_BUCKET=true"),
-        ("plain", read_only, "access denied to bucket millrace ("),
-        ("plain", tls_to_none, "it does not speak TLS: write http:// in MILLRACE_BLOBS"),
-        ("secure", no_tls, "it speaks TLS: write https:// in MILLRACE_BLOBS"),
-        ("secure", wrong_authority, "its certificate is not trusted: set MILLRACE_MINIO_CA_FILE ("),
+        ("plain", wrong_secret, "the secret key in MILLSTREAM_MINIO_SECRET_KEY_FILE ("),
+        ("plain", wrong_user, "it does not know the access key in MILLSTREAM_MINIO_ACCESS_KEY_FILE ("),
+        ("plain", missing_file, "cannot read MILLSTREAM_MINIO_SECRET_KEY_FILE="),
+        ("plain", missing_bucket, "bucket by-hand is missing: create it, or set MILLSTREAM_MINIO_CREATE_BUCKET=true"),
+        ("plain", read_only, "access denied to bucket millstream ("),
+        ("plain", tls_to_none, "it does not speak TLS: write http:// in MILLSTREAM_BLOBS"),
+        ("secure", no_tls, "it speaks TLS: write https:// in MILLSTREAM_BLOBS"),
+        ("secure", wrong_authority, "its certificate is not trusted: set MILLSTREAM_MINIO_CA_FILE ("),
         ("secure", killed, "cannot be reached ("),
     ],
 )
@@ -213,7 +213,7 @@ def test_a_full_disk_is_one_clear_error_until_there_is_room(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("address", ["minio:http://127.0.0.1:9000", "minio:http://127.0.0.1:9000/No", "s3:bucket"])
 def test_an_address_that_is_none_ends_the_start_in_one_line(address: str) -> None:
-    environment = {**os.environ, "MILLRACE_BLOBS": address}
+    environment = {**os.environ, "MILLSTREAM_BLOBS": address}
     run = subprocess.run(
         [sys.executable, "-m", "services.registry"], cwd=ROOT, env=environment, stderr=PIPE, text=True, check=False
     )

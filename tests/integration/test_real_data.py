@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from millrace.dataset.v1.dataset_pb2 import DatasetSpec
-from millrace.dataset.v1.import_pb2 import Import
+from millstream.dataset.v1.dataset_pb2 import DatasetSpec
+from millstream.dataset.v1.import_pb2 import Import
 from servicekit.rows import read_split
 from tests.dataprep_world import World
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from millrace.channel import Credentials, open_channel
-from millrace.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
-from millrace.operations.v1.operations_service_pb2 import (
+from millstream.channel import Credentials, open_channel
+from millstream.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
+from millstream.operations.v1.operations_service_pb2 import (
     DropDeadLetterRequest,
     GetDeadLetterRequest,
     GetStatusRequest,
@@ -16,7 +16,7 @@ from millrace.operations.v1.operations_service_pb2 import (
     ReplayDeadLetterRequest,
     TailEventsRequest,
 )
-from millrace.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
+from millstream.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
 from servicekit import evidence
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MemoryBus, Message
@@ -97,13 +97,13 @@ async def test_operations_are_for_operators(tmp_path: Path) -> None:
                     message = to_message(fact, "words", "id-1", "dataprep")
                     headers = {name: value for name, value in message.headers.items() if name != "ce_time"}
                     await server.bus.publish(Message(message.topic, "words", message.value, headers))
-                    await server.bus.publish(Message("millrace.dataset.v1", "words", b"\xff", {}))
+                    await server.bus.publish(Message("millstream.dataset.v1", "words", b"\xff", {}))
                     await asyncio.sleep(0.02)
 
             saying = asyncio.create_task(say())
             async for heard in tail:
-                assert (heard.topic, heard.key, heard.event_id) == ("millrace.dataset.v1", "words", "id-1")
-                assert heard.event_type == "millrace.dataset.v1.SnapshotCreated" and '"words"' in heard.json
+                assert (heard.topic, heard.key, heard.event_id) == ("millstream.dataset.v1", "words", "id-1")
+                assert heard.event_type == "millstream.dataset.v1.SnapshotCreated" and '"words"' in heard.json
                 break
             saying.cancel()
             tail.cancel()
@@ -118,6 +118,6 @@ async def test_operations_are_for_operators(tmp_path: Path) -> None:
 
 
 def pb_event() -> Any:
-    from millrace.dataset.v1.events_pb2 import SnapshotCreated
+    from millstream.dataset.v1.events_pb2 import SnapshotCreated
 
     return SnapshotCreated(dataset="words", number=1)

@@ -11,24 +11,24 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from millrace.channel import MAX_MESSAGE_BYTES, Credentials, open_channel, open_sync_channel
-from millrace.dataset.v1 import dataset_service_pb2 as pb
-from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
-from millrace.errors import (
+from millstream.channel import MAX_MESSAGE_BYTES, Credentials, open_channel, open_sync_channel
+from millstream.dataset.v1 import dataset_service_pb2 as pb
+from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from millstream.errors import (
     AlreadyExists,
     Conflict,
     DeadlineExceeded,
     FailedPrecondition,
     Internal,
     InvalidArgument,
-    MillraceError,
+    MillstreamError,
     NotFound,
     Overloaded,
     PermissionDenied,
     Unauthenticated,
     Unavailable,
 )
-from millrace.trace import continue_trace, traceparent
+from millstream.trace import continue_trace, traceparent
 from tests.integration.rpc_world import (
     METHODS,
     NAME,
@@ -44,7 +44,7 @@ from tests.integration.rpc_world import (
     serving,
 )
 
-ERRORS: list[MillraceError] = [
+ERRORS: list[MillstreamError] = [
     InvalidArgument("bad, भाषा → 100% “wrong”", field="spec.split", reason="SPLIT_WRONG", dataset="words"),
     Unauthenticated("no token"),
     PermissionDenied("not you", needed="writer"),
@@ -81,7 +81,7 @@ async def test_every_error_arrives_as_itself_on_both_channels(kind: str) -> None
 
 
 @pytest.mark.parametrize("error", RULES)
-async def test_a_long_text_is_cut_and_does_not_turn_into_another_error(error: MillraceError) -> None:
+async def test_a_long_text_is_cut_and_does_not_turn_into_another_error(error: MillstreamError) -> None:
     service = Service()
     service.error = error
     async with serving(service) as address, open_channel(address) as channel:
@@ -190,7 +190,7 @@ async def test_a_broken_off_upload_is_never_taken_for_a_whole_one() -> None:
             await asyncio.wait([call])
         with pytest.raises(asyncio.CancelledError):
             await DatasetServiceStub(channel).ImportDataset(fails())
-        with open_sync_channel(address) as sync_channel, pytest.raises(MillraceError):
+        with open_sync_channel(address) as sync_channel, pytest.raises(MillstreamError):
             await asyncio.to_thread(DatasetServiceStub(sync_channel).ImportDataset, sync_fails())
         async with open_channel(address) as closing:
             service.entered.clear()

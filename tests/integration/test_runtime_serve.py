@@ -18,10 +18,10 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from millrace.channel import Credentials, open_channel
-from millrace.dataset.v1 import dataset_service_pb2 as pb
-from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub, add_DatasetServiceServicer_to_server
-from millrace.errors import Unavailable
+from millstream.channel import Credentials, open_channel
+from millstream.dataset.v1 import dataset_service_pb2 as pb
+from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub, add_DatasetServiceServicer_to_server
+from millstream.errors import Unavailable
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MemoryBus
 from servicekit.runtime import Part, serve
@@ -230,12 +230,12 @@ async def test_tls_and_mtls(certificates: Path, mutual: bool) -> None:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """The small service as its own process; its crash flag is the file that MILLRACE_RECIPES names."""
+    """The small service as its own process; its crash flag is the file that MILLSTREAM_RECIPES names."""
     started = []
 
     def start(**environment: str) -> subprocess.Popen[str]:
-        named = {f"MILLRACE_{name.upper()}": value for name, value in environment.items()}
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
+        named = {f"MILLSTREAM_{name.upper()}": value for name, value in environment.items()}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")}
         command = [sys.executable, "-m", "tests.integration.runtime_server"]
         started.append(subprocess.Popen(command, env={**clean, **named}, stderr=subprocess.PIPE, text=True))
         return started[-1]
@@ -285,7 +285,7 @@ async def test_a_process_serves_shows_metrics_and_ends_by_signal_or_by_its_own_f
 
     shown = await asyncio.to_thread(show)
     assert 'grpc_server_handled_total{grpc_code="OK",grpc_method="GetDataset"' in shown
-    assert "# HELP millrace_outbox_published_total" in shown
+    assert "# HELP millstream_outbox_published_total" in shown
     flag.touch()
     good.send_signal(signal.SIGTERM)
     _, errors = await asyncio.to_thread(good.communicate, timeout=30)

@@ -101,7 +101,7 @@ def test_where_nothing_is_installed_one_is_told_what_to_do(monkeypatch: pytest.M
         binaries.install_kafka(print)
     with pytest.raises(CannotStart, match="install Go"):
         binaries.install_minio(print)
-    assert [path.name for path in (tmp_path / "cache/millrace").iterdir()] == [f".minio-{binaries.MINIO_COMMIT}.lock"]
+    assert [path.name for path in (tmp_path / "cache/millstream").iterdir()] == [f".minio-{binaries.MINIO_COMMIT}.lock"]
 
 
 def test_an_installation_that_dies_leaves_nothing_and_the_next_one_begins_anew(

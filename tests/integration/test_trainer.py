@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import ParseDict
 
-from millrace import errors
-from millrace.dataset.v1.dataset_pb2 import Part, Snapshot
-from millrace.training.v1 import training_service_pb2 as rpc
-from millrace.training.v1.attempt_pb2 import RunRequest
-from millrace.training.v1.training_run_pb2 import Progress, TrainingRun, TrainingRunSpec
+from millstream import errors
+from millstream.dataset.v1.dataset_pb2 import Part, Snapshot
+from millstream.training.v1 import training_service_pb2 as rpc
+from millstream.training.v1.attempt_pb2 import RunRequest
+from millstream.training.v1.training_run_pb2 import Progress, TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
 from servicekit.artifacts import fetch, file_digest
 from servicekit.bus import MemoryBus

@@ -12,13 +12,13 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from millrace.dataset.v1.dataset_pb2 import Part, Snapshot
-from millrace.dataset.v1.dataset_service_pb2 import GetSnapshotResponse
-from millrace.errors import NotFound
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.registry.v1 import registry_service_pb2 as registry_rpc
-from millrace.registry.v1.model_pb2 import AliasEntry, GateRule, Model, ModelSpec, ModelVersion
-from millrace.training.v1.lineage_pb2 import Lineage
+from millstream.dataset.v1.dataset_pb2 import Part, Snapshot
+from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotResponse
+from millstream.errors import NotFound
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.registry.v1 import registry_service_pb2 as registry_rpc
+from millstream.registry.v1.model_pb2 import AliasEntry, GateRule, Model, ModelSpec, ModelVersion
+from millstream.training.v1.lineage_pb2 import Lineage
 from recipekit.catalog import Catalog
 from recipekit.predictor import write_golden
 from recipekit.run import Data, LocalRun

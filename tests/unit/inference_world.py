@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from millrace.errors import NotFound, Unavailable
-from millrace.inference.v1.inference_service_pb2 import ClassifyRequest, ClassifyResponse
-from millrace.operations.v1.stored_pb2 import Claim
-from millrace.registry.v1.events_pb2 import AliasMoved, ModelApplied
-from millrace.registry.v1.model_pb2 import AliasEntry, Model, ModelVersion
-from millrace.registry.v1.registry_service_pb2 import (
+from millstream.errors import NotFound, Unavailable
+from millstream.inference.v1.inference_service_pb2 import ClassifyRequest, ClassifyResponse
+from millstream.operations.v1.stored_pb2 import Claim
+from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied
+from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelVersion
+from millstream.registry.v1.registry_service_pb2 import (
     GetAliasRequest,
     GetAliasResponse,
     GetModelRequest,
@@ -28,7 +28,7 @@ from millrace.registry.v1.registry_service_pb2 import (
     ListModelsRequest,
     ListModelsResponse,
 )
-from millrace.training.v1.training_run_pb2 import Artifact
+from millstream.training.v1.training_run_pb2 import Artifact
 from recipekit.catalog import Catalog
 from recipekit.predictor import Predictor, load_artifact, write_golden
 from recipekit.run import Data, LocalRun
@@ -252,7 +252,7 @@ def damaged(folder: Path, to: Path) -> Path:
 
 
 def metric(name: str, **labels: str) -> float | None:
-    return REGISTRY.get_sample_value(f"millrace_inference_{name}", labels)
+    return REGISTRY.get_sample_value(f"millstream_inference_{name}", labels)
 
 
 async def dead_attempt(world: World, version: int = 1) -> None:

@@ -14,18 +14,18 @@ import typer
 from grpc_status import rpc_status
 from typer.testing import CliRunner
 
-from millrace.cli.app import app
-from millrace.cli.command import addresses
-from millrace.errors import InvalidArgument, to_status
-from millrace.registry.v1 import registry_service_pb2 as registry
-from millrace.registry.v1.model_pb2 import AliasEntry, Model
-from millrace.registry.v1.registry_service_pb2_grpc import (
+from millstream.cli.app import app
+from millstream.cli.command import addresses
+from millstream.errors import InvalidArgument, to_status
+from millstream.registry.v1 import registry_service_pb2 as registry
+from millstream.registry.v1.model_pb2 import AliasEntry, Model
+from millstream.registry.v1.registry_service_pb2_grpc import (
     RegistryServiceServicer,
     add_RegistryServiceServicer_to_server,
 )
-from millrace.training.v1 import training_service_pb2 as training
-from millrace.training.v1.training_run_pb2 import TrainingRun
-from millrace.training.v1.training_service_pb2_grpc import (
+from millstream.training.v1 import training_service_pb2 as training
+from millstream.training.v1.training_run_pb2 import TrainingRun
+from millstream.training.v1.training_service_pb2_grpc import (
     TrainingServiceServicer,
     add_TrainingServiceServicer_to_server,
 )
@@ -64,8 +64,8 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
     add_TrainingServiceServicer_to_server(found, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    monkeypatch.setenv("MILLRACE_REGISTRY", f"127.0.0.1:{port}")
-    monkeypatch.setenv("MILLRACE_TRAINER", f"127.0.0.1:{port}")
+    monkeypatch.setenv("MILLSTREAM_REGISTRY", f"127.0.0.1:{port}")
+    monkeypatch.setenv("MILLSTREAM_TRAINER", f"127.0.0.1:{port}")
     yield found
     server.stop(0).wait()
     threads.shutdown()
@@ -102,10 +102,10 @@ def test_a_refusal_is_one_sentence_on_stderr(answers: Answers) -> None:
 
 def test_the_token_file_is_sent(answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("secret\n")
-    monkeypatch.setenv("MILLRACE_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("MILLSTREAM_TOKEN_FILE", str(tmp_path / "token"))
     assert run("models", "list").exit_code == 0
     assert answers.authorization == "Bearer secret"
-    monkeypatch.setenv("MILLRACE_TOKEN_FILE", str(tmp_path / "nothing"))
+    monkeypatch.setenv("MILLSTREAM_TOKEN_FILE", str(tmp_path / "nothing"))
     assert "nothing" in run("models", "list").stderr
 
 
@@ -126,12 +126,12 @@ def test_wrong_usage_is_exit_code_2(words: tuple[str, ...], answers: Answers) ->
 def test_nobody_there_is_told_with_what_to_do() -> None:
     alone = run("models", "list", "--port-base", "1")
     assert alone.exit_code == 1
-    assert "is the platform up? `millrace up` starts one" in alone.stderr
+    assert "is the platform up? `millstream up` starts one" in alone.stderr
 
 
 def test_addresses_come_from_options_then_the_environment_then_the_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     assert addresses(None, None)["inference"] == "127.0.0.1:50055"
-    monkeypatch.setenv("MILLRACE_INFERENCE", "10.0.0.1:1,10.0.0.2:1")
+    monkeypatch.setenv("MILLSTREAM_INFERENCE", "10.0.0.1:1,10.0.0.2:1")
     assert addresses(None, None)["inference"] == "10.0.0.1:1,10.0.0.2:1"
     assert addresses(None, None)["registry"] == "127.0.0.1:50054"
     assert addresses("mill", None)["inference"] == "mill:50055"
@@ -156,7 +156,7 @@ def test_every_command_takes_o_json_and_says_what_it_does() -> None:
 
 
 def test_without_the_extra_one_sentence_says_how_to_get_it() -> None:
-    code = "import sys; sys.modules['typer'] = None; from millrace.cli import main; main()"
+    code = "import sys; sys.modules['typer'] = None; from millstream.cli import main; main()"
     alone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert alone.returncode == 1
-    assert alone.stderr == "the command line needs typer: pip install 'millrace[cli]'\n"
+    assert alone.stderr == "the command line needs typer: pip install 'millstream[cli]'\n"

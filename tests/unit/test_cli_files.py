@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from millrace.cli.command import Failed
-from millrace.cli.files import read_mapping, read_rows, read_spec
-from millrace.registry.v1.model_pb2 import ModelSpec
+from millstream.cli.command import Failed
+from millstream.cli.files import read_mapping, read_rows, read_spec
+from millstream.registry.v1.model_pb2 import ModelSpec
 
 HOUSE = Path(__file__).resolve().parents[2]
 

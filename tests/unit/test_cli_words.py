@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from millrace.cli.words import count, run_line, when
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream.cli.words import count, run_line, when
+from millstream.training.v1.training_run_pb2 import TrainingRun
 
 
 @pytest.fixture

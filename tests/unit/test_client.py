@@ -12,31 +12,29 @@ from typing import Any
 import grpc
 import pytest
 
-from millrace import AsyncClient, Client
-from millrace.client.derive import derived
-from millrace.client.parts import Patience, digest_of, model_spec
-from millrace.dataset.v1 import dataset_service_pb2 as dataset
-from millrace.dataset.v1.dataset_service_pb2_grpc import DatasetServiceServicer, add_DatasetServiceServicer_to_server
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.errors import DeadlineExceeded, InvalidArgument, Unavailable
-from millrace.registry.v1 import registry_service_pb2 as registry
-from millrace.registry.v1.model_pb2 import Model, ModelVersion
-from millrace.registry.v1.registry_service_pb2_grpc import (
+from millstream import AsyncClient, Client
+from millstream.client.derive import derived
+from millstream.client.parts import Patience, digest_of, model_spec
+from millstream.dataset.v1 import dataset_service_pb2 as dataset
+from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceServicer, add_DatasetServiceServicer_to_server
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.errors import DeadlineExceeded, InvalidArgument, Unavailable
+from millstream.registry.v1 import registry_service_pb2 as registry
+from millstream.registry.v1.model_pb2 import Model, ModelVersion
+from millstream.registry.v1.registry_service_pb2_grpc import (
     RegistryServiceServicer,
     add_RegistryServiceServicer_to_server,
 )
-from millrace.training.v1.training_run_pb2 import Artifact, ArtifactFile
+from millstream.training.v1.training_run_pb2 import Artifact, ArtifactFile
 
 
 def test_the_blocking_client_is_fresh() -> None:
     for path, text in derived().items():
-        assert path.read_text() == text, "run `python millrace/client/derive.py`"
+        assert path.read_text() == text, "run `python millstream/client/derive.py`"
 
 
 def test_importing_the_client_brings_grpc_and_protobuf_only() -> None:
-    code = (
-        "import sys, millrace; millrace.Client().close(); print('\\n'.join(m.partition('.')[0] for m in sys.modules))"
-    )
+    code = "import sys, millstream; millstream.Client().close(); print('\\n'.join(m.partition('.')[0] for m in sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert not set(run.stdout.split()) & {"typer", "rich", "yaml", "pydantic", "servicekit", "recipekit", "numpy"}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from millrace.channel import open_sync_channel
-from millrace.errors import InvalidArgument
+from millstream.channel import open_sync_channel
+from millstream.errors import InvalidArgument
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:1", "127.0.0.1:1,127.0.0.1:2", "[::1]:1,[::1]:2"])

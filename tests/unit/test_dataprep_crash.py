@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.errors import Unavailable
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.errors import Unavailable
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MemoryBus
 from servicekit.events import from_message

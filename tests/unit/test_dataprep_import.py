@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from prometheus_client import REGISTRY
 
-from millrace.dataset.v1.dataset_pb2 import FORMAT_CSV, FORMAT_JSON_LINES, Cleaning, DatasetSpec, SplitSpec
-from millrace.dataset.v1.dataset_service_pb2 import (
+from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, FORMAT_JSON_LINES, Cleaning, DatasetSpec, SplitSpec
+from millstream.dataset.v1.dataset_service_pb2 import (
     GetDatasetRequest,
     GetImportRequest,
     GetSnapshotRequest,
@@ -16,9 +16,9 @@ from millrace.dataset.v1.dataset_service_pb2 import (
     ListRowsRequest,
     ListSnapshotsRequest,
 )
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.errors import FailedPrecondition, InvalidArgument, NotFound
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from servicekit.events import from_message
 from servicekit.rows import pack_rows, read_split
 from services.dataprep.ingest import Progress
@@ -247,7 +247,7 @@ async def test_csv_cells_become_what_the_schema_says() -> None:
 
 async def test_ends_and_rows_are_counted() -> None:
     def counted(name: str, **labels: str) -> float:
-        return REGISTRY.get_sample_value(f"millrace_dataprep_{name}", labels) or 0.0
+        return REGISTRY.get_sample_value(f"millstream_dataprep_{name}", labels) or 0.0
 
     names = [("rows_total", "outcome", name) for name in ("kept", "duplicate", "quarantined")]
     names += [("imports_total", "state", name) for name in ("succeeded", "unchanged", "refused")]

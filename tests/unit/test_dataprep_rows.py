@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from millrace.dataset.v1.dataset_pb2 import (
+from millstream.dataset.v1.dataset_pb2 import (
     FORMAT_CSV,
     FORMAT_JSON_LINES,
     Cleaning,

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from millrace.evaluation.v1.evaluation_report_pb2 import MetricResult
-from millrace.registry.v1.model_pb2 import GateRule
+from millstream.evaluation.v1.evaluation_report_pb2 import MetricResult
+from millstream.registry.v1.model_pb2 import GateRule
 from services.evaluator.gate import judge, rules_of
 from tests.unit.evaluator_world import CATALOG
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from millrace.errors import InvalidArgument, NotFound
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.registry.v1.model_pb2 import GateRule
+from millstream.errors import InvalidArgument, NotFound
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.registry.v1.model_pb2 import GateRule
 from services.evaluator.store import report_id_of
 from tests.unit.evaluator_world import CATALOG, MODEL, TEST, TRAIN, World, copied, trained
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from millrace.errors import InvalidArgument, NotFound
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.evaluation.v1.evaluation_service_pb2 import (
+from millstream.errors import InvalidArgument, NotFound
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.evaluation.v1.evaluation_service_pb2 import (
     GetEvaluationReportPageRequest,
     GetEvaluationReportRequest,
     ListEvaluationReportsRequest,
 )
-from millrace.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
+from millstream.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
 from servicekit.events import from_message, to_message
 from servicekit.ids import new_id
 from servicekit.work import Key
@@ -50,7 +50,7 @@ def test_what_events_mean() -> None:
 
 async def test_events_bring_reports_and_reports_are_said(world: World) -> None:
     """A version is registered; it is promoted; the champion's challenger gets another report."""
-    tail = world.bus.tail(["millrace.evaluation.v1"])
+    tail = world.bus.tail(["millstream.evaluation.v1"])
     await tail.start()
     replica = world.replica()
     async with replica.running():

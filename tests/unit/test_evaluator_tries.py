@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from millrace.errors import MillraceError, Unavailable
-from millrace.evaluation.v1.attempt_pb2 import AttemptEnd
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.evaluation.v1.evaluation_service_pb2 import GetEvaluationReportPageRequest
-from millrace.operations.v1.stored_pb2 import Claim, Process
-from millrace.registry.v1.model_pb2 import ModelVersion
+from millstream.errors import MillstreamError, Unavailable
+from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.evaluation.v1.evaluation_service_pb2 import GetEvaluationReportPageRequest
+from millstream.operations.v1.stored_pb2 import Claim, Process
+from millstream.registry.v1.model_pb2 import ModelVersion
 from servicekit.blobs import MemoryBlobs
 from servicekit.claims import this_process
 from services.evaluator import attempts
@@ -227,7 +227,7 @@ async def test_a_failure_at_each_write_still_gives_one_report(tmp_path: Path, at
     version = await world.version()
     blobs.armed = True
     replica = world.replica()
-    with pytest.raises(MillraceError):
+    with pytest.raises(MillstreamError):
         await replica.report()
     report = await world.replica().report()
     assert report.status == PASSED

@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("grpc_tools", reason="the group `proto` is not installed")
 
 HOUSE = Path(__file__).resolve().parents[2]
-MODULE = "millrace/registry/v1/model_pb2.py"
+MODULE = "millstream/registry/v1/model_pb2.py"
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
-    for tree in ("protos", "millrace"):
+    for tree in ("protos", "millstream"):
         shutil.copytree(HOUSE / tree, tmp_path / tree, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 
@@ -43,7 +43,7 @@ def test_what_is_checked_in_is_fresh(house: Path) -> None:
     [
         (edit, f"{MODULE} is stale"),
         (Path.unlink, f"{MODULE} is missing"),
-        (leave_over, "millrace/registry/v1/gone_pb2.py belongs to no proto"),
+        (leave_over, "millstream/registry/v1/gone_pb2.py belongs to no proto"),
     ],
     ids=["edited", "removed", "left over"],
 )
@@ -57,7 +57,7 @@ def test_drift_is_told_and_mended(house: Path, spoil: Callable[[Path], None], to
 
 
 def test_a_broken_proto_is_refused_with_its_place(house: Path) -> None:
-    (house / "protos/millrace/registry/v1/broken.proto").write_text('syntax = "proto3";\nmessage {')
+    (house / "protos/millstream/registry/v1/broken.proto").write_text('syntax = "proto3";\nmessage {')
     check = generate(house, "--check")
     assert check.returncode != 0
     assert "broken.proto:2" in check.stderr

@@ -14,7 +14,7 @@ CONTRACTS = {contract["id"]: contract["name"] for contract in CONFIG["contracts"
 
 VIOLATIONS = [
     ("layers", "servicekit/planted.py", "import services.registry.planted"),
-    ("layers", "millrace/planted.py", "import servicekit.planted"),
+    ("layers", "millstream/planted.py", "import servicekit.planted"),
     ("layers", "servicekit/planted.py", "import recipekit.planted"),
     ("layers", "services/registry/planted.py", "import recipes.one.planted"),
     ("services", "services/registry/planted.py", "import services.dataprep.planted"),
@@ -41,7 +41,7 @@ VIOLATIONS = [
 ]
 # Planted beside the sources: what the violations import, and one folder more wherever a rule needs two.
 SCENERY = [
-    "bench", "deploy", "tests", "servicekit", "recipekit", "millrace", "recipes/one", "recipes/two",
+    "bench", "deploy", "tests", "servicekit", "recipekit", "millstream", "recipes/one", "recipes/two",
     "services/dataprep", "services/evaluator", "services/inference", "services/registry", "services/trainer",
 ]  # fmt: skip
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from millrace.errors import DeadlineExceeded, Internal, InvalidArgument, Overloaded
+from millstream.errors import DeadlineExceeded, Internal, InvalidArgument, Overloaded
 from recipekit.predictor import Item
 from recipekit.spec import Prediction, Row
 from services.inference.batcher import Answer, Batcher
@@ -59,7 +59,7 @@ def ask(batcher: Batcher, *texts: str, deadline: float | None = None) -> asyncio
 
 
 def value(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(f"millrace_inference_{name}", {"model": "m", **labels}) or 0.0
+    return REGISTRY.get_sample_value(f"millstream_inference_{name}", {"model": "m", **labels}) or 0.0
 
 
 async def until(condition: Callable[[], Any]) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from millrace.errors import NotFound
-from millrace.inference.v1.refusal_pb2 import Refusal
-from millrace.operations.v1.stored_pb2 import Claim
-from millrace.training.v1.training_run_pb2 import Artifact
+from millstream.errors import NotFound
+from millstream.inference.v1.refusal_pb2 import Refusal
+from millstream.operations.v1.stored_pb2 import Claim
+from millstream.training.v1.training_run_pb2 import Artifact
 from servicekit import artifacts
 from servicekit.claims import process_here
 from servicekit.ids import new_id

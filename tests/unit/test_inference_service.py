@@ -8,8 +8,8 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from pydantic import BaseModel, Field
 
-from millrace.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
-from millrace.inference.v1.inference_service_pb2 import (
+from millstream.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
+from millstream.inference.v1.inference_service_pb2 import (
     Candidate,
     ClassifyRequest,
     EmbedRequest,
@@ -18,7 +18,7 @@ from millrace.inference.v1.inference_service_pb2 import (
     RankRequest,
     SimilarRequest,
 )
-from millrace.registry.v1.model_pb2 import ModelVersion
+from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.predictor import Item, Neighbour
 from recipekit.spec import Config, Measured, Metric, Prediction, Row, Spec, Task
 from servicekit import rpc

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from millrace.errors import InvalidArgument, NotFound, Unavailable
-from millrace.inference.v1.inference_service_pb2 import ClassifyRequest, ListServedModelsRequest
-from millrace.registry.v1.events_pb2 import ModelApplied
-from millrace.registry.v1.model_pb2 import AliasEntry
+from millstream.errors import InvalidArgument, NotFound, Unavailable
+from millstream.inference.v1.inference_service_pb2 import ClassifyRequest, ListServedModelsRequest
+from millstream.registry.v1.events_pb2 import ModelApplied
+from millstream.registry.v1.model_pb2 import AliasEntry
 from recipekit.predictor import predict
 from servicekit import artifacts
 from servicekit.events import from_message
@@ -69,8 +69,8 @@ async def test_serves_after_the_alias_moved(world: World) -> None:
     assert metric("model_info", model="words", version="1", digest=served.artifact_digest) == 1
     listed = (await replica.service.ListServedModels(ListServedModelsRequest())).models
     assert [(m.served, list(m.tasks)) for m in listed] == [(served, ["classify"])]
-    await until(lambda: any(m.topic == "millrace.inference.v1" for m in world.bus.log))
-    fact: Any = from_message(next(m for m in world.bus.log if m.topic == "millrace.inference.v1")).fact
+    await until(lambda: any(m.topic == "millstream.inference.v1" for m in world.bus.log))
+    fact: Any = from_message(next(m for m in world.bus.log if m.topic == "millstream.inference.v1")).fact
     assert (fact.model, fact.alias, fact.version) == ("words", "champion", 1)
 
 

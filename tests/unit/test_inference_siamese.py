@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from millrace.inference.v1.inference_service_pb2 import (
+from millstream.inference.v1.inference_service_pb2 import (
     Candidate,
     ClassifyRequest,
     EmbedRequest,
     RankRequest,
     SimilarRequest,
 )
-from millrace.registry.v1.model_pb2 import ModelVersion
+from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.catalog import Catalog
 from recipekit.predictor import load_artifact, predict, write_golden
 from recipekit.run import Data, LocalRun

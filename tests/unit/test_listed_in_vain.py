@@ -5,10 +5,10 @@ from typing import Any, cast
 
 import pytest
 
-from millrace.dataset.v1.dataset_service_pb2 import ListDatasetsRequest
-from millrace.errors import NotFound
-from millrace.training.v1.training_run_pb2 import TrainingRunSpec
-from millrace.training.v1.training_service_pb2 import (
+from millstream.dataset.v1.dataset_service_pb2 import ListDatasetsRequest
+from millstream.errors import NotFound
+from millstream.training.v1.training_run_pb2 import TrainingRunSpec
+from millstream.training.v1.training_service_pb2 import (
     CreateTrainingRunRequest,
     ListTrainingRunsRequest,
     ReadTrainingLogRequest,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from millrace.errors import FailedPrecondition
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.registry.v1.model_pb2 import AliasEntry
+from millstream.errors import FailedPrecondition
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.registry.v1.model_pb2 import AliasEntry
 from services.registry.reconcile import next_promotion
 from services.registry.service import rollback_target
 

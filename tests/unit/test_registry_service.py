@@ -9,13 +9,13 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from millrace import errors
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest, ListEvaluationReportsResponse
-from millrace.registry.v1 import registry_service_pb2 as rpc
-from millrace.registry.v1.model_pb2 import AliasEntry, ModelSpec
-from millrace.training.v1 import training_service_pb2 as training
-from millrace.training.v1.training_run_pb2 import Artifact, TrainingRun, TrainingRunSpec
+from millstream import errors
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest, ListEvaluationReportsResponse
+from millstream.registry.v1 import registry_service_pb2 as rpc
+from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec
+from millstream.training.v1 import training_service_pb2 as training
+from millstream.training.v1.training_run_pb2 import Artifact, TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
 from servicekit.blobs import Blobs, MemoryBlobs
 from servicekit.bus import MemoryBus

@@ -51,10 +51,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(built)
 
 
-def test_the_wheel_holds_millrace_alone(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_millstream_alone(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"millrace"}
-    assert "millrace/registry/v1/registry_service_pb2_grpc.py" in wheel.namelist()
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"millstream"}
+    assert "millstream/registry/v1/registry_service_pb2_grpc.py" in wheel.namelist()
 
 
 def test_the_wheel_asks_for_grpc_and_protobuf_only(wheel: zipfile.ZipFile) -> None:
@@ -72,7 +72,7 @@ def group_packages(group: str) -> set[str]:
     packages: dict[str, list[dict[str, Any]]] = {}
     for package in tomllib.loads((HOUSE / "uv.lock").read_text())["package"]:
         packages.setdefault(package["name"], []).append(package)
-    (house,) = packages["millrace"]
+    (house,) = packages["millstream"]
     waiting = list(house["dev-dependencies"][group])
     seen: set[tuple[str, tuple[str, ...]]] = set()
     while waiting:
@@ -102,7 +102,7 @@ def test_these_groups_bring_torch(group: str) -> None:
 
 def test_the_lock_follows_pyproject() -> None:
     declared = tomllib.loads((HOUSE / "pyproject.toml").read_text())["dependency-groups"]
-    (house,) = (p for p in tomllib.loads((HOUSE / "uv.lock").read_text())["package"] if p["name"] == "millrace")
+    (house,) = (p for p in tomllib.loads((HOUSE / "uv.lock").read_text())["package"] if p["name"] == "millstream")
     locked = {
         group: {entry["name"] + entry.get("specifier", "") for entry in entries}
         for group, entries in house["metadata"]["requires-dev"].items()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from millrace.errors import InvalidArgument, NotFound
-from millrace.training.v1.training_run_pb2 import Artifact, ArtifactFile
+from millstream.errors import InvalidArgument, NotFound
+from millstream.training.v1.training_run_pb2 import Artifact, ArtifactFile
 from servicekit.artifacts import describe, fetch, manifest, store
 from servicekit.blobs import MemoryBlobs
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from millrace.errors import Unavailable
-from millrace.operations.v1.stored_pb2 import Claim, Heartbeat, Process
+from millstream.errors import Unavailable
+from millstream.operations.v1.stored_pb2 import Claim, Heartbeat, Process
 from servicekit import claims as module
 from servicekit.blobs import MemoryBlobs
 from servicekit.claims import Claims, is_running, this_process

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from millrace.dataset.v1.events_pb2 import DatasetEvent, SnapshotCreated
-from millrace.errors import (
+from millstream.dataset.v1.events_pb2 import DatasetEvent, SnapshotCreated
+from millstream.errors import (
     DeadlineExceeded,
     Unavailable,
 )
-from millrace.registry.v1.events_pb2 import AliasMoved
-from millrace.trace import continue_trace, traceparent
+from millstream.registry.v1.events_pb2 import AliasMoved
+from millstream.trace import continue_trace, traceparent
 from servicekit import consumer
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MemoryBus, Message, Subscription
@@ -146,7 +146,7 @@ async def test_what_cannot_be_parsed_goes_to_the_dead_letters_whole() -> None:
         broken(),
         broken(b"", ce_id=b""),
         Message(TOPIC, "key", snapshot("a").value, {}),
-        broken(snapshot("a").value, ce_type=b"millrace.dataset.v1.Other"),
+        broken(snapshot("a").value, ce_type=b"millstream.dataset.v1.Other"),
     ]
     async with working(thing, bus) as work:
         for message in wrong:
@@ -190,7 +190,7 @@ async def test_an_event_that_is_newer_is_counted_and_skipped() -> None:
     bus, thing, before = MemoryBus(), Thing(), EVENTS_UNKNOWN._value.get()
     newer_case = DatasetEvent().SerializeToString() + b"\xfa\x3e\x02\x0a\x00"  # field 1007 of a newer version
     async with working(thing, bus):
-        await bus.publish(broken(newer_case, ce_type=b"millrace.dataset.v1.DatasetRenamed"))
+        await bus.publish(broken(newer_case, ce_type=b"millstream.dataset.v1.DatasetRenamed"))
         await bus.publish(broken(snapshot("a").value, ce_specversion=b"2.0"))
         await bus.publish(snapshot("good"))
         await until(lambda: thing.done["good"])

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
-from millrace.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from millrace.operations.v1.operations_service_pb2 import DeadLetter
-from millrace.operations.v1.stored_pb2 import DeadLetterResolution
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from millstream.operations.v1.operations_service_pb2 import DeadLetter
+from millstream.operations.v1.stored_pb2 import DeadLetterResolution
 from servicekit import consumer, deadletters
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MAX_VALUE, MemoryBus, Message, Received, Subscription
@@ -123,7 +123,7 @@ async def test_what_is_no_letter_is_refused() -> None:
     bus = MemoryBus()
     group = DeadLetters(MemoryBlobs(), bus, "group")
     for act in (group.find, lambda name: group.replay(name, "ada", ""), lambda name: group.drop(name, "ada", "x")):
-        with pytest.raises(NotFound, match="millrace dlq list group"):
+        with pytest.raises(NotFound, match="millstream dlq list group"):
             await act("0" * 32)
         with pytest.raises(InvalidArgument, match="no letter's id"):
             await act("../secrets")
@@ -133,8 +133,8 @@ async def test_what_is_no_letter_is_refused() -> None:
     "headers",
     [
         {},
-        {"dlq_topic": b"millrace.dataset.v1", "dlq_partition": b"0", "dlq_offset": b"many"},
-        {"dlq_topic": b"millrace.dataset.v1", "dlq_partition": b"0", "dlq_offset": b"-1"},
+        {"dlq_topic": b"millstream.dataset.v1", "dlq_partition": b"0", "dlq_offset": b"many"},
+        {"dlq_topic": b"millstream.dataset.v1", "dlq_partition": b"0", "dlq_offset": b"-1"},
         {"dlq_topic": b"trainer.dlq", "dlq_partition": b"0", "dlq_offset": b"1", "dlq_time": b"yesterday"},
     ],
 )

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 from servicekit import evidence
 from servicekit.evidence import Tried, Trouble
 

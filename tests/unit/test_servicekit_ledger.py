@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millrace.errors import Conflict, InvalidArgument, Unavailable
-from millrace.operations.v1.stored_pb2 import LedgerEntry
-from millrace.registry.v1.model_pb2 import AliasEntry
-from millrace.training.v1.training_run_pb2 import Artifact
+from millstream.errors import Conflict, InvalidArgument, Unavailable
+from millstream.operations.v1.stored_pb2 import LedgerEntry
+from millstream.registry.v1.model_pb2 import AliasEntry
+from millstream.training.v1.training_run_pb2 import Artifact
 from servicekit.blobs import MemoryBlobs
 from servicekit.directory import DirectoryBlobs
 from servicekit.ledger import Entry, Ledger
@@ -197,5 +197,5 @@ async def test_an_entry_of_another_kind_is_told() -> None:
     stored = LedgerEntry(number=1, request_id="x")
     stored.message.Pack(Artifact(digest="d"))
     await blobs.put(f"{PREFIX}/{1:010d}", stored.SerializeToString())
-    with pytest.raises(InvalidArgument, match=r"holds millrace\.training\.v1\.Artifact"):
+    with pytest.raises(InvalidArgument, match=r"holds millstream\.training\.v1\.Artifact"):
         await ledger(blobs).entries()

@@ -57,4 +57,4 @@ def test_a_full_disk_is_told_as_one_whatever_its_code() -> None:
 
 
 def test_what_is_no_store_is_told_with_what_it_said() -> None:
-    assert "is no S3 store (" in words(of_gateway(404)) and "look at MILLRACE_BLOBS" in words(of_gateway(404))
+    assert "is no S3 store (" in words(of_gateway(404)) and "look at MILLSTREAM_BLOBS" in words(of_gateway(404))

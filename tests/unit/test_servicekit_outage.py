@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from millrace.errors import Unavailable
+from millstream.errors import Unavailable
 from servicekit.outage import Outage
 
 AWAY = Unavailable("the store is away: start it", bucket="facts")

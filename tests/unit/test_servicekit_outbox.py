@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
-from millrace.errors import Unavailable
-from millrace.operations.v1.stored_pb2 import OutboxMarker
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.errors import Unavailable
+from millstream.operations.v1.stored_pb2 import OutboxMarker
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MemoryBus, Message
 from servicekit.directory import DirectoryBlobs
@@ -86,7 +86,7 @@ async def test_a_fact_is_said_and_its_marker_goes() -> None:
     assert await outbox.put(KEY, b"s1")
     await outbox.flush()
     (message,) = bus.log
-    assert (message.topic, message.key) == ("millrace.dataset.v1", "words")
+    assert (message.topic, message.key) == ("millstream.dataset.v1", "words")
     assert message.headers["ce_id"] == hash_of(KEY).encode()
     assert await markers(blobs) == []
     assert outbox._publishing == {}
@@ -334,7 +334,7 @@ async def test_a_process_that_dies_between_two_writes_loses_no_fact(tmp_path: Pa
         # Whoever asked was told nothing, asks again, and it is made.
         assert await outbox.put(KEY, b"s1")
         await outbox.flush()
-    heard = bus.tail(["millrace.dataset.v1"], from_start=True)
+    heard = bus.tail(["millstream.dataset.v1"], from_start=True)
     found = await heard.batch()
     assert {message.headers["ce_id"] for message in found} == {hash_of(KEY).encode()}
     assert [listed.key async for listed in blobs.list("outbox/")] == []

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
-from millrace.operations.v1.stored_pb2 import OutboxMarker
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.operations.v1.stored_pb2 import OutboxMarker
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MAX_VALUE, MemoryBus
 from servicekit.directory import DirectoryBlobs

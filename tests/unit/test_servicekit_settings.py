@@ -22,7 +22,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_values_come_from_the_environment(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("MILLRACE_MOST_ROWS", "7")
+    environment.setenv("MILLSTREAM_MOST_ROWS", "7")
     environment.setenv("TEST_SOMETHING", "is nobody's business")
     settings = Mine.read()
     assert (settings.most_rows, settings.listen, settings.look_seconds) == (7, "127.0.0.1:50051", 30.0)
@@ -30,7 +30,7 @@ def test_values_come_from_the_environment(environment: pytest.MonkeyPatch) -> No
         settings.most_rows = 8  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", ["MILLRACE_MOST_ROW", "millrace_most_row", "MILLRACE_REGISTRY_SERVICE_HOST"])
+@pytest.mark.parametrize("name", ["MILLSTREAM_MOST_ROW", "millstream_most_row", "MILLSTREAM_REGISTRY_SERVICE_HOST"])
 def test_an_unknown_name_is_refused(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -39,7 +39,7 @@ def test_an_unknown_name_is_refused(
         Mine.read()
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert f"unknown setting {name}" in said and "MILLRACE_MOST_ROWS" in said
+    assert f"unknown setting {name}" in said and "MILLSTREAM_MOST_ROWS" in said
 
 
 @pytest.mark.parametrize(
@@ -48,32 +48,32 @@ def test_an_unknown_name_is_refused(
 def test_a_wrong_value_is_refused_by_name(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
 ) -> None:
-    environment.setenv(f"MILLRACE_{name}", value)
+    environment.setenv(f"MILLSTREAM_{name}", value)
     with pytest.raises(SystemExit) as ended:
         Mine.read()
     assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith(f"MILLRACE_{name}: ")
+    assert capsys.readouterr().err.startswith(f"MILLSTREAM_{name}: ")
 
 
 def test_check_prints_every_setting_and_no_secret(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "token").write_text("swordfish\n")
-    environment.setenv("MILLRACE_TOKEN_FILE", str(tmp_path / "token"))
+    environment.setenv("MILLSTREAM_TOKEN_FILE", str(tmp_path / "token"))
     environment.setattr("sys.argv", ["service", "--check"])
     with pytest.raises(SystemExit) as ended:
         Mine.read()
     assert ended.value.code == 0
     said = capsys.readouterr().out
     assert [line.partition("=")[0] for line in said.splitlines()] == Mine.variables()
-    assert "MILLRACE_MOST_ROWS=10  # rows at once" in said and "swordfish" not in said
+    assert "MILLSTREAM_MOST_ROWS=10  # rows at once" in said and "swordfish" not in said
 
 
 def test_the_token_goes_out(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("swordfish\n")
-    environment.setenv("MILLRACE_TOKEN_FILE", str(tmp_path / "token"))
+    environment.setenv("MILLSTREAM_TOKEN_FILE", str(tmp_path / "token"))
     assert Mine.read().credentials().token == "swordfish"
-    environment.setenv("MILLRACE_TOKEN_FILE", str(tmp_path / "none"))
+    environment.setenv("MILLSTREAM_TOKEN_FILE", str(tmp_path / "none"))
     with pytest.raises(SystemExit, match="cannot read"):
         Mine.read().credentials()
 
@@ -88,20 +88,20 @@ def test_a_wrong_line_of_tokens_is_named(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize(
     ("service", "method", "role"),
     [
-        ("millrace.registry.v1.RegistryService", "GetModel", "reader"),
-        ("millrace.registry.v1.RegistryService", "AliasAt", "reader"),
-        ("millrace.registry.v1.RegistryService", "DownloadArtifact", "reader"),
-        ("millrace.registry.v1.RegistryService", "PromoteModelVersion", "writer"),
-        ("millrace.dataset.v1.DatasetService", "ImportDataset", "writer"),
-        ("millrace.training.v1.TrainingService", "WatchTrainingRun", "reader"),
-        ("millrace.training.v1.TrainingService", "CancelTrainingRun", "writer"),
-        ("millrace.operations.v1.OperationsService", "GetStatus", "reader"),
-        ("millrace.operations.v1.OperationsService", "ListDeadLetters", "operator"),
-        ("millrace.operations.v1.OperationsService", "ReplayDeadLetter", "operator"),
-        ("millrace.operations.v1.OperationsService", "DropDeadLetter", "operator"),
+        ("millstream.registry.v1.RegistryService", "GetModel", "reader"),
+        ("millstream.registry.v1.RegistryService", "AliasAt", "reader"),
+        ("millstream.registry.v1.RegistryService", "DownloadArtifact", "reader"),
+        ("millstream.registry.v1.RegistryService", "PromoteModelVersion", "writer"),
+        ("millstream.dataset.v1.DatasetService", "ImportDataset", "writer"),
+        ("millstream.training.v1.TrainingService", "WatchTrainingRun", "reader"),
+        ("millstream.training.v1.TrainingService", "CancelTrainingRun", "writer"),
+        ("millstream.operations.v1.OperationsService", "GetStatus", "reader"),
+        ("millstream.operations.v1.OperationsService", "ListDeadLetters", "operator"),
+        ("millstream.operations.v1.OperationsService", "ReplayDeadLetter", "operator"),
+        ("millstream.operations.v1.OperationsService", "DropDeadLetter", "operator"),
         ("inference.GRPCInferenceService", "ModelInfer", "reader"),
         *(
-            ("millrace.inference.v1.InferenceService", task, "reader")
+            ("millstream.inference.v1.InferenceService", task, "reader")
             for task in (
                 "Classify",
                 "Embed",

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millrace import errors
-from millrace.dataset.v1.dataset_pb2 import Part, Snapshot
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
-from millrace.errors import InvalidArgument, MillraceError, to_status
-from millrace.trace import continue_trace, trace_id, traceparent
+from millstream import errors
+from millstream.dataset.v1.dataset_pb2 import Part, Snapshot
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.errors import InvalidArgument, MillstreamError, to_status
+from millstream.trace import continue_trace, trace_id, traceparent
 from servicekit import ids, logs
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import Received
@@ -102,8 +102,8 @@ def test_pages_have_sizes_and_tokens_that_are_checked() -> None:
 
 
 def test_every_error_has_its_own_code_and_a_stable_reason() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MillraceError)]
-    kinds.remove(MillraceError)
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MillstreamError)]
+    kinds.remove(MillstreamError)
     assert len({kind.code for kind in kinds}) == len(kinds) == 11
     for kind in kinds:
         assert re.fullmatch("[A-Z_]+", kind.default_reason)
@@ -146,7 +146,7 @@ def received(**change: Any) -> Received:
 def test_an_event_comes_back_as_it_was_said() -> None:
     continue_trace("")
     event = from_message(received())
-    assert (event.event_id, event.key, event.event_type) == ("id-1", "words", "millrace.dataset.v1.SnapshotCreated")
+    assert (event.event_id, event.key, event.event_type) == ("id-1", "words", "millstream.dataset.v1.SnapshotCreated")
     assert event.fact == SnapshotCreated(dataset="words", number=3)
     assert event.traceparent == traceparent() and event.time.endswith("Z")
 

@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from millrace.errors import (
+from millstream.errors import (
     AlreadyExists,
     Conflict,
     DeadlineExceeded,
     FailedPrecondition,
     Internal,
     InvalidArgument,
-    MillraceError,
+    MillstreamError,
     NotFound,
     Overloaded,
     PermissionDenied,
@@ -121,7 +121,7 @@ WITH_PATIENCE = [NotFound("n"), FailedPrecondition("f")]
 THREE_TRIES = [Internal("i"), AlreadyExists("a"), ValueError("v"), asyncio.CancelledError("c")]
 
 
-async def fate(error: BaseException) -> tuple[int, MillraceError | None]:
+async def fate(error: BaseException) -> tuple[int, MillstreamError | None]:
     async def do(name: str) -> None:
         if thing.done[name] <= 40:
             raise error
@@ -135,17 +135,17 @@ async def fate(error: BaseException) -> tuple[int, MillraceError | None]:
 
 
 @pytest.mark.parametrize("error", RETRIED_FOR_EVER, ids=lambda e: type(e).__name__)
-async def test_what_passes_is_retried_for_ever(error: MillraceError) -> None:
+async def test_what_passes_is_retried_for_ever(error: MillstreamError) -> None:
     assert await fate(error) == (41, None)
 
 
 @pytest.mark.parametrize("error", FINAL_AT_ONCE, ids=lambda e: type(e).__name__)
-async def test_what_cannot_get_better_ends_at_once(error: MillraceError) -> None:
+async def test_what_cannot_get_better_ends_at_once(error: MillstreamError) -> None:
     assert await fate(error) == (1, error)
 
 
 @pytest.mark.parametrize("error", WITH_PATIENCE, ids=lambda e: type(e).__name__)
-async def test_what_may_be_early_is_waited_for(error: MillraceError) -> None:
+async def test_what_may_be_early_is_waited_for(error: MillstreamError) -> None:
     assert await fate(error) == (10, error)
 
 

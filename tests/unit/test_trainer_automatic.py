@@ -5,17 +5,17 @@ from typing import Any
 
 from google.protobuf.json_format import ParseDict
 
-from millrace.dataset.v1.dataset_pb2 import Snapshot
-from millrace.dataset.v1.dataset_service_pb2 import GetSnapshotRequest, GetSnapshotResponse
-from millrace.errors import NotFound
-from millrace.registry.v1.model_pb2 import Model, ModelSpec
-from millrace.registry.v1.registry_service_pb2 import (
+from millstream.dataset.v1.dataset_pb2 import Snapshot
+from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest, GetSnapshotResponse
+from millstream.errors import NotFound
+from millstream.registry.v1.model_pb2 import Model, ModelSpec
+from millstream.registry.v1.registry_service_pb2 import (
     GetModelRequest,
     GetModelResponse,
     ListModelsRequest,
     ListModelsResponse,
 )
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from servicekit.blobs import Blobs, MemoryBlobs
 from servicekit.bus import MemoryBus
 from servicekit.outbox import Outbox

@@ -1,7 +1,7 @@
 """What the trainer says on the bus fits on it."""
 
-from millrace.training.v1.attempt_pb2 import RunOutcome
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream.training.v1.attempt_pb2 import RunOutcome
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MemoryBus
 from servicekit.events import from_message

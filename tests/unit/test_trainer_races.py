@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from millrace.errors import Unavailable
-from millrace.operations.v1.stored_pb2 import Process
-from millrace.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
-from millrace.training.v1.training_run_pb2 import Progress, TrainingRun, TrainingRunSpec
+from millstream.errors import Unavailable
+from millstream.operations.v1.stored_pb2 import Process
+from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
+from millstream.training.v1.training_run_pb2 import Progress, TrainingRun, TrainingRunSpec
 from recipekit.run import Progress as Told
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MemoryBus

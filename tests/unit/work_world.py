@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
-from millrace.errors import (
-    MillraceError,
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.errors import (
+    MillstreamError,
 )
 from servicekit import backoff
 from servicekit.blobs import MemoryBlobs
@@ -18,7 +18,7 @@ from servicekit.bus import MemoryBus, Message
 from servicekit.events import to_message
 from servicekit.work import Handlers, Key, Work
 
-TOPIC = "millrace.dataset.v1"
+TOPIC = "millstream.dataset.v1"
 HANDLERS: Handlers = {SnapshotCreated: lambda event: [Key("thing", event.dataset)]}
 
 
@@ -44,7 +44,7 @@ class Thing:
         self.look_errors: list[Exception] = []
         self.looks = 0
         self.done: Counter[str] = Counter()
-        self.ended: dict[str, MillraceError] = {}
+        self.ended: dict[str, MillstreamError] = {}
         self.end_errors: list[Exception] = []
         self.running: set[str] = set()
         self._do = do
@@ -65,7 +65,7 @@ class Thing:
         finally:
             self.running.discard(name)
 
-    async def end(self, name: str, error: MillraceError) -> None:
+    async def end(self, name: str, error: MillstreamError) -> None:
         if self.end_errors:
             raise self.end_errors.pop(0)
         self.ended[name] = error

@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from millrace.errors import InvalidArgument
-from millrace.operations.v1.operations_service_pb2 import DeadLetter
+from millstream.errors import InvalidArgument
+from millstream.operations.v1.operations_service_pb2 import DeadLetter
 from servicekit.blobs import MemoryBlobs
 from servicekit.bus import MemoryBus, Message, Received
 from servicekit.deadletters import DeadLetters

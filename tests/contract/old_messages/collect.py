@@ -20,8 +20,8 @@ from typing import Any
 from google.protobuf.message import Message
 from grpc_tools import protoc
 
-from millrace.operations.v1.stored_pb2 import LedgerEntry, Process
-from millrace.training.v1.lineage_pb2 import Lineage
+from millstream.operations.v1.stored_pb2 import LedgerEntry, Process
+from millstream.training.v1.lineage_pb2 import Lineage
 from servicekit.blobs import Blobs
 from servicekit.bus import Bus, Received
 from servicekit.ledger import read_entry
@@ -32,10 +32,10 @@ from tests.contract.old_messages.history import live
 from tests.contract.old_messages.kinds import PROBES, PROTOS, kind_of, proto_files, strangers
 from tests.e2e.world import ROOT
 
-PACKAGES = ("grpcio", "millrace", "protobuf")
+PACKAGES = ("grpcio", "millstream", "protobuf")
 """Those of a lineage's packages that are kept."""
 NAMES = {
-    str(ROOT): "/opt/millrace",
+    str(ROOT): "/opt/millstream",
     sysconfig.get_path("stdlib"): "/usr/lib/python3",
     sys.prefix: "/opt/venv",
     processor(): "A processor / 6 / 1",
@@ -47,7 +47,7 @@ def main() -> None:
     folder = kept.HERE / kept.this_version()
     if folder.exists():
         refuse_break(kept.Corpus(folder))
-    with tempfile.TemporaryDirectory(prefix="millrace-corpus-") as state:
+    with tempfile.TemporaryDirectory(prefix="millstream-corpus-") as state:
         platform, seen = live(Path(state))
         objects = {**asyncio.run(everything(platform.blobs())), **seen.objects}
         messages = one_of_each(asyncio.run(said(platform.bus())))

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from deploy.flow import Flow
-from millrace import Client
-from millrace.dataset.v1.dataset_pb2 import Cleaning, DatasetSpec, SplitSpec
-from millrace.dataset.v1.events_pb2 import SnapshotCreated
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.operations.v1.stored_pb2 import OutboxMarker
-from millrace.registry.v1.model_pb2 import ModelVersion
-from millrace.training.v1.training_run_pb2 import TrainingRun
+from millstream import Client
+from millstream.dataset.v1.dataset_pb2 import Cleaning, DatasetSpec, SplitSpec
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.operations.v1.stored_pb2 import OutboxMarker
+from millstream.registry.v1.model_pb2 import ModelVersion
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from servicekit.blobs import Blobs
 from servicekit.bus import Message
 from servicekit.events import to_message

@@ -15,15 +15,15 @@ from google.protobuf.descriptor import Descriptor, FileDescriptor
 from google.protobuf.message import Message
 
 from deploy.ports import SERVICES
-from millrace.dataset.v1.dataset_pb2 import DatasetSpec, Snapshot
-from millrace.dataset.v1.import_pb2 import Import
-from millrace.evaluation.v1.attempt_pb2 import AttemptEnd
-from millrace.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millrace.inference.v1.refusal_pb2 import Refusal
-from millrace.operations.v1.stored_pb2 import Claim, DeadLetterResolution, Heartbeat, LedgerEntry, OutboxMarker
-from millrace.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
-from millrace.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
-from millrace.training.v1.training_run_pb2 import Artifact, Progress
+from millstream.dataset.v1.dataset_pb2 import DatasetSpec, Snapshot
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.inference.v1.refusal_pb2 import Refusal
+from millstream.operations.v1.stored_pb2 import Claim, DeadLetterResolution, Heartbeat, LedgerEntry, OutboxMarker
+from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
+from millstream.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
+from millstream.training.v1.training_run_pb2 import Artifact, Progress
 from servicekit.outbox import Fact
 from servicekit.topics import TOPICS
 
@@ -137,7 +137,7 @@ def within(messages: Iterable[Any]) -> set[str]:
 
 def proto_files() -> list[Path]:
     """Every file of the protos."""
-    return sorted(PROTOS.glob("millrace/**/*.proto"))
+    return sorted(PROTOS.glob("millstream/**/*.proto"))
 
 
 def _file(path: Path) -> FileDescriptor:

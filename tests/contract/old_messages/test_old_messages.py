@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from millrace.inference.v1.events_pb2 import VersionServed
+from millstream.inference.v1.events_pb2 import VersionServed
 from servicekit.events import from_message
 from servicekit.ids import hash_of
 from servicekit.outbox import Fact

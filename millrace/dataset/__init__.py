@@ -1,1 +1,0 @@
-"""Generated from protos/millrace/dataset by `make protos`."""

@@ -1,1 +1,0 @@
-"""Generated from protos/millrace/dataset/v1 by `make protos`."""

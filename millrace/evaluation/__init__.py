@@ -1,1 +1,0 @@
-"""Generated from protos/millrace/evaluation by `make protos`."""

@@ -1,1 +1,0 @@
-"""Generated from protos/millrace/evaluation/v1 by `make protos`."""

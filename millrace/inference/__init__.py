@@ -1,1 +1,0 @@
-"""Generated from protos/millrace/inference by `make protos`."""

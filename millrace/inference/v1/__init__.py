@@ -1,1 +1,0 @@
-"""Generated from protos/millrace/inference/v1 by `make protos`."""

@@ -1,1 +1,0 @@
-"""Generated from protos/millrace/operations by `make protos`."""

@@ -1,1 +1,0 @@
-"""Generated from protos/millrace/operations/v1 by `make protos`."""

@@ -1,1 +1,0 @@
-"""Generated from protos/millrace/registry by `make protos`."""

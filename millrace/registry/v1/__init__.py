@@ -1,1 +1,0 @@
-"""Generated from protos/millrace/registry/v1 by `make protos`."""

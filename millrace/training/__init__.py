@@ -1,1 +1,0 @@
-"""Generated from protos/millrace/training by `make protos`."""

@@ -1,1 +1,0 @@
-"""Generated from protos/millrace/training/v1 by `make protos`."""

@@ -1,0 +1,206 @@
+"""Opens gRPC channels that raise the error tree, send the token and the trace, and give every call a deadline.
+
+`address` is one `host:port`, or several with commas between; all that they name are used in turn (round robin).
+"""
+
+import ipaddress
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from millstream.errors import InvalidArgument, from_rpc_error
+from millstream.trace import traceparent
+
+DEADLINE_SECONDS = 30.0
+MAX_MESSAGE_BYTES = 16 << 20
+_IPV4 = re.compile(r"[0-9]+(\.[0-9]+){3}:[0-9]+")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a channel shows and trusts. All empty: plaintext, without a token."""
+
+    token: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+    def ssl(self) -> grpc.ChannelCredentials | None:
+        if not self.ca_file:
+            return None
+        read = [Path(name).read_bytes() if name else None for name in (self.ca_file, self.key_file, self.cert_file)]
+        return grpc.ssl_channel_credentials(*read)
+
+
+# For callers whose requests may all be sent twice: a service that is away for a moment is asked again.
+_RETRY = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+
+
+def _options(retry: bool) -> list[tuple[str, Any]]:
+    config = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [{"name": [{}], "retryPolicy": _RETRY}] if retry else [],
+    }
+    return [
+        ("grpc.service_config", json.dumps(config)),
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        ("grpc.min_reconnect_backoff_ms", 50),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.keepalive_time_ms", 30000),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.enable_http_proxy", 0),
+    ]
+
+
+def _target(address: str) -> str:
+    """What gRPC is to call: a list goes to its address resolver, which takes IP addresses only."""
+    if "," not in address:
+        return address
+    hosts = [_host(one) for one in address.split(",")]
+    try:
+        (version,) = {ipaddress.ip_address(host).version for host in hosts}
+    except ValueError:
+        text = f"{address}: a list takes IP addresses of one kind; for names give one that resolves to all replicas"
+        raise InvalidArgument(text, field="address") from None
+    return f"ipv{version}:{address}"
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
+def _named(address: str, options: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """With TLS a list is checked against certificates by the host of its first address: all replicas' must name it."""
+    return [*options, ("grpc.default_authority", _host(address.partition(",")[0]))] if "," in address else options
+
+
+def open_channel(address: str, credentials: Credentials = Credentials(), retry: bool = False) -> aio.Channel:
+    """A channel for asyncio; with `retry` a call goes on for a second or two while nobody answers."""
+    interceptors = [_AsyncUnary(credentials.token), _AsyncStream(credentials.token), _AsyncUpload(credentials.token)]
+    if ssl := credentials.ssl():
+        return aio.secure_channel(
+            _target(address), ssl, options=_named(address, _options(retry)), interceptors=interceptors
+        )
+    return aio.insecure_channel(_target(address), options=_options(retry), interceptors=interceptors)
+
+
+def open_sync_channel(address: str, credentials: Credentials = Credentials(), retry: bool = False) -> grpc.Channel:
+    """A channel for threads."""
+    if ssl := credentials.ssl():
+        channel = grpc.secure_channel(_target(address), ssl, options=_named(address, _options(retry)))
+    else:
+        channel = grpc.insecure_channel(_target(address), options=_options(retry))
+    return grpc.intercept_channel(channel, _Sync(credentials.token))
+
+
+def _details(details: Any, token: str, details_class: Callable[..., Any], deadline: float | None, **more: Any) -> Any:
+    metadata = [*(details.metadata or ()), ("traceparent", traceparent())]
+    if token:
+        metadata.append(("authorization", f"Bearer {token}"))
+    timeout = details.timeout if details.timeout is not None else deadline
+    return details_class(details.method, timeout, metadata, details.credentials, details.wait_for_ready, **more)
+
+
+def _async_details(details: Any, token: str, deadline: float | None) -> Any:
+    found = _details(details, token, aio.ClientCallDetails, deadline)
+    return found._replace(metadata=aio.Metadata(*found.metadata))
+
+
+class _AsyncUnary(aio.UnaryUnaryClientInterceptor):
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        try:
+            call = await continuation(_async_details(client_call_details, self.token, DEADLINE_SECONDS), request)
+            return await call
+        except aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+
+class _AsyncUpload(aio.StreamUnaryClientInterceptor):
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        try:
+            call = await continuation(_async_details(client_call_details, self.token, None), request_iterator)
+            await call
+            return call
+        except aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+
+class _AsyncStream(aio.UnaryStreamClientInterceptor):
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        call = await continuation(_async_details(client_call_details, self.token, None), request)
+
+        async def responses() -> AsyncIterator[Any]:
+            try:
+                async for response in call:
+                    yield response
+            except aio.AioRpcError as error:
+                raise from_rpc_error(error) from None
+            finally:
+                call.cancel()
+
+        return responses()
+
+
+class _SyncDetails(grpc.ClientCallDetails):
+    def __init__(
+        self, method: str, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, **_: Any
+    ) -> None:
+        self.method, self.timeout, self.metadata = method, timeout, metadata
+        self.credentials, self.wait_for_ready, self.compression = credentials, wait_for_ready, None
+
+
+class _Sync(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor):
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return self._await(
+            continuation(_details(client_call_details, self.token, _SyncDetails, DEADLINE_SECONDS), request)
+        )
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return self._await(
+            continuation(_details(client_call_details, self.token, _SyncDetails, None), request_iterator)
+        )
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return self._responses(continuation(_details(client_call_details, self.token, _SyncDetails, None), request))
+
+    @staticmethod
+    def _responses(call: Any) -> Iterator[Any]:
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+        finally:
+            call.cancel()
+
+    @staticmethod
+    def _await(call: Any) -> Any:
+        try:
+            call.result()
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+        return call

@@ -1,0 +1,122 @@
+"""What every command has: `-o json`, where the services are, and errors as one sentence with exit code 1."""
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from millstream import Client
+from millstream.channel import Credentials
+from millstream.cli.screen import Screen
+from millstream.errors import MillstreamError, Unavailable
+
+SERVICES = ("dataprep", "trainer", "evaluator", "registry", "inference")
+PORT_BASE = 50050
+
+
+class Failed(Exception):
+    """What was asked for did not happen; the text says why. Exit code 1."""
+
+
+class Output(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+class Cli:
+    """What a command works with."""
+
+    def __init__(self, output: Output, host: str | None, port_base: int | None) -> None:
+        self.screen = Screen(as_json=output is Output.JSON)
+        self._host, self._port_base = host, port_base
+
+    @cached_property
+    def client(self) -> Client:
+        return Client(credentials=_credentials(), **addresses(self._host, self._port_base))
+
+    def replicas(self) -> list[tuple[str, str]]:
+        """Each service with each address at which a replica of it is to be found."""
+        found = addresses(self._host, self._port_base)
+        return [(service, address) for service in SERVICES for address in found[service].split(",")]
+
+    def client_of(self, service: str, address: str) -> Client:
+        """A client that asks one replica."""
+        return Client(credentials=_credentials(), **{service: address})
+
+    def close(self) -> None:
+        if "client" in self.__dict__:
+            self.client.close()
+
+
+def addresses(host: str | None, port_base: int | None) -> dict[str, str]:
+    """MILLSTREAM_DATAPREP and so on, as the services themselves read them, unless the options say where to look."""
+    base = PORT_BASE if port_base is None else port_base
+    found = {service: f"{host or '127.0.0.1'}:{base + i}" for i, service in enumerate(SERVICES, 1)}
+    if host is None and port_base is None:
+        found |= {service: named for service in SERVICES if (named := os.environ.get(f"MILLSTREAM_{service.upper()}"))}
+    return found
+
+
+def _credentials() -> Credentials:
+    token_file, ca, cert, key = (
+        os.environ.get(f"MILLSTREAM_{name}", "")
+        for name in ("TOKEN_FILE", "TLS_CA_FILE", "TLS_CLIENT_CERT_FILE", "TLS_CLIENT_KEY_FILE")
+    )
+    return Credentials(Path(token_file).read_text().strip() if token_file else "", ca, cert, key)
+
+
+OutputOption = Annotated[
+    Output, typer.Option("-o", "--output", help="text, or json: one document, or lines of a stream")
+]
+HostOption = Annotated[str | None, typer.Option(help="where the services are; else MILLSTREAM_DATAPREP … or 127.0.0.1")]
+PortBaseOption = Annotated[int | None, typer.Option(help=f"service i listens on this + i; else {PORT_BASE}")]
+_COMMON = [
+    inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, default=Output.TEXT, annotation=OutputOption),
+    inspect.Parameter("host", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=HostOption),
+    inspect.Parameter("port_base", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=PortBaseOption),
+]
+
+
+def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a command: the function is given a Cli and its own parameters, the command line has the common ones too."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function).parameters.values())[1:]
+
+        @wraps(function)
+        def run(output: Output, host: str | None, port_base: int | None, **given: Any) -> None:
+            cli = Cli(output, host, port_base)
+            try:
+                function(cli, **given)
+            except BrokenPipeError:  # the reader, `head` for example, has had enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(1) from None
+            except (MillstreamError, Failed, OSError) as error:
+                print(explain(error), file=sys.stderr)
+                raise typer.Exit(1) from None
+            finally:
+                cli.close()
+
+        parameters = [*own, *_COMMON]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        del run.__wrapped__
+        app.command(name)(run)
+        return function
+
+    return add
+
+
+def explain(error: Exception) -> str:
+    """One sentence for people."""
+    text = str(error)
+    if isinstance(error, Unavailable) and ("connect" in text or "resol" in text):
+        return f"nobody answers there ({text}): is the platform up? `millstream up` starts one on this machine"
+    field = getattr(error, "field", "")
+    return f"{field}: {text}" if field and field not in text else text

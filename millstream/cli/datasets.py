@@ -1,0 +1,109 @@
+"""`millstream datasets`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from millstream.cli.command import Cli, Failed, command
+from millstream.cli.files import read_spec
+from millstream.cli.screen import Cells
+from millstream.cli.words import import_line, when
+from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetSpec, Snapshot
+from millstream.dataset.v1.import_pb2 import Import
+
+app = typer.Typer(name="datasets", help="Files and the snapshots that they became.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="the dataset's name")]
+Number = Annotated[int, typer.Option(help="the snapshot's number; 0: the newest")]
+
+
+@command(app, "import")
+def import_file(
+    cli: Cli,
+    file: Annotated[Path, typer.Argument(help="JSON Lines or CSV", exists=True, dir_okay=False)],
+    dataset: Annotated[str, typer.Option("-d", "--dataset", help="its name; made by its first import")],
+    recipe: Annotated[str, typer.Option(help="whose row schema the rows must meet; only at the first import")] = "",
+    spec: Annotated[
+        Path | None, typer.Option(help="a DatasetSpec as YAML, for cleaning and split", exists=True)
+    ] = None,
+    request_id: Annotated[str, typer.Option(help="names this import: asked again, it is the same one")] = "",
+    watch: Annotated[bool, typer.Option("--watch", help="wait until it has ended")] = False,
+) -> None:
+    """Import a file into a dataset."""
+    whole = read_spec(spec, DatasetSpec) if spec else None
+    if whole and recipe:
+        whole.recipe = recipe
+    asked = cli.client.import_dataset(file, dataset, recipe=recipe, spec=whole, request_id=request_id)
+    if not watch:
+        cli.screen.one(asked, import_line(asked))
+        return
+    ended = cli.screen.stream(cli.client.watch_import(dataset, asked.request_id), import_line)
+    if ended is None or ended.state == Import.STATE_REFUSED:
+        raise Failed(f"the import was refused: {ended.refusal if ended else 'it is not known'}")
+
+
+@command(app, "list")
+def list_datasets(cli: Cli) -> None:
+    """Every dataset."""
+    cli.screen.many(cli.client.datasets(), _cells)
+
+
+def _cells(found: Dataset) -> Cells:
+    return {"dataset": found.name, "recipe": found.spec.recipe or "-", "snapshots": found.newest_number}
+
+
+@command(app, "show")
+def show(cli: Cli, name: Name, number: Number = 0) -> None:
+    """A snapshot: its rows, splits, quarantine and columns."""
+    snapshot = cli.client.snapshot(name, number)
+    cli.screen.one(snapshot, describe(snapshot))
+
+
+def describe(snapshot: Snapshot) -> str:
+    rows = snapshot.rows
+    lines = [
+        f"{snapshot.dataset} snapshot {snapshot.number} ({snapshot.snapshot_id}) of {when(snapshot.create_time)}",
+        f"from {snapshot.source.file_name}, {snapshot.source.size_bytes} bytes",
+        f"{rows.read} rows read: {rows.kept} kept, {rows.duplicate} duplicate, {rows.quarantined} quarantined",
+        "splits: " + ", ".join(f"{name} {count}" for name, count in sorted(snapshot.splits.items())),
+    ]
+    lines += [f"quarantined, {reason}: {count}" for reason, count in sorted(snapshot.quarantine_reasons.items())]
+    lines += [
+        f"column {column.name}: {column.present} present, {column.empty} empty, {column.distinct} distinct"
+        + ("" if column.kept else " (not kept)")
+        for column in snapshot.columns
+    ]
+    return "\n".join(lines)
+
+
+@command(app, "snapshots")
+def snapshots(cli: Cli, name: Name) -> None:
+    """The dataset's snapshots, newest first."""
+    cli.screen.many(cli.client.snapshots(name), _snapshot_cells)
+
+
+def _snapshot_cells(found: Snapshot) -> Cells:
+    return {
+        "number": found.number,
+        "snapshot": found.snapshot_id,
+        "kept": found.rows.kept,
+        "file": found.source.file_name,
+        "time": when(found.create_time),
+    }
+
+
+@command(app, "rows")
+def rows(
+    cli: Cli,
+    name: Name,
+    number: Number = 0,
+    split: Annotated[str, typer.Option(help="train, validation, test or quarantine")] = "train",
+    limit: Annotated[int, typer.Option(help="at most so many rows; 0: all")] = 20,
+) -> None:
+    """Rows, one JSON object a line."""
+    for count, row in enumerate(cli.client.rows(name, number, split), 1):
+        print(json.dumps(row, ensure_ascii=False))
+        if count == limit:
+            return

@@ -1,0 +1,170 @@
+"""`millstream apply | promote | rollback | release` and `millstream models`."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from millstream.cli.command import Cli, command
+from millstream.cli.files import read_spec
+from millstream.cli.screen import Cells
+from millstream.cli.words import action, alias_line, count, figures, when
+from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
+
+app = typer.Typer(name="models", help="Models, their versions and their aliases.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="the model's name")]
+Alias = Annotated[str, typer.Option(help="the alias to move")]
+Reason = Annotated[str, typer.Option(help="kept with the entry")]
+
+
+def add_commands(root: typer.Typer) -> None:
+    command(root, "apply")(apply)
+    command(root, "promote")(promote)
+    command(root, "rollback")(rollback)
+    command(root, "release")(release)
+
+
+def apply(
+    cli: Cli,
+    file: Annotated[Path, typer.Option("-f", "--file", help="a ModelSpec as YAML", exists=True, dir_okay=False)],
+    etag: Annotated[str, typer.Option(help="refuse unless it is the present one")] = "",
+) -> None:
+    """Declare a model, or change it. An equal spec changes nothing."""
+    model = cli.client.apply_model(read_spec(file, ModelSpec), etag=etag)
+    cli.screen.one(model, f"{model.name} is declared (etag {model.etag})")
+
+
+def promote(
+    cli: Cli,
+    model: Name,
+    version: Annotated[int, typer.Argument(min=1)],
+    reason: Reason = "",
+    override: Annotated[str, typer.Option(help="promote without a passing report, for this reason")] = "",
+    alias: Alias = "champion",
+    etag: Annotated[str, typer.Option(help="refuse unless it is the alias's newest entry number")] = "",
+) -> None:
+    """Move an alias to a version and hold it there."""
+    entry = cli.client.promote(model, version, reason=reason, override=override, alias=alias, etag=etag)
+    cli.screen.one(entry, alias_line(entry))
+
+
+def rollback(
+    cli: Cli,
+    model: Name,
+    version: Annotated[int, typer.Argument(help="one that the alias once named; 0: the one before")] = 0,
+    reason: Reason = "",
+    alias: Alias = "champion",
+) -> None:
+    """Move an alias back and hold it there."""
+    entry = cli.client.rollback(model, version, reason=reason, alias=alias)
+    cli.screen.one(entry, alias_line(entry))
+
+
+def release(cli: Cli, model: Name, reason: Reason = "", alias: Alias = "champion") -> None:
+    """Let automatic promotion move the alias again."""
+    entry = cli.client.release(model, reason=reason, alias=alias)
+    cli.screen.one(entry, alias_line(entry))
+
+
+@command(app, "list")
+def list_models(cli: Cli) -> None:
+    """Every model."""
+    cli.screen.many(cli.client.models(), _cells)
+
+
+def _cells(model: Model) -> Cells:
+    spec = model.spec
+    return {
+        "model": model.name,
+        "recipe": spec.recipe,
+        "dataset": spec.dataset,
+        "training": "automatic" if spec.training.automatic else "manual",
+        "promotion": "automatic" if spec.promotion.automatic else "manual",
+        "updated": when(model.update_time),
+    }
+
+
+@command(app, "show")
+def show(
+    cli: Cli,
+    name: Name,
+    version: Annotated[int, typer.Option(help="show this version instead")] = 0,
+    alias: Annotated[str, typer.Option(help="show the version that this alias names instead")] = "",
+) -> None:
+    """A model as it is declared, or one of its versions with its lineage."""
+    if version or alias:
+        found = cli.client.version(name, version, alias=alias)
+        cli.screen.one(found, describe(found))
+        return
+    model = cli.client.model(name)
+    lines = [f"{name}: {cell} {value}" for cell, value in list(_cells(model).items())[1:]]
+    cli.screen.one(model, "\n".join([*lines, f"{name}: etag {model.etag}, by {model.who}"]))
+
+
+def describe(version: ModelVersion) -> str:
+    lineage = version.lineage
+    code = f"{lineage.code_commit[:12] or 'unknown'}{' with changes' if lineage.code_dirty else ''}"
+    return "\n".join(
+        [
+            f"{version.model} version {version.version} of {when(version.create_time)}: {figures(version.metrics)}",
+            f"run {version.run_id}, {count(lineage.attempts, 'attempt')}, seed {lineage.seed}, {lineage.hardware}",
+            f"dataset {lineage.dataset} {lineage.dataset_number} ({lineage.snapshot_id})",
+            f"recipe {lineage.recipe}, code {code}",
+            f"artifact {version.artifact.digest}, {version.artifact.size_bytes} bytes",
+        ]
+    )
+
+
+@command(app, "versions")
+def versions(cli: Cli, name: Name) -> None:
+    """A model's versions, newest first."""
+    cli.screen.many(cli.client.versions(name), _version_cells)
+
+
+def _version_cells(version: ModelVersion) -> Cells:
+    return {
+        "version": version.version,
+        "metrics": figures(version.metrics) or "-",
+        "dataset": f"{version.lineage.dataset} {version.lineage.dataset_number}",
+        "run": version.run_id,
+        "created": when(version.create_time),
+    }
+
+
+@command(app, "aliases")
+def aliases(
+    cli: Cli,
+    name: Name,
+    alias: Annotated[str, typer.Option(help="whose history")] = "champion",
+    at: Annotated[datetime | None, typer.Option(help="what it named at that moment (local time)")] = None,
+) -> None:
+    """Every move of an alias, newest first, with who and why."""
+    found = [cli.client.alias_at(name, at, alias)] if at else cli.client.alias_history(name, alias)
+    cli.screen.many(found, _alias_cells)
+
+
+def _alias_cells(entry: AliasEntry) -> Cells:
+    return {
+        "entry": entry.number,
+        "version": entry.version,
+        "action": action(entry),
+        "hold": "held" if entry.hold else "-",
+        "who": entry.who,
+        "why": entry.override or entry.reason or entry.report_id or "-",
+        "time": when(entry.time),
+    }
+
+
+@command(app, "download")
+def download(
+    cli: Cli,
+    name: Name,
+    folder: Annotated[Path, typer.Argument(help="made if it is not there", file_okay=False)],
+    version: Annotated[int, typer.Option(help="its number; 0: by the alias")] = 0,
+    alias: Annotated[str, typer.Option(help="champion unless told")] = "",
+) -> None:
+    """Write the files of a version's artifact into a folder."""
+    found = cli.client.download_artifact(name, folder, version=version, alias=alias)
+    cli.screen.one(found, f"{name} version {found.version}: {len(found.artifact.files)} files are in {folder}")

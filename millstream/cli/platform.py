@@ -1,0 +1,59 @@
+"""`millstream up` and `millstream down`: the platform of the checkout that the command stands in."""
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+STOP_SECONDS = 90.0
+
+
+def add_commands(root: typer.Typer) -> None:
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    root.command("up", context_settings=passed_on, add_help_option=False)(up)
+    root.command("down")(down)
+
+
+def up(context: typer.Context) -> None:
+    """Run all five services on this machine until Ctrl-C (--help shows the options)."""
+    if not Path("deploy/local.py").is_file():
+        print(
+            f"there is no platform in {Path.cwd()}: run `millstream up` in a checkout of millstream, whose deploy/local.py "
+            "starts the services",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "deploy.local", *context.args])
+
+
+def down(
+    state: Annotated[Path, typer.Option(help="the folder that `up` was given")] = Path(".millstream"),
+) -> None:
+    """End the platform of a state folder, and wait until it has ended."""
+    lock = state / "lock"
+    if not lock.exists() or not _held(lock) or not (pid := lock.read_text().strip()):
+        print(f"no platform runs on {state}", file=sys.stderr)
+        raise typer.Exit(1)
+    os.kill(int(pid), signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while _held(lock):
+        if time.monotonic() > deadline:
+            print(f"process {pid} does not end", file=sys.stderr)
+            raise typer.Exit(1)
+        time.sleep(0.05)
+    print(f"the platform of {state} has ended")
+
+
+def _held(lock: Path) -> bool:
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

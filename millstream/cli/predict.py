@@ -1,0 +1,112 @@
+"""`millstream predict` and `millstream served`."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.json_format import MessageToDict
+
+from millstream.cli.command import Cli, Failed, command
+from millstream.cli.files import read_rows
+from millstream.cli.screen import Cells
+from millstream.cli.words import served_line
+from millstream.inference.v1.prediction_pb2 import ServedModel
+
+ROWS = 256
+"""Most rows of one request; a longer file is asked in parts."""
+
+
+class Task(StrEnum):
+    PREDICT = "predict"
+    CLASSIFY = "classify"
+    EMBED = "embed"
+    SIMILAR = "similar"
+    RANK = "rank"
+
+
+def add_commands(root: typer.Typer) -> None:
+    command(root, "predict")(predict)
+    command(root, "served")(served)
+
+
+def predict(
+    cli: Cli,
+    model: Annotated[str, typer.Argument(help="the model's name")],
+    texts: Annotated[list[str] | None, typer.Argument(help='each is a row {"text": …}')] = None,
+    file: Annotated[Path | None, typer.Option(help="rows as JSON lines; - reads standard input")] = None,
+    task: Annotated[
+        Task, typer.Option(help="predict serves every recipe, the others those that declare them")
+    ] = Task.PREDICT,
+    alias: Annotated[str, typer.Option(help="which version answers: champion unless told")] = "",
+    label: Annotated[str, typer.Option(help="similar: only entries of it; rank: the label to rank by")] = "",
+    limit: Annotated[int, typer.Option(help="similar: how many; 0: 10")] = 0,
+) -> None:
+    """Ask a served model. Rows for rank are {"id": …, "texts": […]}."""
+    rows: list[dict[str, Any]] = [{"text": text} for text in texts or ()] + (read_rows(file) if file else [])
+    if not rows:
+        raise typer.BadParameter("give texts, or rows with --file", param_hint="TEXTS")
+    if task is Task.SIMILAR and len(rows) != 1:
+        raise typer.BadParameter("similar takes one text", param_hint="TEXTS")
+    missing = {"id", "texts"} if task is Task.RANK else set() if task is Task.PREDICT else {"text"}
+    for row in rows:
+        if absent := missing - set(row):
+            raise typer.BadParameter(f"a row for {task} needs {' and '.join(sorted(absent))}", param_hint="--file")
+    whole = task in (Task.RANK, Task.SIMILAR)
+    parts = [rows] if whole else [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+    answer = _ask(cli, model, task, parts[0], alias, label, limit)
+    for part in parts[1:]:
+        more = _ask(cli, model, task, part, alias, label, limit)
+        if more.served != answer.served:
+            raise Failed(
+                f"{alias or 'champion'} of {model} moved to version {more.served.version} meanwhile: ask again"
+            )
+        answer.MergeFrom(more)
+    found = MessageToDict(answer, preserving_proto_field_name=True)
+    shown = next((value for value in found.values() if isinstance(value, list)), [])
+    lines = [json.dumps(one, ensure_ascii=False) for one in shown]
+    cli.screen.one(answer, "\n".join([*lines, f"answered by {served_line(answer.served)}"]))
+
+
+def _ask(cli: Cli, model: str, task: Task, rows: list[dict[str, Any]], alias: str, label: str, limit: int) -> Any:
+    texts = [str(row.get("text", "")) for row in rows]
+    match task:
+        case Task.PREDICT:
+            return cli.client.predict(model, rows, alias)
+        case Task.CLASSIFY:
+            return cli.client.classify(model, texts, alias)
+        case Task.EMBED:
+            return cli.client.embed(model, texts, alias)
+        case Task.SIMILAR:
+            return cli.client.similar(model, texts[0], limit=limit, label=label, alias=alias)
+        case Task.RANK:
+            return cli.client.rank(model, {str(row["id"]): row["texts"] for row in rows}, label, alias)
+
+
+def served(
+    cli: Cli,
+    model: Annotated[str, typer.Argument(help="the model's name; all unless told")] = "",
+    wait: Annotated[
+        int, typer.Option(help="wait until this version, or a later one, is the champion that answers")
+    ] = 0,
+    timeout: Annotated[float, typer.Option(help="at most so many seconds")] = 600.0,
+) -> None:
+    """What is loaded now and where it comes from."""
+    if wait and not model:
+        raise typer.BadParameter("say whose version to wait for", param_hint="MODEL")
+    if wait:
+        cli.client.wait_served(model, wait, timeout=timeout)
+    cli.screen.many(cli.client.served(model), _cells)
+
+
+def _cells(found: ServedModel) -> Cells:
+    return {
+        "model": found.served.model,
+        "alias": found.served.alias,
+        "version": found.served.version,
+        "tasks": ",".join(found.tasks) or "-",
+        "backend": f"{found.served.backend} {found.served.precision}",
+        "dataset": f"{found.lineage.dataset} {found.lineage.dataset_number}",
+        "run": found.served.run_id,
+    }

@@ -1,0 +1,81 @@
+"""`millstream reports`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from millstream.cli.command import Cli, command
+from millstream.cli.screen import Cells
+from millstream.cli.words import report_status, when
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, MetricResult
+
+app = typer.Typer(name="reports", help="Evaluation reports.", no_args_is_help=True)
+
+ReportId = Annotated[str, typer.Argument(help="the report's id")]
+
+
+@command(app, "list")
+def list_reports(
+    cli: Cli,
+    model: Annotated[str, typer.Argument(help="the model's name")],
+    version: Annotated[int, typer.Option(help="only of this version")] = 0,
+) -> None:
+    """A model's reports, newest first."""
+    cli.screen.many(cli.client.reports(model, version), _cells)
+
+
+def _cells(report: EvaluationReport) -> Cells:
+    primary = report.metrics[0] if report.metrics else None
+    return {
+        "report": report.report_id,
+        "version": report.version,
+        "status": report_status(report),
+        "primary": f"{primary.metric} {primary.candidate:.4f}" if primary else "-",
+        "beside": f"version {report.champion_version}" if report.champion_version else "no champion",
+        "created": when(report.create_time),
+    }
+
+
+@command(app, "show")
+def show(cli: Cli, report_id: ReportId) -> None:
+    """A report: its figures and what the gate says."""
+    report = cli.client.report(report_id)
+    lines = [
+        f"{report.model} version {report.version} {report_status(report)}, beside {_beside(report)}",
+        f"{report.rows_compared} rows of {report.dataset} {report.dataset_number} compared, {report.rows_left_out} left out",
+    ]
+    lines += [_metric(metric) for metric in report.metrics]
+    lines += [f"gate: {'passed' if result.passed else 'FAILED'}: {result.text}" for result in report.gate]
+    if report.error:
+        lines.append(report.error)
+    cli.screen.one(report, "\n".join(lines))
+
+
+def _beside(report: EvaluationReport) -> str:
+    champion = f"version {report.champion_version} and " if report.champion_version else ""
+    return f"{champion}{report.baseline_name or 'no baseline'}"
+
+
+def _metric(metric: MetricResult) -> str:
+    words = [f"{metric.metric}: {metric.candidate:.4f}"]
+    if metric.HasField("baseline"):
+        words.append(f"baseline {metric.baseline:.4f}")
+    if metric.HasField("champion"):
+        words.append(f"champion {metric.champion:.4f}")
+    return f"{', '.join(words)} ({metric.meaning})"
+
+
+@command(app, "page")
+def page(
+    cli: Cli,
+    report_id: ReportId,
+    out: Annotated[Path | None, typer.Option(help="write it there", dir_okay=False)] = None,
+) -> None:
+    """A report as one page of HTML, with its plots."""
+    html = cli.client.report_page(report_id)
+    if out:
+        out.write_text(html, encoding="utf-8")
+        cli.screen.one({"report_id": report_id, "file": str(out)}, f"the page is in {out}")
+    else:
+        cli.screen.one({"report_id": report_id, "html": html}, html)

@@ -1,0 +1,136 @@
+"""`millstream train` and `millstream runs`."""
+
+import codecs
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from millstream.cli.command import Cli, Failed, command
+from millstream.cli.files import read_mapping
+from millstream.cli.screen import Cells, progress_bar
+from millstream.cli.words import count, figures, run_line, run_state, seconds, when
+from millstream.training.v1.training_run_pb2 import TrainingRun
+
+app = typer.Typer(name="runs", help="Training runs.", no_args_is_help=True)
+
+RunId = Annotated[str, typer.Argument(help="the run's id")]
+STATES = {name.removeprefix("STATE_").lower(): number for name, number in TrainingRun.State.items() if number}
+
+
+def add_train(root: typer.Typer) -> None:
+    command(root, "train")(train)
+
+
+def train(
+    cli: Cli,
+    model: Annotated[str, typer.Argument(help="a declared model")],
+    dataset_number: Annotated[int, typer.Option(help="the snapshot's number; 0: the newest")] = 0,
+    preset: Annotated[str, typer.Option(help="the recipe's config by name; with --config it replaces the spec's")] = "",
+    config: Annotated[Path | None, typer.Option(help="what differs from the preset, as YAML", exists=True)] = None,
+    request_id: Annotated[str, typer.Option(help="names this run: asked again, it is the same one")] = "",
+    watch: Annotated[bool, typer.Option("--watch", help="wait until it has ended")] = False,
+) -> None:
+    """Start a training run by hand."""
+    overrides = read_mapping(config) if config else None
+    run = cli.client.train(model, dataset_number=dataset_number, preset=preset, config=overrides, request_id=request_id)
+    if watch:
+        follow(cli, run.run_id)
+    else:
+        cli.screen.one(run, run_line(run))
+
+
+@command(app, "list")
+def list_runs(
+    cli: Cli,
+    model: Annotated[str, typer.Option(help="only of this model")] = "",
+    state: Annotated[list[str] | None, typer.Option(help=f"only in this state: {', '.join(STATES)}")] = None,
+    limit: Annotated[int, typer.Option(help="at most so many; 0: all")] = 50,
+) -> None:
+    """Runs, newest first."""
+    if unknown := set(state or ()) - set(STATES):
+        raise typer.BadParameter(f"{unknown.pop()!r} is no state: {', '.join(STATES)}", param_hint="--state")
+    found = cli.client.runs(model, [STATES[name] for name in state or ()])
+    cli.screen.many((run for _, run in zip(range(limit or 1 << 30), found, strict=False)), _cells)
+
+
+def _cells(run: TrainingRun) -> Cells:
+    return {
+        "run": run.run_id,
+        "model": run.spec.model,
+        "dataset": f"{run.spec.dataset} {run.spec.dataset_number}",
+        "state": run_state(run),
+        "metrics": figures(run.metrics or run.progress.metrics) or "-",
+        "created": when(run.create_time),
+    }
+
+
+@command(app, "show")
+def show(cli: Cli, run_id: RunId) -> None:
+    """One run."""
+    run = cli.client.run(run_id)
+    spec, lineage = run.spec, run.lineage
+    lines = [
+        run_line(run),
+        f"model {spec.model}, recipe {spec.recipe} ({spec.preset or 'default'})",
+        f"dataset {spec.dataset} {spec.dataset_number} ({spec.snapshot_id})",
+        f"created {when(run.create_time)} by {run.who}, started {when(run.start_time)}, ended {when(run.end_time)}",
+        f"training took {seconds(run.progress.elapsed)} in {count(run.attempt, 'attempt')}",
+    ]
+    if run.artifact.digest:
+        code = f"{lineage.code_commit[:12] or 'unknown'}{' with changes' if lineage.code_dirty else ''}"
+        lines.append(
+            f"artifact {run.artifact.digest}, {run.artifact.size_bytes} bytes; code {code}; {lineage.hardware}"
+        )
+    cli.screen.one(run, "\n".join(lines))
+
+
+@command(app, "watch")
+def watch(cli: Cli, run_id: RunId) -> None:
+    """How it goes, until it has ended. Exit code 1 unless it succeeds."""
+    follow(cli, run_id)
+
+
+def follow(cli: Cli, run_id: str) -> None:
+    if cli.screen.is_live:
+        last = _show_bar(cli, run_id)
+    else:
+        last = cli.screen.stream(cli.client.watch_run(run_id), run_line)
+    if last is None or last.state != TrainingRun.STATE_SUCCEEDED:
+        raise Failed(run_line(last) if last else f"run {run_id} is not known")
+
+
+def _show_bar(cli: Cli, run_id: str) -> TrainingRun | None:
+    run = None
+    print(f"run {run_id}")
+    with progress_bar("training") as bar:
+        for run in cli.client.watch_run(run_id):
+            bar(run.progress.step, run.progress.total_steps, run_line(run).partition(", ")[2])
+    if run:
+        print(run_line(run))
+    return run
+
+
+@command(app, "cancel")
+def cancel(cli: Cli, run_id: RunId, reason: Annotated[str, typer.Option(help="kept with the run")] = "") -> None:
+    """End a run before it is done."""
+    run = cli.client.cancel_run(run_id, reason)
+    cli.screen.one(run, run_line(run))
+
+
+@command(app, "logs")
+def logs(
+    cli: Cli,
+    run_id: RunId,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="go on until the run has ended")] = False,
+) -> None:
+    """What the run's workers printed."""
+    decoders: dict[int, Any] = defaultdict(lambda: codecs.getincrementaldecoder("utf-8")("replace"))
+    for part in cli.client.run_log(run_id, follow):
+        text = decoders[part.attempt].decode(part.chunk)
+        if cli.screen.as_json:
+            print(json.dumps({"attempt": part.attempt, "text": text}, ensure_ascii=False), flush=True)
+        else:
+            print(text, end="", flush=True)

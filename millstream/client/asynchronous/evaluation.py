@@ -1,0 +1,30 @@
+"""Versions are evaluated."""
+
+from collections.abc import AsyncIterator
+
+from millstream.client.asynchronous.connection import Connection, pages
+from millstream.client.parts import (
+    PAGE,
+)
+from millstream.evaluation.v1 import evaluation_service_pb2 as evaluation
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+
+
+class Reports(Connection):
+    """Calls evaluator."""
+
+    async def report(self, report_id: str) -> EvaluationReport:
+        request = evaluation.GetEvaluationReportRequest(report_id=report_id)
+        return (await self._evaluation.GetEvaluationReport(request)).report
+
+    async def reports(self, model: str, version: int = 0) -> AsyncIterator[EvaluationReport]:
+        """Newest first; of every version unless told."""
+        request = evaluation.ListEvaluationReportsRequest(model=model, version=version, page_size=PAGE)
+        async for page in pages(self._evaluation.ListEvaluationReports, request):
+            for found in page.reports:
+                yield found
+
+    async def report_page(self, report_id: str) -> str:
+        """The report as one page of HTML."""
+        request = evaluation.GetEvaluationReportPageRequest(report_id=report_id)
+        return (await self._evaluation.GetEvaluationReportPage(request)).html

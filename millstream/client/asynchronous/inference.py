@@ -1,0 +1,74 @@
+"""Versions answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from millstream.client.asynchronous.connection import Connection, pages
+from millstream.client.parts import (
+    PAGE,
+    Patience,
+    struct,
+)
+from millstream.errors import NotFound, Unavailable
+from millstream.inference.v1 import inference_service_pb2 as inference
+from millstream.inference.v1.prediction_pb2 import ServedModel
+
+
+class Predictions(Connection):
+    """Calls inference."""
+
+    async def classify(self, model: str, texts: Sequence[str], alias: str = "") -> inference.ClassifyResponse:
+        """A label with its confidence for each text, and what answered."""
+        return await self._inference.Classify(inference.ClassifyRequest(model=model, alias=alias, texts=texts))
+
+    async def embed(self, model: str, texts: Sequence[str], alias: str = "") -> inference.EmbedResponse:
+        return await self._inference.Embed(inference.EmbedRequest(model=model, alias=alias, texts=texts))
+
+    async def similar(
+        self, model: str, text: str, *, limit: int = 0, label: str = "", alias: str = ""
+    ) -> inference.SimilarResponse:
+        """Entries of the model's own index that are nearest to the text (0: 10 of them)."""
+        request = inference.SimilarRequest(model=model, alias=alias, text=text, limit=limit, label=label)
+        return await self._inference.Similar(request)
+
+    async def rank(
+        self, model: str, candidates: Mapping[str, Sequence[str]], label: str, alias: str = ""
+    ) -> inference.RankResponse:
+        """Candidates, given as {id: its texts}, by the mean probability of the label, best first."""
+        asked = [inference.Candidate(id=name, texts=texts) for name, texts in candidates.items()]
+        request = inference.RankRequest(model=model, alias=alias, candidates=asked, label=label)
+        return await self._inference.Rank(request)
+
+    async def predict(
+        self,
+        model: str,
+        rows: Sequence[Mapping[str, Any]],
+        alias: str = "",
+    ) -> inference.PredictResponse:
+        """Any recipe: rows by its input schema, predictions by its output schema."""
+        request = inference.PredictRequest(model=model, alias=alias, rows=[struct(row) for row in rows])
+        return await self._inference.Predict(request)
+
+    async def served(self, model: str = "") -> AsyncIterator[ServedModel]:
+        """What is loaded now and where it comes from."""
+        request = inference.ListServedModelsRequest(model=model, page_size=PAGE)
+        async for page in pages(self._inference.ListServedModels, request):
+            for found in page.models:
+                yield found
+
+    async def wait_served(
+        self, model: str, version: int, *, alias: str = "champion", timeout: float | None = None
+    ) -> ServedModel:
+        """What serves the alias, once that is this version or a later one. Raises DeadlineExceeded."""
+        patience = Patience(timeout, f"{model} version {version} as {alias}")
+        while True:
+            try:
+                async for found in self.served(model):
+                    if found.served.alias == alias and found.served.version >= version:
+                        return found
+                await asyncio.sleep(patience.pause())
+            except NotFound:
+                await asyncio.sleep(patience.pause())
+            except Unavailable as error:
+                await asyncio.sleep(patience.pause(error))

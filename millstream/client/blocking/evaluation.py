@@ -1,0 +1,30 @@
+# Derived from asynchronous/evaluation.py by `python millstream/client/derive.py`: do not edit.
+"""Versions are evaluated."""
+
+from collections.abc import Iterator
+
+from millstream.client.blocking.connection import Connection, pages
+from millstream.client.parts import (
+    PAGE,
+)
+from millstream.evaluation.v1 import evaluation_service_pb2 as evaluation
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+
+
+class Reports(Connection):
+    """Calls evaluator."""
+
+    def report(self, report_id: str) -> EvaluationReport:
+        request = evaluation.GetEvaluationReportRequest(report_id=report_id)
+        return (self._evaluation.GetEvaluationReport(request)).report
+
+    def reports(self, model: str, version: int = 0) -> Iterator[EvaluationReport]:
+        """Newest first; of every version unless told."""
+        request = evaluation.ListEvaluationReportsRequest(model=model, version=version, page_size=PAGE)
+        for page in pages(self._evaluation.ListEvaluationReports, request):
+            yield from page.reports
+
+    def report_page(self, report_id: str) -> str:
+        """The report as one page of HTML."""
+        request = evaluation.GetEvaluationReportPageRequest(report_id=report_id)
+        return (self._evaluation.GetEvaluationReportPage(request)).html

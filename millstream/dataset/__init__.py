@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/dataset by `make protos`."""

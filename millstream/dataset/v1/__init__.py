@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/dataset/v1 by `make protos`."""

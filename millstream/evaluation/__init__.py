@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/evaluation by `make protos`."""

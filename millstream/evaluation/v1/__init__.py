@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/evaluation/v1 by `make protos`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/inference by `make protos`."""

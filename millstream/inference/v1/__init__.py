@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/inference/v1 by `make protos`."""

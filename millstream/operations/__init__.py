@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/operations by `make protos`."""

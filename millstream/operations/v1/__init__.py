@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/operations/v1 by `make protos`."""

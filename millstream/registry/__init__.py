@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/registry by `make protos`."""

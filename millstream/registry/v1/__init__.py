@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/registry/v1 by `make protos`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/training by `make protos`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/training/v1 by `make protos`."""
