@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from servicekit.claims import is_running, process_here
+from servicekit.processes import is_running, process_here
 
 
 def living(folder: Path) -> list[int]:

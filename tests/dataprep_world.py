@@ -20,10 +20,11 @@ from millstream.dataset.v1.dataset_service_pb2 import (
 )
 from millstream.dataset.v1.import_pb2 import Import
 from recipekit.catalog import Catalog
-from servicekit.blobs import Blobs, MemoryBlobs
-from servicekit.bus import MemoryBus
-from servicekit.outbox import Outbox
-from servicekit.work import Work
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.port import Blobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.facts.outbox import Outbox
+from servicekit.work.queue import Work
 from services.dataprep.reconcile import EndImport
 from services.dataprep.service import DatasetService
 from services.dataprep.store import FACTS, Store

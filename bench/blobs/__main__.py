@@ -28,8 +28,8 @@ from typing import Any
 from minio import Minio as Client
 
 from deploy.servers.minio import Minio
-from servicekit.access import MinioAccess
-from servicekit.minio import MinioBlobs
+from servicekit.blobs.s3.blobs import MinioBlobs
+from servicekit.blobs.s3.options import MinioAccess
 
 ROUNDS = 7
 SMALL, CALLS, TURNS = 1000, 30, 10

@@ -19,8 +19,8 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
 from pathlib import Path
 
-from servicekit.bus import Message
-from servicekit.sqlite import SqliteBus
+from servicekit.bus.port import Message
+from servicekit.bus.sqlite.bus import SqliteBus
 
 WAKES = 300
 IDLE_SECONDS = 10.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.chaos.results import Results, table
 from deploy.servers.process import CannotStart
-from servicekit.code import code
+from servicekit.build_info import code
 from tests.chaos.plan import KINDS, RUNS_OF_A_SEED, Plan, plan
 from tests.chaos.platform import can_mount
 from tests.chaos.run import Record

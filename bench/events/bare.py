@@ -14,10 +14,10 @@ from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata
 from bench.events.said import Heard, a_pause, facts, message, orders, report
 from deploy.child import end_with
 from millstream.dataset.v1.events_pb2 import DatasetEvent
-from servicekit.bus import Message
-from servicekit.kafka_reader import BYTES_AHEAD, MESSAGES_AT_ONCE
-from servicekit.kafka_writer import BATCH_BYTES, MAX_REQUEST
-from servicekit.topics import topic_of
+from millstream.defaults import topic_of
+from servicekit.bus.kafka.reader import BYTES_AHEAD, MESSAGES_AT_ONCE
+from servicekit.bus.kafka.writer import BATCH_BYTES, MAX_REQUEST
+from servicekit.bus.port import Message
 
 TOPIC = "bare." + topic_of("millstream.dataset.v1.SnapshotCreated").name
 GROUP = "bare.bench"

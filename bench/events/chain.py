@@ -12,13 +12,13 @@ from bench.events.figures import Figures
 from deploy.demo import training_seconds
 from millstream import Client
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.defaults import TOPICS
 from millstream.evaluation.v1.events_pb2 import EvaluationCompleted
 from millstream.inference.v1.events_pb2 import VersionServed
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
 from millstream.training.v1.events_pb2 import TrainingRunCreated, TrainingRunStarted, TrainingRunSucceeded
-from servicekit.bus import Subscription
-from servicekit.events import Event, from_message
-from servicekit.topics import TOPICS
+from servicekit.bus.port import Subscription
+from servicekit.facts.events import Event, from_message
 from tests.e2e import scenario
 from tests.e2e.world import World, world
 

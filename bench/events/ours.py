@@ -15,11 +15,11 @@ from bench.events.said import PATTERN, SOURCE, Heard, Order, a_pause, facts, mes
 from deploy.child import end_with
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.errors import MillstreamError
-from servicekit.adapters import open_blobs, open_bus
-from servicekit.blobs import MemoryBlobs
-from servicekit.outbox import Outbox
-from servicekit.settings import Settings
-from servicekit.work import Key, Work
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.facts.outbox import Outbox
+from servicekit.runtime.backends import open_blobs, open_bus
+from servicekit.runtime.settings import Settings
+from servicekit.work.queue import Key, Work
 
 CALLERS = 256
 """How many callers of a service say something at the same time, in a burst."""

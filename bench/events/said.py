@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
-from servicekit.bus import Message
-from servicekit.events import to_message
+from servicekit.bus.port import Message
+from servicekit.facts.events import to_message
+from servicekit.facts.outbox import Fact
 from servicekit.ids import hash_of
-from servicekit.outbox import Fact
 
 KEYS = 100
 SOURCE = "bench"

@@ -14,9 +14,9 @@ from bench.events.bare import TOPIC
 from bench.events.figures import Figures
 from bench.events.said import Order
 from deploy.servers.process import ROOT
-from servicekit.access import KafkaAccess
-from servicekit.kafka_connect import link
-from servicekit.kafka_topics import ensure
+from servicekit.bus.kafka.connection import link
+from servicekit.bus.kafka.options import KafkaAccess
+from servicekit.bus.kafka.topics import ensure
 
 PACED = 200
 LINE_BYTES = 1 << 22

@@ -30,6 +30,7 @@ if [ "${1:-}" = lint ]; then
     "$buf" lint
     "$buf" format --diff --exit-code
     for kept in tests/contract/old_messages/*/protos.binpb; do
+        [ -f "$kept" ] || continue # no version is kept yet
         "$buf" breaking --against "$kept"
     done
     echo 'buf: the protos are clean, and break nothing that an earlier version says.'

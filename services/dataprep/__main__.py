@@ -4,11 +4,11 @@ import asyncio
 
 from millstream.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from recipekit.catalog import Catalog
-from servicekit.adapters import open_both
+from servicekit.facts.outbox import Outbox
 from servicekit.logs import setup_logs
-from servicekit.outbox import Outbox
-from servicekit.runtime import Part, serve
-from servicekit.work import Work
+from servicekit.runtime.backends import open_both
+from servicekit.runtime.serve import Part, serve
+from servicekit.work.queue import Work
 from services.dataprep.reconcile import EndImport
 from services.dataprep.service import DatasetService
 from services.dataprep.settings import Settings

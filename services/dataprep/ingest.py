@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, RowCounts
 from recipekit.spec import Spec
-from servicekit.artifacts import file_digest
+from servicekit.blobs.artifacts import file_digest
 from services.dataprep.parse import Bad, Record, Refused, read_records
 from services.dataprep.report import Columns
 from services.dataprep.row import SPLITS, Rules, cleaner, encode
@@ -88,7 +88,7 @@ def ingest(job: Job, folder: Path, progress: Progress) -> Ingested:
 
 
 class _PartWriter:
-    """A part on disk, with the bytes that servicekit.rows.pack_rows would give."""
+    """A part on disk, with the bytes that servicekit.blobs.parts.pack_rows would give."""
 
     def __init__(self, folder: Path, split: str) -> None:
         self.split, self.path, self.rows = split, folder / f"{split}.jsonl.gz", 0

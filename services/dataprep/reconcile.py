@@ -9,10 +9,10 @@ from millstream.dataset.v1.dataset_pb2 import Part, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import InvalidArgument, MillstreamError, NotFound
 from recipekit.catalog import Catalog, UnknownRecipe
-from servicekit.artifacts import file_digest
-from servicekit.crash import crashpoint
+from servicekit.blobs.artifacts import file_digest
+from servicekit.facts.ledger import Entry
+from servicekit.failpoints import crashpoint
 from servicekit.ids import hash_of
-from servicekit.ledger import Entry
 from services.dataprep import metrics
 from services.dataprep.ingest import Ingested, Job, PartFile, Progress, ingest
 from services.dataprep.parse import Refused

@@ -200,7 +200,7 @@ class Rules:
 
 
 def encode(row: Mapping[str, Any]) -> bytes:
-    """The row's line in a part, without its LF; the same row always gives the same line (servicekit.rows)."""
+    """The row's line in a part, without its LF; the same row always gives the same line (servicekit.blobs.parts)."""
     try:
         return json.dumps(row, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
     except UnicodeEncodeError:

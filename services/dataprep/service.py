@@ -42,12 +42,12 @@ from millstream.dataset.v1.dataset_service_pb2 import (
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from recipekit.catalog import Catalog
-from servicekit.crash import crashpoint
+from servicekit.blobs.parts import read_split
+from servicekit.failpoints import crashpoint
 from servicekit.ids import check_name, check_request_id
-from servicekit.pages import page
-from servicekit.rows import read_split
-from servicekit.rpc import who
-from servicekit.work import Work
+from servicekit.paging import page
+from servicekit.rpc.interceptor import who
+from servicekit.work.queue import Work
 from services.dataprep import metrics
 from services.dataprep.ingest import QUARANTINE
 from services.dataprep.reconcile import EndImport

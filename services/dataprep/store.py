@@ -12,10 +12,10 @@ from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetSpec, Part, Snapsh
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import NotFound
-from servicekit.blobs import Blobs
+from servicekit.blobs.port import Blobs
+from servicekit.facts.ledger import Entry, Ledger, read_entry
+from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.ids import check_name
-from servicekit.ledger import Entry, Ledger, read_entry
-from servicekit.outbox import Announce, Fact, Outbox
 from services.dataprep.ingest import PartFile
 
 

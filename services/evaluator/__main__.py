@@ -7,11 +7,11 @@ from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from millstream.evaluation.v1.evaluation_service_pb2_grpc import add_EvaluationServiceServicer_to_server
 from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from recipekit.catalog import Catalog
-from servicekit.adapters import open_both
+from servicekit.facts.outbox import Outbox
 from servicekit.logs import setup_logs
-from servicekit.outbox import Outbox
-from servicekit.runtime import Part, serve
-from servicekit.work import Reconciler, Work
+from servicekit.runtime.backends import open_both
+from servicekit.runtime.serve import Part, serve
+from servicekit.work.queue import Reconciler, Work
 from services.evaluator.evaluate import Cache, Evaluator
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.peers import Peers

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from millstream.errors import NotFound
 from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
-from servicekit.blobs import Blobs
-from servicekit.claims import Claims, this_process
+from servicekit.blobs.port import Blobs
+from servicekit.facts.lease import Claims
+from servicekit.processes import this_process
 from services.evaluator.store import ATTEMPTS
 
 TRIES = 3

@@ -14,9 +14,9 @@ from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import GateRule, ModelVersion
 from recipekit.catalog import Catalog
 from recipekit.spec import Row
-from servicekit import artifacts
-from servicekit.blobs import Blobs
-from servicekit.rows import read_split
+from servicekit.blobs import artifacts
+from servicekit.blobs.parts import read_split
+from servicekit.blobs.port import Blobs
 from services.evaluator import metrics
 from services.evaluator.measure import CannotEvaluate, Figures, Rival, in_background, measure
 from services.evaluator.owed import Champion

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
-from servicekit.work import Handlers, Key
+from servicekit.work.queue import Handlers, Key
 
 CHAMPION = "champion"
 

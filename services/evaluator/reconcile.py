@@ -8,7 +8,7 @@ from contextlib import suppress
 from millstream.errors import InvalidArgument, MillstreamError, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import ModelVersion
-from servicekit.crash import crashpoint
+from servicekit.failpoints import crashpoint
 from services.evaluator import metrics
 from services.evaluator.attempts import Attempts
 from services.evaluator.evaluate import Brief, Evaluator

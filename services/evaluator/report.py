@@ -8,7 +8,7 @@ from google.protobuf.struct_pb2 import ListValue
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, MetricResult, ReportTable
 from millstream.registry.v1.model_pb2 import GateRule, ModelVersion
 from recipekit.spec import Metric, Table
-from servicekit.code import code
+from servicekit.build_info import code
 from services.evaluator.gate import judge, rules_of
 from services.evaluator.measure import Figures, cell, figure_of
 from services.evaluator.owed import Champion

@@ -11,7 +11,7 @@ from millstream.evaluation.v1.evaluation_service_pb2 import (
     ListEvaluationReportsResponse,
 )
 from servicekit.ids import check_name
-from servicekit.pages import page
+from servicekit.paging import page
 from services.evaluator.store import Store
 
 

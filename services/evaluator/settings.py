@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from servicekit import settings
+from servicekit.runtime import settings
 
 
 class Settings(settings.Settings):

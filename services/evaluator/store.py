@@ -7,10 +7,10 @@ from google.protobuf.json_format import MessageToJson
 from millstream.errors import NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.evaluation.v1.events_pb2 import EvaluationCompleted
-from servicekit.blobs import Blobs
-from servicekit.crash import crashpoint
+from servicekit.blobs.port import Blobs
+from servicekit.facts.outbox import Announce, Fact, Outbox
+from servicekit.failpoints import crashpoint
 from servicekit.ids import hash_of
-from servicekit.outbox import Announce, Fact, Outbox
 
 ATTEMPTS = "attempts"
 READERS = 16

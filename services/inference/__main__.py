@@ -8,11 +8,11 @@ from millstream.channel import open_channel
 from millstream.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from recipekit.catalog import Catalog
-from servicekit.adapters import open_both
-from servicekit.health import Health
 from servicekit.logs import setup_logs
-from servicekit.runtime import Part, serve
-from servicekit.work import Reconciler, Work
+from servicekit.rpc.health import Health
+from servicekit.runtime.backends import open_both
+from servicekit.runtime.serve import Part, serve
+from servicekit.work.queue import Reconciler, Work
 from services.inference.handlers import HANDLERS
 from services.inference.loader import Loader
 from services.inference.reconcile import PruneCache, ServeModel

@@ -13,8 +13,8 @@ from millstream.errors import InvalidArgument, MillstreamError, Unavailable
 from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.predictor import GoldenMismatch, load_artifact
-from servicekit.artifacts import describe, fetch
-from servicekit.blobs import Blobs
+from servicekit.blobs.artifacts import describe, fetch
+from servicekit.blobs.port import Blobs
 from servicekit.ids import new_id
 from services.inference import metrics
 from services.inference.batcher import Batcher

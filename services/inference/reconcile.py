@@ -17,8 +17,8 @@ from millstream.registry.v1.registry_service_pb2 import (
     ListAliasEntriesRequest,
     ListModelsRequest,
 )
-from servicekit.bus import Bus
-from servicekit.events import to_message
+from servicekit.bus.port import Bus
+from servicekit.facts.events import to_message
 from servicekit.ids import new_id
 from services.inference import metrics
 from services.inference.loader import Loader, NotHere, Refused, prune

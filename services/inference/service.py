@@ -28,8 +28,8 @@ from millstream.inference.v1.inference_service_pb2 import (
 from millstream.inference.v1.prediction_pb2 import Classification, Embedding, Served, Timing
 from recipekit.spec import Prediction, Row
 from servicekit.ids import check_name
-from servicekit.pages import page
-from servicekit.rpc import deadline
+from servicekit.paging import page
+from servicekit.rpc.interceptor import deadline
 from services.inference import metrics
 from services.inference.batcher import Answer
 from services.inference.rows import check_count, struct_rows, text_rows

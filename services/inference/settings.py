@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from servicekit import settings
+from servicekit.runtime import settings
 
 
 class Settings(settings.Settings):

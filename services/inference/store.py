@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager, suppress
 from millstream.errors import MillstreamError, NotFound
 from millstream.inference.v1.refusal_pb2 import Refusal
 from millstream.operations.v1.stored_pb2 import Claim
-from servicekit.blobs import Blobs
-from servicekit.claims import is_running, this_process
-from servicekit.crash import crashpoint
+from servicekit.blobs.port import Blobs
+from servicekit.failpoints import crashpoint
 from servicekit.ids import new_id
+from servicekit.processes import is_running, this_process
 
 
 class Store:

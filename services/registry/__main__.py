@@ -7,11 +7,11 @@ from millstream.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServi
 from millstream.registry.v1.registry_service_pb2_grpc import add_RegistryServiceServicer_to_server
 from millstream.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from recipekit.catalog import Catalog
-from servicekit.adapters import open_both
+from servicekit.facts.outbox import Outbox
 from servicekit.logs import setup_logs
-from servicekit.outbox import Outbox
-from servicekit.runtime import Part, serve
-from servicekit.work import Reconciler, Work
+from servicekit.runtime.backends import open_both
+from servicekit.runtime.serve import Part, serve
+from servicekit.work.queue import Reconciler, Work
 from services.registry.handlers import HANDLERS
 from services.registry.reconcile import Promote, RegisterVersion
 from services.registry.service import RegistryService

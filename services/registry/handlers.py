@@ -3,7 +3,7 @@
 from millstream.evaluation.v1.events_pb2 import EvaluationCompleted
 from millstream.registry.v1.events_pb2 import AliasMoved
 from millstream.training.v1.events_pb2 import TrainingRunSucceeded
-from servicekit.work import Handlers, Key
+from servicekit.work.queue import Handlers, Key
 
 HANDLERS: Handlers = {
     TrainingRunSucceeded: lambda event: [Key("version", event.run_id)],

@@ -8,10 +8,10 @@ from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1 import registry_service_pb2 as rpc
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 from recipekit.catalog import Catalog
+from servicekit.facts.ledger import Entry
 from servicekit.ids import check_request_id
-from servicekit.ledger import Entry
-from servicekit.pages import page
-from servicekit.rpc import who
+from servicekit.paging import page
+from servicekit.rpc.interceptor import who
 from services.registry.metrics import MOVES
 from services.registry.reconcile import all_reports
 from services.registry.spec import check_spec

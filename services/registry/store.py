@@ -8,10 +8,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from millstream.errors import NotFound
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied, ModelVersionRegistered
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
-from servicekit.blobs import Blobs
+from servicekit.blobs.port import Blobs
+from servicekit.facts.ledger import Entry, Ledger, read_entry
+from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.ids import check_name
-from servicekit.ledger import Entry, Ledger, read_entry
-from servicekit.outbox import Announce, Fact, Outbox
 
 CHAMPION = "champion"
 

@@ -8,11 +8,11 @@ from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from millstream.training.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 from recipekit.catalog import Catalog
-from servicekit.adapters import open_both
+from servicekit.facts.outbox import Outbox
 from servicekit.logs import setup_logs
-from servicekit.outbox import Outbox
-from servicekit.runtime import Part, serve
-from servicekit.work import Reconciler, Work
+from servicekit.runtime.backends import open_both
+from servicekit.runtime.serve import Part, serve
+from servicekit.work.queue import Reconciler, Work
 from services.trainer.automatic import TrainAutomatically
 from services.trainer.handlers import HANDLERS
 from services.trainer.launcher import ProcessLauncher

@@ -15,7 +15,7 @@ from millstream.registry.v1.model_pb2 import Model
 from millstream.registry.v1.registry_service_pb2 import ListModelsRequest
 from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
-from servicekit.crash import crashpoint
+from servicekit.failpoints import crashpoint
 from servicekit.ids import hash_of
 from services.trainer.metrics import RUNS_ENDED
 from services.trainer.store import Store, now

@@ -19,8 +19,8 @@ from millstream.errors import FailedPrecondition, NotFound
 from millstream.training.v1.attempt_pb2 import RunNumerics
 from millstream.training.v1.training_run_pb2 import Artifact
 from recipekit.run import Progress
-from servicekit.artifacts import describe
-from servicekit.crash import crashpoint
+from servicekit.blobs.artifacts import describe
+from servicekit.failpoints import crashpoint
 from services.trainer.hardware import processor
 from services.trainer.store import Store
 

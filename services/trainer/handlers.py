@@ -3,7 +3,7 @@
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.registry.v1.events_pb2 import ModelApplied
 from millstream.training.v1 import events_pb2 as events
-from servicekit.work import Handlers, Key
+from servicekit.work.queue import Handlers, Key
 
 HANDLERS: Handlers = {
     SnapshotCreated: lambda event: [Key("automatic", event.dataset)],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from millstream.operations.v1.stored_pb2 import Process
-from servicekit.claims import is_running, process_here
+from servicekit.processes import is_running, process_here
 from services.trainer.metrics import WORKERS_STARTED
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
 from servicekit.ids import check_request_id
-from servicekit.pages import page
-from servicekit.rpc import who
+from servicekit.paging import page
+from servicekit.rpc.interceptor import who
 from services.trainer.automatic import run_spec
 from services.trainer.launcher import Launcher
 from services.trainer.metrics import RUNS_ENDED

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from servicekit.settings import Settings as Base
+from servicekit.runtime.settings import Settings as Base
 
 
 class Settings(Base):

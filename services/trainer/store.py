@@ -12,9 +12,9 @@ from millstream.errors import NotFound
 from millstream.training.v1 import events_pb2 as events
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import Progress, TrainingRun
-from servicekit.blobs import Blobs
-from servicekit.claims import Claims
-from servicekit.outbox import Announce, Fact, Outbox
+from servicekit.blobs.port import Blobs
+from servicekit.facts.lease import Claims
+from servicekit.facts.outbox import Announce, Fact, Outbox
 
 M = TypeVar("M", bound=Message)
 MOST_FAILURES = 3

@@ -27,13 +27,13 @@ from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.predictor import write_golden
 from recipekit.run import Data, Stopped
 from recipekit.spec import Config
-from servicekit import artifacts
-from servicekit.adapters import open_blobs
-from servicekit.code import code, package_versions
-from servicekit.crash import crashpoint
+from servicekit.blobs import artifacts
+from servicekit.blobs.parts import read_split
+from servicekit.build_info import code, package_versions
+from servicekit.facts.outbox import Outbox
+from servicekit.failpoints import crashpoint
 from servicekit.logs import fields, setup_logs
-from servicekit.outbox import Outbox
-from servicekit.rows import read_split
+from servicekit.runtime.backends import open_blobs
 from services.trainer.checkpoints import StoredRun
 from services.trainer.hardware import processor
 from services.trainer.settings import WorkerSettings

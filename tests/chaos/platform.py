@@ -12,8 +12,8 @@ from deploy.ports import HOST, free_ports, own_range
 from deploy.servers.kafka import Kafka
 from deploy.servers.minio import Minio
 from deploy.servers.process import Server
-from servicekit.testing.proxy import Proxy
 from tests.e2e.world import World
+from tests.suites.proxy import Proxy
 
 CLOCK = Path(__file__).parent / "clock"
 BUCKET = "millstream"

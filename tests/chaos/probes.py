@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 from millstream.errors import MillstreamError
-from servicekit.adapters import open_bus
-from servicekit.bus import Bus, Message
-from servicekit.settings import Settings
+from servicekit.bus.port import Bus, Message
+from servicekit.runtime.backends import open_bus
+from servicekit.runtime.settings import Settings
 from tests.chaos.platform import Platform
 
 KEYS = [f"probe-{number}" for number in range(7)]

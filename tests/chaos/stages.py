@@ -10,8 +10,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from servicekit.crash import TOLD
-from servicekit.outbox import kind_name
+from servicekit.facts.outbox import kind_name
+from servicekit.failpoints import TOLD
 from tests.e2e.world import ROOT
 
 CALL = re.compile(r'crashpoint\(f?"([^"]+)"\)')
@@ -38,7 +38,7 @@ def crashpoints() -> list[str]:
     """The names of all places, in the order of the source; one that speaks of a kind of fact, once for each kind."""
     kinds = [kind_name(p) for s in OWNERS for p in importlib.import_module(f"services.{s}.store").FACTS]
     names: list[str] = []
-    for file in sorted([*(ROOT / "services").rglob("*.py"), *(ROOT / "servicekit").glob("*.py")]):
+    for file in sorted([*(ROOT / "services").rglob("*.py"), *(ROOT / "servicekit").rglob("*.py")]):
         for name in CALL.findall(file.read_text()):
             names += [name.replace("{kind.name}", kind) for kind in kinds] if "{" in name else [name]
     return list(dict.fromkeys(names))

@@ -13,7 +13,7 @@ import pytest
 
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import ModelVersion
-from servicekit.bus import Message
+from servicekit.bus.port import Message
 from tests.chaos.flow import Flow
 from tests.chaos.stages import ELSEWHERE, REFUSING, REPLAYED, STAGES, crashpoints, passed_by, stage_of
 from tests.e2e import invariants, scenario

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from bench.chaos.results import Results, table
-from servicekit.topics import topic_of
+from millstream.defaults import topic_of
 from tests.chaos.plan import KINDS, OUTAGE, RUNS_OF_A_SEED, Plan, covering, pairs, plan
 from tests.chaos.probes import TOPICS
 from tests.chaos.run import Hit, Record

@@ -11,15 +11,15 @@ from google.protobuf.message import Message
 
 from deploy.ports import SERVICES
 from millstream.dataset.v1.dataset_pb2 import Snapshot
+from millstream.defaults import TOPICS
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun
-from servicekit.adapters import open_bus
-from servicekit.blobs import Blobs
+from servicekit.blobs.port import Blobs
+from servicekit.facts.ledger import read_entry
 from servicekit.ids import hash_of
-from servicekit.ledger import read_entry
-from servicekit.settings import Settings
-from servicekit.topics import TOPICS
+from servicekit.runtime.backends import open_bus
+from servicekit.runtime.settings import Settings
 from tests.chaos import faults
 from tests.chaos.flow import Flow, weights
 from tests.chaos.platform import Platform

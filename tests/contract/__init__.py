@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("servicekit.testing.blobs", "servicekit.testing.bus", "servicekit.testing.shared_bus")
+pytest.register_assert_rewrite("tests.suites.blobs", "tests.suites.bus", "tests.suites.shared_bus")

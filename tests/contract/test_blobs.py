@@ -12,11 +12,12 @@ from typing import ClassVar
 import pytest
 
 from millstream.errors import InvalidArgument, Unavailable
-from servicekit.adapters import open_blobs
-from servicekit.blobs import Blobs, MemoryBlobs
-from servicekit.directory import STALE_SECONDS, DirectoryBlobs
-from servicekit.settings import Settings
-from servicekit.testing.blobs import BlobsContract, SharedBlobsContract, everything, keys
+from servicekit.blobs.directory import STALE_SECONDS, DirectoryBlobs
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.port import Blobs
+from servicekit.runtime.backends import open_blobs
+from servicekit.runtime.settings import Settings
+from tests.suites.blobs import BlobsContract, SharedBlobsContract, everything, keys
 
 
 class TestMemoryBlobs(BlobsContract):

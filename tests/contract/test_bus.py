@@ -11,15 +11,16 @@ from typing import ClassVar
 import pytest
 
 from millstream.errors import InvalidArgument, Unavailable
-from servicekit.adapters import open_bus
-from servicekit.bus import MAX_VALUE, Bus, MemoryBus, Message
-from servicekit.settings import Settings
-from servicekit.sqlite import GroupMember, SqliteBus
-from servicekit.sqlite_log import Log, assign
-from servicekit.testing.bus import BusContract, assert_quiet, collect, publish
-from servicekit.testing.processes import child, finish
-from servicekit.testing.shared_bus import SharedBusContract
-from servicekit.testing.unruly import DeafBus, TripleReversedBus
+from servicekit.bus.faulty import DeafBus, TripleReversedBus
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import MAX_VALUE, Bus, Message
+from servicekit.bus.sqlite.bus import GroupMember, SqliteBus
+from servicekit.bus.sqlite.log import Log, assign
+from servicekit.runtime.backends import open_bus
+from servicekit.runtime.settings import Settings
+from tests.suites.bus import BusContract, assert_quiet, collect, publish
+from tests.suites.processes import child, finish
+from tests.suites.shared_bus import SharedBusContract
 
 
 class TestMemoryBus(BusContract):
@@ -155,7 +156,7 @@ class TestSqliteBus(SharedBusContract):
     async def test_a_file_locked_for_long_is_unavailable_and_then_works(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("servicekit.sqlite._PATIENCE", 0.1)
+        monkeypatch.setattr("servicekit.bus.sqlite.bus._PATIENCE", 0.1)
         bus = self.make(tmp_path)
         await bus.check()
         holder = sqlite3.connect(bus.path, isolation_level=None)

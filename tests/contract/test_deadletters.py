@@ -7,12 +7,12 @@ from uuid import uuid4
 import pytest
 
 from millstream.operations.v1.operations_service_pb2 import DeadLetter
-from servicekit.adapters import open_bus
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import Bus, Received
-from servicekit.deadletters import DeadLetters
-from servicekit.settings import Settings
-from servicekit.testing.bus import collect
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.port import Bus, Received
+from servicekit.runtime.backends import open_bus
+from servicekit.runtime.settings import Settings
+from servicekit.work.deadletters import DeadLetters
+from tests.suites.bus import collect
 
 TOPIC = "millstream.dataset.v1"
 

@@ -11,14 +11,14 @@ import pytest
 from deploy.servers.certificates import Authority, can_make_certificates
 from deploy.servers.kafka import Kafka
 from millstream.errors import InvalidArgument, Unavailable
-from servicekit.adapters import open_bus
-from servicekit.bus import Message
-from servicekit.kafka import KafkaBus
-from servicekit.settings import Settings
-from servicekit.testing.bus import collect, fresh, publish
-from servicekit.testing.processes import child, finish
-from servicekit.testing.shared_bus import SharedBusContract, collect_values
+from servicekit.bus.kafka.bus import KafkaBus
+from servicekit.bus.port import Message
+from servicekit.runtime.backends import open_bus
+from servicekit.runtime.settings import Settings
 from tests.servers import Broker, running
+from tests.suites.bus import collect, fresh, publish
+from tests.suites.processes import child, finish
+from tests.suites.shared_bus import SharedBusContract, collect_values
 
 # kafka-python leaves the sockets of tries that failed to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

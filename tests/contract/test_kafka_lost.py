@@ -10,13 +10,13 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 
 from deploy.servers.kafka import Kafka
 from millstream.errors import Unavailable
-from servicekit import kafka_writer
-from servicekit.access import KafkaAccess
-from servicekit.bus import Message
-from servicekit.kafka import KafkaBus
-from servicekit.kafka_connect import link
-from servicekit.kafka_topics import ensure
-from servicekit.kafka_writer import Told, Writer
+from servicekit.bus.kafka import writer as writer_module
+from servicekit.bus.kafka.bus import KafkaBus
+from servicekit.bus.kafka.connection import link
+from servicekit.bus.kafka.options import KafkaAccess
+from servicekit.bus.kafka.topics import ensure
+from servicekit.bus.kafka.writer import Told, Writer
+from servicekit.bus.port import Message
 from tests.servers import Broker
 
 TOPIC = "millstream.registry.v1"
@@ -97,8 +97,8 @@ async def test_a_broker_killed_under_many_messages_leaves_none_open_and_loses_no
 
 
 async def test_whatever_the_library_never_tells_of_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_writer, "DELIVERY_SECONDS", 0.05)
-    monkeypatch.setattr(kafka_writer, "LATE_SECONDS", 0.0)
+    monkeypatch.setattr(writer_module, "DELIVERY_SECONDS", 0.05)
+    monkeypatch.setattr(writer_module, "LATE_SECONDS", 0.0)
     told = Told(asyncio.get_running_loop())
     kept, *never = [told.expect() for _ in range(3)]
     await asyncio.to_thread(told.tell, kept, "metadata of the record")

@@ -10,9 +10,9 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, R
 from deploy.servers.certificates import can_make_certificates
 from deploy.servers.kafka import Kafka
 from millstream.errors import Unavailable
-from servicekit.adapters import open_bus
-from servicekit.bus import Message
-from servicekit.settings import Settings
+from servicekit.bus.port import Message
+from servicekit.runtime.backends import open_bus
+from servicekit.runtime.settings import Settings
 from tests.servers import running
 
 READER, TOPIC, MISSING, GROUP = "reader", "millstream.registry.v1", "missing", "trainer"

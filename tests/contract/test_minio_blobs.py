@@ -10,12 +10,12 @@ import pytest
 
 from deploy.servers.minio import Minio
 from millstream.errors import InvalidArgument, Unavailable
-from servicekit.adapters import open_blobs
-from servicekit.minio import MinioBlobs
-from servicekit.settings import Settings
-from servicekit.testing.blobs import SharedBlobsContract, everything, keys
-from servicekit.testing.proxy import Proxy
+from servicekit.blobs.s3.blobs import MinioBlobs
+from servicekit.runtime.backends import open_blobs
+from servicekit.runtime.settings import Settings
 from tests.servers import Store, admin_of
+from tests.suites.blobs import SharedBlobsContract, everything, keys
+from tests.suites.proxy import Proxy
 
 LEAST = {
     "Version": "2012-10-17",

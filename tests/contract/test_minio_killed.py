@@ -10,11 +10,11 @@ import pytest
 
 from deploy.servers.minio import Minio
 from millstream.errors import Unavailable
-from servicekit.adapters import open_blobs
-from servicekit.blobs import CHUNK, Blobs
-from servicekit.settings import Settings
-from servicekit.testing.blobs import SharedBlobsContract, keys
-from servicekit.testing.processes import child
+from servicekit.blobs.port import CHUNK, Blobs
+from servicekit.runtime.backends import open_blobs
+from servicekit.runtime.settings import Settings
+from tests.suites.blobs import SharedBlobsContract, keys
+from tests.suites.processes import child
 
 BUCKET = "killed"
 HUGE = 300 << 20

@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 from millstream.registry.v1.model_pb2 import ModelSpec, ModelVersion
-from servicekit.directory import DirectoryBlobs
-from servicekit.outbox import Outbox
+from servicekit.blobs.directory import DirectoryBlobs
+from servicekit.facts.outbox import Outbox
 from services.registry.reconcile import RegisterVersion
 from services.registry.store import FACTS, Store
 from tests.unit.test_registry_service import Trainer

@@ -10,8 +10,8 @@ from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun
-from servicekit.blobs import Blobs
-from servicekit.ledger import read_entry
+from servicekit.blobs.port import Blobs
+from servicekit.facts.ledger import read_entry
 
 
 def keys(blobs: Blobs, prefix: str) -> list[str]:

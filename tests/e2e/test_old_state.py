@@ -9,12 +9,12 @@ import pytest
 
 from deploy.flow import Flow
 from millstream.dataset.v1.import_pb2 import Import
+from millstream.defaults import BY_NAME
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.training.v1.training_run_pb2 import TrainingRun
-from servicekit.adapters import open_blobs
 from servicekit.ids import hash_of
-from servicekit.settings import Settings
-from servicekit.topics import BY_NAME
+from servicekit.runtime.backends import open_blobs
+from servicekit.runtime.settings import Settings
 from tests.contract.old_messages.kept import Corpus, corpora
 from tests.contract.old_messages.kinds import strangers
 from tests.e2e.invariants import check_versions, keys

@@ -11,8 +11,8 @@ import pytest
 
 from deploy.ports import SERVICES, free_ports
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
-from servicekit.bus import Message
-from servicekit.events import to_message
+from servicekit.bus.port import Message
+from servicekit.facts.events import to_message
 from tests.e2e.test_up import up
 from tests.e2e.world import World, publish, wait_until, world
 

@@ -13,7 +13,7 @@ from typer.main import get_command
 from millstream.cli.app import app
 from millstream.cli.files import read_spec
 from millstream.registry.v1.model_pb2 import ModelSpec
-from servicekit.settings import Settings
+from servicekit.runtime.settings import Settings
 from tests.e2e.world import ROOT, world
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -21,8 +21,8 @@ from deploy.workers import living
 from millstream import Client
 from millstream.training.v1.events_pb2 import TrainingRunCreated
 from millstream.training.v1.training_run_pb2 import TrainingRun
-from servicekit.bus import Message as BusMessage
-from servicekit.events import to_message
+from servicekit.bus.port import Message as BusMessage
+from servicekit.facts.events import to_message
 from tests.contract.old_messages.answers import changes
 from tests.contract.old_messages.kinds import strangers
 from tests.e2e import scenario

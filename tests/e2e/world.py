@@ -19,10 +19,10 @@ import pytest
 from deploy.ports import SERVICES, Ports, free_ports
 from millstream import Client
 from millstream.channel import Credentials
-from servicekit.adapters import open_blobs, open_bus
-from servicekit.blobs import Blobs
-from servicekit.bus import Bus, Message
-from servicekit.settings import Settings
+from servicekit.blobs.port import Blobs
+from servicekit.bus.port import Bus, Message
+from servicekit.runtime.backends import open_blobs, open_bus
+from servicekit.runtime.settings import Settings
 from tests.servers import shared_broker, shared_store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,7 +168,7 @@ def world(
 ) -> Iterator[World]:
     """A running platform, in the world of TEST_WORLD or of this kind. Logs are shown when a test fails.
 
-    `bus` is a way to misbehave (servicekit/testing/unruly.py).
+    `bus` is a way to misbehave (servicekit/bus/faulty.py).
     """
     bus_settings, store = servers_of(kind or chosen())
     looks = {} if look_seconds is None else {"look_seconds": str(look_seconds)}

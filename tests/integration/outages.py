@@ -22,11 +22,11 @@ from deploy.ports import SERVICES, free_ports
 from millstream import Client
 from millstream.cli.status import Replica
 from millstream.dataset.v1.dataset_service_pb2 import GetImportRequest
+from millstream.defaults import BY_NAME
 from millstream.errors import FailedPrecondition, InvalidArgument, Unavailable
 from millstream.operations.v1.service_status_pb2 import ServiceStatus
 from millstream.registry.v1.model_pb2 import ModelVersion
 from servicekit.ids import hash_of
-from servicekit.topics import BY_NAME
 from tests.e2e import invariants
 from tests.e2e.scenario import DATASET, MODEL, SPEC
 from tests.e2e.world import ROOT, World, wait_until

@@ -19,8 +19,8 @@ from millstream.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceSer
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import MillstreamError
 from millstream.trace import trace_id
-from servicekit.auth import Tokens
-from servicekit.rpc import Bound, ServerInterceptor, deadline, who
+from servicekit.rpc.auth import Tokens
+from servicekit.rpc.interceptor import Bound, ServerInterceptor, deadline, who
 
 NAME = "millstream.dataset.v1.DatasetService"
 TOKENS = "secret-r reading reader\nsecret-w writing writer  # may write\n\nsecret-o ops operator\n"

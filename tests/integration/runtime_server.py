@@ -4,11 +4,11 @@ import asyncio
 from pathlib import Path
 
 from millstream.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MemoryBus
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
 from servicekit.logs import setup_logs
-from servicekit.runtime import Part, serve
-from servicekit.settings import Settings
+from servicekit.runtime.serve import Part, serve
+from servicekit.runtime.settings import Settings
 from tests.integration.rpc_world import NAME, Service
 
 

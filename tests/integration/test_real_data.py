@@ -9,7 +9,7 @@ import pytest
 
 from millstream.dataset.v1.dataset_pb2 import DatasetSpec
 from millstream.dataset.v1.import_pb2 import Import
-from servicekit.rows import read_split
+from servicekit.blobs.parts import read_split
 from tests.dataprep_world import World
 
 DATA = Path(os.environ.get("TEST_REAL_DATA", "/nowhere"))

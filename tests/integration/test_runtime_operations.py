@@ -17,10 +17,11 @@ from millstream.operations.v1.operations_service_pb2 import (
     TailEventsRequest,
 )
 from millstream.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
-from servicekit import evidence
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MemoryBus, Message
-from servicekit.events import to_message
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import Message
+from servicekit.facts.events import to_message
+from servicekit.runtime import probes
 from tests.integration.rpc_world import TOKENS
 from tests.integration.test_runtime_serve import NOT_SERVING, SERVING, running
 
@@ -51,7 +52,7 @@ async def test_a_store_that_hangs_is_said_to_at_once_by_a_status_that_does_not_h
         async def check(self) -> None:
             await asyncio.sleep(3600)
 
-    monkeypatch.setattr(evidence, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(probes, "PATIENCE_SECONDS", 0.05)
     async with running(blobs=Hanging()) as server, open_channel(server.address) as channel:
         stub = OperationsServiceStub(channel)
         await stub.GetStatus(GetStatusRequest(), wait_for_ready=True)

@@ -22,11 +22,11 @@ from millstream.channel import Credentials, open_channel
 from millstream.dataset.v1 import dataset_service_pb2 as pb
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub, add_DatasetServiceServicer_to_server
 from millstream.errors import Unavailable
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MemoryBus
-from servicekit.runtime import Part, serve
-from servicekit.settings import Settings
-from servicekit.work import Work
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.runtime.serve import Part, serve
+from servicekit.runtime.settings import Settings
+from servicekit.work.queue import Work
 from tests.integration.rpc_world import NAME, Service, eventually
 
 _GRPC_CORE = re.compile(r"[IWE]\d{4} ")

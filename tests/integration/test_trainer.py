@@ -16,13 +16,13 @@ from millstream.training.v1 import training_service_pb2 as rpc
 from millstream.training.v1.attempt_pb2 import RunRequest
 from millstream.training.v1.training_run_pb2 import Progress, TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
-from servicekit.artifacts import fetch, file_digest
-from servicekit.bus import MemoryBus
-from servicekit.directory import DirectoryBlobs
+from servicekit.blobs.artifacts import fetch, file_digest
+from servicekit.blobs.directory import DirectoryBlobs
+from servicekit.blobs.parts import pack_rows
+from servicekit.bus.memory import MemoryBus
+from servicekit.facts.outbox import Outbox
 from servicekit.ids import new_id
-from servicekit.outbox import Outbox
-from servicekit.rows import pack_rows
-from servicekit.work import Work
+from servicekit.work.queue import Work
 from services.trainer.handlers import HANDLERS
 from services.trainer.launcher import ProcessLauncher
 from services.trainer.reconcile import BringToOutcome

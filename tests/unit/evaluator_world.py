@@ -22,14 +22,16 @@ from millstream.training.v1.lineage_pb2 import Lineage
 from recipekit.catalog import Catalog
 from recipekit.predictor import write_golden
 from recipekit.run import Data, LocalRun
-from servicekit import artifacts
-from servicekit.blobs import Blobs, MemoryBlobs
-from servicekit.bus import Bus, MemoryBus
+from servicekit.blobs import artifacts
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.parts import pack_rows
+from servicekit.blobs.port import Blobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import Bus
+from servicekit.facts.outbox import Outbox
 from servicekit.ids import hash_of
-from servicekit.outbox import Outbox
-from servicekit.pages import page
-from servicekit.rows import pack_rows
-from servicekit.work import Work
+from servicekit.paging import page
+from servicekit.work.queue import Work
 from services.evaluator.evaluate import Cache, Evaluator
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.peers import Peers

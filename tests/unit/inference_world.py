@@ -32,13 +32,15 @@ from millstream.training.v1.training_run_pb2 import Artifact
 from recipekit.catalog import Catalog
 from recipekit.predictor import Predictor, load_artifact, write_golden
 from recipekit.run import Data, LocalRun
-from servicekit import artifacts
-from servicekit.blobs import Listed, MemoryBlobs
-from servicekit.bus import MemoryBus, Message
-from servicekit.claims import this_process
-from servicekit.events import to_message
+from servicekit.blobs import artifacts
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.port import Listed
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import Message
+from servicekit.facts.events import to_message
 from servicekit.ids import new_id
-from servicekit.work import Reconciler, Work
+from servicekit.processes import this_process
+from servicekit.work.queue import Reconciler, Work
 from services.inference.handlers import HANDLERS
 from services.inference.loader import Loader
 from services.inference.reconcile import PruneCache, ServeModel

@@ -8,9 +8,9 @@ import pytest
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import Unavailable
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MemoryBus
-from servicekit.events import from_message
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.facts.events import from_message
 from tests.dataprep_world import World, lines, sample
 
 

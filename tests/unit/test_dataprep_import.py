@@ -19,8 +19,8 @@ from millstream.dataset.v1.dataset_service_pb2 import (
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
-from servicekit.events import from_message
-from servicekit.rows import pack_rows, read_split
+from servicekit.blobs.parts import pack_rows, read_split
+from servicekit.facts.events import from_message
 from services.dataprep.ingest import Progress
 from tests.dataprep_world import PLAIN, TOY, World, lines, sample, zipped
 from tests.recipes.toy_words.sample import rows as sample_rows

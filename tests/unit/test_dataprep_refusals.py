@@ -9,7 +9,7 @@ from millstream.dataset.v1.dataset_pb2 import DatasetSpec, SplitSpec
 from millstream.dataset.v1.dataset_service_pb2 import ImportDatasetRequest, ImportHeader
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import InvalidArgument
-from servicekit.blobs import MemoryBlobs
+from servicekit.blobs.memory import MemoryBlobs
 from tests.dataprep_world import PLAIN, TOY, World, lines, sample, zipped
 from tests.recipes.toy_words.sample import rows as sample_rows
 

@@ -21,7 +21,7 @@ from millstream.dataset.v1.dataset_pb2 import (
     SplitSpec,
 )
 from recipekit.spec import Spec
-from servicekit.rows import pack_rows, unpack_rows
+from servicekit.blobs.parts import pack_rows, unpack_rows
 from services.dataprep.ingest import Ingested, Job, Progress, ingest
 from services.dataprep.parse import Bad, Refused
 from services.dataprep.row import SPLITS, cleaner, encode, strip_html

@@ -17,9 +17,9 @@ from millstream.evaluation.v1.evaluation_service_pb2 import (
     ListEvaluationReportsRequest,
 )
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
-from servicekit.events import from_message, to_message
+from servicekit.facts.events import from_message, to_message
 from servicekit.ids import new_id
-from servicekit.work import Key
+from servicekit.work.queue import Key
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.metrics import PRIMARY, REPORTS
 from services.evaluator.page import figure, render

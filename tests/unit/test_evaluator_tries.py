@@ -14,8 +14,8 @@ from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.evaluation.v1.evaluation_service_pb2 import GetEvaluationReportPageRequest
 from millstream.operations.v1.stored_pb2 import Claim, Process
 from millstream.registry.v1.model_pb2 import ModelVersion
-from servicekit.blobs import MemoryBlobs
-from servicekit.claims import this_process
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.processes import this_process
 from services.evaluator import attempts
 from services.evaluator.measure import Figures, in_background
 from services.evaluator.store import report_id_of

@@ -12,9 +12,9 @@ from millstream.errors import NotFound
 from millstream.inference.v1.refusal_pb2 import Refusal
 from millstream.operations.v1.stored_pb2 import Claim
 from millstream.training.v1.training_run_pb2 import Artifact
-from servicekit import artifacts
-from servicekit.claims import process_here
+from servicekit.blobs import artifacts
 from servicekit.ids import new_id
+from servicekit.processes import process_here
 from tests.unit.inference_world import World, damaged, dead_attempt, metric, trained, until
 
 
@@ -162,7 +162,7 @@ async def test_loads_of_living_processes_count_for_nothing(world: World) -> None
 
 
 async def test_an_artifact_that_is_nowhere_ends_in_a_refusal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("servicekit.work.PATIENCE", {NotFound: 2})
+    monkeypatch.setattr("servicekit.work.queue.PATIENCE", {NotFound: 2})
     world.register_artifact(Artifact(digest="0" * 32))
     await world.apply()
     await world.promote(1)

@@ -21,7 +21,7 @@ from millstream.inference.v1.inference_service_pb2 import (
 from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.predictor import Item, Neighbour
 from recipekit.spec import Config, Measured, Metric, Prediction, Row, Spec, Task
-from servicekit import rpc
+from servicekit.rpc import interceptor as rpc
 from services.inference.batcher import Batcher
 from services.inference.service import InferenceService
 from services.inference.serving import LoadedVersion, Serving

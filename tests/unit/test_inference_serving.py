@@ -17,8 +17,8 @@ from millstream.inference.v1.inference_service_pb2 import ClassifyRequest, ListS
 from millstream.registry.v1.events_pb2 import ModelApplied
 from millstream.registry.v1.model_pb2 import AliasEntry
 from recipekit.predictor import predict
-from servicekit import artifacts
-from servicekit.events import from_message
+from servicekit.blobs import artifacts
+from servicekit.facts.events import from_message
 from services.inference.loader import prune
 from tests.recipes.toy_words.sample import rows
 from tests.unit.inference_world import World, metric, trained, until

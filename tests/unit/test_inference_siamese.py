@@ -22,8 +22,8 @@ from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.catalog import Catalog
 from recipekit.predictor import load_artifact, predict, write_golden
 from recipekit.run import Data, LocalRun
-from servicekit import artifacts
-from servicekit.blobs import MemoryBlobs
+from servicekit.blobs import artifacts
+from servicekit.blobs.memory import MemoryBlobs
 from services.inference.loader import Loader
 from services.inference.service import InferenceService
 from services.inference.serving import Serving

@@ -14,9 +14,10 @@ from millstream.training.v1.training_service_pb2 import (
     ReadTrainingLogRequest,
 )
 from recipekit.catalog import Catalog
-from servicekit.blobs import Listed, MemoryBlobs
-from servicekit.bus import MemoryBus
-from servicekit.outbox import Outbox
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.port import Listed
+from servicekit.bus.memory import MemoryBus
+from servicekit.facts.outbox import Outbox
 from services.trainer.reconcile import BringToOutcome
 from services.trainer.service import TrainingService
 from services.trainer.store import FACTS, Store

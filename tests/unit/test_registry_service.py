@@ -17,9 +17,10 @@ from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec
 from millstream.training.v1 import training_service_pb2 as training
 from millstream.training.v1.training_run_pb2 import Artifact, TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
-from servicekit.blobs import Blobs, MemoryBlobs
-from servicekit.bus import MemoryBus
-from servicekit.outbox import Outbox
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.port import Blobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.facts.outbox import Outbox
 from services.evaluator.owed import champion_of, is_owed
 from services.registry.reconcile import Promote, RegisterVersion
 from services.registry.service import RegistryService

@@ -8,8 +8,8 @@ import pytest
 
 from millstream.errors import InvalidArgument, NotFound
 from millstream.training.v1.training_run_pb2 import Artifact, ArtifactFile
-from servicekit.artifacts import describe, fetch, manifest, store
-from servicekit.blobs import MemoryBlobs
+from servicekit.blobs.artifacts import describe, fetch, manifest, store
+from servicekit.blobs.memory import MemoryBlobs
 
 
 @pytest.fixture

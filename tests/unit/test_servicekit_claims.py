@@ -11,9 +11,11 @@ import pytest
 
 from millstream.errors import Unavailable
 from millstream.operations.v1.stored_pb2 import Claim, Heartbeat, Process
-from servicekit import claims as module
-from servicekit.blobs import MemoryBlobs
-from servicekit.claims import Claims, is_running, this_process
+from servicekit import processes
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.facts import lease as module
+from servicekit.facts.lease import Claims
+from servicekit.processes import is_running, this_process
 
 LEASE = 10.0
 
@@ -150,7 +152,7 @@ async def test_a_holder_beats_while_it_holds(monkeypatch: pytest.MonkeyPatch) ->
 def child() -> Iterator[subprocess.Popen[str]]:
     """A process that has printed how this host names it, and waits."""
     code = (
-        "from servicekit.claims import this_process; import sys, time\n"
+        "from servicekit.processes import this_process; import sys, time\n"
         "sys.stdout.write(this_process().SerializeToString().hex() + '\\n'); sys.stdout.flush(); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
@@ -205,6 +207,6 @@ async def test_asked_by_many_at_once_the_newest_try_is_counted_once() -> None:
 
 def test_a_process_of_this_host_is_named_by_its_pid_now_or_by_its_start() -> None:
     mine = this_process()
-    assert module.process_here(mine.pid) == mine == module.process_here(mine.pid, mine.start_time)
-    assert not is_running(module.process_here(mine.pid, mine.start_time + 1)), "a pid that was given out again"
-    assert not is_running(module.process_here(2**22 + 1)), "a pid that nobody has"
+    assert processes.process_here(mine.pid) == mine == processes.process_here(mine.pid, mine.start_time)
+    assert not is_running(processes.process_here(mine.pid, mine.start_time + 1)), "a pid that was given out again"
+    assert not is_running(processes.process_here(2**22 + 1)), "a pid that nobody has"

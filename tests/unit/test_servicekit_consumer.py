@@ -13,12 +13,13 @@ from millstream.errors import (
 )
 from millstream.registry.v1.events_pb2 import AliasMoved
 from millstream.trace import continue_trace, traceparent
-from servicekit import consumer
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MemoryBus, Message, Subscription
-from servicekit.events import to_message
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import Message, Subscription
+from servicekit.facts.events import to_message
 from servicekit.metrics import EVENTS_DEAD, EVENTS_UNKNOWN
-from servicekit.work import Key, Work
+from servicekit.work import consumer
+from servicekit.work.queue import Key, Work
 from tests.unit.work_world import TOPIC, Thing, quick, snapshot, until, working
 
 pytestmark = pytest.mark.usefixtures("quick")

@@ -14,13 +14,14 @@ from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from millstream.operations.v1.operations_service_pb2 import DeadLetter
 from millstream.operations.v1.stored_pb2 import DeadLetterResolution
-from servicekit import consumer, deadletters
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MAX_VALUE, MemoryBus, Message, Received, Subscription
-from servicekit.deadletters import DeadLetters
-from servicekit.directory import DirectoryBlobs
-from servicekit.events import to_message
-from servicekit.sqlite import SqliteBus
+from servicekit.blobs.directory import DirectoryBlobs
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import MAX_VALUE, Message, Received, Subscription
+from servicekit.bus.sqlite.bus import SqliteBus
+from servicekit.facts.events import to_message
+from servicekit.work import consumer, deadletters
+from servicekit.work.deadletters import DeadLetters
 from tests.unit.work_world import TOPIC, Thing, quick, snapshot, until, working
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -217,9 +218,9 @@ async def test_after_a_flood_what_was_dropped_is_passed_over_and_the_rest_is_rea
 REPLAYING = """
 import asyncio, sys
 from pathlib import Path
-from servicekit.deadletters import DeadLetters
-from servicekit.directory import DirectoryBlobs
-from servicekit.sqlite import SqliteBus
+from servicekit.work.deadletters import DeadLetters
+from servicekit.blobs.directory import DirectoryBlobs
+from servicekit.bus.sqlite.bus import SqliteBus
 
 async def main():
     folder = Path(sys.argv[1])

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from millstream.errors import Unavailable
-from servicekit import evidence
-from servicekit.evidence import Tried, Trouble
+from servicekit.incidents import Trouble
+from servicekit.runtime import probes
+from servicekit.runtime.probes import Tried
 
 
 class Store:
@@ -94,7 +95,7 @@ async def test_before_the_first_try_nothing_is_claimed() -> None:
 
 
 async def test_a_part_that_hangs_is_said_to_and_tried_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(probes, "PATIENCE_SECONDS", 0.01)
     store = Store()
     store.hangs.clear()
     async with tried(store.check) as (part, _):

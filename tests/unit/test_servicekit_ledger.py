@@ -16,9 +16,9 @@ from millstream.errors import Conflict, InvalidArgument, Unavailable
 from millstream.operations.v1.stored_pb2 import LedgerEntry
 from millstream.registry.v1.model_pb2 import AliasEntry
 from millstream.training.v1.training_run_pb2 import Artifact
-from servicekit.blobs import MemoryBlobs
-from servicekit.directory import DirectoryBlobs
-from servicekit.ledger import Entry, Ledger
+from servicekit.blobs.directory import DirectoryBlobs
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.facts.ledger import Entry, Ledger
 
 PREFIX = "models/m/aliases/champion"
 

@@ -5,8 +5,8 @@ from minio.error import InvalidResponseError, S3Error
 from urllib3 import HTTPResponse
 from urllib3.exceptions import IncompleteRead, MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 
-from servicekit.access import MinioAccess
-from servicekit.minio_errors import explain, is_passing, nothing_happened, refusal, was_silent
+from servicekit.blobs.s3.errors import explain, is_passing, nothing_happened, refusal, was_silent
+from servicekit.blobs.s3.options import MinioAccess
 
 XML = b"<Error><Code>%s</Code><Message>%s</Message></Error>"
 

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from millstream.errors import Unavailable
-from servicekit.outage import Outage
+from servicekit.blobs.s3.circuit import Outage
 
 AWAY = Unavailable("the store is away: start it", bucket="facts")
 

@@ -13,12 +13,13 @@ import pytest
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.errors import Unavailable
 from millstream.operations.v1.stored_pb2 import OutboxMarker
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MemoryBus, Message
-from servicekit.directory import DirectoryBlobs
+from servicekit.blobs.directory import DirectoryBlobs
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import Message
+from servicekit.bus.sqlite.bus import SqliteBus
+from servicekit.facts.outbox import ORPHAN_SECONDS, Fact, Outbox
 from servicekit.ids import hash_of
-from servicekit.outbox import ORPHAN_SECONDS, Fact, Outbox
-from servicekit.sqlite import SqliteBus
 
 KEY = "datasets/words/ledger/0000000001"
 OTHER = "datasets/words/ledger/0000000002"
@@ -300,9 +301,9 @@ async def test_a_long_outage_of_the_bus_is_one_line(caplog: pytest.LogCaptureFix
 DYING = """
 import asyncio, sys
 from pathlib import Path
-from servicekit.directory import DirectoryBlobs
-from servicekit.outbox import Outbox
-from servicekit.sqlite import SqliteBus
+from servicekit.blobs.directory import DirectoryBlobs
+from servicekit.facts.outbox import Outbox
+from servicekit.bus.sqlite.bus import SqliteBus
 from tests.unit.test_servicekit_outbox import FACTS, KEY
 
 async def main():

@@ -11,11 +11,12 @@ import pytest
 
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.operations.v1.stored_pb2 import OutboxMarker
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MAX_VALUE, MemoryBus
-from servicekit.directory import DirectoryBlobs
+from servicekit.blobs.directory import DirectoryBlobs
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import MAX_VALUE
+from servicekit.facts.outbox import Fact, Outbox
 from servicekit.metrics import OUTBOX_SET_ASIDE
-from servicekit.outbox import Fact, Outbox
 from tests.unit.test_servicekit_outbox import FACTS, KEY, markers, settle
 
 TOO_LARGE = "datasets/large/ledger/0000000001"
@@ -71,9 +72,9 @@ async def test_a_damaged_marker_is_set_aside(marker: bytes) -> None:
 DYING = """
 import asyncio, sys
 from pathlib import Path
-from servicekit.bus import MemoryBus
-from servicekit.directory import DirectoryBlobs
-from servicekit.outbox import Outbox
+from servicekit.bus.memory import MemoryBus
+from servicekit.blobs.directory import DirectoryBlobs
+from servicekit.facts.outbox import Outbox
 
 async def main():
     outbox = Outbox(DirectoryBlobs(Path(sys.argv[1])), MemoryBus(), "dataprep", {})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from servicekit.testing.proxy import Proxy
+from tests.suites.proxy import Proxy
 
 PATIENCE = 10.0
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import Field, ValidationError
 
-from servicekit.auth import Tokens, needed_role
-from servicekit.settings import Settings
+from servicekit.rpc.auth import Tokens, needed_role
+from servicekit.runtime.settings import Settings
 
 
 class Mine(Settings):

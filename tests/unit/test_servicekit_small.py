@@ -19,11 +19,11 @@ from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.errors import InvalidArgument, MillstreamError, to_status
 from millstream.trace import continue_trace, trace_id, traceparent
 from servicekit import ids, logs
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import Received
-from servicekit.events import Malformed, NewerEvent, from_message, to_message
-from servicekit.pages import DEFAULT_SIZE, LARGEST_SIZE, page
-from servicekit.rows import pack_rows, read_part, read_split, unpack_rows
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.parts import pack_rows, read_part, read_split, unpack_rows
+from servicekit.bus.port import Received
+from servicekit.facts.events import Malformed, NewerEvent, from_message, to_message
+from servicekit.paging import DEFAULT_SIZE, LARGEST_SIZE, page
 
 
 def test_new_ids_are_uuids_of_version_7_and_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,9 @@ from millstream.errors import (
     Unavailable,
 )
 from servicekit import backoff
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MemoryBus
-from servicekit.work import Key, Work
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.work.queue import Key, Work
 from tests.unit.work_world import HANDLERS, Thing, quick, until, working
 
 pytestmark = pytest.mark.usefixtures("quick")

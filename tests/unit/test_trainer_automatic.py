@@ -16,9 +16,10 @@ from millstream.registry.v1.registry_service_pb2 import (
     ListModelsResponse,
 )
 from millstream.training.v1.training_run_pb2 import TrainingRun
-from servicekit.blobs import Blobs, MemoryBlobs
-from servicekit.bus import MemoryBus
-from servicekit.outbox import Outbox
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.port import Blobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.facts.outbox import Outbox
 from services.trainer.automatic import TrainAutomatically, wanted_run
 from services.trainer.store import FACTS, Store
 

@@ -2,10 +2,10 @@
 
 from millstream.training.v1.attempt_pb2 import RunOutcome
 from millstream.training.v1.training_run_pb2 import TrainingRun
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MemoryBus
-from servicekit.events import from_message
-from servicekit.outbox import Outbox
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.facts.events import from_message
+from servicekit.facts.outbox import Outbox
 from services.trainer.store import FACTS, Store
 
 

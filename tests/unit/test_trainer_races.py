@@ -13,9 +13,9 @@ from millstream.operations.v1.stored_pb2 import Process
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import Progress, TrainingRun, TrainingRunSpec
 from recipekit.run import Progress as Told
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MemoryBus
-from servicekit.outbox import Outbox
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.facts.outbox import Outbox
 from services.trainer import worker
 from services.trainer.reconcile import BringToOutcome
 from services.trainer.store import FACTS, Store

@@ -13,10 +13,11 @@ from millstream.errors import (
     MillstreamError,
 )
 from servicekit import backoff
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MemoryBus, Message
-from servicekit.events import to_message
-from servicekit.work import Handlers, Key, Work
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import Message
+from servicekit.facts.events import to_message
+from servicekit.work.queue import Handlers, Key, Work
 
 TOPIC = "millstream.dataset.v1"
 HANDLERS: Handlers = {SnapshotCreated: lambda event: [Key("thing", event.dataset)]}

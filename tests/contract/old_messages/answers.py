@@ -11,14 +11,15 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from millstream.defaults import BY_NAME, dead_letters_of
 from millstream.errors import InvalidArgument
 from millstream.operations.v1.operations_service_pb2 import DeadLetter
-from servicekit.blobs import MemoryBlobs
-from servicekit.bus import MemoryBus, Message, Received
-from servicekit.deadletters import DeadLetters
-from servicekit.events import Malformed, NewerEvent, from_message
-from servicekit.ledger import read_entry
-from servicekit.topics import BY_NAME, dead_letters_of
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import Message, Received
+from servicekit.facts.events import Malformed, NewerEvent, from_message
+from servicekit.facts.ledger import read_entry
+from servicekit.work.deadletters import DeadLetters
 from tests.contract.old_messages.kept import Corpus, place
 from tests.contract.old_messages.kinds import Kind, kind_of
 

@@ -20,12 +20,12 @@ from typing import Any
 from google.protobuf.message import Message
 from grpc_tools import protoc
 
+from millstream.defaults import BY_NAME, dead_letters_of
 from millstream.operations.v1.stored_pb2 import LedgerEntry, Process
 from millstream.training.v1.lineage_pb2 import Lineage
-from servicekit.blobs import Blobs
-from servicekit.bus import Bus, Received
-from servicekit.ledger import read_entry
-from servicekit.topics import BY_NAME, dead_letters_of
+from servicekit.blobs.port import Blobs
+from servicekit.bus.port import Bus, Received
+from servicekit.facts.ledger import read_entry
 from services.trainer.hardware import processor
 from tests.contract.old_messages import answers, kept
 from tests.contract.old_messages.history import live

@@ -19,9 +19,9 @@ from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.operations.v1.stored_pb2 import OutboxMarker
 from millstream.registry.v1.model_pb2 import ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun
-from servicekit.blobs import Blobs
-from servicekit.bus import Message
-from servicekit.events import to_message
+from servicekit.blobs.port import Blobs
+from servicekit.bus.port import Message
+from servicekit.facts.events import to_message
 from tests.e2e.invariants import keys
 from tests.e2e.world import TOY, World, publish, wait_until, world
 

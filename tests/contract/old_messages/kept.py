@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from servicekit.blobs import Blobs
-from servicekit.bus import Received
+from servicekit.blobs.port import Blobs
+from servicekit.bus.port import Received
 
 HERE = Path(__file__).parent
 OBJECTS, MESSAGES, ANSWERS, PROTOS = "objects", "messages.json", "answers.json", "protos.binpb"

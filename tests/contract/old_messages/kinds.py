@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from deploy.ports import SERVICES
 from millstream.dataset.v1.dataset_pb2 import DatasetSpec, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
+from millstream.defaults import TOPICS
 from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.inference.v1.refusal_pb2 import Refusal
@@ -24,8 +25,7 @@ from millstream.operations.v1.stored_pb2 import Claim, DeadLetterResolution, Hea
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import Artifact, Progress
-from servicekit.outbox import Fact
-from servicekit.topics import TOPICS
+from servicekit.facts.outbox import Fact
 
 PROTOS = Path(__file__).resolve().parents[3] / "protos"
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
+from millstream.defaults import BY_NAME
 from millstream.inference.v1.events_pb2 import VersionServed
-from servicekit.events import from_message
+from servicekit.facts.events import from_message
+from servicekit.facts.outbox import Fact
 from servicekit.ids import hash_of
-from servicekit.outbox import Fact
-from servicekit.topics import BY_NAME
 from tests.contract.old_messages import answers, kinds
 from tests.contract.old_messages.kept import Corpus, corpora, place, this_version
 from tests.contract.old_messages.kinds import Kind

@@ -1,0 +1,294 @@
+"""The object store in a folder: what a laptop, a test or a single machine with a shared volume needs.
+
+An object is one file. It is written whole and synced under `.tmp`, which no key can name, and only then linked
+(put_if_absent) or renamed (put) into its place, so a process that dies between any two lines leaves at most a file in
+`.tmp`. Threads and processes need no lock: the file system decides every race. It must be case-sensitive and know hard
+links; check() tries them.
+"""
+
+import asyncio
+import errno
+import os
+import re
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+from uuid import uuid4
+
+from millstream.errors import InvalidArgument, NotFound, Unavailable
+from servicekit.blobs.port import CHUNK, SEGMENT, Listed, check_folder, check_key
+
+T = TypeVar("T")
+
+STALE_SECONDS = 86_400.0
+_LISTED_AT_ONCE = 512
+_TRIES = 100
+_NAME = re.compile(SEGMENT)
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_LINKS = {errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+class DirectoryBlobs:
+    """Objects as files under `root`, which is made when first written to."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.abspath(root))
+        self._temporary = self.root / ".tmp"
+        self._collected = -STALE_SECONDS
+
+    async def get(self, key: str) -> bytes:
+        return await asyncio.to_thread(self._get, check_key(key))
+
+    async def put(self, key: str, data: bytes) -> None:
+        await asyncio.to_thread(self._store, check_key(key), BytesIO(data), exclusive=False)
+
+    async def put_if_absent(self, key: str, data: bytes) -> bool:
+        return await asyncio.to_thread(self._store, check_key(key), BytesIO(data), exclusive=True)
+
+    async def delete(self, key: str) -> None:
+        await asyncio.to_thread(self._delete, check_key(key))
+
+    async def exists(self, key: str) -> bool:
+        path = self._path(check_key(key))
+        with _named(path):
+            return await asyncio.to_thread(path.is_file)
+
+    def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
+        folder = prefix[: prefix.rfind("/") + 1]
+        return _from_thread(self._walk(folder, prefix, after) if _is_folder(folder) else iter(()))
+
+    def children(self, prefix: str) -> AsyncIterator[str]:
+        return _from_thread(self._children(check_folder(prefix)))
+
+    async def upload(self, key: str, path: Path) -> None:
+        def store() -> None:
+            with path.open("rb") as source:
+                self._store(key, source, exclusive=False)
+
+        check_key(key)
+        await asyncio.to_thread(store)
+
+    async def download(self, key: str, path: Path) -> None:
+        await asyncio.to_thread(self._download, check_key(key), path)
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        file = await asyncio.to_thread(self._open, check_key(key))
+        with file, _named(self._path(key)):
+            while chunk := await asyncio.to_thread(file.read, CHUNK):
+                yield chunk
+
+    async def check(self) -> None:
+        await asyncio.to_thread(self._check)
+
+    def _path(self, key: str) -> Path:
+        return self.root / key
+
+    def _open(self, key: str) -> BinaryIO:
+        path = self._path(key)
+        with _named(path):
+            try:
+                return path.open("rb")
+            except _ABSENT:
+                raise NotFound(f"no object {key}", key=key) from None
+
+    def _get(self, key: str) -> bytes:
+        with _named(self._path(key)), self._open(key) as file:
+            return file.read()
+
+    def _download(self, key: str, path: Path) -> None:
+        beside = path.with_name(f".{uuid4().hex}.part")
+        with self._open(key) as source, _named(path):
+            try:
+                with beside.open("xb") as file:
+                    shutil.copyfileobj(source, file, CHUNK)
+                os.replace(beside, path)
+            finally:
+                beside.unlink(missing_ok=True)
+
+    def _store(self, key: str, source: BinaryIO, *, exclusive: bool) -> bool:
+        """Write beside, then put into place; False when `exclusive` and the key is taken."""
+        target = self._path(key)
+        with _named(self.root):
+            if exclusive and target.is_file():
+                return False
+            written = self._new_temporary()
+            try:
+                _write_synced(written, source)
+                return self._place(written, target, exclusive)
+            finally:
+                written.unlink(missing_ok=True)
+
+    def _place(self, written: Path, target: Path, exclusive: bool) -> bool:
+        for _ in range(_TRIES):
+            try:
+                self._make_folders(target.parent)
+                if exclusive:
+                    os.link(written, target)
+                else:
+                    os.replace(written, target)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # a delete() elsewhere took the empty folder away between our two steps
+            except (FileExistsError, IsADirectoryError):
+                if target.is_dir():
+                    self._free_folder(target)
+                elif exclusive and target.exists():
+                    return written.stat().st_nlink > 1  # over NFS the reply to a link that was made can be lost
+            else:
+                with suppress(FileNotFoundError):  # deleted already
+                    _sync_folder(target.parent)
+                return True
+        raise Unavailable(f"{target} could not be put into place: folders vanish under it; see who removes them")
+
+    def _free_folder(self, folder: Path) -> None:
+        """Take away empty folders that a deleted or never finished object left; InvalidArgument if they hold any."""
+        if next(self._walk(f"{folder.relative_to(self.root)}/"), None):
+            raise InvalidArgument(f"{folder.name!r} is the folder of other keys", field="key")
+        for path, _, _ in os.walk(folder, topdown=False):
+            with suppress(OSError):  # it filled meanwhile, or somebody else was faster
+                os.rmdir(path)
+
+    def _make_folders(self, folder: Path) -> None:
+        """Make and sync what is missing between the root and the folder."""
+        if folder.is_dir():
+            return
+        if folder == self.root:
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        self._make_folders(folder.parent)
+        try:
+            folder.mkdir()
+        except (FileExistsError, NotADirectoryError):
+            if folder.is_file() or folder.parent.is_file():
+                raise InvalidArgument(f"a key may not go on below the object {folder.name!r}", field="key") from None
+        _sync_folder(folder.parent)
+
+    def _new_temporary(self) -> Path:
+        self._temporary.mkdir(parents=True, exist_ok=True)
+        if time.monotonic() - self._collected > STALE_SECONDS:
+            self._collected = time.monotonic()
+            self._collect_stale()
+        return self._temporary / uuid4().hex
+
+    def _collect_stale(self) -> None:
+        """Remove what killed processes left behind; a living one writes on, so its file is never a day old."""
+        with os.scandir(self._temporary) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    if time.time() - entry.stat().st_mtime > STALE_SECONDS:
+                        os.unlink(entry.path)
+
+    def _delete(self, key: str) -> None:
+        path = self._path(key)
+        with _named(path):
+            try:
+                path.unlink()
+            except _ABSENT:
+                return
+            except PermissionError:
+                if path.is_dir():  # POSIX lets unlink() of a folder fail with EPERM
+                    return
+                raise
+            folder = path.parent
+            with suppress(FileNotFoundError):
+                _sync_folder(folder)
+            with suppress(OSError):
+                while folder != self.root:
+                    folder.rmdir()
+                    folder = folder.parent
+
+    def _walk(self, folder: str, prefix: str = "", after: str = "") -> Iterator[Listed]:
+        """Objects below `folder` ("" or "a/b/") in order of key; folders that cannot hold any are not opened."""
+        for name in self._names(folder):
+            path = folder + name
+            if name.endswith("/"):
+                on_the_way = path.startswith(prefix) or prefix.startswith(path)
+                if on_the_way and (path > after or after.startswith(path)):
+                    yield from self._walk(path, prefix, after)
+            elif path.startswith(prefix) and path > after:
+                with suppress(FileNotFoundError):
+                    found = os.stat(self.root / path)
+                    yield Listed(path, found.st_size, found.st_mtime)
+
+    def _names(self, folder: str) -> Sequence[str]:
+        """Names in order of key: a folder sorts as `name/`, since `a-b` comes before `a/b`."""
+        with _named(self.root / folder):
+            try:
+                with os.scandir(self.root / folder) as entries:
+                    found = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
+            except _ABSENT:
+                return []
+        return sorted(name for name in found if _NAME.fullmatch(name.removesuffix("/")))
+
+    def _children(self, prefix: str) -> Iterator[str]:
+        for name in self._names(prefix) if _is_folder(prefix) else ():
+            if not name.endswith("/") or next(self._walk(prefix + name), None):
+                yield name.removesuffix("/")
+
+    def _check(self) -> None:
+        with _named(self.root):
+            written = self._new_temporary()
+            linked = written.with_suffix(".link")
+            try:
+                _write_synced(written, BytesIO(b"check"))
+                os.link(written, linked)
+                if linked.read_bytes() != b"check":
+                    raise Unavailable(f"{self.root} does not give back what was written: check its file system")
+            finally:
+                written.unlink(missing_ok=True)
+                linked.unlink(missing_ok=True)
+
+
+def _is_folder(prefix: str) -> bool:
+    """Whether keys can be below the prefix; no other prefix may reach the file system."""
+    return all(_NAME.fullmatch(name) for name in prefix.removesuffix("/").split("/")) if prefix else True
+
+
+def _write_synced(path: Path, source: BinaryIO) -> None:
+    with path.open("xb") as file:
+        shutil.copyfileobj(source, file, CHUNK)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make names durable; a folder's entries are its data."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+async def _from_thread(items: Iterator[T]) -> AsyncIterator[T]:
+    """Iterate in a thread, some hundred items at a time, so that a listing neither blocks the loop nor is held whole."""
+
+    def take() -> list[T]:
+        return list(islice(items, _LISTED_AT_ONCE))
+
+    while batch := await asyncio.to_thread(take):
+        for item in batch:
+            yield item
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what the system says into Unavailable that names the path and what to mend."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            mend = "free space (or raise the quota) on its file system"
+        elif error.errno in _FORBIDDEN:
+            mend = f"let user {os.geteuid()} write there (permissions, a read-only mount)"
+        elif error.errno in _NO_LINKS:
+            mend = "use a file system that knows hard links"
+        else:
+            mend = "point MILLSTREAM_BLOBS at a folder that works"
+        raise Unavailable(f"{path}: {error.strerror or error}; {mend}", path=str(path)) from error

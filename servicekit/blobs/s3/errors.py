@@ -1,0 +1,126 @@
+"""What an S3 store says when it cannot do what was asked: whether to try again, and what to mend."""
+
+import ssl
+from typing import Any
+
+import urllib3
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProtocolError, TimeoutError
+
+from millstream.errors import Unavailable
+from servicekit.blobs.s3.options import MinioAccess
+
+Failure = S3Error | ServerError | InvalidResponseError | HTTPError
+FAILURES = (MinioException, HTTPError, ssl.SSLError)
+"""All that a call of the client may raise."""
+
+ABSENT = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
+BUSY = {
+    *("SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "InternalError", "RequestTimeout"),
+    *("OperationAborted", "ConditionalRequestConflict", "TooManyRequests"),
+    *("XMinioServerNotInitialized", "XMinioBackendDown"),
+}
+_FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"}
+_HTTPS = "write https:// in MILLSTREAM_BLOBS"
+
+
+def refusal(answer: BaseHTTPResponse) -> S3Error | InvalidResponseError:
+    """The error that an answer to a request of our own tells, as the client tells those to its requests."""
+    kind = answer.headers.get("Content-Type", "")
+    if "application/xml" in kind:
+        return S3Error.fromxml(answer)
+    return InvalidResponseError(answer.status, kind, answer.data.decode(errors="replace"))
+
+
+def code_of(error: BaseException) -> str:
+    """The error code that the store gave, also where a HEAD has no body to say it in; "" for any other error."""
+    if not isinstance(error, S3Error):
+        return ""
+    told = error.response.headers.get("X-Minio-Error-Code") if error.response is not None else None
+    if "no space left on device" in str(error.message):
+        return "XMinioStorageFull"  # MinIO calls it an InternalError, until it has looked again
+    return str(told or error.code)
+
+
+def nothing_happened(error: BaseException) -> bool:
+    """Whether the store has certainly not done it: the request never reached it, or it was turned away."""
+    if isinstance(error, MaxRetryError):
+        return nothing_happened(error.reason) if error.reason else False
+    if isinstance(error, NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
+        return True
+    return code_of(error) in BUSY - {"InternalError", "RequestTimeout"}
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same call may succeed a moment later."""
+    if isinstance(error, MaxRetryError):
+        return error.reason is not None and is_passing(error.reason)
+    if isinstance(error, urllib3.exceptions.SSLError | ssl.SSLError):
+        return False
+    if isinstance(error, ServerError):
+        return True
+    if isinstance(error, InvalidResponseError):
+        return "Response code: 5" in str(error)  # of a gateway whose store is away
+    return code_of(error) in BUSY or isinstance(error, NewConnectionError | ProtocolError | TimeoutError)
+
+
+def was_silent(error: BaseException) -> bool:
+    """Whether it is the lack of any answer that tells."""
+    if isinstance(error, MaxRetryError):
+        return error.reason is not None and was_silent(error.reason)
+    return isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError)
+
+
+def explain(error: BaseException, endpoint: str, bucket: str, access: MinioAccess) -> Unavailable:
+    """The error in words that say what to mend."""
+    return Unavailable(f"S3 store at {endpoint}: {_words(error, bucket, access)}", endpoint=endpoint, bucket=bucket)
+
+
+def _words(error: BaseException, bucket: str, access: MinioAccess) -> str:
+    code, text = code_of(error), str(error)
+    if code:
+        return _said(code, error, bucket, access)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        ca = access.ca_file or "not set"
+        return f"its certificate is not trusted: set MILLSTREAM_MINIO_CA_FILE ({ca}) to the authority that signed it"
+    if "NO_CERTIFICATE_OR_CRL_FOUND" in text:
+        return (
+            f"there is no certificate in MILLSTREAM_MINIO_CA_FILE ({access.ca_file}): put the authority there, as PEM"
+        )
+    if "WRONG_VERSION_NUMBER" in text or "record layer" in text.lower():
+        return "it does not speak TLS: write http:// in MILLSTREAM_BLOBS, or name its TLS port"
+    if isinstance(error, InvalidResponseError) and "HTTPS" in text:
+        return f"it speaks TLS: {_HTTPS}"
+    if isinstance(error, InvalidResponseError):
+        return f"what answers there is no S3 store ({text[:120]}): look at MILLSTREAM_BLOBS"
+    if isinstance(error, ProtocolError):
+        return f"it breaks connections off ({text[:200]}): look at its log, or {_HTTPS} if it speaks TLS"
+    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+        return "it does not answer in time: look at its log and its disks"
+    return f"cannot be reached ({text[:200]}): start it, or set MILLSTREAM_BLOBS"
+
+
+def _said(code: str, error: Any, bucket: str, access: MinioAccess) -> str:
+    who = access.access_key_file or "no access key: set MILLSTREAM_MINIO_ACCESS_KEY_FILE"
+    if code == "InvalidAccessKeyId":
+        return f"it does not know the access key in MILLSTREAM_MINIO_ACCESS_KEY_FILE ({who}): put the right one there"
+    if code == "SignatureDoesNotMatch":
+        file = access.secret_key_file or "not set"
+        return f"the secret key in MILLSTREAM_MINIO_SECRET_KEY_FILE ({file}) is wrong: put the right one there"
+    if code == "AccessDenied":
+        rights = "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket"
+        return f"access denied to bucket {bucket} ({who}): grant {rights} on it, or use other keys"
+    if code == "NoSuchBucket":
+        return f"bucket {bucket} is missing: create it, or set MILLSTREAM_MINIO_CREATE_BUCKET=true"
+    if code in _FULL:
+        return f"it has no space left ({code}): free space on its disks, or raise the quota of bucket {bucket}"
+    if code in ("SlowDownRead", "SlowDownWrite"):
+        return f"it cannot use its disks ({code}): look at them, and at its log"
+    if code == "AuthorizationHeaderMalformed":
+        return f"it is of another region (MILLSTREAM_MINIO_REGION={access.region}): {error.message}"
+    if code == "RequestTimeTooSkewed":
+        return "its clock and this machine's differ by more than 15 minutes: mend the clocks"
+    if code == "BadRequest":  # all that a HEAD can say
+        return f"it does not take what it is asked: look at its log, or {_HTTPS} if it speaks TLS"
+    return f"{code}: {error.message or 'no more is said'} (bucket {bucket}); look at its log"

@@ -1,0 +1,99 @@
+"""Buses that do what a bus may do at its worst, to show that everything converges all the same."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from millstream.errors import InvalidArgument
+from servicekit.bus.port import Bus, Message, Received, Subscription
+
+
+class DeafBus:
+    """Takes every message and delivers none: only the periodic look is left."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def publish(self, message: Message) -> None:
+        await self._bus.publish(message)
+
+    def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
+        return _Silence()
+
+    def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
+        return _Silence()
+
+    async def check(self) -> None:
+        await self._bus.check()
+
+    async def close(self) -> None:
+        await self._bus.close()
+
+
+class TripleReversedBus:
+    """Delivers each batch three times, backwards: duplicates and late comers, as after a rebalance at a bad moment."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def publish(self, message: Message) -> None:
+        await self._bus.publish(message)
+
+    def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
+        return _TripleReversed(self._bus.subscribe(group, topics))
+
+    def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
+        return _TripleReversed(self._bus.tail(topics, from_start))
+
+    async def check(self) -> None:
+        await self._bus.check()
+
+    async def close(self) -> None:
+        await self._bus.close()
+
+
+MODES: Mapping[str, Callable[[Bus], Bus]] = {"deaf": DeafBus, "thrice": TripleReversedBus}
+
+
+def unruly(bus: Bus, mode: str) -> Bus:
+    """The bus, wrapped. Raises InvalidArgument for a mode that is not in MODES."""
+    if mode not in MODES:
+        raise InvalidArgument(f"TEST_BUS={mode!r} is no way to misbehave: use {' or '.join(MODES)}", field="TEST_BUS")
+    return MODES[mode](bus)
+
+
+class _Silence:
+    async def start(self) -> None:
+        await asyncio.sleep(0)
+
+    async def batch(self) -> Sequence[Received]:
+        await asyncio.Event().wait()
+        return ()
+
+    async def commit(self) -> None:
+        await asyncio.sleep(0)
+
+    async def lag(self) -> int:
+        return 0
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+
+
+class _TripleReversed:
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    async def start(self) -> None:
+        await self._subscription.start()
+
+    async def batch(self) -> Sequence[Received]:
+        return list(await self._subscription.batch())[::-1] * 3
+
+    async def commit(self) -> None:
+        await self._subscription.commit()
+
+    async def lag(self) -> int:
+        return await self._subscription.lag()
+
+    async def close(self) -> None:
+        await self._subscription.close()

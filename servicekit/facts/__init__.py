@@ -1,0 +1,1 @@
+"""How facts are written: ledgers, leases, the outbox and its events."""

@@ -1,0 +1,111 @@
+"""The one way to change anything: numbered, immutable entries under one prefix.
+
+The newest entry is the state, all of them are the history. Entry n+1 is put if absent by whoever has read 1..n.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+from millstream.errors import Conflict, InvalidArgument, NotFound
+from millstream.operations.v1.stored_pb2 import LedgerEntry
+from servicekit.blobs.port import Blobs
+
+M = TypeVar("M", bound=Message)
+
+
+class Put(Protocol):
+    """put_if_absent(), with or without an outbox around it."""
+
+    async def __call__(self, key: str, data: bytes, /) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Entry(Generic[M]):
+    """One entry. `time_ns` never goes back from one entry to the next."""
+
+    number: int
+    request_id: str
+    time_ns: int
+    who: str
+    message: M
+
+
+def read_entry(data: bytes, kind: type[M]) -> Entry[M]:
+    """An entry from the bytes of its object."""
+    stored = LedgerEntry.FromString(data)
+    message = kind()
+    if not stored.message.Unpack(message):
+        raise InvalidArgument(f"a ledger entry holds {stored.message.TypeName()}, not {kind.DESCRIPTOR.full_name}")
+    return Entry(stored.number, stored.request_id, stored.time.ToNanoseconds(), stored.who, message)
+
+
+class Ledger(Generic[M]):
+    """Entries `{prefix}/{n:010d}`. They never change, so each is read once and cached."""
+
+    def __init__(self, blobs: Blobs, prefix: str, kind: type[M], put: Put | None = None) -> None:
+        self.blobs, self.prefix, self.kind = blobs, prefix, kind
+        self._put: Put = put or blobs.put_if_absent
+        self._known: list[Entry[M]] = []
+
+    def key(self, number: int) -> str:
+        return f"{self.prefix}/{number:010d}"
+
+    async def entries(self) -> Sequence[Entry[M]]:
+        """All entries, oldest first; reads on from the last number known."""
+        while True:
+            number = len(self._known) + 1
+            try:
+                data = await self.blobs.get(self.key(number))
+            except NotFound:
+                return tuple(self._known)
+            if len(self._known) + 1 == number:
+                self._known.append(read_entry(data, self.kind))
+
+    async def newest(self) -> Entry[M] | None:
+        known = await self.entries()
+        return known[-1] if known else None
+
+    async def append(
+        self,
+        message: M | Callable[[Sequence[Entry[M]]], M | None],
+        *,
+        request_id: str,
+        who: str = "",
+        expected: int | None = None,
+    ) -> Entry[M]:
+        """Return the entry of this request_id, making it if there is none.
+
+        A callable is given all entries and answers the message to append, or None when the newest entry will do (it is
+        returned then); it is asked again after a lost race, and may raise. Raises Conflict when `expected` is not the
+        newest number any more, InvalidArgument when the request_id stands there with another message.
+        """
+        while True:
+            known = await self.entries()
+            for entry in known:
+                if entry.request_id == request_id:
+                    if isinstance(message, Message) and entry.message != message:
+                        text = f"request_id {request_id} was used before for something else in {self.prefix}: send a new one"
+                        raise InvalidArgument(text, field="request_id")
+                    return entry
+            if expected is not None and expected != len(known):
+                raise Conflict(f"{self.prefix} is at {len(known)}, not at {expected}: read it again, then decide again")
+            wanted = message if isinstance(message, Message) else message(known)
+            if wanted is None:
+                return known[-1]
+            made = await self._try(known, wanted, request_id, who)
+            if made:
+                return made
+
+    async def _try(self, known: Sequence[Entry[M]], message: M, request_id: str, who: str) -> Entry[M] | None:
+        after = known[-1].time_ns + 1000 if known else 0
+        stored = LedgerEntry(number=len(known) + 1, request_id=request_id, who=who)
+        stored.time.FromNanoseconds(max(time.time_ns(), after))
+        stored.message.Pack(message)
+        data = stored.SerializeToString()
+        if await self._put(self.key(stored.number), data):
+            return read_entry(data, self.kind)
+        return None

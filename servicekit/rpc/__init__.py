@@ -1,0 +1,1 @@
+"""What surrounds a call: authentication, trace, errors, metrics, health."""

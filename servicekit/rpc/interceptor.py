@@ -1,0 +1,201 @@
+"""The server's side of every RPC: authentication, trace, errors, metrics, in one interceptor, so that no service can
+forget one. Services are plain objects whose methods take a request and return a response (or yield responses).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from contextvars import ContextVar
+from typing import Any
+
+import grpc
+from grpc import aio
+from grpc_status import rpc_status
+
+from millstream.errors import DeadlineExceeded, Internal, MillstreamError, Unavailable, to_status
+from millstream.trace import continue_trace
+from servicekit.metrics import RPC_HANDLED, RPC_RECEIVED, RPC_SECONDS, RPC_SENT, RPC_STARTED
+from servicekit.rpc.auth import LOCAL, Caller, Tokens
+
+log = logging.getLogger(__name__)
+_caller: ContextVar[Caller] = ContextVar("caller", default=LOCAL)
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+_CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+STOPPING = "this replica of the service is stopping: ask again"
+_ENDLESS = ("Watch", "Tail")
+_KINDS = {  # by whether requests and responses are streams
+    (False, False): "unary",
+    (True, False): "client_stream",
+    (False, True): "server_stream",
+    (True, True): "bidi_stream",
+}
+
+
+def who() -> str:
+    """The name of the caller of the present RPC, for ledgers."""
+    return _caller.get().name
+
+
+def deadline() -> float | None:
+    """When the present RPC's caller stops waiting, on the monotonic clock; None: never."""
+    return _deadline.get()
+
+
+class Bound:
+    """Gives grpc the two-argument methods that it calls, for a service whose methods take the request alone."""
+
+    def __init__(self, service: object) -> None:
+        self._service = service
+
+    def __getattr__(self, name: str) -> Callable[[Any, Any], Any]:
+        method = getattr(self._service, name)
+        return lambda request, _context: method(request)
+
+
+class ServerInterceptor(aio.ServerInterceptor):
+    def __init__(self, tokens: Tokens) -> None:
+        self.tokens = tokens
+        self.watches: set[_Surrounded] = set()
+
+    def end_watches(self) -> None:
+        """End the calls that have no end of their own, so that a stopping server need not wait for them."""
+        for watch in list(self.watches):
+            watch.end()
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        metadata = {
+            name: value for name, value in handler_call_details.invocation_metadata or () if isinstance(value, str)
+        }
+        call = _Call(handler_call_details.method, handler, metadata, self)
+        options = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.request_streaming and handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(call.stream, **options)
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(call.unary, **options)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(call.stream, **options)
+        return grpc.unary_unary_rpc_method_handler(call.unary, **options)
+
+
+class _Call:
+    """One method as grpc calls it: `behaviour(request, context)` inside everything that surrounds it."""
+
+    def __init__(self, path: str, handler: Any, metadata: dict[str, str], home: ServerInterceptor) -> None:
+        _, self.service, self.method = path.split("/")
+        self.uploads = handler.request_streaming
+        self.behaviour = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
+        self.metadata, self.tokens = metadata, home.tokens
+        self.watches = home.watches if self.method.startswith(_ENDLESS) else None
+        kind = _KINDS[handler.request_streaming, handler.response_streaming]
+        self.labels = (kind, self.service, self.method)
+
+    async def unary(self, request: Any, context: Any) -> Any:
+        async with _Surrounded(self, context):
+            response = await self.behaviour(self._received(request, context), context)
+            RPC_SENT.labels(*self.labels).inc()
+            return response
+
+    async def stream(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        surrounded = _Surrounded(self, context)
+        async with surrounded:
+            result = self.behaviour(self._received(request, context), context)
+            if hasattr(result, "__aiter__"):
+                async with aclosing(result):
+                    async for response in result:
+                        RPC_SENT.labels(*self.labels).inc()
+                        surrounded.sending = True
+                        yield response
+                        surrounded.sending = False
+                        if surrounded.ended:
+                            raise Unavailable(STOPPING)
+            else:
+                # Health.Watch writes to the context by itself.
+                await result
+
+    def _received(self, request: Any, context: Any) -> Any:
+        """The request, or the messages of an upload, counted."""
+        if self.uploads:
+            return self._each(request, context)
+        RPC_RECEIVED.labels(*self.labels).inc()
+        return request
+
+    async def _each(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async for request in requests:
+            RPC_RECEIVED.labels(*self.labels).inc()
+            yield request
+        if self.labels[0] == "client_stream":
+            # grpc shows an upload that broke off as one that ended. What is said back now only arrives in a living
+            # call: in a dead one this waits, or fails, until grpc has cancelled the task.
+            try:
+                await context.send_initial_metadata(())
+            except Exception as error:
+                raise asyncio.CancelledError from error
+
+
+class _Surrounded:
+    """Before: who, deadline, trace, metrics. After: the error as a status, metrics."""
+
+    def __init__(self, call: _Call, context: Any) -> None:
+        self.call, self.context = call, context
+        self.task: asyncio.Task[Any] | None = None
+        self.sending = False
+        self.ended = False
+
+    def end(self) -> None:
+        """End a watch: at once while it waits for news, else once what it said is sent."""
+        if self.task and not self.ended:
+            self.ended = True
+            if not self.sending:
+                self.task.cancel()
+
+    async def __aenter__(self) -> None:
+        self.started = time.perf_counter()
+        call = self.call
+        if call.watches is not None:
+            self.task = asyncio.current_task()
+            call.watches.add(self)
+        RPC_STARTED.labels(*call.labels).inc()
+        continue_trace(call.metadata.get("traceparent", ""))
+        remaining = self.context.time_remaining()
+        _deadline.set(time.monotonic() + remaining if remaining is not None else None)
+        try:
+            _caller.set(call.tokens.caller(call.service, call.method, call.metadata.get("authorization", "")))
+        except MillstreamError as error:
+            await self._fail(error)
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if self.call.watches is not None:
+            self.call.watches.discard(self)
+        if error is None:
+            self._count("OK")
+        elif isinstance(error, asyncio.CancelledError) and self.ended and self.task:
+            self.task.uncancel()
+            await self._fail(Unavailable(STOPPING))
+        elif isinstance(error, aio.AbortError):
+            # Health.Check refuses a name in grpc's own way.
+            code = self.context.code()
+            self._count(code.name if isinstance(code, grpc.StatusCode) else _CODE_NAMES[code])
+        elif isinstance(error, MillstreamError):
+            await self._fail(error)
+        elif isinstance(error, Exception):
+            log.exception("rpc failed", extra={"method": f"{self.call.service}/{self.call.method}"}, exc_info=error)
+            await self._fail(Internal(f"{self.call.method} failed by a bug; the service's log has the details"))
+        else:
+            late = (left := self.context.time_remaining()) is not None and left <= 0
+            self._count(DeadlineExceeded.code.name if late else "CANCELLED")
+
+    async def _fail(self, error: MillstreamError) -> None:
+        self._count(error.code.name)
+        await self.context.abort_with_status(rpc_status.to_status(to_status(error)))
+
+    def _count(self, code: str) -> None:
+        RPC_HANDLED.labels(*self.call.labels, code).inc()
+        RPC_SECONDS.labels(*self.call.labels).observe(time.perf_counter() - self.started)

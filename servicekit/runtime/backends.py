@@ -1,0 +1,62 @@
+"""Opens the bus and the store that the settings name: `kind:place`."""
+
+import os
+import sys
+from pathlib import Path
+
+from millstream.errors import InvalidArgument
+from servicekit.blobs.directory import DirectoryBlobs
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.port import Blobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import Bus
+from servicekit.bus.sqlite.bus import SqliteBus
+from servicekit.runtime.settings import Settings
+
+
+def open_both(settings: Settings) -> tuple[Blobs, Bus]:
+    """For a service. Ends the process with exit code 2 and one clear text where an address is wrong."""
+    try:
+        return open_blobs(settings), open_bus(settings)
+    except InvalidArgument as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def open_blobs(settings: Settings) -> Blobs:
+    """`directory:PATH`, `minio:http://HOST:PORT/BUCKET` (or https) or `memory:`. Raises InvalidArgument."""
+    kind, _, place = settings.blobs.partition(":")
+    if kind == "directory" and place:
+        return DirectoryBlobs(Path(place))
+    if kind == "minio" and place:
+        from servicekit.blobs.s3.blobs import MinioBlobs
+
+        return MinioBlobs(place, settings.minio())
+    if kind == "memory":
+        return MemoryBlobs()
+    text = f"MILLSTREAM_BLOBS={settings.blobs!r} is no store: use directory:PATH or minio:http://HOST:PORT/BUCKET"
+    raise InvalidArgument(text, field="MILLSTREAM_BLOBS")
+
+
+def open_bus(settings: Settings) -> Bus:
+    """`sqlite:PATH`, `kafka:HOST:PORT,…` or `memory:`. For tests, TEST_BUS names a way to misbehave (testing/unruly.py)."""
+    bus = _open_bus(settings)
+    if mode := os.environ.get("TEST_BUS"):
+        from servicekit.bus.faulty import unruly
+
+        return unruly(bus, mode)
+    return bus
+
+
+def _open_bus(settings: Settings) -> Bus:
+    kind, _, place = settings.bus.partition(":")
+    if kind == "sqlite" and place:
+        return SqliteBus(Path(place))
+    if kind == "kafka" and place:
+        from servicekit.bus.kafka.bus import KafkaBus
+
+        return KafkaBus(place.split(","), settings.kafka())
+    if kind == "memory":
+        return MemoryBus()
+    text = f"MILLSTREAM_BUS={settings.bus!r} is no bus: use sqlite:PATH or kafka:HOST:PORT"
+    raise InvalidArgument(text, field="MILLSTREAM_BUS")

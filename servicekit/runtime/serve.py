@@ -1,0 +1,179 @@
+"""Runs a service: server, health, metrics, work, outbox, and an end that loses nothing. The same for all five."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from millstream.channel import MAX_MESSAGE_BYTES
+from millstream.errors import MillstreamError
+from servicekit.blobs.port import Blobs
+from servicekit.bus.port import Bus
+from servicekit.facts.outbox import Outbox
+from servicekit.files import read_file
+from servicekit.metrics import serve_metrics
+from servicekit.rpc.auth import Tokens
+from servicekit.rpc.health import Health
+from servicekit.rpc.interceptor import Bound, ServerInterceptor
+from servicekit.runtime.operations import Operations, add_operations
+from servicekit.runtime.probes import PATIENCE_SECONDS, Tried
+from servicekit.runtime.settings import Settings
+from servicekit.runtime.status import Status
+from servicekit.work.deadletters import DeadLetters
+from servicekit.work.queue import Work
+
+log = logging.getLogger(__name__)
+TELL_SECONDS = 0.05  # so that whoever watches this server's health hears that it stops before it does
+
+
+@dataclass
+class Part:
+    """One gRPC service: its full name, the generated function that adds it, and the object that answers."""
+
+    name: str
+    add: Callable[[Any, Any], None]
+    service: object
+
+
+async def serve(
+    settings: Settings,
+    service: str,
+    parts: Sequence[Part],
+    *,
+    blobs: Blobs,
+    bus: Bus,
+    work: Work | None = None,
+    outbox: Outbox | None = None,
+    ready: Callable[[], Awaitable[None]] | None = None,
+    background: Sequence[Coroutine[Any, Any, None]] = (),
+    health_names: Health | None = None,
+) -> None:
+    """Run until SIGTERM or SIGINT, then drain: not serving, calls in flight end, work stops, the bus is left.
+
+    `ready` raises while the service cannot do its main job; without it, the store must answer. The bus need not.
+    """
+    state = health_names or Health()
+    store = Tried("blobs", blobs.check, state.set, pause=1.0, pause_in_trouble=0.2)
+    events = Tried("bus", bus.check, state.set, pause=5.0, pause_in_trouble=0.5)
+    status = Status(service, state, store, events, work.consumer if work else None, outbox)
+    try:
+        interceptor = ServerInterceptor(Tokens(settings.tokens_file))
+        server = _server(interceptor)
+        _mount(server, state, parts, Operations(bus, DeadLetters(blobs, bus, service), status))
+        port = _listen(server, settings)
+        serve_metrics(settings.metrics_listen)
+    except SystemExit:
+        for coroutine in background:
+            coroutine.close()
+        raise
+    await state.set("liveness", True)
+    for name in ("blobs", "bus"):
+        await state.set(name, False)
+    await state.set_ready("it has just begun")
+    await server.start()
+    log.info("serving", extra={"port": port})
+
+    running = [*background, store.run(), events.run(), _watch_readiness(state, ready or store.require, work)]
+    running += [part.run() for part in (work, outbox) if part]
+    tasks = [asyncio.create_task(coroutine) for coroutine in running]
+    broken = await _until_stopped(tasks)
+
+    log.info("draining")
+    await state.stop()
+    await asyncio.sleep(TELL_SECONDS)
+    interceptor.end_watches()
+    await server.stop(settings.drain_seconds)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    with suppress(TimeoutError):
+        if outbox:
+            async with asyncio.timeout(2):
+                await outbox.flush()
+    await bus.close()
+    log.info("stopped")
+    for task in broken:
+        raise task.exception() or RuntimeError("a background task ended, which none should")
+
+
+async def _until_stopped(tasks: Sequence[asyncio.Task[None]]) -> list[asyncio.Task[Any]]:
+    """Wait for a signal, or for a task to end, which none should; those that did."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    return [task for task in tasks if task in done]
+
+
+def _mount(server: aio.Server, state: Health, parts: Sequence[Part], operations: Operations) -> None:
+    for part in parts:
+        part.add(Bound(part.service), server)
+    state.names = tuple(part.name for part in parts)
+    add_operations(operations, server)
+    health_pb2_grpc.add_HealthServicer_to_server(state.servicer, server)
+    names = (
+        *state.names,
+        "grpc.health.v1.Health",
+        "millstream.operations.v1.OperationsService",
+        reflection.SERVICE_NAME,
+    )
+    reflection.enable_server_reflection(names, server)
+
+
+def _server(interceptor: ServerInterceptor) -> aio.Server:
+    options = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+    ]
+    return aio.server(interceptors=[interceptor], options=options)
+
+
+def _listen(server: aio.Server, settings: Settings) -> int:
+    try:
+        if settings.tls_cert_file:
+            return server.add_secure_port(settings.listen, _server_credentials(settings))
+        return server.add_insecure_port(settings.listen)
+    except RuntimeError:
+        text = f"cannot listen on {settings.listen}: it is taken, or no address of this machine. Set MILLSTREAM_LISTEN."
+        raise SystemExit(text) from None
+
+
+def _server_credentials(settings: Settings) -> grpc.ServerCredentials:
+    pair = (read_file(settings.tls_key_file), read_file(settings.tls_cert_file))
+    authorities = read_file(settings.tls_client_ca_file) if settings.tls_client_ca_file else None
+    return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
+
+
+async def _watch_readiness(state: Health, ready: Callable[[], Awaitable[None]], work: Work | None) -> None:
+    while True:
+        reason = await _reason(ready) or (work.flooded if work else "")
+        if reason and state.ready:
+            log.warning("not ready", extra={"error": reason})
+        await state.set_ready(reason)
+        await asyncio.sleep(0.2 if reason else 1.0)
+
+
+async def _reason(ready: Callable[[], Awaitable[None]]) -> str:
+    """Why it is not ready; "" if it is."""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await ready()
+    except MillstreamError as error:
+        return str(error)
+    except TimeoutError:
+        return f"no answer for {PATIENCE_SECONDS:g} s"
+    return ""
