@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipekit.loop import Loop
+from recipekit.training.loop import Loop
 from recipes.siamese_sentiment.spec import SPEC, Config
 
 

@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from recipekit.batching import TokenBatches
-from recipekit.loop import Batch, Loop
 from recipekit.metrics import accuracy, macro_f1
-from recipekit.numerics import device
-from recipekit.optim import Cosine, Group, Linear, Monitor, ReduceOnPlateau, Schedule, adamw
 from recipekit.predictor import write_artifact_header
 from recipekit.run import Data, Run
-from recipekit.seeding import seed_everything
 from recipekit.spec import Row
+from recipekit.training.batching import TokenBatches
+from recipekit.training.loop import Batch, Loop
+from recipekit.training.numerics import device
+from recipekit.training.optim import Cosine, Group, Linear, Monitor, ReduceOnPlateau, Schedule, adamw
+from recipekit.training.seeding import seed_everything
 from recipes.siamese_sentiment.card import write_card
 from recipes.siamese_sentiment.data import Reviews, make_tokenizer, partners
 from recipes.siamese_sentiment.model import SiameseSentiment, losses

@@ -18,10 +18,10 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from millstream.errors import FailedPrecondition, NotFound
 from millstream.training.v1.attempt_pb2 import RunNumerics
 from millstream.training.v1.training_run_pb2 import Artifact
+from recipekit.hardware import processor
 from recipekit.run import Progress
 from servicekit.blobs.artifacts import describe
 from servicekit.failpoints import crashpoint
-from services.trainer.hardware import processor
 from services.trainer.store import Store
 
 log = logging.getLogger(__name__)

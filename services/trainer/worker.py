@@ -24,6 +24,7 @@ from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRe
 from millstream.training.v1.lineage_pb2 import Lineage
 from millstream.training.v1.training_run_pb2 import Progress, TrainingRun
 from recipekit.catalog import Catalog, UnknownRecipe
+from recipekit.hardware import processor
 from recipekit.predictor import write_golden
 from recipekit.run import Data, Stopped
 from recipekit.spec import Config
@@ -35,7 +36,6 @@ from servicekit.failpoints import crashpoint
 from servicekit.logs import fields, setup_logs
 from servicekit.runtime.backends import open_blobs
 from services.trainer.checkpoints import StoredRun
-from services.trainer.hardware import processor
 from services.trainer.settings import WorkerSettings
 from services.trainer.store import FACTS, MOST_FAILURES, Store, now
 

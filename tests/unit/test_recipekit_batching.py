@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipekit.batching import TokenBatches
+from recipekit.training.batching import TokenBatches
 
 COSTS = st.lists(st.integers(min_value=1, max_value=300), min_size=1, max_size=200)
 

@@ -23,10 +23,10 @@ from grpc_tools import protoc
 from millstream.defaults import BY_NAME, dead_letters_of
 from millstream.operations.v1.stored_pb2 import LedgerEntry, Process
 from millstream.training.v1.lineage_pb2 import Lineage
+from recipekit.hardware import processor
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus, Received
 from servicekit.facts.ledger import read_entry
-from services.trainer.hardware import processor
 from tests.contract.old_messages import answers, kept
 from tests.contract.old_messages.history import live
 from tests.contract.old_messages.kinds import PROBES, PROTOS, kind_of, proto_files, strangers

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from recipekit.seeding import undisturbed
+from recipekit.training.seeding import undisturbed
 
 Precision = Literal["auto", "fp32", "bf16"]
 GAIN = 1.1

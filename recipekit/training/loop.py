@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recipekit import numerics as numeric
-from recipekit.batching import TokenBatches, generator
-from recipekit.checkpoint import TrainingState, optimizer_state, restore_optimizer
-from recipekit.history import Entry, Means, write_history
-from recipekit.numerics import Precision
-from recipekit.optim import Average, Monitor, Schedule
 from recipekit.run import Progress, Run, Stopped
-from recipekit.seeding import random_state, restore_random_state
+from recipekit.training import numerics as numeric
+from recipekit.training.batching import TokenBatches, generator
+from recipekit.training.checkpoint import TrainingState, optimizer_state, restore_optimizer
+from recipekit.training.history import Entry, Means, write_history
+from recipekit.training.numerics import Precision
+from recipekit.training.optim import Average, Monitor, Schedule
+from recipekit.training.seeding import random_state, restore_random_state
 
 Batch = dict[str, Tensor]
 REPORT_SECONDS = 1.0

@@ -1,0 +1,1 @@
+"""How a recipe is trained: loop, batches, optimiser, checkpoints, numerics. Brings torch."""
