@@ -14,8 +14,8 @@ from servicekit.facts.ledger import Entry
 from servicekit.failpoints import crashpoint
 from servicekit.ids import hash_of
 from services.dataprep import metrics
-from services.dataprep.ingest import Ingested, Job, PartFile, Progress, ingest
-from services.dataprep.parse import Refused
+from services.dataprep.pipeline.ingest import Ingested, Job, PartFile, Progress, ingest
+from services.dataprep.pipeline.read import Refused
 from services.dataprep.store import Store, now, to_snapshot
 
 TURN_SECONDS = 0.1

@@ -49,9 +49,9 @@ from servicekit.paging import page
 from servicekit.rpc.interceptor import who
 from servicekit.work.queue import Work
 from services.dataprep import metrics
-from services.dataprep.ingest import QUARANTINE
+from services.dataprep.pipeline.ingest import QUARANTINE
+from services.dataprep.pipeline.rules import SPLITS
 from services.dataprep.reconcile import EndImport
-from services.dataprep.row import SPLITS
 from services.dataprep.store import Store, now
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5

@@ -16,7 +16,7 @@ from servicekit.blobs.port import Blobs
 from servicekit.facts.ledger import Entry, Ledger, read_entry
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.ids import check_name
-from services.dataprep.ingest import PartFile
+from services.dataprep.pipeline.ingest import PartFile
 
 
 class Store:

@@ -12,9 +12,9 @@ from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import Part, serve
 from servicekit.work.queue import Reconciler, Work
+from services.evaluator.clients import Peers
 from services.evaluator.evaluate import Cache, Evaluator
 from services.evaluator.handlers import HANDLERS
-from services.evaluator.peers import Peers
 from services.evaluator.reconcile import Evaluate, FindChallengers
 from services.evaluator.service import EvaluationService
 from services.evaluator.settings import Settings

@@ -18,10 +18,10 @@ from servicekit.blobs import artifacts
 from servicekit.blobs.parts import read_split
 from servicekit.blobs.port import Blobs
 from services.evaluator import metrics
+from services.evaluator.clients import Peers
+from services.evaluator.due import Champion
 from services.evaluator.measure import CannotEvaluate, Figures, Rival, in_background, measure
-from services.evaluator.owed import Champion
-from services.evaluator.peers import Peers
-from services.evaluator.report import add_error, add_figures, report_on
+from services.evaluator.report.build import add_error, add_figures, report_on
 
 log = logging.getLogger(__name__)
 ABANDONED_SECONDS = 3600.0

@@ -11,10 +11,10 @@ from millstream.registry.v1.model_pb2 import ModelVersion
 from servicekit.failpoints import crashpoint
 from services.evaluator import metrics
 from services.evaluator.attempts import Attempts
+from services.evaluator.clients import Peers
+from services.evaluator.due import Champion, is_owed
 from services.evaluator.evaluate import Brief, Evaluator
-from services.evaluator.owed import Champion, is_owed
-from services.evaluator.peers import Peers
-from services.evaluator.report import add_error, report_on
+from services.evaluator.report.build import add_error, report_on
 from services.evaluator.store import Store
 
 log = logging.getLogger(__name__)

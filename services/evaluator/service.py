@@ -30,7 +30,7 @@ class EvaluationService:
 
     async def GetEvaluationReportPage(self, request: GetEvaluationReportPageRequest) -> GetEvaluationReportPageResponse:
         """Drawn from the report, of which the stored page is a copy for people who look into the store."""
-        from services.evaluator.page import render
+        from services.evaluator.report.page import render
 
         return GetEvaluationReportPageResponse(html=render(await self._report(request.report_id)))
 

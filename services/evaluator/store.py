@@ -71,7 +71,7 @@ class Store:
 
     async def _put_pages(self, report: EvaluationReport) -> None:
         """What stands beside the report is made of the report alone, so whoever writes it last writes what it says."""
-        from services.evaluator.page import render
+        from services.evaluator.report.page import render
 
         folder = f"reports/{report.report_id}"
         await self.blobs.put(f"{folder}/report.html", render(report).encode())

@@ -13,14 +13,14 @@ from servicekit.rpc.health import Health
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import Part, serve
 from servicekit.work.queue import Reconciler, Work
+from services.inference.doors.native import InferenceService
+from services.inference.engine.queue import Limits
 from services.inference.handlers import HANDLERS
-from services.inference.loader import Loader
 from services.inference.reconcile import PruneCache, ServeModel
-from services.inference.service import InferenceService
-from services.inference.serving import Serving
 from services.inference.settings import Settings
 from services.inference.store import Store
-from services.inference.waiting import Limits
+from services.inference.versions.loader import Loader
+from services.inference.versions.serving import Serving
 
 
 async def main() -> None:

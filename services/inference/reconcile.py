@@ -21,9 +21,9 @@ from servicekit.bus.port import Bus
 from servicekit.facts.events import to_message
 from servicekit.ids import new_id
 from services.inference import metrics
-from services.inference.loader import Loader, NotHere, Refused, prune
-from services.inference.serving import Absent, LoadedVersion, Serving
 from services.inference.store import Store
+from services.inference.versions.loader import Loader, NotHere, Refused, prune
+from services.inference.versions.serving import Absent, LoadedVersion, Serving
 
 if TYPE_CHECKING:
     from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub

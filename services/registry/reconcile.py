@@ -1,16 +1,16 @@
 """What should be, from what is: a version for every succeeded run, and the champion where the reports allow it."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from millstream.errors import MillstreamError
-from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millstream.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from millstream.training.v1.training_service_pb2 import GetTrainingRunRequest, ListTrainingRunsRequest
+from services.registry.clients import all_reports
 from services.registry.metrics import MOVES, VERSIONS
+from services.registry.rules import next_promotion
 from services.registry.store import CHAMPION, Store
 
 if TYPE_CHECKING:
@@ -93,36 +93,3 @@ class Promote:
 
     async def end(self, name: str, error: MillstreamError) -> None:
         log.error("promotion given up until the next look", extra={"model": name, "error": str(error)})
-
-
-def next_promotion(entries: Sequence[AliasEntry], reports: Sequence[EvaluationReport]) -> EvaluationReport | None:
-    """The report that moves the champion now, or None.
-
-    It passed, it compared with the version that is champion now, and its version is above that one and never held the
-    alias. While the alias is on hold nothing moves it. Of several, the newest version wins.
-    """
-    if entries and entries[-1].hold:
-        return None
-    champion = entries[-1].version if entries else 0
-    held = {entry.version for entry in entries}
-    fitting = [
-        report
-        for report in reports
-        if report.status == EvaluationReport.STATUS_PASSED
-        and report.champion_version == champion
-        and report.version > champion
-        and report.version not in held
-    ]
-    return max(fitting, key=lambda report: report.version, default=None)
-
-
-async def all_reports(evaluator: "EvaluationServiceAsyncStub", model: str, version: int = 0) -> list[EvaluationReport]:
-    """Every report of a model, or of one version of it; newest first."""
-    request = ListEvaluationReportsRequest(model=model, version=version, page_size=1000)
-    reports: list[EvaluationReport] = []
-    while True:
-        response = await evaluator.ListEvaluationReports(request)
-        reports += response.reports
-        request.page_token = response.next_page_token
-        if not request.page_token:
-            return reports

@@ -12,10 +12,11 @@ from servicekit.facts.ledger import Entry
 from servicekit.ids import check_request_id
 from servicekit.paging import page
 from servicekit.rpc.interceptor import who
+from services.registry.clients import all_reports
 from services.registry.metrics import MOVES
-from services.registry.reconcile import all_reports
-from services.registry.spec import check_spec
+from services.registry.rules import rollback_target
 from services.registry.store import CHAMPION, Store, to_alias, to_model, to_version
+from services.registry.validation import check_spec
 
 if TYPE_CHECKING:
     from millstream.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
@@ -175,24 +176,6 @@ class RegistryService:
             "an override with your reason",
             model=request.model,
         )
-
-
-def rollback_target(entries: Sequence[AliasEntry], wanted: int) -> int:
-    """The version to go back to: the wanted one if the alias ever named it, else the one before the present came.
-
-    Going back twice goes back two versions: what counts is what stood before the present version was first named.
-    """
-    versions = [entry.version for entry in entries]
-    if not versions:
-        raise FailedPrecondition("the alias has never named a version: there is nothing to go back to")
-    if wanted:
-        if wanted not in versions:
-            raise FailedPrecondition(f"the alias has never named version {wanted}: promote it instead")
-        return wanted
-    first = versions.index(versions[-1])
-    if first == 0:
-        raise FailedPrecondition(f"version {versions[-1]} was the alias's first: there is nothing to go back to")
-    return versions[first - 1]
 
 
 def _check_same(asked_before: bool, same: bool) -> None:

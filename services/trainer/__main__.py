@@ -15,7 +15,7 @@ from servicekit.runtime.serve import Part, serve
 from servicekit.work.queue import Reconciler, Work
 from services.trainer.automatic import TrainAutomatically
 from services.trainer.handlers import HANDLERS
-from services.trainer.launcher import ProcessLauncher
+from services.trainer.launchers.process import ProcessLauncher
 from services.trainer.reconcile import BringToOutcome
 from services.trainer.service import TrainingService
 from services.trainer.settings import Settings

@@ -10,7 +10,7 @@ from millstream.errors import MillstreamError, NotFound
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from services.trainer import metrics
-from services.trainer.launcher import Launcher
+from services.trainer.launchers.port import Launcher
 from services.trainer.store import MOST_FAILURES, Store
 
 log = logging.getLogger(__name__)

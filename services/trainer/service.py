@@ -18,7 +18,7 @@ from servicekit.ids import check_request_id
 from servicekit.paging import page
 from servicekit.rpc.interceptor import who
 from services.trainer.automatic import run_spec
-from services.trainer.launcher import Launcher
+from services.trainer.launchers.port import Launcher
 from services.trainer.metrics import RUNS_ENDED
 from services.trainer.store import Store, now
 

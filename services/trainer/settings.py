@@ -1,8 +1,9 @@
-"""What the trainer and its worker read from their environment."""
+"""Every variable that the trainer reads, beside those of all services."""
 
 from pydantic import Field
 
 from servicekit.runtime.settings import Settings as Base
+from services.trainer.worker.settings import WorkerSettings
 
 
 class Settings(Base):
@@ -19,9 +20,3 @@ class Settings(Base):
     def worker_environment(self) -> dict[str, str]:
         """The variables of a worker, from the trainer's own."""
         return {f"MILLSTREAM_{name.upper()}": str(getattr(self, name)) for name in WorkerSettings.model_fields}
-
-
-class WorkerSettings(Base):
-    lease_seconds: float = Field(10.0, gt=0, description="how long another worker's heartbeat may stand still")
-    require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")
-    state: str = Field(".millstream", description="folder for the workers' files on this machine")

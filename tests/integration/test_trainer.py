@@ -24,7 +24,7 @@ from servicekit.facts.outbox import Outbox
 from servicekit.ids import new_id
 from servicekit.work.queue import Work
 from services.trainer.handlers import HANDLERS
-from services.trainer.launcher import ProcessLauncher
+from services.trainer.launchers.process import ProcessLauncher
 from services.trainer.reconcile import BringToOutcome
 from services.trainer.service import TrainingService
 from services.trainer.settings import Settings

@@ -32,9 +32,9 @@ from servicekit.facts.outbox import Outbox
 from servicekit.ids import hash_of
 from servicekit.paging import page
 from servicekit.work.queue import Work
+from services.evaluator.clients import Peers
 from services.evaluator.evaluate import Cache, Evaluator
 from services.evaluator.handlers import HANDLERS
-from services.evaluator.peers import Peers
 from services.evaluator.reconcile import Evaluate, FindChallengers
 from services.evaluator.service import EvaluationService
 from services.evaluator.store import FACTS, Store

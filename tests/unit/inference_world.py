@@ -41,13 +41,13 @@ from servicekit.facts.events import to_message
 from servicekit.ids import new_id
 from servicekit.processes import this_process
 from servicekit.work.queue import Reconciler, Work
+from services.inference.doors.native import InferenceService
+from services.inference.engine.queue import Limits
 from services.inference.handlers import HANDLERS
-from services.inference.loader import Loader
 from services.inference.reconcile import PruneCache, ServeModel
-from services.inference.service import InferenceService
-from services.inference.serving import Serving
 from services.inference.store import Store
-from services.inference.waiting import Limits
+from services.inference.versions.loader import Loader
+from services.inference.versions.serving import Serving
 from tests.recipes.toy_words.sample import rows
 from tests.recipes.toy_words.spec import Config
 from tests.recipes.toy_words.train import fit

@@ -21,7 +21,7 @@ from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from servicekit.blobs.parts import pack_rows, read_split
 from servicekit.facts.events import from_message
-from services.dataprep.ingest import Progress
+from services.dataprep.pipeline.ingest import Progress
 from tests.dataprep_world import PLAIN, TOY, World, lines, sample, zipped
 from tests.recipes.toy_words.sample import rows as sample_rows
 

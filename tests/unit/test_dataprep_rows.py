@@ -22,9 +22,10 @@ from millstream.dataset.v1.dataset_pb2 import (
 )
 from recipekit.spec import Spec
 from servicekit.blobs.parts import pack_rows, unpack_rows
-from services.dataprep.ingest import Ingested, Job, Progress, ingest
-from services.dataprep.parse import Bad, Refused
-from services.dataprep.row import SPLITS, cleaner, encode, strip_html
+from services.dataprep.pipeline.clean import cleaner, strip_html
+from services.dataprep.pipeline.ingest import Ingested, Job, Progress, ingest
+from services.dataprep.pipeline.read import Bad, Refused
+from services.dataprep.pipeline.rules import SPLITS, encode
 from tests.dataprep_world import lines, zipped
 from tests.recipes.toy_words.sample import rows as sample_rows
 from tests.recipes.toy_words.spec import SPEC as TOY

@@ -4,7 +4,7 @@ import pytest
 
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import AliasEntry
-from services.evaluator.owed import Champion, champion_of, is_owed
+from services.evaluator.due import Champion, champion_of, is_owed
 
 PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
 

@@ -154,7 +154,7 @@ async def test_a_champion_whose_data_is_gone_does_not_keep_its_challenger_from_a
 
 
 async def test_no_gate_at_all_passes_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.evaluator.report.rules_of", lambda spec: [])
+    monkeypatch.setattr("services.evaluator.report.build.rules_of", lambda spec: [])
     await world.version()
     report = await world.replica().report()
     assert report.status == PASSED

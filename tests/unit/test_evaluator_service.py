@@ -22,7 +22,7 @@ from servicekit.ids import new_id
 from servicekit.work.queue import Key
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.metrics import PRIMARY, REPORTS
-from services.evaluator.page import figure, render
+from services.evaluator.report.page import figure, render
 from services.evaluator.settings import Settings
 from tests.unit.evaluator_world import MODEL, TRAIN, VALIDATION, Replica, World, trained, until
 

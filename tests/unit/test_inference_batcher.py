@@ -17,8 +17,8 @@ from prometheus_client import REGISTRY
 from millstream.errors import DeadlineExceeded, Internal, InvalidArgument, Overloaded
 from recipekit.predictor import Item
 from recipekit.spec import Prediction, Row
-from services.inference.batcher import Answer, Batcher
-from services.inference.waiting import FREE_PADDING, Limits, Line, Waiting, into_batches
+from services.inference.engine.batcher import Answer, Batcher
+from services.inference.engine.queue import FREE_PADDING, Limits, Line, Waiting, into_batches
 
 
 class Slow:

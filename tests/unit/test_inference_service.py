@@ -22,10 +22,10 @@ from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.predictor import Item, Neighbour
 from recipekit.spec import Config, Measured, Metric, Prediction, Row, Spec, Task
 from servicekit.rpc import interceptor as rpc
-from services.inference.batcher import Batcher
-from services.inference.service import InferenceService
-from services.inference.serving import LoadedVersion, Serving
-from services.inference.waiting import Limits
+from services.inference.doors.native import InferenceService
+from services.inference.engine.batcher import Batcher
+from services.inference.engine.queue import Limits
+from services.inference.versions.serving import LoadedVersion, Serving
 
 
 class Input(BaseModel):

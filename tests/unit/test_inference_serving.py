@@ -19,7 +19,7 @@ from millstream.registry.v1.model_pb2 import AliasEntry
 from recipekit.predictor import predict
 from servicekit.blobs import artifacts
 from servicekit.facts.events import from_message
-from services.inference.loader import prune
+from services.inference.versions.loader import prune
 from tests.recipes.toy_words.sample import rows
 from tests.unit.inference_world import World, metric, trained, until
 

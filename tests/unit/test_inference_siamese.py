@@ -24,11 +24,11 @@ from recipekit.predictor import load_artifact, predict, write_golden
 from recipekit.run import Data, LocalRun
 from servicekit.blobs import artifacts
 from servicekit.blobs.memory import MemoryBlobs
-from services.inference.loader import Loader
-from services.inference.service import InferenceService
-from services.inference.serving import Serving
+from services.inference.doors.native import InferenceService
+from services.inference.engine.queue import Limits
 from services.inference.store import Store
-from services.inference.waiting import Limits
+from services.inference.versions.loader import Loader
+from services.inference.versions.serving import Serving
 
 CATALOG = Catalog(("recipes",))
 RECIPE = "siamese_sentiment"

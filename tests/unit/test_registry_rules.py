@@ -5,8 +5,7 @@ import pytest
 from millstream.errors import FailedPrecondition
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import AliasEntry
-from services.registry.reconcile import next_promotion
-from services.registry.service import rollback_target
+from services.registry.rules import next_promotion, rollback_target
 
 PASSED, FAILED = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED
 

@@ -21,7 +21,7 @@ from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
-from services.evaluator.owed import champion_of, is_owed
+from services.evaluator.due import champion_of, is_owed
 from services.registry.reconcile import Promote, RegisterVersion
 from services.registry.service import RegistryService
 from services.registry.store import FACTS, Store

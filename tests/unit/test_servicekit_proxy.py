@@ -110,5 +110,5 @@ def test_a_slow_wire_takes_its_time(echo: tuple[str, list[bytes]]) -> None:
 def test_nobody_behind_it_is_an_end_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         target = f"127.0.0.1:{gone.getsockname()[1]}"
-    with Proxy(target) as proxy, call(proxy) as caller, pytest.raises(ConnectionResetError):
+    with Proxy(target) as proxy, pytest.raises(ConnectionResetError), call(proxy) as caller:
         caller.recv(1)

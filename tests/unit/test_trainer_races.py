@@ -16,9 +16,10 @@ from recipekit.run import Progress as Told
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
-from services.trainer import worker
 from services.trainer.reconcile import BringToOutcome
 from services.trainer.store import FACTS, Store
+from services.trainer.worker import attempt as worker
+from services.trainer.worker.output import CapturedLog
 
 RUN = "run-1"
 
@@ -85,7 +86,7 @@ async def test_a_run_that_ends_while_a_worker_waits_for_it_gets_no_other_attempt
 
 
 def attempt(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> worker.Attempt:
-    monkeypatch.setattr(worker, "_CapturedLog", SilentLog)
+    monkeypatch.setattr(worker, "CapturedLog", SilentLog)
     settings: Any = SimpleNamespace(require_exact=False, recipes="tests.recipes")
     return worker.Attempt(store, RunRequest(run_id=RUN), 1, settings, folder, asyncio.Event())
 
@@ -146,7 +147,7 @@ async def test_a_store_that_is_away_when_the_beat_begins_does_not_end_the_attemp
 def test_a_chunk_of_the_log_is_handed_out_until_it_is_stored(tmp_path: Path) -> None:
     outputs = os.dup(1), os.dup(2)
     try:
-        log = worker._CapturedLog(tmp_path / "output.log")
+        log = CapturedLog(tmp_path / "output.log")
         os.write(1, b"one\n")
         first = log.unshipped()
         os.write(1, b"two\n")

@@ -16,8 +16,8 @@ from millstream.registry.v1.registry_service_pb2 import (
     ListModelVersionsRequest,
 )
 from millstream.training.v1.lineage_pb2 import Lineage
+from services.evaluator.due import Champion, champion_of
 from services.evaluator.handlers import CHAMPION
-from services.evaluator.owed import Champion, champion_of
 
 if TYPE_CHECKING:
     from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub

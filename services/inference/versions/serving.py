@@ -13,7 +13,7 @@ from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.predictor import Predictor
 from recipekit.spec import Row, Spec
 from services.inference import metrics
-from services.inference.batcher import Answer, Batcher
+from services.inference.engine.batcher import Answer, Batcher
 
 log = logging.getLogger(__name__)
 

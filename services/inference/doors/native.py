@@ -31,9 +31,9 @@ from servicekit.ids import check_name
 from servicekit.paging import page
 from servicekit.rpc.interceptor import deadline
 from services.inference import metrics
-from services.inference.batcher import Answer
-from services.inference.rows import check_count, struct_rows, text_rows
-from services.inference.serving import LoadedVersion, Serving
+from services.inference.doors.rows import check_count, struct_rows, text_rows
+from services.inference.engine.batcher import Answer
+from services.inference.versions.serving import LoadedVersion, Serving
 
 if TYPE_CHECKING:
     from recipekit.predictor import Searcher

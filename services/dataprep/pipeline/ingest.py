@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, RowCounts
 from recipekit.spec import Spec
 from servicekit.blobs.artifacts import file_digest
-from services.dataprep.parse import Bad, Record, Refused, read_records
-from services.dataprep.report import Columns
-from services.dataprep.row import SPLITS, Rules, cleaner, encode
+from services.dataprep.pipeline.clean import cleaner
+from services.dataprep.pipeline.columns import Columns
+from services.dataprep.pipeline.read import Bad, Record, Refused, read_records
+from services.dataprep.pipeline.rules import SPLITS, Rules, encode
 
 QUARANTINE = "quarantine"
 SURE = 0.001

@@ -1,4 +1,4 @@
-"""Starts workers: child processes here; a Kubernetes Job would be another launcher behind the same three verbs."""
+"""Workers as child processes of this machine."""
 
 import asyncio
 import logging
@@ -11,28 +11,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from millstream.operations.v1.stored_pb2 import Process
 from servicekit.processes import is_running, process_here
 from services.trainer.metrics import WORKERS_STARTED
 
 log = logging.getLogger(__name__)
+
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTHONPATH")
-
-
-class Launcher(Protocol):
-    async def launch(self, run_id: str) -> None:
-        """Start a worker for the run; it claims the next attempt itself."""
-        ...
-
-    def workers(self) -> dict[str, Process]:
-        """Runs whose worker, started by this replica (or by one that stood in its place), lives."""
-        ...
-
-    async def stop(self, run_id: str) -> None:
-        """Ask the run's worker to save a checkpoint and end."""
-        ...
 
 
 class ProcessLauncher:

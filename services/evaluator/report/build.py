@@ -9,9 +9,9 @@ from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, Met
 from millstream.registry.v1.model_pb2 import GateRule, ModelVersion
 from recipekit.spec import Metric, Table
 from servicekit.build_info import code
+from services.evaluator.due import Champion
 from services.evaluator.gate import judge, rules_of
 from services.evaluator.measure import Figures, cell, figure_of
-from services.evaluator.owed import Champion
 from services.evaluator.store import report_id_of
 
 

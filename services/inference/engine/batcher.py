@@ -20,7 +20,7 @@ from millstream.errors import DeadlineExceeded, Internal, Overloaded
 from recipekit.predictor import Item, Predictor
 from recipekit.spec import Prediction, Row
 from services.inference import metrics
-from services.inference.waiting import Limits, Line, Queue, Waiting, into_batches
+from services.inference.engine.queue import Limits, Line, Queue, Waiting, into_batches
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -17,10 +17,10 @@ from servicekit.blobs.artifacts import describe, fetch
 from servicekit.blobs.port import Blobs
 from servicekit.ids import new_id
 from services.inference import metrics
-from services.inference.batcher import Batcher
-from services.inference.serving import LoadedVersion
+from services.inference.engine.batcher import Batcher
+from services.inference.engine.queue import Limits
 from services.inference.store import Store
-from services.inference.waiting import Limits
+from services.inference.versions.serving import LoadedVersion
 
 log = logging.getLogger(__name__)
 DEADLY_LOADS = 3

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from millstream.dataset.v1.dataset_pb2 import ColumnReport
-from services.dataprep.parse import Refused
+from services.dataprep.pipeline.read import Refused
 
 MOST_COLUMNS = 1000
 MOST_DISTINCT = 1000

@@ -1,16 +1,7 @@
-"""Trains one run: claims an attempt, fits the recipe, and leaves an artifact and the outcome *Succeeded*.
-
-`python -m services.trainer.worker RUN_ID`. Exit code 0: the run has an outcome; 75: it has none yet, start another worker.
-It writes only under its own attempt, content-addressed artifacts, its outbox markers and *Succeeded*; it needs no bus and
-no other service.
-"""
+"""One attempt at a run: training, heartbeat, progress, the outcome."""
 
 import asyncio
 import logging
-import os
-import shutil
-import signal
-import sys
 import time
 import traceback
 from contextlib import suppress
@@ -31,19 +22,17 @@ from recipekit.spec import Config
 from servicekit.blobs import artifacts
 from servicekit.blobs.parts import read_split
 from servicekit.build_info import code, package_versions
-from servicekit.facts.outbox import Outbox
 from servicekit.failpoints import crashpoint
-from servicekit.logs import fields, setup_logs
-from servicekit.runtime.backends import open_blobs
-from services.trainer.checkpoints import StoredRun
-from services.trainer.settings import WorkerSettings
-from services.trainer.store import FACTS, MOST_FAILURES, Store, now
+from services.trainer.store import MOST_FAILURES, Store, now
+from services.trainer.worker.output import CapturedLog
+from services.trainer.worker.run import StoredRun
+from services.trainer.worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
+
 ENDED, AGAIN = 0, 75
 BEAT_SECONDS = 1.0
 STOP_SECONDS = 30.0
-LOG_TAIL = 4000
 _PASSING = (errors.Unavailable, errors.Overloaded, errors.DeadlineExceeded, errors.Conflict)
 
 
@@ -62,7 +51,7 @@ class Attempt:
         self.store, self.request, self.number, self.stop = store, request, number, stop
         self.run = StoredRun(store, request.run_id, number, folder, settings.require_exact)
         self.catalog = Catalog(settings.recipes.split(","))
-        self.log = _CapturedLog(folder / "output.log")
+        self.log = CapturedLog(folder / "output.log")
         self.began = time.monotonic()
         self.saying = asyncio.Lock()
         self.before = 0.0
@@ -198,41 +187,6 @@ class Attempt:
         return failure
 
 
-class _CapturedLog:
-    """Takes over this process's stdout and stderr, and hands out what was printed in numbered chunks."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.read, self.chunks = path, 0, 0
-        self.pending: list[tuple[int, bytes]] = []
-        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._outside = os.dup(2)
-        os.dup2(target, 1)
-        os.dup2(target, 2)
-        os.close(target)
-
-    def unshipped(self) -> list[tuple[int, bytes]]:
-        """The same chunk again until shipped() says that it is stored."""
-        if not self.pending:
-            with self.path.open("rb") as file:
-                file.seek(self.read)
-                data = file.read()
-            if data:
-                self.read += len(data)
-                self.chunks += 1
-                self.pending = [(self.chunks, data)]
-        return self.pending
-
-    def shipped(self) -> None:
-        self.pending = []
-
-    def tail(self) -> str:
-        return self.path.read_bytes()[-LOG_TAIL:].decode(errors="replace")
-
-    def close(self) -> None:
-        os.dup2(self._outside, 1)
-        os.dup2(self._outside, 2)
-
-
 async def claim(store: Store, run_id: str, stop: asyncio.Event) -> int:
     """Claim the next attempt once nobody alive holds one; 0: the run has an outcome or the worker was asked to stop.
 
@@ -257,35 +211,3 @@ async def claim(store: Store, run_id: str, stop: asyncio.Event) -> int:
                 async with asyncio.timeout(0.5):
                     await stop.wait()
     return 0
-
-
-async def main(run_id: str) -> int:
-    settings = WorkerSettings.read()
-    setup_logs("worker", settings.log_level)
-    blobs = open_blobs(settings)
-    store = Store(blobs, Outbox(blobs, None, "trainer", FACTS), settings.lease_seconds)
-    request = await store.request(run_id)
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    number = await claim(store, run_id, stop)
-    if not number:
-        return ENDED if await store.outcome(run_id) else AGAIN
-    folder = Path(settings.state, "workers", f"{os.getpid()}.files")
-    folder.mkdir(parents=True)
-    try:
-        with fields(run_id=run_id, attempt=str(number)):
-            return await Attempt(store, request, number, settings, folder, stop).carry_out()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-async def run_and_exit() -> None:
-    """End at once: a recipe that hangs in native code would keep the loop and the interpreter from ending."""
-    code_of_exit = await main(sys.argv[1])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code_of_exit)
-
-
-if __name__ == "__main__":
-    asyncio.run(run_and_exit())

@@ -1,0 +1,1 @@
+"""The evaluation report: built from figures, drawn as a page."""

@@ -1,0 +1,1 @@
+"""The protocols in which callers ask: each door translates to rows and back, and does nothing else."""

@@ -1,0 +1,1 @@
+"""From rows to predictions: admission, the queue, batches."""

@@ -1,0 +1,1 @@
+"""Trains one run: a deployable of its own, started by the trainer. Nobody imports it."""

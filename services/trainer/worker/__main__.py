@@ -1,0 +1,52 @@
+"""Trains one run: claims an attempt, fits the recipe, and stores an artifact and the outcome *Succeeded*.
+
+`python -m services.trainer.worker RUN_ID`. Exit code 0: the run has an outcome; 75: it has none yet, start another worker.
+It writes only under its own attempt, content-addressed artifacts, its outbox markers and *Succeeded*; it needs no bus and
+no other service.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from servicekit.facts.outbox import Outbox
+from servicekit.logs import fields, setup_logs
+from servicekit.runtime.backends import open_blobs
+from services.trainer.store import FACTS, Store
+from services.trainer.worker.attempt import AGAIN, ENDED, Attempt, claim
+from services.trainer.worker.settings import WorkerSettings
+
+
+async def main(run_id: str) -> int:
+    settings = WorkerSettings.read()
+    setup_logs("worker", settings.log_level)
+    blobs = open_blobs(settings)
+    store = Store(blobs, Outbox(blobs, None, "trainer", FACTS), settings.lease_seconds)
+    request = await store.request(run_id)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    number = await claim(store, run_id, stop)
+    if not number:
+        return ENDED if await store.outcome(run_id) else AGAIN
+    folder = Path(settings.state, "workers", f"{os.getpid()}.files")
+    folder.mkdir(parents=True)
+    try:
+        with fields(run_id=run_id, attempt=str(number)):
+            return await Attempt(store, request, number, settings, folder, stop).carry_out()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def run_and_exit() -> None:
+    """End at once: a recipe that hangs in native code would keep the loop and the interpreter from ending."""
+    code_of_exit = await main(sys.argv[1])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code_of_exit)
+
+
+if __name__ == "__main__":
+    asyncio.run(run_and_exit())

@@ -1,0 +1,11 @@
+"""Every variable that a training worker reads, beside those of all services."""
+
+from pydantic import Field
+
+from servicekit.runtime.settings import Settings as Base
+
+
+class WorkerSettings(Base):
+    lease_seconds: float = Field(10.0, gt=0, description="how long another worker's heartbeat may stand still")
+    require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")
+    state: str = Field(".millstream", description="folder for the workers' files on this machine")
