@@ -26,10 +26,10 @@ help:  ## this list
 
 .PHONY: setup
 setup: $(STAMP)  ## make .venv from uv.lock (PYTHON=... chooses the interpreter, ENV_GROUPS=lint a small one)
-	@deploy/setup/buf.sh || echo 'Without buf everything but the proto part of `make lint` works.' >&2
+	@tools/setup/buf.sh || echo 'Without buf everything but the proto part of `make lint` works.' >&2
 
-$(STAMP): uv.lock deploy/setup/python.sh
-	@deploy/setup/python.sh '$(VENV)' $(ENV_GROUPS)
+$(STAMP): uv.lock tools/setup/python.sh
+	@tools/setup/python.sh '$(VENV)' $(ENV_GROUPS)
 	@touch $@
 
 .PHONY: servers
@@ -59,17 +59,17 @@ chaos: $(STAMP)  ## the scenario with faults; beyond WORLD=local RUNS of them fr
 lint: $(STAMP) protos-check  ## ruff, mypy, import contracts, buf, fresh generated code
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/mypy $(call have,millstream servicekit recipekit recipes services deploy bench tests protos)
+	@$(VENV)/bin/mypy $(call have,millstream servicekit recipekit recipes services deploy bench tests tools)
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
-	@deploy/setup/buf.sh lint
+	@tools/setup/buf.sh lint
 
 .PHONY: protos
 protos: $(STAMP)  ## generate millstream/<domain>/v1/ from protos/
-	@$(PY) protos/generate.py
+	@$(PY) tools/generate_protos.py
 
 .PHONY: protos-check
 protos-check: $(STAMP)  ## fail if the generated code is not what protos/ says
-	@$(PY) protos/generate.py --check
+	@$(PY) tools/generate_protos.py --check
 
 bench-%: $(STAMP)  ## run one benchmark: bench/<name>/
 	@test -f bench/$*/__main__.py || { echo "There is no benchmark bench/$*/; there are: $(notdir $(patsubst %/__main__.py,%,$(wildcard bench/*/__main__.py)))" >&2; exit 2; }

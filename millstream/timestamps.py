@@ -3,7 +3,7 @@
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
-def moment(seconds: float) -> Timestamp:
+def timestamp(seconds: float) -> Timestamp:
     """Seconds since 1970 as a Timestamp."""
     time = Timestamp()
     time.FromNanoseconds(int(seconds * 1e9))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from millstream.cli import datasets, dlq, events, models, platform, predict, reports, runs, status
+from millstream.cli import datasets, dlq, events, models, predict, reports, runs, status, up
 
 app = typer.Typer(
     name="millstream",
@@ -13,7 +13,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-platform.add_commands(app)
+up.add_commands(app)
 status.add_commands(app)
 models.add_commands(app)
 runs.add_train(app)

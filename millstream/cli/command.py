@@ -13,7 +13,7 @@ import typer
 
 from millstream import Client
 from millstream.channel import Credentials
-from millstream.cli.screen import Screen
+from millstream.cli.output import Screen
 from millstream.errors import MillstreamError, Unavailable
 
 SERVICES = ("dataprep", "trainer", "evaluator", "registry", "inference")

@@ -8,8 +8,8 @@ import typer
 
 from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_spec
-from millstream.cli.screen import Cells
-from millstream.cli.words import import_line, when
+from millstream.cli.format import import_line, when
+from millstream.cli.output import Cells
 from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetSpec, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
 

@@ -8,8 +8,8 @@ import typer
 from google.protobuf.message import DecodeError
 
 from millstream.cli.command import Cli, command
-from millstream.cli.screen import Cells, as_dict
-from millstream.cli.words import resolution_line, when
+from millstream.cli.format import resolution_line, when
+from millstream.cli.output import Cells, as_dict
 from millstream.dataset.v1.events_pb2 import DatasetEvent
 from millstream.evaluation.v1.events_pb2 import EvaluationEvent
 from millstream.inference.v1.events_pb2 import InferenceEvent

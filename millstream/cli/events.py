@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from millstream.cli.command import Cli, command
-from millstream.cli.words import when
+from millstream.cli.format import when
 from millstream.operations.v1.operations_service_pb2 import TailEventsResponse
 
 app = typer.Typer(name="events", help="What is said on the bus.", no_args_is_help=True)

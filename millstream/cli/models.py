@@ -8,8 +8,8 @@ import typer
 
 from millstream.cli.command import Cli, command
 from millstream.cli.files import read_spec
-from millstream.cli.screen import Cells
-from millstream.cli.words import action, alias_line, count, figures, when
+from millstream.cli.format import action, alias_line, count, figures, when
+from millstream.cli.output import Cells
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 
 app = typer.Typer(name="models", help="Models, their versions and their aliases.", no_args_is_help=True)

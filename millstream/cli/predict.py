@@ -10,8 +10,8 @@ from google.protobuf.json_format import MessageToDict
 
 from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_rows
-from millstream.cli.screen import Cells
-from millstream.cli.words import served_line
+from millstream.cli.format import served_line
+from millstream.cli.output import Cells
 from millstream.inference.v1.prediction_pb2 import ServedModel
 
 ROWS = 256

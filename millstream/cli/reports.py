@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from millstream.cli.command import Cli, command
-from millstream.cli.screen import Cells
-from millstream.cli.words import report_status, when
+from millstream.cli.format import report_status, when
+from millstream.cli.output import Cells
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, MetricResult
 
 app = typer.Typer(name="reports", help="Evaluation reports.", no_args_is_help=True)

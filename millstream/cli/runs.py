@@ -10,8 +10,8 @@ import typer
 
 from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_mapping
-from millstream.cli.screen import Cells, progress_bar
-from millstream.cli.words import count, figures, run_line, run_state, seconds, when
+from millstream.cli.format import count, figures, run_line, run_state, seconds, when
+from millstream.cli.output import Cells, progress_bar
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
 app = typer.Typer(name="runs", help="Training runs.", no_args_is_help=True)

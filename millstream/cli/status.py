@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from millstream.cli.command import Cli, Failed, command, explain
-from millstream.cli.screen import Cells, as_dict, table
-from millstream.cli.words import count
+from millstream.cli.format import count
+from millstream.cli.output import Cells, as_dict, table
 from millstream.errors import DeadlineExceeded, MillstreamError, Unavailable
 from millstream.operations.v1.service_status_pb2 import Part, ServiceStatus
 

@@ -1,9 +1,9 @@
 """Calls the platform: `Client` for threads, `AsyncClient` for asyncio, with the same methods.
 
-asynchronous.py is written by hand; blocking.py is derived from it (`python millstream/client/derive.py`).
+aio/ is written by hand; sync/ is derived from it (`python tools/derive_client.py`).
 """
 
-from millstream.client.asynchronous import AsyncClient
-from millstream.client.blocking import Client
+from millstream.client.aio import AsyncClient
+from millstream.client.sync import Client
 
 __all__ = ["AsyncClient", "Client"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from millstream.errors import MillstreamError, Unavailable
 from millstream.operations.v1.service_status_pb2 import Part
-from millstream.timestamps import moment
+from millstream.timestamps import timestamp
 from servicekit.incidents import Trouble
 from servicekit.metrics import PART_OK, PART_SUCCESS
 
@@ -82,7 +82,7 @@ class Tried:
     def message(self) -> Part:
         part = Part(ok=bool(self._ok), problem=self.trouble.text)
         if self.last_success:
-            part.last_success_time.CopyFrom(moment(self.last_success))
+            part.last_success_time.CopyFrom(timestamp(self.last_success))
         return part
 
 

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from millstream.operations.v1.service_status_pb2 import ConsumerStatus, OutboxStatus, ServiceStatus
-from millstream.timestamps import moment
+from millstream.timestamps import timestamp
 from servicekit.build_info import Code
 from servicekit.facts.outbox import Outbox
 from servicekit.rpc.health import Health
@@ -27,7 +27,7 @@ class Status:
             service=self.service,
             commit=code.commit,
             dirty=code.dirty,
-            start_time=moment(self.started),
+            start_time=timestamp(self.started),
             ready=bool(self.health.ready),
             not_ready_reason=self.health.reason,
             blobs=self.blobs.message(),
@@ -46,5 +46,5 @@ class Status:
 def _consumer(consumer: Consumer) -> ConsumerStatus:
     status = ConsumerStatus(lag=consumer.lag, problem=consumer.trouble.text, stopped_reason=consumer.flooded)
     if consumer.last_read:
-        status.last_read_time.CopyFrom(moment(consumer.last_read))
+        status.last_read_time.CopyFrom(timestamp(consumer.last_read))
     return status

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from millstream.cli.words import count, run_line, when
+from millstream.cli.format import count, run_line, when
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
 

@@ -13,12 +13,12 @@ import grpc
 import pytest
 
 from millstream import AsyncClient, Client
-from millstream.client.derive import derived
-from millstream.client.parts import Patience, digest_of, model_spec
+from millstream.client.shared import Patience, model_spec
 from millstream.dataset.v1 import dataset_service_pb2 as dataset
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceServicer, add_DatasetServiceServicer_to_server
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import DeadlineExceeded, InvalidArgument, Unavailable
+from millstream.files import digest_of
 from millstream.registry.v1 import registry_service_pb2 as registry
 from millstream.registry.v1.model_pb2 import Model, ModelVersion
 from millstream.registry.v1.registry_service_pb2_grpc import (
@@ -26,11 +26,12 @@ from millstream.registry.v1.registry_service_pb2_grpc import (
     add_RegistryServiceServicer_to_server,
 )
 from millstream.training.v1.training_run_pb2 import Artifact, ArtifactFile
+from tools.derive_client import derived
 
 
 def test_the_blocking_client_is_fresh() -> None:
     for path, text in derived().items():
-        assert path.read_text() == text, "run `python millstream/client/derive.py`"
+        assert path.read_text() == text, "run `python tools/derive_client.py`"
 
 
 def test_importing_the_client_brings_grpc_and_protobuf_only() -> None:

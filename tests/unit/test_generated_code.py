@@ -1,4 +1,4 @@
-"""protos/generate.py notices every way in which the generated code can drift from protos/, and mends it."""
+"""tools/generate_protos.py notices every way in which the generated code can drift from protos/, and mends it."""
 
 import shutil
 import subprocess
@@ -16,13 +16,13 @@ MODULE = "millstream/registry/v1/model_pb2.py"
 
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
-    for tree in ("protos", "millstream"):
+    for tree in ("protos", "millstream", "tools"):
         shutil.copytree(HOUSE / tree, tmp_path / tree, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 
 
 def generate(house: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "protos/generate.py", *arguments]
+    command = [sys.executable, "tools/generate_protos.py", *arguments]
     return subprocess.run(command, cwd=house, capture_output=True, text=True, check=False, timeout=60)
 
 

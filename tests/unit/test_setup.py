@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "deploy/setup"
+SCRIPTS = Path(__file__).resolve().parents[2] / "tools/setup"
 TOOLS = ["awk", "cat", "chmod", "cmp", "cp", "dirname", "mkdir", "mktemp", "rm", "sh"]
 
 # Speaks as an interpreter of a version; makes a "uv" that only tells how it was called, if it has a way to bring one.
@@ -36,7 +36,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.house, self.path, self.uv = folder / "house", folder / "bin", folder / "uv"
-        shutil.copytree(SCRIPTS, self.house / "deploy/setup")
+        shutil.copytree(SCRIPTS, self.house / "tools/setup")
         self.path.mkdir()
         for tool in TOOLS:
             (self.path / tool).symlink_to(shutil.which(tool) or pytest.fail(f"this machine has no {tool}"))
@@ -49,7 +49,7 @@ class Machine:
 
     def setup(self, script: str = "python.sh", *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self.house / "deploy/setup" / script, *(arguments or (".venv", "lint", "unit"))],
+            [self.house / "tools/setup" / script, *(arguments or (".venv", "lint", "unit"))],
             env={"PATH": str(self.path), **environment},
             capture_output=True,
             text=True,

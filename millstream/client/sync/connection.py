@@ -1,4 +1,4 @@
-# Derived from asynchronous/connection.py by `python millstream/client/derive.py`: do not edit.
+# Derived from aio/connection.py by `python tools/derive_client.py`: do not edit.
 """Channels to the five services, and the walk through the pages of a listing."""
 
 from collections.abc import Callable, Iterator

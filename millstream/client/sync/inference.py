@@ -1,16 +1,12 @@
-# Derived from asynchronous/inference.py by `python millstream/client/derive.py`: do not edit.
+# Derived from aio/inference.py by `python tools/derive_client.py`: do not edit.
 """Versions answer."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from millstream.client.blocking.connection import Connection, pages
-from millstream.client.parts import (
-    PAGE,
-    Patience,
-    struct,
-)
+from millstream.client.shared import PAGE, Patience, struct
+from millstream.client.sync.connection import Connection, pages
 from millstream.errors import NotFound, Unavailable
 from millstream.inference.v1 import inference_service_pb2 as inference
 from millstream.inference.v1.prediction_pb2 import ServedModel

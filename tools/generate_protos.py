@@ -1,6 +1,6 @@
 """Turns protos/**.proto into the Python code of the `millstream` package, or proves that the code there is fresh.
 
-`python protos/generate.py` writes it; with `--check` it generates into a temporary folder and compares byte for byte.
+`python tools/generate_protos.py` writes it; with `--check` it generates into a temporary folder and compares byte for byte.
 Everything in a folder `millstream/<domain>/v1/` is generated, so a file there without a proto is removed.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import google.rpc
 from grpc_tools import protoc
 
-PROTOS = Path(__file__).resolve().parent
-HOUSE = PROTOS.parent
+HOUSE = Path(__file__).resolve().parents[1]
+PROTOS = HOUSE / "protos"
 PACKAGE = "millstream"
 MARKER = '"""Generated from protos/{folder} by `make protos`."""\n'
 

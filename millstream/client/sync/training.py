@@ -1,17 +1,12 @@
+# Derived from aio/training.py by `python tools/derive_client.py`: do not edit.
 """Models are trained."""
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from millstream.client.asynchronous.connection import Connection, pages
-from millstream.client.parts import (
-    ENDED,
-    PAGE,
-    Patience,
-    new_request_id,
-    struct,
-)
+from millstream.client.shared import ENDED, PAGE, Patience, new_request_id, struct
+from millstream.client.sync.connection import Connection, pages
 from millstream.errors import Unavailable
 from millstream.training.v1 import training_service_pb2 as training
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
@@ -20,7 +15,7 @@ from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 class Training(Connection):
     """Calls trainer."""
 
-    async def train(
+    def train(
         self,
         model: str,
         *,
@@ -37,50 +32,48 @@ class Training(Connection):
         if config is not None:
             wanted.config.CopyFrom(struct(config))
         request = training.CreateTrainingRunRequest(request_id=request_id or new_request_id(), spec=wanted)
-        return (await self._training.CreateTrainingRun(request)).run
+        return (self._training.CreateTrainingRun(request)).run
 
-    async def run(self, run_id: str) -> TrainingRun:
-        return (await self._training.GetTrainingRun(training.GetTrainingRunRequest(run_id=run_id))).run
+    def run(self, run_id: str) -> TrainingRun:
+        return (self._training.GetTrainingRun(training.GetTrainingRunRequest(run_id=run_id))).run
 
-    async def runs(
+    def runs(
         self,
         model: str = "",
         states: Sequence["TrainingRun.State.ValueType"] = (),
-    ) -> AsyncIterator[TrainingRun]:
+    ) -> Iterator[TrainingRun]:
         """Newest first; of every model and in any state unless told."""
         request = training.ListTrainingRunsRequest(model=model, states=states, page_size=PAGE)
-        async for page in pages(self._training.ListTrainingRuns, request):
-            for found in page.runs:
-                yield found
+        for page in pages(self._training.ListTrainingRuns, request):
+            yield from page.runs
 
-    async def watch_run(self, run_id: str, timeout: float | None = None) -> AsyncIterator[TrainingRun]:
+    def watch_run(self, run_id: str, timeout: float | None = None) -> Iterator[TrainingRun]:
         """The run now and at each change, until it has ended; goes on when the trainer restarts."""
         patience = Patience(timeout, f"the end of the training run {run_id}")
         request = training.WatchTrainingRunRequest(run_id=run_id)
         while True:
             try:
-                async for response in self._training.WatchTrainingRun(request, timeout=patience.left()):
+                for response in self._training.WatchTrainingRun(request, timeout=patience.left()):
                     patience.heard()
                     yield response.run
                     if response.run.state in ENDED:
                         return
-                await asyncio.sleep(patience.pause())
+                time.sleep(patience.pause())
             except Unavailable as error:
-                await asyncio.sleep(patience.pause(error))
+                time.sleep(patience.pause(error))
 
-    async def wait_run(self, run_id: str, timeout: float | None = None) -> TrainingRun:
+    def wait_run(self, run_id: str, timeout: float | None = None) -> TrainingRun:
         """The run once it has ended, be it failed or cancelled. Raises DeadlineExceeded."""
         newest = TrainingRun()
-        async for each in self.watch_run(run_id, timeout):
+        for each in self.watch_run(run_id, timeout):
             newest = each
         return newest
 
-    async def cancel_run(self, run_id: str, reason: str = "") -> TrainingRun:
+    def cancel_run(self, run_id: str, reason: str = "") -> TrainingRun:
         request = training.CancelTrainingRunRequest(run_id=run_id, reason=reason)
-        return (await self._training.CancelTrainingRun(request)).run
+        return (self._training.CancelTrainingRun(request)).run
 
-    async def run_log(self, run_id: str, follow: bool = False) -> AsyncIterator[training.ReadTrainingLogResponse]:
+    def run_log(self, run_id: str, follow: bool = False) -> Iterator[training.ReadTrainingLogResponse]:
         """What the run's workers printed; with `follow` until the run has ended."""
         request = training.ReadTrainingLogRequest(run_id=run_id, follow=follow)
-        async for part in self._training.ReadTrainingLog(request):
-            yield part
+        yield from self._training.ReadTrainingLog(request)

@@ -1,12 +1,10 @@
-# Derived from asynchronous/evaluation.py by `python millstream/client/derive.py`: do not edit.
+# Derived from aio/evaluation.py by `python tools/derive_client.py`: do not edit.
 """Versions are evaluated."""
 
 from collections.abc import Iterator
 
-from millstream.client.blocking.connection import Connection, pages
-from millstream.client.parts import (
-    PAGE,
-)
+from millstream.client.shared import PAGE
+from millstream.client.sync.connection import Connection, pages
 from millstream.evaluation.v1 import evaluation_service_pb2 as evaluation
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 

@@ -4,12 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from millstream.client.asynchronous.connection import Connection, pages
-from millstream.client.parts import (
-    PAGE,
-    Patience,
-    struct,
-)
+from millstream.client.aio.connection import Connection, pages
+from millstream.client.shared import PAGE, Patience, struct
 from millstream.errors import NotFound, Unavailable
 from millstream.inference.v1 import inference_service_pb2 as inference
 from millstream.inference.v1.prediction_pb2 import ServedModel

@@ -1,17 +1,17 @@
-"""Derives blocking/ from asynchronous/: the same methods without async and await.
+"""Derives millstream/client/sync/ from millstream/client/aio/: the same methods without async and await.
 
-`python millstream/client/derive.py` writes the files; a test proves that they are fresh.
+`python tools/derive_client.py` writes the files; a test proves that they are fresh.
 """
 
 import re
 from pathlib import Path
 
-HERE = Path(__file__).parent
-SOURCE, TARGET = HERE / "asynchronous", HERE / "blocking"
-HEADER = "# Derived from {name} by `python millstream/client/derive.py`: do not edit.\n"
+CLIENT = Path(__file__).resolve().parents[1] / "millstream/client"
+SOURCE, TARGET = CLIENT / "aio", CLIENT / "sync"
+HEADER = "# Derived from {name} by `python tools/derive_client.py`: do not edit.\n"
 REPLACEMENTS = (
     ("The client for asyncio.", "The client for threads."),
-    ("millstream.client.asynchronous", "millstream.client.blocking"),
+    ("millstream.client.aio", "millstream.client.sync"),
     ("async def ", "def "),
     ("async for ", "for "),
     ("await ", ""),
@@ -30,14 +30,17 @@ REPLACEMENTS = (
     ("asyncio.sleep", "time.sleep"),
     ("import asyncio", "import time"),
 )
+# Statements that import from this package, one after the other.
+_IMPORT = r"from (millstream\.\S+) import (?:\([^)]*\)|[^\n(]*)\n"
+_IMPORTS = re.compile(f"^(?:{_IMPORT})+", re.MULTILINE)
 # What only passes things on.
 _PASSED_ON = re.compile(r"^( *)for (\w+) in (.*):\n +yield \2\n", re.MULTILINE)
 
 
 def derived() -> dict[Path, str]:
-    """The text of each file of blocking/."""
+    """The text of each file of sync/."""
     return {
-        TARGET / path.name: HEADER.format(name=path.relative_to(HERE)) + _derive(path) for path in SOURCE.glob("*.py")
+        TARGET / path.name: HEADER.format(name=path.relative_to(CLIENT)) + _derive(path) for path in SOURCE.glob("*.py")
     }
 
 
@@ -45,7 +48,14 @@ def _derive(path: Path) -> str:
     text = path.read_text()
     for old, new in REPLACEMENTS:
         text = text.replace(old, new)
+    text = _IMPORTS.sub(lambda block: "".join(_in_order(block[0])), text)
     return _PASSED_ON.sub(r"\1yield from \3\n", text)
+
+
+def _in_order(imports: str) -> list[str]:
+    """The statements in order of their modules, whose names have changed."""
+    found = re.finditer(_IMPORT, imports)
+    return [statement[0] for statement in sorted(found, key=lambda statement: statement[1])]
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from millstream.client.asynchronous.connection import Connection, pages
-from millstream.client.parts import (
-    PAGE,
-)
+from millstream.client.aio.connection import Connection, pages
+from millstream.client.shared import PAGE
 from millstream.operations.v1 import operations_service_pb2 as operations
 from millstream.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
 from millstream.operations.v1.service_status_pb2 import ServiceStatus

@@ -4,12 +4,12 @@ Methods return the platform's own messages and raise millstream.errors. Creates 
 tried again by itself while a service is away for a moment. Listings walk through all pages.
 """
 
-from millstream.client.asynchronous.datasets import Datasets
-from millstream.client.asynchronous.evaluation import Reports
-from millstream.client.asynchronous.inference import Predictions
-from millstream.client.asynchronous.models import Models
-from millstream.client.asynchronous.operations import Operations
-from millstream.client.asynchronous.training import Training
+from millstream.client.aio.datasets import Datasets
+from millstream.client.aio.evaluation import Reports
+from millstream.client.aio.inference import Predictions
+from millstream.client.aio.models import Models
+from millstream.client.aio.operations import Operations
+from millstream.client.aio.training import Training
 
 
 class AsyncClient(Datasets, Training, Models, Reports, Predictions, Operations):

@@ -1,22 +1,15 @@
-# Derived from asynchronous/datasets.py by `python millstream/client/derive.py`: do not edit.
 """Files become snapshots."""
 
-import time
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from millstream.client.blocking.connection import Connection, pages
-from millstream.client.parts import (
-    IMPORT_ENDED,
-    PAGE,
-    TRIES,
-    Patience,
-    new_request_id,
-    upload,
-)
+from millstream.client.aio.connection import Connection, pages
+from millstream.client.shared import IMPORT_ENDED, PAGE, TRIES, Patience, new_request_id
+from millstream.client.transfer import upload
 from millstream.dataset.v1 import dataset_service_pb2 as dataset
 from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetSpec, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
@@ -26,7 +19,7 @@ from millstream.errors import Unavailable
 class Datasets(Connection):
     """Calls dataprep."""
 
-    def import_dataset(
+    async def import_dataset(
         self,
         path: str | Path,
         dataset_name: str,
@@ -47,62 +40,64 @@ class Datasets(Connection):
         )
         for attempt in range(1, TRIES + 1):
             try:
-                return (self._datasets.ImportDataset(upload(header, path))).dataset_import
+                return (await self._datasets.ImportDataset(upload(header, path))).dataset_import
             except Unavailable:
                 if attempt == TRIES:
                     raise
-                time.sleep(0.2 * attempt)
+                await asyncio.sleep(0.2 * attempt)
         raise AssertionError
 
-    def watch_import(
+    async def watch_import(
         self,
         dataset_name: str,
         request_id: str,
         timeout: float | None = None,
-    ) -> Iterator[Import]:
+    ) -> AsyncIterator[Import]:
         """The import now and at each change, until it has ended; goes on when the service restarts."""
         patience = Patience(timeout, f"the end of the import {request_id}")
         request = dataset.WatchImportRequest(dataset=dataset_name, request_id=request_id)
         while True:
             try:
-                for response in self._datasets.WatchImport(request, timeout=patience.left()):
+                async for response in self._datasets.WatchImport(request, timeout=patience.left()):
                     patience.heard()
                     yield response.dataset_import
                     if response.dataset_import.state in IMPORT_ENDED:
                         return
-                time.sleep(patience.pause())
+                await asyncio.sleep(patience.pause())
             except Unavailable as error:
-                time.sleep(patience.pause(error))
+                await asyncio.sleep(patience.pause(error))
 
-    def wait_import(self, dataset_name: str, request_id: str, timeout: float | None = None) -> Import:
+    async def wait_import(self, dataset_name: str, request_id: str, timeout: float | None = None) -> Import:
         """The import once it has ended, be it refused. Raises DeadlineExceeded."""
         newest = Import()
-        for each in self.watch_import(dataset_name, request_id, timeout):
+        async for each in self.watch_import(dataset_name, request_id, timeout):
             newest = each
         return newest
 
-    def dataset(self, name: str) -> Dataset:
-        return (self._datasets.GetDataset(dataset.GetDatasetRequest(dataset=name))).dataset
+    async def dataset(self, name: str) -> Dataset:
+        return (await self._datasets.GetDataset(dataset.GetDatasetRequest(dataset=name))).dataset
 
-    def datasets(self) -> Iterator[Dataset]:
+    async def datasets(self) -> AsyncIterator[Dataset]:
         request = dataset.ListDatasetsRequest(page_size=PAGE)
-        for page in pages(self._datasets.ListDatasets, request):
-            yield from page.datasets
+        async for page in pages(self._datasets.ListDatasets, request):
+            for found in page.datasets:
+                yield found
 
-    def snapshot(self, dataset_name: str, number: int = 0) -> Snapshot:
+    async def snapshot(self, dataset_name: str, number: int = 0) -> Snapshot:
         """The snapshot of that number; 0: the newest."""
         request = dataset.GetSnapshotRequest(dataset=dataset_name, number=number)
-        return (self._datasets.GetSnapshot(request)).snapshot
+        return (await self._datasets.GetSnapshot(request)).snapshot
 
-    def snapshots(self, dataset_name: str) -> Iterator[Snapshot]:
+    async def snapshots(self, dataset_name: str) -> AsyncIterator[Snapshot]:
         """Newest first."""
         request = dataset.ListSnapshotsRequest(dataset=dataset_name, page_size=PAGE)
-        for page in pages(self._datasets.ListSnapshots, request):
-            yield from page.snapshots
+        async for page in pages(self._datasets.ListSnapshots, request):
+            for found in page.snapshots:
+                yield found
 
-    def rows(self, dataset_name: str, number: int = 0, split: str = "train") -> Iterator[dict[str, Any]]:
+    async def rows(self, dataset_name: str, number: int = 0, split: str = "train") -> AsyncIterator[dict[str, Any]]:
         """Rows of train, validation, test or quarantine."""
         request = dataset.ListRowsRequest(dataset=dataset_name, number=number, split=split, page_size=PAGE)
-        for page in pages(self._datasets.ListRows, request):
+        async for page in pages(self._datasets.ListRows, request):
             for row in page.rows:
                 yield MessageToDict(row)

@@ -1,12 +1,10 @@
-# Derived from asynchronous/operations.py by `python millstream/client/derive.py`: do not edit.
+# Derived from aio/operations.py by `python tools/derive_client.py`: do not edit.
 """What an operator looks at, and does."""
 
 from collections.abc import Iterator, Sequence
 
-from millstream.client.blocking.connection import Connection, pages
-from millstream.client.parts import (
-    PAGE,
-)
+from millstream.client.shared import PAGE
+from millstream.client.sync.connection import Connection, pages
 from millstream.operations.v1 import operations_service_pb2 as operations
 from millstream.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
 from millstream.operations.v1.service_status_pb2 import ServiceStatus

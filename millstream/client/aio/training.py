@@ -1,18 +1,11 @@
-# Derived from asynchronous/training.py by `python millstream/client/derive.py`: do not edit.
 """Models are trained."""
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from millstream.client.blocking.connection import Connection, pages
-from millstream.client.parts import (
-    ENDED,
-    PAGE,
-    Patience,
-    new_request_id,
-    struct,
-)
+from millstream.client.aio.connection import Connection, pages
+from millstream.client.shared import ENDED, PAGE, Patience, new_request_id, struct
 from millstream.errors import Unavailable
 from millstream.training.v1 import training_service_pb2 as training
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
@@ -21,7 +14,7 @@ from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 class Training(Connection):
     """Calls trainer."""
 
-    def train(
+    async def train(
         self,
         model: str,
         *,
@@ -38,48 +31,50 @@ class Training(Connection):
         if config is not None:
             wanted.config.CopyFrom(struct(config))
         request = training.CreateTrainingRunRequest(request_id=request_id or new_request_id(), spec=wanted)
-        return (self._training.CreateTrainingRun(request)).run
+        return (await self._training.CreateTrainingRun(request)).run
 
-    def run(self, run_id: str) -> TrainingRun:
-        return (self._training.GetTrainingRun(training.GetTrainingRunRequest(run_id=run_id))).run
+    async def run(self, run_id: str) -> TrainingRun:
+        return (await self._training.GetTrainingRun(training.GetTrainingRunRequest(run_id=run_id))).run
 
-    def runs(
+    async def runs(
         self,
         model: str = "",
         states: Sequence["TrainingRun.State.ValueType"] = (),
-    ) -> Iterator[TrainingRun]:
+    ) -> AsyncIterator[TrainingRun]:
         """Newest first; of every model and in any state unless told."""
         request = training.ListTrainingRunsRequest(model=model, states=states, page_size=PAGE)
-        for page in pages(self._training.ListTrainingRuns, request):
-            yield from page.runs
+        async for page in pages(self._training.ListTrainingRuns, request):
+            for found in page.runs:
+                yield found
 
-    def watch_run(self, run_id: str, timeout: float | None = None) -> Iterator[TrainingRun]:
+    async def watch_run(self, run_id: str, timeout: float | None = None) -> AsyncIterator[TrainingRun]:
         """The run now and at each change, until it has ended; goes on when the trainer restarts."""
         patience = Patience(timeout, f"the end of the training run {run_id}")
         request = training.WatchTrainingRunRequest(run_id=run_id)
         while True:
             try:
-                for response in self._training.WatchTrainingRun(request, timeout=patience.left()):
+                async for response in self._training.WatchTrainingRun(request, timeout=patience.left()):
                     patience.heard()
                     yield response.run
                     if response.run.state in ENDED:
                         return
-                time.sleep(patience.pause())
+                await asyncio.sleep(patience.pause())
             except Unavailable as error:
-                time.sleep(patience.pause(error))
+                await asyncio.sleep(patience.pause(error))
 
-    def wait_run(self, run_id: str, timeout: float | None = None) -> TrainingRun:
+    async def wait_run(self, run_id: str, timeout: float | None = None) -> TrainingRun:
         """The run once it has ended, be it failed or cancelled. Raises DeadlineExceeded."""
         newest = TrainingRun()
-        for each in self.watch_run(run_id, timeout):
+        async for each in self.watch_run(run_id, timeout):
             newest = each
         return newest
 
-    def cancel_run(self, run_id: str, reason: str = "") -> TrainingRun:
+    async def cancel_run(self, run_id: str, reason: str = "") -> TrainingRun:
         request = training.CancelTrainingRunRequest(run_id=run_id, reason=reason)
-        return (self._training.CancelTrainingRun(request)).run
+        return (await self._training.CancelTrainingRun(request)).run
 
-    def run_log(self, run_id: str, follow: bool = False) -> Iterator[training.ReadTrainingLogResponse]:
+    async def run_log(self, run_id: str, follow: bool = False) -> AsyncIterator[training.ReadTrainingLogResponse]:
         """What the run's workers printed; with `follow` until the run has ended."""
         request = training.ReadTrainingLogRequest(run_id=run_id, follow=follow)
-        yield from self._training.ReadTrainingLog(request)
+        async for part in self._training.ReadTrainingLog(request):
+            yield part

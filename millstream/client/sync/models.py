@@ -1,72 +1,66 @@
+# Derived from aio/models.py by `python tools/derive_client.py`: do not edit.
 """Models are declared, versions are numbered, aliases name them."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from millstream.client.asynchronous.connection import Connection, pages
-from millstream.client.parts import (
-    PAGE,
-    ArtifactFolder,
-    model_spec,
-    new_request_id,
-    timestamp,
-)
+from millstream.client.shared import PAGE, model_spec, new_request_id
+from millstream.client.sync.connection import Connection, pages
+from millstream.client.transfer import ArtifactFolder
 from millstream.registry.v1 import registry_service_pb2 as registry
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
+from millstream.timestamps import timestamp
 
 
 class Models(Connection):
     """Calls registry."""
 
-    async def apply_model(self, spec: ModelSpec | Mapping[str, Any], *, etag: str = "", request_id: str = "") -> Model:
+    def apply_model(self, spec: ModelSpec | Mapping[str, Any], *, etag: str = "", request_id: str = "") -> Model:
         """Declare a model or change it. A mapping has the fields of registry.v1.ModelSpec, as model.yaml does."""
         request = registry.ApplyModelRequest(
             spec=model_spec(spec), etag=etag, request_id=request_id or new_request_id()
         )
-        return (await self._registry.ApplyModel(request)).model
+        return (self._registry.ApplyModel(request)).model
 
-    async def model(self, name: str) -> Model:
-        return (await self._registry.GetModel(registry.GetModelRequest(model=name))).model
+    def model(self, name: str) -> Model:
+        return (self._registry.GetModel(registry.GetModelRequest(model=name))).model
 
-    async def models(self) -> AsyncIterator[Model]:
+    def models(self) -> Iterator[Model]:
         request = registry.ListModelsRequest(page_size=PAGE)
-        async for page in pages(self._registry.ListModels, request):
-            for found in page.models:
-                yield found
+        for page in pages(self._registry.ListModels, request):
+            yield from page.models
 
-    async def version(self, model: str, version: int = 0, *, alias: str = "") -> ModelVersion:
+    def version(self, model: str, version: int = 0, *, alias: str = "") -> ModelVersion:
         """A version by its number or by an alias (neither: champion)."""
         alias = alias or ("" if version else "champion")
         request = registry.GetModelVersionRequest(model=model, version=version, alias=alias)
-        return (await self._registry.GetModelVersion(request)).model_version
+        return (self._registry.GetModelVersion(request)).model_version
 
-    async def versions(self, model: str) -> AsyncIterator[ModelVersion]:
+    def versions(self, model: str) -> Iterator[ModelVersion]:
         """Newest first."""
         request = registry.ListModelVersionsRequest(model=model, page_size=PAGE)
-        async for page in pages(self._registry.ListModelVersions, request):
-            for found in page.model_versions:
-                yield found
+        for page in pages(self._registry.ListModelVersions, request):
+            yield from page.model_versions
 
-    async def alias(self, model: str, alias: str = "champion") -> AliasEntry:
+    def alias(self, model: str, alias: str = "champion") -> AliasEntry:
         """The newest entry of an alias: the version that it names, since when and why."""
-        return (await self._registry.GetAlias(registry.GetAliasRequest(model=model, alias=alias))).entry
+        return (self._registry.GetAlias(registry.GetAliasRequest(model=model, alias=alias))).entry
 
-    async def alias_history(self, model: str, alias: str = "champion") -> AsyncIterator[AliasEntry]:
+    def alias_history(self, model: str, alias: str = "champion") -> Iterator[AliasEntry]:
         """Newest first."""
         request = registry.ListAliasEntriesRequest(model=model, alias=alias, page_size=PAGE)
-        async for page in pages(self._registry.ListAliasEntries, request):
-            for found in page.entries:
-                yield found
+        for page in pages(self._registry.ListAliasEntries, request):
+            yield from page.entries
 
-    async def alias_at(self, model: str, moment: datetime, alias: str = "champion") -> AliasEntry:
+    def alias_at(self, model: str, moment: datetime, alias: str = "champion") -> AliasEntry:
         """The entry that was the newest at that moment (a datetime without a zone is local time)."""
         time_then = timestamp(moment.timestamp())
         request = registry.AliasAtRequest(model=model, alias=alias, time=time_then)
-        return (await self._registry.AliasAt(request)).entry
+        return (self._registry.AliasAt(request)).entry
 
-    async def promote(
+    def promote(
         self,
         model: str,
         version: int,
@@ -87,18 +81,18 @@ class Models(Connection):
             etag=etag,
             request_id=request_id or new_request_id(),
         )
-        return (await self._registry.PromoteModelVersion(request)).entry
+        return (self._registry.PromoteModelVersion(request)).entry
 
-    async def rollback(
+    def rollback(
         self, model: str, version: int = 0, *, reason: str = "", alias: str = "champion", request_id: str = ""
     ) -> AliasEntry:
         """Move the alias back to the version before, or to one that it once named, and hold it."""
         request = registry.RollbackAliasRequest(
             model=model, alias=alias, version=version, reason=reason, request_id=request_id or new_request_id()
         )
-        return (await self._registry.RollbackAlias(request)).entry
+        return (self._registry.RollbackAlias(request)).entry
 
-    async def release(
+    def release(
         self,
         model: str,
         *,
@@ -110,9 +104,9 @@ class Models(Connection):
         request = registry.ReleaseAliasRequest(
             model=model, alias=alias, reason=reason, request_id=request_id or new_request_id()
         )
-        return (await self._registry.ReleaseAlias(request)).entry
+        return (self._registry.ReleaseAlias(request)).entry
 
-    async def download_artifact(
+    def download_artifact(
         self,
         model: str,
         folder: str | Path,
@@ -121,11 +115,11 @@ class Models(Connection):
         alias: str = "",
     ) -> ModelVersion:
         """Write the files of a version (neither number nor alias: champion) into a folder, and check their digests."""
-        found = await self.version(model, version, alias=alias)
+        found = self.version(model, version, alias=alias)
         request = registry.DownloadArtifactRequest(model=model, version=found.version)
         writer = ArtifactFolder(Path(folder), found.artifact)
         try:
-            async for part in self._registry.DownloadArtifact(request):
+            for part in self._registry.DownloadArtifact(request):
                 writer.write(part.path, part.chunk)
         finally:
             writer.close()
