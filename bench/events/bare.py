@@ -12,7 +12,7 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata
 
 from bench.events.said import Heard, a_pause, facts, message, orders, report
-from deploy.child import end_with
+from deploy.local.child import end_with
 from millstream.dataset.v1.events_pb2 import DatasetEvent
 from millstream.defaults import topic_of
 from servicekit.bus.kafka.reader import BYTES_AHEAD, MESSAGES_AT_ONCE

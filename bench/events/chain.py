@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from bench.events.figures import Figures
-from deploy.demo import training_seconds
+from deploy.demo.__main__ import training_seconds
 from millstream import Client
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.defaults import TOPICS

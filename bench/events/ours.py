@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 
 from bench.events.said import PATTERN, SOURCE, Heard, Order, a_pause, facts, message, orders, read_fact, report
-from deploy.child import end_with
+from deploy.local.child import end_with
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.errors import MillstreamError
 from servicekit.blobs.memory import MemoryBlobs

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from deploy.ports import free_ports
+from deploy.local.ports import free_ports
 
 MODEL, DATASET = "telugu", "telugu"
 SPEC = {"model": MODEL, "recipe": "siamese_sentiment", "preset": "default", "dataset": DATASET}

@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from deploy.ports import is_free
+from deploy.local.ports import is_free
 from deploy.servers import binaries
 from deploy.servers.kafka import Kafka
 from deploy.servers.minio import Minio

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.ports import HOST, own_range
+from deploy.local.ports import HOST, own_range
 from deploy.servers import binaries
 from deploy.servers.certificates import Authority, can_make_certificates
 from deploy.servers.process import CannotStart, Server

@@ -6,7 +6,7 @@ import urllib.request
 from pathlib import Path
 from urllib.error import URLError
 
-from deploy.ports import HOST, own_range
+from deploy.local.ports import HOST, own_range
 from deploy.servers import binaries
 from deploy.servers.certificates import Authority, can_make_certificates
 from deploy.servers.process import CannotStart, Server

@@ -21,10 +21,10 @@ def add_commands(root: typer.Typer) -> None:
 
 def up(context: typer.Context) -> None:
     """Run all five services on this machine until Ctrl-C (--help shows the options)."""
-    if not Path("deploy/local.py").is_file():
+    if not Path("deploy/local/__main__.py").is_file():
         print(
-            f"there is no platform in {Path.cwd()}: run `millstream up` in a checkout of millstream, whose deploy/local.py "
-            "starts the services",
+            f"there is no platform in {Path.cwd()}: run `millstream up` in a checkout of millstream, "
+            "whose deploy/local starts the services",
             file=sys.stderr,
         )
         raise typer.Exit(1)

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from deploy.health import serving
-from deploy.ports import SERVICES
-from deploy.workers import living
+from deploy.local.health import serving
+from deploy.local.ports import SERVICES
+from deploy.local.workers import living
 from tests.chaos.platform import Platform
 
 READERS = ("trainer", "registry", "evaluator", "inference")

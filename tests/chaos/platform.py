@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.ports import HOST, free_ports, own_range
+from deploy.local.ports import HOST, free_ports, own_range
 from deploy.servers.kafka import Kafka
 from deploy.servers.minio import Minio
 from deploy.servers.process import Server

@@ -23,7 +23,7 @@ print(time.time(), time.time_ns() / 1e9, now.timestamp(), stamp.ToSeconds(), tim
 def asked(folder: Path, service: str) -> list[float]:
     """What a process of the service says, by each clock; the monotonic one last."""
     environment = {**os.environ, "PYTHONPATH": str(CLOCK), "TEST_CLOCK": str(folder)}
-    command = [sys.executable, "-c", ASK, "deploy.child", service]
+    command = [sys.executable, "-c", ASK, "deploy.local.child", service]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30)
     return [float(word) for word in run.stdout.split()]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.ports import SERVICES
-from deploy.workers import living
+from deploy.local.ports import SERVICES
+from deploy.local.workers import living
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from tests.chaos.flow import Flow, weights
 from tests.e2e import invariants, scenario

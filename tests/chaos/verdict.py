@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from google.protobuf.message import Message
 
-from deploy.ports import SERVICES
+from deploy.local.ports import SERVICES
 from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.defaults import TOPICS
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport

@@ -10,15 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy import workers
-from deploy.health import serving
-from deploy.local import PREFIX, Platform
-from deploy.ports import SERVICES
+from deploy.local import workers
+from deploy.local.__main__ import PREFIX, Platform
+from deploy.local.health import serving
+from deploy.local.ports import SERVICES
 from millstream import Client
 from tests.e2e.world import READY_SECONDS, RECIPES, ROOT, STOP_SECONDS, World
-
-PRODUCT = ("services", "servicekit", "recipekit", "millstream", "protos")
-MOST_COMMITS = 200
 
 
 class NoHistory(Exception):
@@ -33,22 +30,20 @@ class Tree:
     commit: str
 
 
-def previous_commit() -> str:
-    """The newest commit with another product than this checkout's, or that of TEST_PREVIOUS. Raises NoHistory."""
-    if given := os.environ.get("TEST_PREVIOUS"):
-        return _git("rev-parse", "--verify", f"{given}^{{commit}}")
-    for commit in _git("rev-list", "--first-parent", f"--max-count={MOST_COMMITS}", "HEAD", "--", *PRODUCT).split():
-        if _run("diff", "--quiet", commit, "--", *PRODUCT).returncode == 1:
-            return commit
-    if _git("rev-parse", "--is-shallow-repository") == "true":
-        raise NoHistory("the clone is shallow: `git fetch --unshallow` brings the history")
-    raise NoHistory("no commit had another product")
+def previous(folder: Path) -> Tree:
+    """The newest release before this checkout, or the commit that TEST_PREVIOUS names. Raises NoHistory.
 
-
-def checkout(commit: str, folder: Path) -> Tree:
-    """A commit in a folder of its own, with nothing written into this repository. Raises NoHistory."""
+    Before the first release nothing stored is promised to later code (docs/adr/0014): then it is the commit of this
+    checkout, under another name, so that the test can tell the two apart.
+    """
+    given = os.environ.get("TEST_PREVIOUS") or _git("describe", "--tags", "--abbrev=0", "--match=v*", "--always")
+    commit = _git("rev-parse", "--verify", f"{given}^{{commit}}")
     _git("clone", "--quiet", "--shared", "--no-checkout", str(ROOT), str(folder))
     _git("-C", str(folder), "checkout", "--quiet", "--detach", commit)
+    if commit == _git("rev-parse", "HEAD"):
+        committer = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+        _git("-C", str(folder), *committer, "commit", "--quiet", "--allow-empty", "--message=the same code")
+        commit = _git("-C", str(folder), "rev-parse", "HEAD")
     return Tree(folder, commit)
 
 
@@ -97,7 +92,7 @@ class Fleet(World):
             with child.log.open("ab") as log:
                 # Both stand before the installed package, the folder by `python -m`; and workers inherit both.
                 self.running[service, replica] = subprocess.Popen(
-                    [sys.executable, "-m", "deploy.child", service, str(os.getpid())],
+                    [sys.executable, "-m", "deploy.local.child", service, str(os.getpid())],
                     cwd=tree.folder, env={**child.environment, "PYTHONPATH": str(tree.folder)}, stdout=log, stderr=log,
                 )  # fmt: skip
         for service in services:

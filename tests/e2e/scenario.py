@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from deploy.flow import Flow
+from deploy.demo.flow import Flow
 from millstream import Client
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.registry.v1.model_pb2 import AliasEntry

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.flow import Flow
+from deploy.demo.flow import Flow
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.defaults import BY_NAME
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.ports import SERVICES, free_ports
+from deploy.local.ports import SERVICES, free_ports
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from servicekit.bus.port import Message
 from servicekit.facts.events import to_message

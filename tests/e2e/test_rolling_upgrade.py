@@ -1,4 +1,4 @@
-"""An upgrade without a pause, and its way back: services of the previous commit and of this one on one store and one bus.
+"""An upgrade without a pause, and its way back: services of the previous release and of this code on one store and one bus.
 
 TEST_PREVIOUS=COMMIT chooses another previous commit.
 """
@@ -16,8 +16,8 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from deploy.ports import SERVICES, free_ports
-from deploy.workers import living
+from deploy.local.ports import SERVICES, free_ports
+from deploy.local.workers import living
 from millstream import Client
 from millstream.training.v1.events_pb2 import TrainingRunCreated
 from millstream.training.v1.training_run_pb2 import TrainingRun
@@ -27,7 +27,7 @@ from tests.contract.old_messages.answers import changes
 from tests.contract.old_messages.kinds import strangers
 from tests.e2e import scenario
 from tests.e2e.invariants import keys
-from tests.e2e.rolling import Fleet, NoHistory, Tree, checkout, here, previous_commit
+from tests.e2e.rolling import Fleet, NoHistory, Tree, here, previous
 from tests.e2e.world import publish, servers_of, wait_until
 
 UPGRADE = ("dataprep", "trainer", "evaluator", "registry", "inference")
@@ -115,9 +115,9 @@ def checkpoints(fleet: Fleet, run_id: str) -> list[str]:
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     try:
-        return checkout(previous_commit(), tmp_path_factory.mktemp("previous") / "tree")
+        return previous(tmp_path_factory.mktemp("previous") / "tree")
     except NoHistory as error:
-        pytest.skip(f"there is no previous commit to run beside this one: {error}")
+        pytest.skip(f"there is no previous release to run beside this code: {error}")
 
 
 @pytest.fixture

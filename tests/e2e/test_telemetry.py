@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.ports import SERVICES
+from deploy.local.ports import SERVICES
 from tests.e2e import scenario
 from tests.e2e.world import World, wait_until, world
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from deploy.ports import SERVICES, Ports, free_ports
+from deploy.local.ports import SERVICES, Ports, free_ports
 from millstream import Client
 from millstream.channel import Credentials
 from servicekit.blobs.port import Blobs
@@ -129,7 +129,11 @@ class World:
                 parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             except (OSError, ValueError):
                 continue
-            if self.process and parent == self.process.pid and words[1:4] == [b"-m", b"deploy.child", service.encode()]:
+            if (
+                self.process
+                and parent == self.process.pid
+                and words[1:4] == [b"-m", b"deploy.local.child", service.encode()]
+            ):
                 found.append(int(folder.name))
         return found
 

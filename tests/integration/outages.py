@@ -17,8 +17,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.flow import Flow
-from deploy.ports import SERVICES, free_ports
+from deploy.demo.flow import Flow
+from deploy.local.ports import SERVICES, free_ports
 from millstream import Client
 from millstream.cli.status import Replica
 from millstream.dataset.v1.dataset_service_pb2 import GetImportRequest

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.ports import SERVICES
+from deploy.local.ports import SERVICES
 from deploy.servers.certificates import Authority, can_make_certificates
 from deploy.servers.kafka import Kafka
 from millstream.cli.status import Replica

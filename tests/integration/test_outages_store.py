@@ -13,7 +13,7 @@ from subprocess import PIPE
 import pytest
 from minio import Minio as S3
 
-from deploy.ports import SERVICES
+from deploy.local.ports import SERVICES
 from deploy.servers.certificates import Authority, can_make_certificates
 from deploy.servers.minio import Minio
 from millstream import Client

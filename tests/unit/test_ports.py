@@ -4,9 +4,9 @@ import random
 import subprocess
 import sys
 
-from deploy.ports import free_ports, own_range
+from deploy.local.ports import free_ports, own_range
 
-CHOOSE = "import random; from deploy.ports import free_ports; random.seed(7); print(free_ports().base)"
+CHOOSE = "import random; from deploy.local.ports import free_ports; random.seed(7); print(free_ports().base)"
 
 
 def test_whoever_chooses_at_the_same_time_chooses_other_ports() -> None:

@@ -21,7 +21,7 @@ def _who() -> str:
     """The service that this process is, from its command line; "worker" for a training worker."""
     words = sys.orig_argv
     for before, name in itertools.pairwise(words):
-        if before == "deploy.child":
+        if before == "deploy.local.child":
             return name
         if before == "-m" and name.endswith(".worker"):
             return "worker"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.flow import Flow
+from deploy.demo.flow import Flow
 from millstream import Client
 from millstream.dataset.v1.dataset_pb2 import Cleaning, DatasetSpec, SplitSpec
 from millstream.dataset.v1.events_pb2 import SnapshotCreated

@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FileDescriptor
 from google.protobuf.message import Message
 
-from deploy.ports import SERVICES
+from deploy.local.ports import SERVICES
 from millstream.dataset.v1.dataset_pb2 import DatasetSpec, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.defaults import TOPICS

@@ -1,0 +1,1 @@
+"""From a file to a prediction: `python -m deploy.demo`."""

@@ -1,0 +1,1 @@
+"""All services on this machine: `python -m deploy.local`."""

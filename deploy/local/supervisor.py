@@ -1,0 +1,136 @@
+"""Keeps child processes running: restarts what dies, and ends them all in order."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+LONG_LIFE = 5.0
+WRONG_SETTINGS = 2
+LOG_BYTES = 10 << 20
+
+
+class CannotRun(RuntimeError):
+    """A child will never run; the text says why."""
+
+
+class Child:
+    """One service process and those that come after it."""
+
+    def __init__(self, service: str, replica: int, environment: Mapping[str, str], log: Path) -> None:
+        self.service, self.replica, self.environment, self.log = service, replica, environment, log
+        self.process: asyncio.subprocess.Process | None = None
+        self.deaths = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.service}-{self.replica}"
+
+    async def start(self) -> asyncio.subprocess.Process:
+        command = (sys.executable, "-m", "deploy.local.child", self.service, str(os.getpid()))
+        rotate(self.log)
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *command,
+                env=self.environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+        return self.process
+
+    def send(self, number: int) -> None:
+        if self.process and self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+    def last_lines(self, count: int = 5) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:]) if self.log.exists() else ""
+
+
+class Supervisor:
+    def __init__(self, children: Sequence[Child], say: Callable[[str], None]) -> None:
+        self.children, self.say = children, say
+        self.ready = False
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Start all children at once."""
+        for child in self.children:
+            self._tasks.append(asyncio.create_task(self._keep(child)))
+
+    async def broken(self) -> None:
+        """Wait for a child that cannot run. Raises CannotRun; never returns before stop()."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+
+    async def stop(self, seconds: float) -> None:
+        """SIGTERM to all, and SIGKILL to those that are there after so many seconds."""
+        self._stopping.set()
+        for child in self.children:
+            child.send(signal.SIGTERM)
+        _, late = await asyncio.wait(self._tasks, timeout=seconds)
+        if late:
+            self.say("some services do not end; killing them")
+            self.kill()
+            await asyncio.wait(late, timeout=5)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def kill(self) -> None:
+        for child in self.children:
+            child.send(signal.SIGKILL)
+
+    async def _keep(self, child: Child) -> None:
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            process = await child.start()
+            if self._stopping.is_set():
+                child.send(signal.SIGTERM)
+            code = await process.wait()
+            if self._stopping.is_set():
+                return
+            child.deaths = 1 if time.monotonic() - started > LONG_LIFE else child.deaths + 1
+            if not self.ready and (code == WRONG_SETTINGS or (code > 0 and child.deaths == 3)):
+                raise CannotRun(
+                    f"{child.name} cannot run (exit code {code}). Its last words, in {child.log}:\n{child.last_lines()}"
+                )
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (child.deaths - 1))
+            self.say(f"{child.name} {_how(code)}; it starts again in {pause:g} s (its log: {child.log})")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+
+def _how(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def rotate(log: Path) -> None:
+    """Begin a new log where the old one has grown large; one old one is kept."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+
+
+async def follow(logs: Sequence[Path]) -> None:
+    """Print what is added to the logs from now on."""
+    places = {log: log.stat().st_size if log.exists() else 0 for log in logs}
+    while True:
+        for log, place in places.items():
+            if log.exists() and log.stat().st_size > place:
+                with log.open("rb") as file:
+                    file.seek(place)
+                    data = file.read()
+                places[log] += len(data)
+                sys.stderr.buffer.write(data)
+                sys.stderr.flush()
+        await asyncio.sleep(0.1)
