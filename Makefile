@@ -42,7 +42,7 @@ demo: $(STAMP)  ## from a file to a prediction on this machine; ends with a line
 
 .PHONY: test
 test: $(STAMP)  ## unit, contract, integration, recipe and end-to-end tests; on Kafka and MinIO too after `make servers`
-	@$(PYTEST) $(call have,tests/unit tests/contract tests/integration tests/e2e recipes)
+	@$(PYTEST) $(call have,tests/unit tests/house tests/contract tests/integration tests/e2e recipes)
 
 .PHONY: e2e
 e2e: $(STAMP)  ## the end-to-end scenario in WORLD

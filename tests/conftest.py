@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import kafka, minio, own_kafka, own_minio, pytest_terminal_summary
+from tests.worlds.servers import kafka, minio, own_kafka, own_minio, pytest_terminal_summary
 
 __all__ = ["kafka", "minio", "own_kafka", "own_minio", "pytest_terminal_summary"]
 

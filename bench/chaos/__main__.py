@@ -13,9 +13,9 @@ from bench.chaos.results import Results, table
 from deploy.servers.process import CannotStart
 from servicekit.build_info import code
 from tests.chaos.plan import KINDS, RUNS_OF_A_SEED, Plan, plan
-from tests.chaos.platform import can_mount
 from tests.chaos.run import Record
 from tests.chaos.stand import Stand
+from tests.chaos.target import can_mount
 
 HERE = Path(__file__).parent
 STATE = Path(".millstream/chaos")

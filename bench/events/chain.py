@@ -20,7 +20,7 @@ from millstream.training.v1.events_pb2 import TrainingRunCreated, TrainingRunSta
 from servicekit.bus.port import Subscription
 from servicekit.facts.events import Event, from_message
 from tests.e2e import scenario
-from tests.e2e.world import World, world
+from tests.worlds.platform import World, world
 
 CHAIN = (
     SnapshotCreated,

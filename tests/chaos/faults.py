@@ -14,7 +14,7 @@ from typing import Protocol
 from deploy.local.health import serving
 from deploy.local.ports import SERVICES
 from deploy.local.workers import living
-from tests.chaos.platform import Platform
+from tests.chaos.target import Platform
 
 READERS = ("trainer", "registry", "evaluator", "inference")
 """The services that read events."""

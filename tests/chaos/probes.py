@@ -15,7 +15,7 @@ from millstream.errors import MillstreamError
 from servicekit.bus.port import Bus, Message
 from servicekit.runtime.backends import open_bus
 from servicekit.runtime.settings import Settings
-from tests.chaos.platform import Platform
+from tests.chaos.target import Platform
 
 KEYS = [f"probe-{number}" for number in range(7)]
 """With these, every partition of four gets a message, by Kafka's hash and by SqliteBus's."""

@@ -14,11 +14,11 @@ from typing import Any
 from millstream.errors import MillstreamError
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from tests.chaos import faults, verdict
-from tests.chaos.flow import Flow
 from tests.chaos.plan import Aim, Plan
-from tests.chaos.platform import Platform
 from tests.chaos.probes import flowing
+from tests.chaos.scenario import Flow
 from tests.chaos.stages import Passing
+from tests.chaos.target import Platform
 
 CONFIG = {"steps": 60, "checkpoint_every": 10, "evaluate_every": 20, "step_seconds": 0.01}
 PAUSE = 0.1

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from servicekit.facts.outbox import kind_name
 from servicekit.failpoints import TOLD
-from tests.e2e.world import ROOT
+from tests.worlds.platform import ROOT
 
 CALL = re.compile(r'crashpoint\(f?"([^"]+)"\)')
 OWNERS = ("dataprep", "trainer", "registry", "evaluator")

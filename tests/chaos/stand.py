@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from millstream.training.v1.training_run_pb2 import TrainingRun
-from tests.chaos.flow import Flow
 from tests.chaos.plan import Plan
-from tests.chaos.platform import Platform, platform
 from tests.chaos.run import CONFIG, Record, run
+from tests.chaos.scenario import Flow
+from tests.chaos.target import Platform, platform
 from tests.e2e import scenario
 
 

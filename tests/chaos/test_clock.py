@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.platform import CLOCK
+from tests.chaos.target import CLOCK
 
 ASK = """
 import time, datetime

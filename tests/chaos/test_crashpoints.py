@@ -14,10 +14,10 @@ import pytest
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import ModelVersion
 from servicekit.bus.port import Message
-from tests.chaos.flow import Flow
+from tests.chaos.scenario import Flow
 from tests.chaos.stages import ELSEWHERE, REFUSING, REPLAYED, STAGES, crashpoints, passed_by, stage_of
 from tests.e2e import invariants, scenario
-from tests.e2e.world import World, publish, wait_until, world
+from tests.worlds.platform import World, publish, wait_until, world
 
 REPLICAS = [1, 2] if os.environ.get("TEST_WORLD", "local") == "local" else [1]
 """The places are the same in every world; how replicas meet there is tried where that costs least."""

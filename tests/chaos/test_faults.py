@@ -8,9 +8,9 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from tests.chaos.plan import Plan, covering
-from tests.chaos.platform import can_mount
 from tests.chaos.stand import Stand
-from tests.e2e.world import chosen
+from tests.chaos.target import can_mount
+from tests.worlds.platform import chosen
 
 SEED = int(os.environ.get("TEST_CHAOS_SEED") or 1)
 OUTAGE_SECONDS = 10.0

@@ -17,9 +17,9 @@ import pytest
 from deploy.local.ports import SERVICES
 from deploy.local.workers import living
 from millstream.training.v1.training_run_pb2 import TrainingRun
-from tests.chaos.flow import Flow, weights
+from tests.chaos.scenario import Flow, weights
 from tests.e2e import invariants, scenario
-from tests.e2e.world import ROOT, World, wait_until, world
+from tests.worlds.platform import ROOT, World, wait_until, world
 
 RUNS = int(os.environ.get("TEST_CHAOS_RUNS") or 20)
 SEED = int(os.environ.get("TEST_CHAOS_SEED") or 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import scenario
-from tests.e2e.world import world
+from tests.worlds.platform import world
 
 NEVER = 3600.0
 

@@ -21,9 +21,9 @@ from servicekit.ids import hash_of
 from servicekit.runtime.backends import open_bus
 from servicekit.runtime.settings import Settings
 from tests.chaos import faults
-from tests.chaos.flow import Flow, weights
-from tests.chaos.platform import Platform
+from tests.chaos.scenario import Flow, weights
 from tests.chaos.stages import OWNERS
+from tests.chaos.target import Platform
 
 PATTERNS = [
     re.compile(re.escape(pattern).replace(r"\*", "[^/]+"))

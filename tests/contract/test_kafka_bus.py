@@ -15,10 +15,10 @@ from servicekit.bus.kafka.bus import KafkaBus
 from servicekit.bus.port import Message
 from servicekit.runtime.backends import open_bus
 from servicekit.runtime.settings import Settings
-from tests.servers import Broker, running
 from tests.suites.bus import collect, fresh, publish
 from tests.suites.processes import child, finish
 from tests.suites.shared_bus import SharedBusContract, collect_values
+from tests.worlds.servers import Broker, running
 
 # kafka-python leaves the sockets of tries that failed to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -17,7 +17,7 @@ from servicekit.bus.kafka.options import KafkaAccess
 from servicekit.bus.kafka.topics import ensure
 from servicekit.bus.kafka.writer import Told, Writer
 from servicekit.bus.port import Message
-from tests.servers import Broker
+from tests.worlds.servers import Broker
 
 TOPIC = "millstream.registry.v1"
 PATIENCE = 60

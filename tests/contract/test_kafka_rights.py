@@ -13,7 +13,7 @@ from millstream.errors import Unavailable
 from servicekit.bus.port import Message
 from servicekit.runtime.backends import open_bus
 from servicekit.runtime.settings import Settings
-from tests.servers import running
+from tests.worlds.servers import running
 
 READER, TOPIC, MISSING, GROUP = "reader", "millstream.registry.v1", "missing", "trainer"
 AUTHORIZER = {

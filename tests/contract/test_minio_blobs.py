@@ -13,9 +13,9 @@ from millstream.errors import InvalidArgument, Unavailable
 from servicekit.blobs.s3.blobs import MinioBlobs
 from servicekit.runtime.backends import open_blobs
 from servicekit.runtime.settings import Settings
-from tests.servers import Store, admin_of
 from tests.suites.blobs import SharedBlobsContract, everything, keys
 from tests.suites.proxy import Proxy
+from tests.worlds.servers import Store, admin_of
 
 LEAST = {
     "Version": "2012-10-17",

@@ -15,7 +15,7 @@ from deploy.local.__main__ import PREFIX, Platform
 from deploy.local.health import serving
 from deploy.local.ports import SERVICES
 from millstream import Client
-from tests.e2e.world import READY_SECONDS, RECIPES, ROOT, STOP_SECONDS, World
+from tests.worlds.platform import READY_SECONDS, RECIPES, ROOT, STOP_SECONDS, World
 
 
 class NoHistory(Exception):

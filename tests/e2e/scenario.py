@@ -11,7 +11,7 @@ from millstream import Client
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.registry.v1.model_pb2 import AliasEntry
 from tests.e2e import invariants
-from tests.e2e.world import TOY, World
+from tests.worlds.platform import TOY, World
 
 SPEC: dict[str, Any] = yaml.safe_load((TOY / "model.yaml").read_text())
 MODEL, DATASET = SPEC["model"], SPEC["dataset"]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e import scenario
 from tests.e2e.scenario import DATASET, MODEL
-from tests.e2e.world import ROOT, TOY, World, world
+from tests.worlds.platform import ROOT, TOY, World, world
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.world import ROOT, chosen, servers_of
+from tests.worlds.platform import ROOT, chosen, servers_of
 
 
 def demo(state: Path, *words: str, recipe: str = "toy_words") -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import scenario
-from tests.e2e.world import WORLDS, World, wait_until, world
+from tests.worlds.platform import WORLDS, World, wait_until, world
 
 
 @pytest.fixture(scope="module", params=[os.environ["TEST_WORLD"]] if os.environ.get("TEST_WORLD") else WORLDS)

@@ -18,7 +18,7 @@ from servicekit.runtime.settings import Settings
 from tests.contract.old_messages.kept import Corpus, corpora
 from tests.contract.old_messages.kinds import strangers
 from tests.e2e.invariants import check_versions, keys
-from tests.e2e.world import World, wait_until, world
+from tests.worlds.platform import World, wait_until, world
 
 MODEL, DATASET, OTHER_ALIAS = "toy", "toy-words", "candidate"
 LEFT_OPEN = "left-open"

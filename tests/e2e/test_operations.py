@@ -14,7 +14,7 @@ from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from servicekit.bus.port import Message
 from servicekit.facts.events import to_message
 from tests.e2e.test_up import up
-from tests.e2e.world import World, publish, wait_until, world
+from tests.worlds.platform import World, publish, wait_until, world
 
 GOOD = to_message(SnapshotCreated(dataset="words", number=1), "words", "an-event", "dataprep")
 BROKEN = Message(GOOD.topic, "words", b"\xff\xfe\x00", GOOD.headers)

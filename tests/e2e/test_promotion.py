@@ -13,7 +13,7 @@ from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import AliasEntry
 from tests.e2e import scenario
 from tests.e2e.scenario import MODEL
-from tests.e2e.world import World, wait_until, world
+from tests.worlds.platform import World, wait_until, world
 
 LOOK_SECONDS = 1.0
 

@@ -14,7 +14,7 @@ from millstream.cli.app import app
 from millstream.cli.files import read_spec
 from millstream.registry.v1.model_pb2 import ModelSpec
 from servicekit.runtime.settings import Settings
-from tests.e2e.world import ROOT, world
+from tests.worlds.platform import ROOT, world
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 

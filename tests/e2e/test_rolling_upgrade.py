@@ -28,7 +28,7 @@ from tests.contract.old_messages.kinds import strangers
 from tests.e2e import scenario
 from tests.e2e.invariants import keys
 from tests.e2e.rolling import Fleet, NoHistory, Tree, here, previous
-from tests.e2e.world import publish, servers_of, wait_until
+from tests.worlds.platform import publish, servers_of, wait_until
 
 UPGRADE = ("dataprep", "trainer", "evaluator", "registry", "inference")
 ROLLBACK = ("registry", "inference", "trainer", "evaluator", "dataprep")

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.ports import SERVICES
 from tests.e2e import scenario
-from tests.e2e.world import World, wait_until, world
+from tests.worlds.platform import World, wait_until, world
 
 MOVED = {
     "dataprep": ["millstream_dataprep_imports", "millstream_outbox_published"],

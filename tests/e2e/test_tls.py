@@ -8,7 +8,7 @@ from deploy.servers.certificates import Authority, can_make_certificates
 from millstream import Client, Credentials
 from millstream.errors import Unavailable
 from tests.e2e import scenario
-from tests.e2e.world import world
+from tests.worlds.platform import world
 
 pytestmark = pytest.mark.skipif(not can_make_certificates(), reason="makes its certificates with openssl")
 

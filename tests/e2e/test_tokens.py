@@ -7,7 +7,7 @@ import pytest
 from millstream import Client, Credentials
 from millstream.errors import PermissionDenied, Unauthenticated
 from tests.e2e import scenario
-from tests.e2e.world import world
+from tests.worlds.platform import world
 
 
 def test_the_flow_with_tokens(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from deploy.local import workers
 from deploy.local.ports import free_ports
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from tests.e2e import invariants, scenario
-from tests.e2e.world import ROOT, World, wait_until, world
+from tests.worlds.platform import ROOT, World, wait_until, world
 
 
 def up(

@@ -29,7 +29,7 @@ from millstream.registry.v1.model_pb2 import ModelVersion
 from servicekit.ids import hash_of
 from tests.e2e import invariants
 from tests.e2e.scenario import DATASET, MODEL, SPEC
-from tests.e2e.world import ROOT, World, wait_until
+from tests.worlds.platform import ROOT, World, wait_until
 
 OWNERS = ("dataprep", "trainer", "registry", "evaluator")
 DOMAINS = {

@@ -14,7 +14,6 @@ from millstream.cli.status import Replica
 from millstream.errors import Unavailable
 from tests.e2e import scenario
 from tests.e2e.scenario import MODEL
-from tests.e2e.world import World, wait_until, world
 from tests.integration.outages import (
     OUR_FAULT,
     bring_to_serving,
@@ -25,6 +24,7 @@ from tests.integration.outages import (
     one_service,
     said,
 )
+from tests.worlds.platform import World, wait_until, world
 
 ADA = "ada"
 
@@ -90,7 +90,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """A broker that asks for a login, over TLS."""
     if not can_make_certificates():
         pytest.skip("certificates are made with the openssl command, which is not installed")
-    from tests.servers import running
+    from tests.worlds.servers import running
 
     with running(Kafka(tmp_path_factory.mktemp("secure"), users={ADA: "right"})) as broker:
         yield broker

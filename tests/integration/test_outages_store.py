@@ -19,12 +19,12 @@ from deploy.servers.minio import Minio
 from millstream import Client
 from millstream.errors import Unavailable
 from tests.chaos.faults import FullDisk
-from tests.chaos.platform import can_mount, small_disk
+from tests.chaos.target import can_mount, small_disk
 from tests.e2e import invariants, scenario
 from tests.e2e.scenario import DATASET, MODEL
-from tests.e2e.world import RECIPES, ROOT, World, wait_until, world
 from tests.integration.outages import bring_to_serving, facts, needs_the_store, one_service, problems, said
-from tests.servers import Broker, admin_of, root, running
+from tests.worlds.platform import RECIPES, ROOT, World, wait_until, world
+from tests.worlds.servers import Broker, admin_of, root, running
 
 BUCKET = "millstream"
 

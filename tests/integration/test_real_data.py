@@ -10,7 +10,7 @@ import pytest
 from millstream.dataset.v1.dataset_pb2 import DatasetSpec
 from millstream.dataset.v1.import_pb2 import Import
 from servicekit.blobs.parts import read_split
-from tests.dataprep_world import World
+from tests.worlds.dataprep import World
 
 DATA = Path(os.environ.get("TEST_REAL_DATA", "/nowhere"))
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="TEST_REAL_DATA names no folder of real data")

@@ -22,8 +22,8 @@ from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import Message
 from servicekit.facts.events import to_message
 from servicekit.runtime import probes
-from tests.integration.rpc_world import TOKENS
 from tests.integration.test_runtime_serve import NOT_SERVING, SERVING, running
+from tests.worlds.rpc import TOKENS
 
 
 async def test_without_a_bus_it_is_ready_and_says_what_is_wrong_with_it() -> None:

@@ -29,7 +29,7 @@ from millstream.errors import (
     Unavailable,
 )
 from millstream.trace import continue_trace, traceparent
-from tests.integration.rpc_world import (
+from tests.worlds.rpc import (
     METHODS,
     NAME,
     TOKENS,

@@ -27,7 +27,7 @@ from servicekit.bus.memory import MemoryBus
 from servicekit.runtime.serve import Part, serve
 from servicekit.runtime.settings import Settings
 from servicekit.work.queue import Work
-from tests.integration.rpc_world import NAME, Service, eventually
+from tests.worlds.rpc import NAME, Service, eventually
 
 _GRPC_CORE = re.compile(r"[IWE]\d{4} ")
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -236,7 +236,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def start(**environment: str) -> subprocess.Popen[str]:
         named = {f"MILLSTREAM_{name.upper()}": value for name, value in environment.items()}
         clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")}
-        command = [sys.executable, "-m", "tests.integration.runtime_server"]
+        command = [sys.executable, "-m", "tests.worlds.rpc_server"]
         started.append(subprocess.Popen(command, env={**clean, **named}, stderr=subprocess.PIPE, text=True))
         return started[-1]
 

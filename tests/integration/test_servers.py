@@ -16,7 +16,7 @@ from deploy.servers import binaries
 from deploy.servers.kafka import Kafka, answers
 from deploy.servers.minio import Minio
 from deploy.servers.process import CannotStart, Server
-from tests.servers import Broker, Store
+from tests.worlds.servers import Broker, Store
 
 OWNER = """
 import sys, time

@@ -31,7 +31,7 @@ from servicekit.facts.ledger import read_entry
 from tests.contract.old_messages import answers, kept
 from tests.contract.old_messages.history import live
 from tests.contract.old_messages.kinds import PROBES, PROTOS, kind_of, proto_files, strangers
-from tests.e2e.world import ROOT
+from tests.worlds.platform import ROOT
 
 PACKAGES = ("grpcio", "millstream", "protobuf")
 """Those of a lineage's packages that are kept."""

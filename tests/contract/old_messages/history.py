@@ -23,7 +23,7 @@ from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Message
 from servicekit.facts.events import to_message
 from tests.e2e.invariants import keys
-from tests.e2e.world import TOY, World, publish, wait_until, world
+from tests.worlds.platform import TOY, World, publish, wait_until, world
 
 MODEL, DATASET, PLAIN = "toy", "toy-words", "plain"
 OTHER_ALIAS = "candidate"

@@ -1,0 +1,103 @@
+"""A platform that can be hurt: every wire, server, disk and clock of it is in the test's hands."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.local.ports import HOST, free_ports, own_range
+from deploy.servers.kafka import Kafka
+from deploy.servers.minio import Minio
+from deploy.servers.process import Server
+from tests.suites.proxy import Proxy
+from tests.worlds.platform import World
+
+CLOCK = Path(__file__).parent / "clock"
+BUCKET = "millstream"
+DISK_BYTES = 64 << 20
+RESOURCES = ("bus", "store", "clock", "disk")
+
+
+@dataclass
+class Platform:
+    """The services of a world, and what is around them. `servers` and `links` are keyed `bus` and `store`."""
+
+    world: World
+    bus: str
+    """Its address, as the services know it."""
+    servers: Mapping[str, Server] = field(default_factory=dict)
+    links: Mapping[str, Proxy] = field(default_factory=dict)
+    disk: Path | None = None
+    """The file system of the store, small enough to be filled."""
+    locks: Mapping[str, threading.Lock] = field(default_factory=lambda: {name: threading.Lock() for name in RESOURCES})
+
+    @property
+    def crashpoints(self) -> Path:
+        return self.world.state / "crashpoints"
+
+    @property
+    def clock(self) -> Path:
+        return self.world.state / "clock"
+
+
+def can_mount() -> bool:
+    """Whether a small file system of our own can be had, which takes root's powers."""
+    return (
+        os.geteuid() == 0
+        and subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
+    )
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of its own at the folder, as large as DISK_BYTES."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
+def platform(kind: str, state: Path, replicas: int, bus: str = "") -> Iterator[Platform]:
+    """A running platform of the world `local` or `kafka-minio`. `bus` is a way to misbehave (testing/unruly.py)."""
+    with ExitStack() as stack:
+        for name in ("crashpoints", "clock"):
+            (state / name).mkdir(parents=True)
+        made = _local(state, replicas, stack) if kind == "local" else _kafka_minio(state, replicas, stack)
+        path = os.pathsep.join([str(CLOCK), *filter(None, [os.environ.get("PYTHONPATH")])])
+        unruly = {"TEST_BUS": bus} if bus else {}
+        made.world.environment = {
+            "TEST_CRASHPOINTS": str(made.crashpoints), "TEST_CLOCK": str(made.clock), "PYTHONPATH": path, **unruly,
+        }  # fmt: skip
+        made.world.start()
+        try:
+            yield made
+        finally:
+            if made.world.process:
+                made.world.stop()
+
+
+def _local(state: Path, replicas: int, stack: ExitStack) -> Platform:
+    disk = stack.enter_context(small_disk(state / "blobs")) if can_mount() else None
+    return Platform(World(state, free_ports(replicas)), f"sqlite:{state / 'bus.sqlite'}", disk=disk)
+
+
+def _kafka_minio(state: Path, replicas: int, stack: ExitStack) -> Platform:
+    """On servers of its own, which the services reach by links, and the test's own looks directly."""
+    ports = own_range()
+    bus_at, store_at = f"{HOST}:{ports + 1}", f"{HOST}:{ports + 11}"
+    links = {"bus": stack.enter_context(Proxy(bus_at)), "store": stack.enter_context(Proxy(store_at))}
+    advertised = {"advertised.listeners": f"PLAINTEXT://{links['bus'].address}"}
+    store = Minio(state / "minio", port=ports + 11)
+    servers: dict[str, Server] = {"bus": Kafka(state / "kafka", port=ports + 1, settings=advertised), "store": store}
+    for server in servers.values():
+        stack.callback(server.kill)
+        server.start()
+    bus, direct = f"kafka:{links['bus'].address}", store.settings(BUCKET)
+    through = {**direct, "bus": bus, "blobs": f"minio:http://{links['store'].address}/{BUCKET}"}
+    return Platform(World(state, free_ports(replicas), through, store=direct), bus, servers, links)

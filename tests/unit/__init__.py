@@ -1,0 +1,1 @@
+"""One folder for each package: logic without I/O and without torch."""

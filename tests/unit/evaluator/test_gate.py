@@ -1,0 +1,86 @@
+"""Who passes the gate, and what it says."""
+
+import math
+
+import pytest
+
+from millstream.evaluation.v1.evaluation_report_pb2 import MetricResult
+from millstream.registry.v1.model_pb2 import GateRule
+from services.evaluator.gate import judge, rules_of
+from tests.worlds.evaluator import CATALOG
+
+ACCURACY = MetricResult(metric="accuracy", higher_is_better=True, candidate=0.8, baseline=0.5, champion=0.85)
+LOSS = MetricResult(metric="loss", higher_is_better=False, candidate=0.4, baseline=0.6, champion=0.3)
+NOTHING_BESIDE = MetricResult(metric="accuracy", higher_is_better=True, candidate=0.8)
+
+
+def verdict(rule: GateRule, *metrics: MetricResult, has_rival: bool = True) -> tuple[bool, str]:
+    (result,) = judge([rule], metrics or (ACCURACY, LOSS), has_rival=has_rival)
+    assert result.rule == rule
+    return result.passed, result.text
+
+
+@pytest.mark.parametrize(
+    ("rule", "passed"),
+    [
+        (GateRule(metric="accuracy", at_least=0.8), True),
+        (GateRule(metric="accuracy", at_least=0.81), False),
+        (GateRule(metric="loss", at_most=0.4), True),
+        (GateRule(metric="loss", at_most=0.39), False),
+        (GateRule(metric="accuracy", over_baseline=0.3), True),
+        (GateRule(metric="accuracy", over_baseline=0.31), False),
+        (GateRule(metric="loss", over_baseline=0.2), True),
+        (GateRule(metric="loss", over_baseline=0.21), False),
+        (GateRule(metric="accuracy", over_champion=-0.05), True),
+        (GateRule(metric="accuracy", over_champion=0.0), False),
+        (GateRule(metric="loss", over_champion=-0.1), True),
+        (GateRule(metric="loss", over_champion=0.0), False),
+        (GateRule(metric="accuracy", at_least=0.7, over_champion=0.0), False),
+        (GateRule(metric="accuracy"), True),
+    ],
+)
+def test_a_rule(rule: GateRule, passed: bool) -> None:
+    assert verdict(rule)[0] is passed
+
+
+def test_the_text_has_the_figures() -> None:
+    _, text = verdict(GateRule(metric="accuracy", at_least=0.9, over_baseline=0.1, over_champion=0.01))
+    assert text == (
+        "accuracy is 0.8000, not at least 0.9; "
+        "accuracy is 0.8000 and the baseline's 0.5000: a gain of +0.3000, at least +0.1; "
+        "accuracy is 0.8000 and the champion's 0.8500: a gain of -0.0500, not at least +0.01"
+    )
+
+
+def test_an_unknown_metric_fails_and_names_the_known() -> None:
+    passed, text = verdict(GateRule(metric="f2", at_least=0.0))
+    assert not passed
+    assert text == "no metric is named 'f2'; the recipe measures accuracy, loss"
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_fails(number: float) -> None:
+    broken = MetricResult(metric="m", higher_is_better=True, candidate=number, baseline=0.0, champion=0.0)
+    for rule in ("at_least", "at_most", "over_baseline", "over_champion"):
+        assert not verdict(GateRule(metric="m", **{rule: 0.0}), broken)[0]
+    beside = MetricResult(metric="m", higher_is_better=True, candidate=0.5, baseline=number, champion=number)
+    assert not verdict(GateRule(metric="m", over_baseline=-1.0), beside)[0]
+    assert not verdict(GateRule(metric="m", at_least=math.nan))[0]
+
+
+def test_over_champion_asks_nothing_without_a_rival() -> None:
+    assert verdict(GateRule(metric="accuracy", over_champion=0.5), NOTHING_BESIDE, has_rival=False)[0]
+
+
+def test_a_champion_or_baseline_that_was_not_measured_fails() -> None:
+    for other in ("champion", "baseline"):
+        passed, text = verdict(GateRule(metric="accuracy", **{f"over_{other}": -1.0}), NOTHING_BESIDE)
+        assert not passed
+        assert f"the {other} was not measured" in text
+
+
+def test_no_rules_give_no_results_and_the_recipes_own_keep_what_they_leave_open() -> None:
+    assert judge([], [ACCURACY], has_rival=True) == []
+    (rule,) = rules_of(CATALOG.spec("toy_words"))
+    assert rule == GateRule(metric="accuracy", at_least=0.7, over_baseline=0.0, over_champion=-0.1)
+    assert not rule.HasField("at_most")

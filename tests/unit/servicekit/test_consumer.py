@@ -1,0 +1,248 @@
+"""What the consumer makes of the bus: keys, dead letters, commits, and patience with a bus that fails."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from millstream.dataset.v1.events_pb2 import DatasetEvent, SnapshotCreated
+from millstream.errors import (
+    DeadlineExceeded,
+    Unavailable,
+)
+from millstream.registry.v1.events_pb2 import AliasMoved
+from millstream.trace import continue_trace, traceparent
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import Message, Subscription
+from servicekit.facts.events import to_message
+from servicekit.metrics import EVENTS_DEAD, EVENTS_UNKNOWN
+from servicekit.work import consumer
+from servicekit.work.queue import Key, Work
+from tests.worlds.work import TOPIC, Thing, quick, snapshot, until, working
+
+pytestmark = pytest.mark.usefixtures("quick")
+__all__ = ["quick"]
+
+
+async def test_an_event_gives_keys_which_run_in_its_trace() -> None:
+    traces: list[str] = []
+
+    async def do(name: str) -> None:
+        traces.append(traceparent())
+
+    bus = MemoryBus()
+    thing = Thing(do)
+    continue_trace("")
+    mine = traceparent()
+    async with working(thing, bus):
+        await bus.publish(snapshot("a"))
+        await until(lambda: thing.done["a"])
+    assert traces[0][:36] == mine[:36] and traces[0] != mine
+
+
+async def test_positions_are_committed_once_the_keys_are_queued() -> None:
+    bus = MemoryBus()
+    thing = Thing()
+    queued: list[bool] = []
+    async with working(thing, bus) as work:
+        subscription = work.consumer._subscription
+        made: list[Subscription] = []
+
+        def watched() -> Subscription:
+            made.append(subscription())
+            commit = made[-1].commit
+
+            async def committing() -> None:
+                queued.append(Key("thing", "a") in work._states or bool(thing.done["a"]))
+                await commit()
+
+            made[-1].commit = committing  # type: ignore[method-assign]
+            return made[-1]
+
+        work.consumer._subscription = watched  # type: ignore[method-assign]
+        await bus.publish(snapshot("a"))
+        await until(lambda: bus.committed.get(("group", TOPIC)) == 1)
+    assert queued == [True]
+
+
+async def test_what_was_said_before_a_restart_is_heard_after_it() -> None:
+    bus = MemoryBus()
+    async with working(Thing(), bus):
+        await bus.publish(snapshot("a"))
+        await until(lambda: bus.committed.get(("group", TOPIC)) == 1)
+    await bus.publish(snapshot("b"))
+    again = Thing()
+    async with working(again, bus):
+        await until(lambda: again.done["b"])
+    assert again.done["a"] == 0
+
+
+async def test_a_broadcast_stands_at_the_end_before_the_first_look() -> None:
+    """What is said after the look began is heard; what was said before is found by it."""
+    bus = MemoryBus()
+    await bus.publish(snapshot("old"))
+
+    class Looks(Thing):
+        async def owed(self) -> AsyncIterator[str]:
+            self.looks += 1
+            await bus.publish(snapshot(f"said-during-look-{self.looks}"))
+            yield "found"
+
+    thing = Looks()
+    async with working(thing, bus, broadcast=True):
+        await until(lambda: thing.done["said-during-look-1"] and thing.done["found"])
+    assert thing.done["old"] == 0
+
+
+class TiredBus(MemoryBus):
+    """Reading fails some times, whenever it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[Exception] = []
+
+    def _tire(self, subscription: Subscription) -> Subscription:
+        batch = subscription.batch
+
+        async def tired() -> Any:
+            if self.failures:
+                raise self.failures.pop()
+            return await batch()
+
+        subscription.batch = tired  # type: ignore[method-assign]
+        return subscription
+
+    def subscribe(self, *arguments: Any) -> Subscription:
+        return self._tire(super().subscribe(*arguments))
+
+    def tail(self, *arguments: Any, **more: Any) -> Subscription:
+        return self._tire(super().tail(*arguments, **more))
+
+
+@pytest.mark.parametrize("broadcast", [False, True])
+async def test_a_bus_that_fails_is_asked_again(broadcast: bool) -> None:
+    bus = TiredBus()
+    bus.failures = [Unavailable("away"), Unavailable("away"), DeadlineExceeded("slow")]
+    thing = Thing()
+    async with working(thing, bus, broadcast=broadcast):
+        await until(lambda: not bus.failures)
+        if broadcast:
+            # What was said while nobody listened can only be found by looking.
+            await until(lambda: thing.looks > 1)
+        await asyncio.sleep(0.02)
+        await bus.publish(snapshot("a"))
+        await until(lambda: thing.done["a"])
+
+
+def broken(value: bytes = b"\xff\xff\xff", **headers: bytes) -> Message:
+    good = snapshot("a")
+    return Message(TOPIC, "key", value, {**good.headers, **headers})
+
+
+async def test_what_cannot_be_parsed_goes_to_the_dead_letters_whole() -> None:
+    bus, thing, before = MemoryBus(), Thing(), EVENTS_DEAD._value.get()
+    wrong = [
+        broken(),
+        broken(b"", ce_id=b""),
+        Message(TOPIC, "key", snapshot("a").value, {}),
+        broken(snapshot("a").value, ce_type=b"millstream.dataset.v1.Other"),
+    ]
+    async with working(thing, bus) as work:
+        for message in wrong:
+            await bus.publish(message)
+        await bus.publish(snapshot("good"))
+        await until(lambda: thing.done["good"])
+        assert not work.flooded
+    dead = [message for message in bus.log if message.topic == "group.dlq"]
+    assert [letter.value for letter in dead] == [message.value for message in wrong]
+    assert [letter.headers["dlq_offset"] for letter in dead] == [b"0", b"1", b"2", b"3"]
+    for letter, message in zip(dead, wrong, strict=True):
+        assert letter.key == "key" and letter.headers.items() >= dict(message.headers).items()
+        assert letter.headers["dlq_reason"] and letter.headers["dlq_topic"] == TOPIC.encode()
+    assert EVENTS_DEAD._value.get() == before + 4
+
+
+async def test_a_flood_of_dead_letters_stops_the_consumer_but_not_the_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer, "FLOOD", 5)
+    bus, thing = MemoryBus(), Thing()
+    thing.owes = ["a"]
+    async with working(thing, bus, look_seconds=0.005) as work:
+        for _ in range(4):
+            await bus.publish(broken())
+        await bus.publish(snapshot("good"))
+        await until(lambda: thing.done["good"])
+        assert not work.flooded
+        for _ in range(9):
+            await bus.publish(broken())
+        await until(lambda: work.flooded)
+        assert "5 messages in a row could not be parsed" in work.flooded
+        looks = thing.looks
+        await until(lambda: thing.looks > looks + 2)
+        await bus.publish(snapshot("unheard"))
+        await asyncio.sleep(0.02)
+    assert thing.done["unheard"] == 0
+    # Uncommitted, so after the mending they are read again.
+    assert bus.committed[("group", TOPIC)] < 10
+
+
+async def test_an_event_that_is_newer_is_counted_and_skipped() -> None:
+    bus, thing, before = MemoryBus(), Thing(), EVENTS_UNKNOWN._value.get()
+    newer_case = DatasetEvent().SerializeToString() + b"\xfa\x3e\x02\x0a\x00"  # field 1007 of a newer version
+    async with working(thing, bus):
+        await bus.publish(broken(newer_case, ce_type=b"millstream.dataset.v1.DatasetRenamed"))
+        await bus.publish(broken(snapshot("a").value, ce_specversion=b"2.0"))
+        await bus.publish(snapshot("good"))
+        await until(lambda: thing.done["good"])
+    assert EVENTS_UNKNOWN._value.get() == before + 2
+    assert not [message for message in bus.log if message.topic == "group.dlq"]
+
+
+async def test_an_event_nobody_here_cares_for_is_passed_over() -> None:
+    bus, thing = MemoryBus(), Thing()
+    moved = to_message(AliasMoved(model="m"), "m", "id", "registry")
+    async with working(thing, bus):
+        await bus.publish(moved)
+        await bus.publish(snapshot("good"))
+        await until(lambda: thing.done["good"])
+
+
+async def test_a_handler_with_a_bug_stops_nobody() -> None:
+    def handler(event: SnapshotCreated) -> list[Key]:
+        if event.dataset == "bad":
+            raise KeyError("bug")
+        return [Key("thing", event.dataset)]
+
+    bus, thing = MemoryBus(), Thing()
+    async with working(thing, bus, handlers={SnapshotCreated: handler}):
+        await bus.publish(snapshot("bad"))
+        await bus.publish(snapshot("good"))
+        await until(lambda: thing.done["good"])
+
+
+async def test_a_dead_letter_that_cannot_be_kept_is_not_lost() -> None:
+    class Full(MemoryBus):
+        refusals = 3
+
+        async def publish(self, message: Message) -> None:
+            if message.topic == "group.dlq" and self.refusals:
+                self.refusals -= 1
+                raise Unavailable("full")
+            await super().publish(message)
+
+    bus, thing = Full(), Thing()
+    async with working(thing, bus):
+        await bus.publish(broken())
+        await until(lambda: [message for message in bus.log if message.topic == "group.dlq"])
+
+
+async def test_without_handlers_or_reconcilers_it_just_waits() -> None:
+    for broadcast in (False, True):
+        work = Work(MemoryBlobs(), MemoryBus(), "group", {}, [], look_seconds=1, broadcast=broadcast)
+        task = asyncio.create_task(work.run())
+        await asyncio.sleep(0.01)
+        assert not task.done()
+        await asyncio.wait_for(work.look(), 1)
+        task.cancel()
+        await asyncio.wait([task])

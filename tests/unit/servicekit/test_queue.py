@@ -1,0 +1,251 @@
+"""The one path for work: every key once at a time, every error its fate, and no event lost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from millstream.errors import (
+    AlreadyExists,
+    Conflict,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    MillstreamError,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
+from servicekit import backoff
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.work.queue import Key, Work
+from tests.worlds.work import HANDLERS, Thing, quick, until, working
+
+pytestmark = pytest.mark.usefixtures("quick")
+__all__ = ["quick"]
+
+
+async def test_a_key_is_worked_on_once_however_often_it_is_named() -> None:
+    thing = Thing()
+    work = Work(MemoryBlobs(), MemoryBus(), "group", HANDLERS, [thing], look_seconds=3600)
+    for _ in range(50):
+        work.add("thing", "a")
+        work.add("thing", "b", 5.0)
+    work.add("thing", "b")
+    task = asyncio.create_task(work.run())
+    await until(lambda: thing.done.total() >= 2)
+    await asyncio.sleep(0.02)
+    assert thing.done == {"a": 1, "b": 1}
+    assert work._states == {}
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_a_key_named_while_it_runs_runs_once_more_and_never_twice_at_a_time() -> None:
+    gate = asyncio.Event()
+
+    async def do(name: str) -> None:
+        await gate.wait()
+
+    thing = Thing(do)
+    async with working(thing) as work:
+        work.add("thing", "a")
+        await until(lambda: thing.running)
+        for _ in range(20):
+            work.add("thing", "a")
+        await asyncio.sleep(0.01)
+        assert thing.done["a"] == 1
+        gate.set()
+        await until(lambda: thing.done["a"] == 2 and not thing.running)
+        await asyncio.sleep(0.01)
+        assert thing.done["a"] == 2
+
+
+async def test_many_keys_run_side_by_side_on_so_many_workers() -> None:
+    gate = asyncio.Event()
+
+    async def do(name: str) -> None:
+        await gate.wait()
+
+    thing = Thing(do)
+    async with working(thing, workers=3) as work:
+        for number in range(10):
+            work.add("thing", str(number))
+        await until(lambda: len(thing.running) == 3)
+        gate.set()
+        await until(lambda: thing.done.total() == 10)
+
+
+async def test_a_delay_is_kept_and_the_sooner_one_wins() -> None:
+    thing = Thing()
+    async with working(thing) as work:
+        work.add("thing", "later", 3600)
+        work.add("thing", "soon", 3600)
+        work.add("thing", "soon", 0.01)
+        await until(lambda: thing.done["soon"])
+        assert thing.done["later"] == 0
+
+
+async def test_a_reconcile_may_ask_to_be_called_again() -> None:
+    async def do(name: str) -> float | None:
+        return 0.001 if thing.done[name] < 5 else None
+
+    thing = Thing(do)
+    async with working(thing) as work:
+        work.add("thing", "a")
+        await until(lambda: thing.done["a"] == 5)
+        await until(lambda: work._states == {})
+
+
+async def test_timers_do_not_pile_up_for_a_key_that_is_delayed_and_looked_at() -> None:
+    async def do(name: str) -> float:
+        return 3600.0
+
+    thing = Thing(do)
+    thing.owes = ["a"]
+    async with working(thing) as work:
+        for count in range(100):
+            await work.look()
+            await until(lambda least=count: thing.done["a"] > least and not thing.running and not work._ready.qsize())  # type: ignore[misc]
+        assert len(work._later) <= 20
+        assert work._states.keys() == {Key("thing", "a")}
+
+
+RETRIED_FOR_EVER = [Conflict("c"), Overloaded("o"), Unavailable("u"), DeadlineExceeded("d")]
+FINAL_AT_ONCE = [InvalidArgument("i"), Unauthenticated("u"), PermissionDenied("p")]
+WITH_PATIENCE = [NotFound("n"), FailedPrecondition("f")]
+THREE_TRIES = [Internal("i"), AlreadyExists("a"), ValueError("v"), asyncio.CancelledError("c")]
+
+
+async def fate(error: BaseException) -> tuple[int, MillstreamError | None]:
+    async def do(name: str) -> None:
+        if thing.done[name] <= 40:
+            raise error
+
+    thing = Thing(do)
+    async with working(thing) as work:
+        work.add("thing", "a")
+        await until(lambda: thing.ended or thing.done["a"] > 40)
+        await until(lambda: work._states == {})
+    return thing.done["a"], thing.ended.get("a")
+
+
+@pytest.mark.parametrize("error", RETRIED_FOR_EVER, ids=lambda e: type(e).__name__)
+async def test_what_passes_is_retried_for_ever(error: MillstreamError) -> None:
+    assert await fate(error) == (41, None)
+
+
+@pytest.mark.parametrize("error", FINAL_AT_ONCE, ids=lambda e: type(e).__name__)
+async def test_what_cannot_get_better_ends_at_once(error: MillstreamError) -> None:
+    assert await fate(error) == (1, error)
+
+
+@pytest.mark.parametrize("error", WITH_PATIENCE, ids=lambda e: type(e).__name__)
+async def test_what_may_be_early_is_waited_for(error: MillstreamError) -> None:
+    assert await fate(error) == (10, error)
+
+
+@pytest.mark.parametrize("error", THREE_TRIES, ids=lambda e: type(e).__name__)
+async def test_a_bug_has_three_tries(error: BaseException) -> None:
+    tries, ended = await fate(error)
+    assert tries == 3
+    assert ended is not None and type(error).__name__ in f"{type(ended).__name__}: {ended.text}"
+
+
+async def test_an_outage_uses_up_nobodys_patience() -> None:
+    async def do(name: str) -> None:
+        number = thing.done[name]
+        if number <= 30:
+            raise Unavailable("away")
+        if number <= 32:
+            raise ValueError("a bug, twice")
+        if number <= 38:
+            raise NotFound("early")
+
+    thing = Thing(do)
+    async with working(thing) as work:
+        work.add("thing", "a")
+        await until(lambda: thing.done["a"] == 39)
+        await until(lambda: work._states == {})
+    assert thing.ended == {}
+
+
+async def test_an_end_that_fails_is_tried_again() -> None:
+    async def do(name: str) -> None:
+        raise InvalidArgument("no")
+
+    thing = Thing(do)
+    thing.end_errors = [Unavailable("store away"), RuntimeError("bug")]
+    async with working(thing) as work:
+        work.add("thing", "a")
+        await until(lambda: thing.ended)
+        await until(lambda: work._states == {})
+
+
+def test_backoff_grows_to_its_limit_with_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    for failures in range(1, 200):
+        full = min(5.0, 0.05 * 2 ** (failures - 1))
+        assert 0.5 * full <= backoff.backoff(failures) <= full
+    assert len({backoff.backoff(3) for _ in range(10)}) > 1
+
+
+async def test_it_looks_at_start_and_again_and_again() -> None:
+    thing = Thing()
+    thing.owes = ["a"]
+    async with working(thing, look_seconds=0.01):
+        await until(lambda: thing.done["a"] >= 3)
+
+
+async def test_a_look_that_fails_is_tried_again_and_keeps_what_it_found() -> None:
+    thing = Thing()
+    thing.owes = ["a"]
+    thing.look_errors = [Unavailable("away"), ValueError("bug"), Unavailable("away")]
+    async with working(thing):
+        await until(lambda: thing.looks == 4)
+        await until(lambda: thing.done["a"])
+
+
+async def test_look_waits_for_a_look_that_began_after_it_was_asked_for() -> None:
+    gate, inside = asyncio.Event(), asyncio.Event()
+
+    class Slow(Thing):
+        async def owed(self) -> AsyncIterator[str]:
+            for name in list(self.owes):
+                yield name
+            inside.set()
+            await gate.wait()
+
+    thing = Slow()
+    async with working(thing) as work:
+        await inside.wait()
+        thing.owes.append("new")
+        asked = asyncio.create_task(work.look())
+        await asyncio.sleep(0.01)
+        gate.set()
+        await asked
+        await until(lambda: thing.done["new"])
+
+
+async def test_it_stops_at_once_whatever_it_is_waiting_for() -> None:
+    """A stop may meet a timer or a wake-up in the very same turn of the loop."""
+    for turns in range(60):
+
+        async def do(name: str) -> float:
+            return 3600.0
+
+        thing = Thing(do)
+        thing.owes = ["a"]
+        work = Work(MemoryBlobs(), MemoryBus(), "group", HANDLERS, [thing], look_seconds=3600)
+        task = asyncio.create_task(work.run())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        work.add("thing", "a", 1800.0 - turns)
+        work._look_again()
+        task.cancel()
+        async with asyncio.timeout(10):
+            await asyncio.wait([task])

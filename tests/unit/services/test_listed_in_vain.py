@@ -1,0 +1,87 @@
+"""A listing may show what its writer did not live to put: nobody may take that for a fact, or be stuck with it."""
+
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+
+from millstream.dataset.v1.dataset_service_pb2 import ListDatasetsRequest
+from millstream.errors import NotFound
+from millstream.training.v1.training_run_pb2 import TrainingRunSpec
+from millstream.training.v1.training_service_pb2 import (
+    CreateTrainingRunRequest,
+    ListTrainingRunsRequest,
+    ReadTrainingLogRequest,
+)
+from recipekit.catalog import Catalog
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.port import Listed
+from servicekit.bus.memory import MemoryBus
+from servicekit.facts.outbox import Outbox
+from services.trainer.reconcile import BringToOutcome
+from services.trainer.service import TrainingService
+from services.trainer.store import FACTS, Store
+from tests.unit.trainer.test_automatic import Dataprep, Registry
+from tests.worlds.dataprep import World, sample
+
+RUN = "run-1"
+
+
+class Showing(MemoryBlobs):
+    """Lists a key that is not there."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key
+
+    async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
+        async for listed in super().list(prefix, after):
+            yield listed
+        if self.key.startswith(prefix) and self.key > after:
+            yield Listed(self.key, 0, 0.0)
+
+
+class Trainer:
+    def __init__(self, blobs: MemoryBlobs) -> None:
+        self.store = Store(blobs, Outbox(blobs, MemoryBus(), "trainer", FACTS), 10)
+        nobody = cast("Any", None)
+        self.bring = BringToOutcome(self.store, nobody, slots=1, time_limit_seconds=60)
+        registry, dataprep = cast("Any", Registry()), cast("Any", Dataprep())
+        self.service = TrainingService(self.store, nobody, registry, dataprep, Catalog(["tests.recipes"]))
+
+    async def runs(self) -> list[str]:
+        return [run.run_id for run in (await self.service.ListTrainingRuns(ListTrainingRunsRequest())).runs]
+
+
+async def test_a_run_that_is_listed_in_vain_is_no_run_and_can_be_asked_for() -> None:
+    trainer = Trainer(Showing(f"runs/requests/{RUN}"))
+    assert [name async for name in trainer.bring.owed()] == [RUN]
+    with pytest.raises(NotFound):
+        await trainer.bring.reconcile(RUN)
+    await trainer.bring.end(RUN, NotFound("no training run"))
+    assert await trainer.store.outcome(RUN) is None
+    assert await trainer.runs() == []
+    asked = CreateTrainingRunRequest(request_id=RUN, spec=TrainingRunSpec(model="toy"))
+    assert (await trainer.service.CreateTrainingRun(asked)).run.run_id == RUN
+
+
+async def test_a_log_that_is_listed_in_vain_is_passed_over() -> None:
+    trainer = Trainer(Showing(f"runs/attempts/{RUN}/0000000001/log/0000000002"))
+    await trainer.service.CreateTrainingRun(CreateTrainingRunRequest(request_id=RUN, spec=TrainingRunSpec(model="toy")))
+    await trainer.store.add_log(RUN, 1, 1, b"step 1\n")
+    read = trainer.service.ReadTrainingLog(ReadTrainingLogRequest(run_id=RUN))
+    assert [answer.chunk async for answer in read] == [b"step 1\n"]
+
+
+async def test_a_dataset_that_is_listed_in_vain_is_none() -> None:
+    async with World(Showing("datasets/vain/spec/0000000001")).running() as world:
+        await world.do(sample())
+        listed = await world.service.ListDatasets(ListDatasetsRequest())
+        assert [dataset.name for dataset in listed.datasets] == ["words"]
+
+
+async def test_an_import_that_is_listed_in_vain_is_owed_nothing() -> None:
+    world = World(Showing("datasets/words/imports/vain"))
+    assert [name async for name in world.imports.owed()] == ["words/vain"]
+    await world.imports.end("words/vain", NotFound("no import"))
+    assert await world.store.outcome("words", "vain") is None

@@ -1,0 +1,121 @@
+"""A worker: it claims an attempt, reports, and hands out its log, whoever else writes at that very moment."""
+
+import asyncio
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from millstream.errors import Unavailable
+from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
+from millstream.training.v1.training_run_pb2 import Progress, TrainingRun
+from recipekit.run import Progress as Told
+from servicekit.blobs.memory import MemoryBlobs
+from services.trainer.store import Store
+from services.trainer.worker import attempt as worker
+from services.trainer.worker.output import CapturedLog
+from tests.worlds.training import RUN, claimed_run
+
+
+class SilentLog:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def unshipped(self) -> list[tuple[int, bytes]]:
+        return []
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+async def test_a_run_that_ends_while_a_worker_waits_for_it_gets_no_other_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = await claimed_run(MemoryBlobs())
+
+    async def succeeds_now(number: int) -> bool:
+        await store.end(RunOutcome(run_id=RUN, model="toy", state=TrainingRun.STATE_SUCCEEDED))
+        return False
+
+    monkeypatch.setattr(store.attempts(RUN), "is_alive", succeeds_now)
+    assert await worker.claim(store, RUN, asyncio.Event()) == 0
+    assert await store.attempts(RUN).newest() == 1
+
+
+def attempt(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> worker.Attempt:
+    monkeypatch.setattr(worker, "CapturedLog", SilentLog)
+    settings: Any = SimpleNamespace(require_exact=False, recipes="tests.recipes")
+    return worker.Attempt(store, RunRequest(run_id=RUN), 1, settings, folder, asyncio.Event())
+
+
+class SlowFirst(MemoryBlobs):
+    """The first progress stays on its way until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go, self.on_its_way = asyncio.Event(), asyncio.Event()
+
+    async def put(self, key: str, data: bytes) -> None:
+        if key.endswith("/progress") and not self.on_its_way.is_set():
+            self.on_its_way.set()
+            await self.go.wait()
+        await super().put(key, data)
+
+
+async def test_what_a_worker_says_last_is_what_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = SlowFirst()
+    store = await claimed_run(blobs)
+    mine = attempt(store, tmp_path, monkeypatch)
+    mine.run.report(Told(step=1, total_steps=2, epoch=0.5, loss=1.0))
+    early = asyncio.create_task(mine._say())
+    await blobs.on_its_way.wait()
+    mine.run.report(Told(step=2, total_steps=2, epoch=1.0, loss=0.5))
+    late = asyncio.create_task(mine._say())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    blobs.go.set()
+    await asyncio.gather(early, late)
+    said = await store.progress(RUN, 1)
+    assert said and said.step == 2
+
+
+async def test_a_store_that_is_away_when_the_beat_begins_does_not_end_the_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await claimed_run(MemoryBlobs())
+    mine = attempt(store, tmp_path, monkeypatch)
+    monkeypatch.setattr(worker, "BEAT_SECONDS", 0.001)
+    answer, failures = store.progress, [Unavailable("away")]
+
+    async def progress(run_id: str, newest: int) -> Progress | None:
+        if failures:
+            raise failures.pop()
+        return await answer(run_id, newest)
+
+    monkeypatch.setattr(store, "progress", progress)
+    beating = asyncio.create_task(mine._beat())
+    while not await answer(RUN, 1):
+        assert not beating.done()
+        await asyncio.sleep(0.001)
+    mine.stop.set()
+    await beating
+
+
+def test_a_chunk_of_the_log_is_handed_out_until_it_is_stored(tmp_path: Path) -> None:
+    outputs = os.dup(1), os.dup(2)
+    try:
+        log = CapturedLog(tmp_path / "output.log")
+        os.write(1, b"one\n")
+        first = log.unshipped()
+        os.write(1, b"two\n")
+        again = log.unshipped()
+        log.shipped()
+        second = log.unshipped()
+        log.close()
+    finally:
+        for number, kept in enumerate(outputs, 1):
+            os.dup2(kept, number)
+            os.close(kept)
+    assert (first, again, second) == ([(1, b"one\n")], [(1, b"one\n")], [(2, b"two\n")])

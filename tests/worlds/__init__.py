@@ -1,0 +1,1 @@
+"""What the tests run on: platforms, services in part, servers."""

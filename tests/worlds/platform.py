@@ -1,0 +1,210 @@
+"""A running platform for a test: deploy.local as a process of its own, on free ports, in a folder of its own."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from deploy.local.ports import SERVICES, Ports, free_ports
+from millstream import Client
+from millstream.channel import Credentials
+from servicekit.blobs.port import Blobs
+from servicekit.bus.port import Bus, Message
+from servicekit.runtime.backends import open_blobs, open_bus
+from servicekit.runtime.settings import Settings
+from tests.worlds.servers import shared_broker, shared_store
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = "recipes,tests.recipes"
+TOY = ROOT / "tests/recipes/toy_words"
+READY_SECONDS, STOP_SECONDS = 75, 120
+TAIL_LINES = 15
+OPEN = Credentials()
+WORLDS = ("local", "kafka-minio")
+"""What `deploy.local` runs on: SQLite and a folder, or the servers that tests share (tests/worlds/servers.py)."""
+
+
+def chosen() -> str:
+    """The world that tests run in, from TEST_WORLD."""
+    return os.environ.get("TEST_WORLD") or WORLDS[0]
+
+
+@dataclass
+class World:
+    """One platform on one state folder; it can be stopped and started again."""
+
+    state: Path
+    ports: Ports
+    settings: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    credentials: Credentials = OPEN
+    store: Mapping[str, str] = field(default_factory=dict)
+    """The settings by which a test looks into the store itself; empty is the folder in `state`."""
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        return self.ports.addresses()
+
+    def client(self) -> Client:
+        return Client(credentials=self.credentials, **self.addresses)
+
+    def blobs(self) -> Blobs:
+        """The platform's objects, for the test's own looks."""
+        return open_blobs(Settings(**(self.store or {"blobs": f"directory:{self.state / 'blobs'}"})))  # type: ignore[arg-type]
+
+    def bus(self) -> Bus:
+        """The platform's bus, for what a test itself says on it."""
+        named = {name: value for name, value in self.settings.items() if name == "bus" or name.startswith("kafka_")}
+        return open_bus(Settings(**(named or {"bus": f"sqlite:{self.state / 'bus.sqlite'}"})))  # type: ignore[arg-type]
+
+    def clean_environment(self) -> dict[str, str]:
+        """The environment of a process of this world: no settings but its own."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MILLSTREAM_", "TEST_BUS"))}
+        return {**kept, **self.environment}
+
+    def start(self) -> None:
+        """Start and wait until all five services are SERVING."""
+        sets = [word for name, value in self.settings.items() for word in ("--set", f"{name}={value}")]
+        command = [
+            sys.executable, "-m", "deploy.local", "--state", str(self.state), "--recipes", RECIPES,
+            "--port-base", str(self.ports.base), "--replicas", str(self.ports.replicas), "--with-parent", *sets,
+        ]  # fmt: skip
+        self.state.mkdir(parents=True, exist_ok=True)
+        with (self.state / "up.log").open("a") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=self.clean_environment(), stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert self.process.stdout
+        late = threading.Timer(READY_SECONDS, self.process.kill)
+        late.start()
+        line = self.process.stdout.readline()
+        late.cancel()
+        assert line.startswith("ready "), f"the platform did not start:\n{(self.state / 'up.log').read_text()}"
+        told = json.loads(line.removeprefix("ready "))
+        assert {service: told[service] for service in SERVICES} == self.addresses
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it and answer its exit code."""
+        assert self.process
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"the platform did not end within {STOP_SECONDS} s:\n{self.tails()}") from None
+        finally:
+            if self.process.stdout:
+                self.process.stdout.close()
+            self.process = None
+
+    def cli(self, *words: str, code: int = 0, stdin: str = "") -> str:
+        """Run `millstream WORDS` as a process and answer what it printed."""
+        addresses = {f"MILLSTREAM_{service.upper()}": address for service, address in self.addresses.items()}
+        run = subprocess.run(
+            [sys.executable, "-m", "millstream", *words],
+            cwd=ROOT, env={**self.clean_environment(), **addresses}, input=stdin, capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+        assert run.returncode == code, f"millstream {' '.join(words)} ended with {run.returncode}: {run.stderr}"
+        return run.stdout if code == 0 else run.stderr
+
+    def pids(self, service: str) -> list[int]:
+        """The processes of a service, found by what they were started with."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+            if (
+                self.process
+                and parent == self.process.pid
+                and words[1:4] == [b"-m", b"deploy.local.child", service.encode()]
+            ):
+                found.append(int(folder.name))
+        return found
+
+    def tails(self) -> str:
+        """The last lines of every log."""
+        logs = [self.state / "up.log", *sorted((self.state / "logs").glob("*.log"))]
+        parts = []
+        for log in logs:
+            if log.exists():
+                lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+                parts.append("\n".join([f"--- {log.name}", *lines]))
+        return "\n".join(parts)
+
+
+def servers_of(kind: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The settings of bus and store. Worlds share servers, and each has topics, groups and a bucket of its own there."""
+    if kind == "local":
+        return {}, {}
+    if kind not in WORLDS:  # a skip would look like a proof
+        pytest.fail(f"there is no world {kind!r} yet; there are: {', '.join(WORLDS)}")
+    name = f"w-{uuid4().hex[:12]}"
+    return {**shared_broker().settings(), "kafka_prefix": f"{name}."}, shared_store().settings(name)
+
+
+@contextmanager
+def world(
+    state: Path,
+    *,
+    replicas: int = 1,
+    bus: str = "",
+    look_seconds: float | None = None,
+    settings: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    credentials: Credentials = OPEN,
+    kind: str = "",
+) -> Iterator[World]:
+    """A running platform, in the world of TEST_WORLD or of this kind. Logs are shown when a test fails.
+
+    `bus` is a way to misbehave (servicekit/bus/faulty.py).
+    """
+    bus_settings, store = servers_of(kind or chosen())
+    looks = {} if look_seconds is None else {"look_seconds": str(look_seconds)}
+    unruly = {"TEST_BUS": bus} if bus else {}
+    given = {**bus_settings, **store, **looks, **(settings or {})}
+    made = World(state, free_ports(replicas), given, {**unruly, **(environment or {})}, credentials, store)
+    try:
+        made.start()
+        yield made
+    except BaseException:
+        print(made.tails(), file=sys.stderr)
+        raise
+    finally:
+        if made.process:
+            made.stop()
+
+
+def publish(platform: World, *messages: Message) -> None:
+    """Say something on the bus of a running platform, as a foreign program could."""
+
+    async def say() -> None:
+        bus = platform.bus()
+        for message in messages:
+            await bus.publish(message)
+        await bus.close()
+
+    asyncio.run(say())
+
+
+def wait_until(true: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    """Wait for a condition (a function without parameters)."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
+        time.sleep(0.05)
