@@ -3,14 +3,14 @@
 import os
 import signal
 
-_FOLDER = os.environ.get("TEST_CRASHPOINTS", "")
-TOLD = ".told"
+_FOLDER = os.environ.get("TEST_FAILPOINTS", "")
+TOLD = ".reached"
 
 
-def crashpoint(name: str) -> None:
-    """Die here, as by kill -9, if a test has put a file of this name into the folder TEST_CRASHPOINTS.
+def failpoint(name: str) -> None:
+    """Die here, as by kill -9, if a test has put a file of this name into the folder TEST_FAILPOINTS.
 
-    Removing the file is what claims the death, so each file kills exactly one process. A file `NAME.told` is only
+    Removing the file is what claims the death, so each file kills exactly one process. A file `NAME.reached` is only
     removed: by that a test learns that somebody came by, and so how far the flow is.
     """
     if not _FOLDER:

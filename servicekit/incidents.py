@@ -7,7 +7,7 @@ log = logging.getLogger(__name__)
 TEXTS_TOLD = 5
 
 
-class Trouble:
+class Incident:
     """Something that ought to be in order. Logged when it begins not to be, with each new text, and when it is again."""
 
     def __init__(self, what: str) -> None:

@@ -25,13 +25,13 @@ OUTBOX_PUBLISHED = Counter("millstream_outbox_published", "Facts published.")
 OUTBOX_FAILURES = Counter("millstream_outbox_failures", "Facts whose publishing failed; the sweep tries again.")
 OUTBOX_PENDING = Gauge("millstream_outbox_pending", "Facts stored and not yet published, at the last sweep.")
 
-OUTBOX_SET_ASIDE = Counter(
-    "millstream_outbox_set_aside", "Facts that a bug keeps from being published, kept apart until the next start."
+OUTBOX_PARKED = Counter(
+    "millstream_outbox_parked", "Facts that a bug keeps from being published, kept apart until the next start."
 )
 
-PART_OK = Gauge("millstream_part_ok", "Whether the last try of a part (blobs, bus) succeeded.", ("part",))
-PART_SUCCESS = Gauge(
-    "millstream_part_last_success_timestamp_seconds", "When a try of a part last succeeded.", ("part",)
+DEPENDENCY_OK = Gauge("millstream_dependency_ok", "Whether the last try of a part (blobs, bus) succeeded.", ("part",))
+DEPENDENCY_SUCCESS = Gauge(
+    "millstream_dependency_last_success_timestamp_seconds", "When a try of a part last succeeded.", ("part",)
 )
 
 WORK_QUEUED = Gauge("millstream_work_queued", "Keys waiting for reconcile, by kind.", ("kind",))
@@ -40,7 +40,7 @@ WORK_FAILURES = Counter(
     "millstream_work_failures", "Reconciles that failed and are tried again, by error.", ("kind", "code")
 )
 WORK_ENDED = Counter("millstream_work_given_up", "Keys given up with a reason.", ("kind",))
-LOOKED = Gauge("millstream_work_looked_timestamp_seconds", "When the last full look ended, by kind.", ("kind",))
+RESYNCED = Gauge("millstream_work_resynced_timestamp_seconds", "When the last full look ended, by kind.", ("kind",))
 
 
 def serve_metrics(listen: str) -> None:

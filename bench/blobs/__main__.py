@@ -29,7 +29,7 @@ from minio import Minio as Client
 
 from deploy.servers.minio import Minio
 from servicekit.blobs.s3.blobs import MinioBlobs
-from servicekit.blobs.s3.options import MinioAccess
+from servicekit.blobs.s3.options import MinioOptions
 
 ROUNDS = 7
 SMALL, CALLS, TURNS = 1000, 30, 10
@@ -49,8 +49,8 @@ class Store:
     secret_key_file: str
 
     def blobs(self) -> MinioBlobs:
-        access = MinioAccess(access_key_file=self.access_key_file, secret_key_file=self.secret_key_file)
-        return MinioBlobs(f"{self.endpoint}/{BUCKET}", access)
+        options = MinioOptions(access_key_file=self.access_key_file, secret_key_file=self.secret_key_file)
+        return MinioBlobs(f"{self.endpoint}/{BUCKET}", options)
 
     def bare(self) -> Client:
         key, secret = (Path(file).read_text() for file in (self.access_key_file, self.secret_key_file))

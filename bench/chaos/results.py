@@ -66,7 +66,7 @@ def _world(world: str, records: Sequence[Mapping[str, Any]]) -> str:
     runs, seconds = len(records), sum(record["seconds"] for record in records)
     bad = {name: sum(bool(record[name]) for record in records) for name in ("lost", "doubled", "stuck")}
     two = sum(record["plan"]["replicas"] == 2 for record in records)
-    thrice = sum(record["plan"]["bus"] == "thrice" for record in records)
+    thrice = sum(record["plan"]["bus"] == "duplicating" for record in records)
     closed = [record["closed"] for record in records if not record["stuck"]]
     head = [
         f"## {world}\n",

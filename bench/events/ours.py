@@ -75,7 +75,7 @@ class Handle:
     def __init__(self) -> None:
         self.heard = Heard()
 
-    async def owed(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[str]:
         for name in list[str]():
             yield name
 
@@ -91,7 +91,7 @@ async def hear(settings: Settings) -> None:
     def keys(event: SnapshotCreated) -> Sequence[Key]:
         return [Key("fact", f"{event.snapshot_id} {event.number}")]
 
-    work = Work(MemoryBlobs(), open_bus(settings), SOURCE, {SnapshotCreated: keys}, [Handle()], look_seconds=3600)
+    work = Work(MemoryBlobs(), open_bus(settings), SOURCE, {SnapshotCreated: keys}, [Handle()], resync_seconds=3600)
     working = asyncio.create_task(work.run())
     await work.consumer.positioned.wait()
     print("ready", flush=True)

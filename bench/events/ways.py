@@ -15,7 +15,7 @@ from bench.events.figures import Figures
 from bench.events.said import Order
 from deploy.servers.process import ROOT
 from servicekit.bus.kafka.connection import link
-from servicekit.bus.kafka.options import KafkaAccess
+from servicekit.bus.kafka.options import KafkaOptions
 from servicekit.bus.kafka.topics import ensure
 
 PACED = 200
@@ -79,7 +79,7 @@ async def started(side: str, job: str, argument: str) -> Process:
 async def pairs(address: str, worlds: Mapping[str, Mapping[str, str]]) -> AsyncIterator[Mapping[str, Pair]]:
     """Two processes for bare kafka-python on the broker at this address, and two for each world's settings."""
     asked = {"bare": ("bare", address), **{name: ("ours", json.dumps(world)) for name, world in worlds.items()}}
-    await asyncio.to_thread(ensure, link([address], KafkaAccess()), [TOPIC])
+    await asyncio.to_thread(ensure, link([address], KafkaOptions()), [TOPIC])
     made: dict[str, Pair] = {}
     try:
         for name, (side, argument) in asked.items():

@@ -80,7 +80,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, default=Path(".millstream"), help="folder of everything that is kept")
     parser.add_argument("--recipes", default="recipes", help="packages whose folders are recipes, with commas between")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, such as look_seconds=1"
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, such as resync_seconds=1"
     )
     parser.add_argument("--ready-file", type=Path, help="write the addresses there, as JSON, once all serve")
     parser.add_argument(
@@ -95,7 +95,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--replicas is {options.replicas}: 1 to {MOST_REPLICAS} fit between the ports")
     wrong = [text for text in options.set if "=" not in text]
     if wrong:
-        parser.error(f"--set {wrong[0]}: write NAME=VALUE, such as look_seconds=1")
+        parser.error(f"--set {wrong[0]}: write NAME=VALUE, such as resync_seconds=1")
     return options
 
 

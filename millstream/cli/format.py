@@ -49,7 +49,7 @@ def action(entry: AliasEntry) -> str:
 
 def resolution_line(done: DeadLetterResolution) -> str:
     note = f": {done.note}" if done.note else ""
-    return f"{_word(DeadLetterResolution.Action.Name(done.action))} by {done.who}, {when(done.time)}{note}"
+    return f"{_word(DeadLetterResolution.Action.Name(done.action))} by {done.actor}, {when(done.time)}{note}"
 
 
 def _word(name: str) -> str:

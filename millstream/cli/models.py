@@ -100,7 +100,7 @@ def show(
         return
     model = cli.client.model(name)
     lines = [f"{name}: {cell} {value}" for cell, value in list(_cells(model).items())[1:]]
-    cli.screen.one(model, "\n".join([*lines, f"{name}: etag {model.etag}, by {model.who}"]))
+    cli.screen.one(model, "\n".join([*lines, f"{name}: etag {model.etag}, by {model.actor}"]))
 
 
 def describe(version: ModelVersion) -> str:
@@ -151,7 +151,7 @@ def _alias_cells(entry: AliasEntry) -> Cells:
         "version": entry.version,
         "action": action(entry),
         "hold": "held" if entry.hold else "-",
-        "who": entry.who,
+        "actor": entry.actor,
         "why": entry.override or entry.reason or entry.report_id or "-",
         "time": when(entry.time),
     }

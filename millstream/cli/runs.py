@@ -76,7 +76,7 @@ def show(cli: Cli, run_id: RunId) -> None:
         run_line(run),
         f"model {spec.model}, recipe {spec.recipe} ({spec.preset or 'default'})",
         f"dataset {spec.dataset} {spec.dataset_number} ({spec.snapshot_id})",
-        f"created {when(run.create_time)} by {run.who}, started {when(run.start_time)}, ended {when(run.end_time)}",
+        f"created {when(run.create_time)} by {run.actor}, started {when(run.start_time)}, ended {when(run.end_time)}",
         f"training took {seconds(run.progress.elapsed)} in {count(run.attempt, 'attempt')}",
     ]
     if run.artifact.digest:

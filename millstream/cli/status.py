@@ -11,7 +11,7 @@ from millstream.cli.command import Cli, Failed, command, explain
 from millstream.cli.format import count
 from millstream.cli.output import Cells, as_dict, table
 from millstream.errors import DeadlineExceeded, MillstreamError, Unavailable
-from millstream.operations.v1.service_status_pb2 import Part, ServiceStatus
+from millstream.operations.v1.service_status_pb2 import Dependency, ServiceStatus
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Replica:
             yield f"consumer stopped: {consumer.stopped_reason}"
         if outbox.problem and outbox.problem not in parts.values():
             yield f"outbox: {outbox.problem}"
-        if outbox.set_aside:
-            yield f"outbox: {count(outbox.set_aside, 'fact')} set aside that a bug keeps from being published; see its log"
+        if outbox.parked:
+            yield f"outbox: {count(outbox.parked, 'fact')} set aside that a bug keeps from being published; see its log"
 
 
 def add_commands(root: typer.Typer) -> None:
@@ -82,7 +82,7 @@ def _wrong(replicas: list[Replica]) -> list[str]:
     for replica in replicas:
         for problem in replica.problems():
             said.setdefault(problem, []).append(f"{replica.service} ({replica.address})")
-    return [f"{', '.join(who)}: {problem}" for problem, who in said.items()]
+    return [f"{', '.join(actor)}: {problem}" for problem, actor in said.items()]
 
 
 def _cells(replica: Replica) -> Cells:
@@ -94,8 +94,8 @@ def _cells(replica: Replica) -> Cells:
     return {
         **place,
         "ready": "yes" if status.ready else "NO",
-        "blobs": _part(status.blobs),
-        "bus": _part(status.bus),
+        "blobs": _dependency(status.blobs),
+        "bus": _dependency(status.bus),
         "reads": _reads(status),
         "outbox": _outbox(status),
         "commit": (status.commit[:12] or "-") + ("+" if status.dirty else ""),
@@ -105,7 +105,7 @@ def _cells(replica: Replica) -> Cells:
 COLUMNS = ("ready", "blobs", "bus", "reads", "outbox", "commit")
 
 
-def _part(part: Part) -> str:
+def _dependency(part: Dependency) -> str:
     if part.problem:
         return "PROBLEM"
     return "ok" if part.ok else "untried"
@@ -122,5 +122,5 @@ def _reads(status: ServiceStatus) -> str:
 def _outbox(status: ServiceStatus) -> str:
     if not status.HasField("outbox"):
         return "-"
-    words = "PROBLEM" if status.outbox.problem or status.outbox.set_aside else "ok"
+    words = "PROBLEM" if status.outbox.problem or status.outbox.parked else "ok"
     return f"{words}, {status.outbox.pending} to say"

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from millstream.errors import InvalidArgument
 from millstream.training.v1.training_run_pb2 import Artifact, ArtifactFile
 from servicekit.blobs.port import CHUNK, Blobs
-from servicekit.failpoints import crashpoint
+from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 
 _DIGEST = re.compile("[0-9a-f]{32}")
@@ -45,7 +45,7 @@ async def store(blobs: Blobs, folder: Path) -> Artifact:
     artifact = await asyncio.to_thread(describe, folder)
     for file in artifact.files:
         await blobs.upload(_file_key(artifact.digest, file.path), folder / file.path)
-    crashpoint("artifact.files-stored")
+    failpoint("artifact.files-stored")
     await blobs.put(_manifest_key(artifact.digest), artifact.SerializeToString(deterministic=True))
     return artifact
 

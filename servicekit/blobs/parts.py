@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from millstream.dataset.v1.dataset_pb2 import Part, Snapshot
+from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
 from millstream.errors import InvalidArgument
 from servicekit.blobs.port import Blobs
 
@@ -26,7 +26,7 @@ def unpack_rows(data: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in gzip.decompress(data).split(b"\n") if line]
 
 
-async def read_part(blobs: Blobs, part: Part) -> list[dict[str, Any]]:
+async def read_part(blobs: Blobs, part: DatasetPart) -> list[dict[str, Any]]:
     """The rows of a part, verified. Raises NotFound, or InvalidArgument when the bytes are not those of its digest."""
     data = await blobs.get(part.key)
     if hashlib.sha256(data).hexdigest() != part.digest:

@@ -7,7 +7,7 @@ from millstream.errors import InvalidArgument
 from servicekit.bus.port import Bus, Message, Received, Subscription
 
 
-class DeafBus:
+class DroppingBus:
     """Takes every message and delivers none: only the periodic look is left."""
 
     def __init__(self, bus: Bus) -> None:
@@ -29,7 +29,7 @@ class DeafBus:
         await self._bus.close()
 
 
-class TripleReversedBus:
+class DuplicatingBus:
     """Delivers each batch three times, backwards: duplicates and late comers, as after a rebalance at a bad moment."""
 
     def __init__(self, bus: Bus) -> None:
@@ -39,10 +39,10 @@ class TripleReversedBus:
         await self._bus.publish(message)
 
     def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
-        return _TripleReversed(self._bus.subscribe(group, topics))
+        return _Duplicating(self._bus.subscribe(group, topics))
 
     def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
-        return _TripleReversed(self._bus.tail(topics, from_start))
+        return _Duplicating(self._bus.tail(topics, from_start))
 
     async def check(self) -> None:
         await self._bus.check()
@@ -51,10 +51,10 @@ class TripleReversedBus:
         await self._bus.close()
 
 
-MODES: Mapping[str, Callable[[Bus], Bus]] = {"deaf": DeafBus, "thrice": TripleReversedBus}
+MODES: Mapping[str, Callable[[Bus], Bus]] = {"dropping": DroppingBus, "duplicating": DuplicatingBus}
 
 
-def unruly(bus: Bus, mode: str) -> Bus:
+def faulty(bus: Bus, mode: str) -> Bus:
     """The bus, wrapped. Raises InvalidArgument for a mode that is not in MODES."""
     if mode not in MODES:
         raise InvalidArgument(f"TEST_BUS={mode!r} is no way to misbehave: use {' or '.join(MODES)}", field="TEST_BUS")
@@ -79,7 +79,7 @@ class _Silence:
         await asyncio.sleep(0)
 
 
-class _TripleReversed:
+class _Duplicating:
     def __init__(self, subscription: Subscription) -> None:
         self._subscription = subscription
 

@@ -26,7 +26,7 @@ class _Seen:
     since: float
 
 
-class Claims:
+class Leases:
     """The tries under one prefix: `{prefix}/{n:010d}/claim` and `…/heartbeat`."""
 
     def __init__(self, blobs: Blobs, prefix: str, lease_seconds: float, put: Put | None = None) -> None:

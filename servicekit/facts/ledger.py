@@ -30,7 +30,7 @@ class Entry(Generic[M]):
     number: int
     request_id: str
     time_ns: int
-    who: str
+    actor: str
     message: M
 
 
@@ -40,7 +40,7 @@ def read_entry(data: bytes, kind: type[M]) -> Entry[M]:
     message = kind()
     if not stored.message.Unpack(message):
         raise InvalidArgument(f"a ledger entry holds {stored.message.TypeName()}, not {kind.DESCRIPTOR.full_name}")
-    return Entry(stored.number, stored.request_id, stored.time.ToNanoseconds(), stored.who, message)
+    return Entry(stored.number, stored.request_id, stored.time.ToNanoseconds(), stored.actor, message)
 
 
 class Ledger(Generic[M]):
@@ -74,7 +74,7 @@ class Ledger(Generic[M]):
         message: M | Callable[[Sequence[Entry[M]]], M | None],
         *,
         request_id: str,
-        who: str = "",
+        actor: str = "",
         expected: int | None = None,
     ) -> Entry[M]:
         """Return the entry of this request_id, making it if there is none.
@@ -96,13 +96,13 @@ class Ledger(Generic[M]):
             wanted = message if isinstance(message, Message) else message(known)
             if wanted is None:
                 return known[-1]
-            made = await self._try(known, wanted, request_id, who)
+            made = await self._try(known, wanted, request_id, actor)
             if made:
                 return made
 
-    async def _try(self, known: Sequence[Entry[M]], message: M, request_id: str, who: str) -> Entry[M] | None:
+    async def _try(self, known: Sequence[Entry[M]], message: M, request_id: str, actor: str) -> Entry[M] | None:
         after = known[-1].time_ns + 1000 if known else 0
-        stored = LedgerEntry(number=len(known) + 1, request_id=request_id, who=who)
+        stored = LedgerEntry(number=len(known) + 1, request_id=request_id, actor=actor)
         stored.time.FromNanoseconds(max(time.time_ns(), after))
         stored.message.Pack(message)
         data = stored.SerializeToString()

@@ -26,10 +26,10 @@ from millstream.operations.v1.stored_pb2 import OutboxMarker
 from servicekit.blobs.port import Blobs, check_key
 from servicekit.bus.port import Bus, Message
 from servicekit.facts.events import to_message
-from servicekit.failpoints import crashpoint
+from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
-from servicekit.incidents import Trouble
-from servicekit.metrics import OUTBOX_FAILURES, OUTBOX_PENDING, OUTBOX_PUBLISHED, OUTBOX_SET_ASIDE
+from servicekit.incidents import Incident
+from servicekit.metrics import OUTBOX_FAILURES, OUTBOX_PARKED, OUTBOX_PENDING, OUTBOX_PUBLISHED
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 1.0
@@ -74,8 +74,8 @@ class Outbox:
         self._kinds = [_Kind(pattern, build) for pattern, build in announce.items()]
         self._publishing: dict[str, asyncio.Task[None]] = {}
         """By marker."""
-        self.trouble = Trouble("outbox")
-        self.pending = self.set_aside = 0
+        self.incident = Incident("outbox")
+        self.pending = self.parked = 0
         self._soon = asyncio.Event()
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
@@ -83,23 +83,23 @@ class Outbox:
         """put_if_absent() of an object that is a fact. False: another was first, whose fact is then said again."""
         kind, marker = self._kind(key), self._marker(key)
         await self.blobs.put(marker, OutboxMarker(key=key).SerializeToString())
-        crashpoint(f"outbox.{kind.name}.marked")
+        failpoint(f"outbox.{kind.name}.marked")
         made = await self.blobs.put_if_absent(key, data)
-        crashpoint(f"outbox.{kind.name}.stored")
+        failpoint(f"outbox.{kind.name}.stored")
         self._start(key, marker, data if made else None)
         return made
 
     async def run(self) -> None:
         """Sweep for ever."""
-        brought_back = False
+        retried = False
         while True:
             try:
-                if not brought_back:
-                    await self.bring_back()
-                    brought_back = True
+                if not retried:
+                    await self.retry_parked()
+                    retried = True
                 await self.sweep()
             except MillstreamError as error:
-                self.trouble.begin(str(error))
+                self.incident.begin(str(error))
             self._soon.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_SECONDS):
@@ -121,7 +121,7 @@ class Outbox:
                     key = OutboxMarker.FromString(await self.blobs.get(listed.key)).key
                     self._kind(check_key(key))
                 except (DecodeError, InvalidArgument, LookupError) as error:
-                    await self._set_aside(listed.key, f"a later version wrote it, or it is damaged: {error}")
+                    await self._park(listed.key, f"a later version wrote it, or it is damaged: {error}")
                     continue
                 if await self.blobs.exists(key):
                     self._start(key, listed.key)
@@ -130,11 +130,11 @@ class Outbox:
         self.pending = pending
         OUTBOX_PENDING.set(pending)
         if not pending:
-            self.trouble.over()
+            self.incident.over()
 
-    async def bring_back(self) -> None:
+    async def retry_parked(self) -> None:
         """Have the next sweep try what an earlier process set aside."""
-        async for listed in self.blobs.list(f"outbox-set-aside/{self.service}/"):
+        async for listed in self.blobs.list(f"outbox-parked/{self.service}/"):
             with suppress(NotFound):  # another replica does the same
                 data = await self.blobs.get(listed.key)
                 await self.blobs.put(f"outbox/{self.service}/{listed.key.rpartition('/')[2]}", data)
@@ -157,15 +157,15 @@ class Outbox:
             message = self._message(kind, key, await self.blobs.get(key) if stored is None else stored)
             async with self._at_once:
                 await bus.publish(message)
-            crashpoint(f"outbox.{kind.name}.published")
+            failpoint(f"outbox.{kind.name}.published")
             await self.blobs.delete(marker)
             OUTBOX_PUBLISHED.inc()
-            self.trouble.over()
+            self.incident.over()
         except InvalidArgument as error:
-            await self._set_aside(marker, f"{key}: {error}")
+            await self._park(marker, f"{key}: {error}")
         except Exception as error:
             OUTBOX_FAILURES.inc()
-            self.trouble.begin(str(error))
+            self.incident.begin(str(error))
 
     def _message(self, kind: _Kind, key: str, data: bytes) -> Message:
         """Raises InvalidArgument where the stored object gives no event: a bug, which trying again cannot mend."""
@@ -175,19 +175,19 @@ class Outbox:
         except Exception as error:
             raise InvalidArgument(f"no event can be built: {type(error).__name__}: {error}") from error
 
-    async def _set_aside(self, marker: str, reason: str) -> None:
-        aside = f"outbox-set-aside/{self.service}/{marker.rpartition('/')[2]}"
+    async def _park(self, marker: str, reason: str) -> None:
+        aside = f"outbox-parked/{self.service}/{marker.rpartition('/')[2]}"
         try:
             await self.blobs.put(aside, await self.blobs.get(marker))
-            crashpoint("outbox.set-aside")
+            failpoint("outbox.parked")
             await self.blobs.delete(marker)
         except NotFound:  # another replica was faster
             return
         except MillstreamError as error:
-            self.trouble.begin(str(error))
+            self.incident.begin(str(error))
             return
-        OUTBOX_SET_ASIDE.inc()
-        self.set_aside += 1
+        OUTBOX_PARKED.inc()
+        self.parked += 1
         log.error("fact set aside: this version cannot publish it", extra={"marker": aside, "reason": reason})
 
     async def _store_time(self) -> float:

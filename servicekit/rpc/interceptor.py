@@ -33,7 +33,7 @@ _KINDS = {  # by whether requests and responses are streams
 }
 
 
-def who() -> str:
+def actor() -> str:
     """The name of the caller of the present RPC, for ledgers."""
     return _caller.get().name
 

@@ -42,9 +42,9 @@ def open_bus(settings: Settings) -> Bus:
     """`sqlite:PATH`, `kafka:HOST:PORT,…` or `memory:`. For tests, TEST_BUS names a way to misbehave (testing/unruly.py)."""
     bus = _open_bus(settings)
     if mode := os.environ.get("TEST_BUS"):
-        from servicekit.bus.faulty import unruly
+        from servicekit.bus.faulty import faulty
 
-        return unruly(bus, mode)
+        return faulty(bus, mode)
     return bus
 
 

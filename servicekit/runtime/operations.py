@@ -28,7 +28,7 @@ from millstream.operations.v1.operations_service_pb2_grpc import add_OperationsS
 from servicekit.build_info import code
 from servicekit.bus.port import Bus
 from servicekit.facts.events import Malformed, NewerEvent, from_message
-from servicekit.rpc.interceptor import Bound, who
+from servicekit.rpc.interceptor import Bound, actor
 from servicekit.runtime.status import Status
 from servicekit.work.deadletters import DeadLetters
 
@@ -48,12 +48,12 @@ class Operations:
         return GetDeadLetterResponse(dead_letter=await self.letters.find(request.id))
 
     async def ReplayDeadLetter(self, request: ReplayDeadLetterRequest) -> ReplayDeadLetterResponse:
-        return ReplayDeadLetterResponse(resolution=await self.letters.replay(request.id, who(), request.note))
+        return ReplayDeadLetterResponse(resolution=await self.letters.replay(request.id, actor(), request.note))
 
     async def DropDeadLetter(self, request: DropDeadLetterRequest) -> DropDeadLetterResponse:
         if not request.reason:
             raise InvalidArgument("say why nothing is lost by dropping it", field="reason")
-        return DropDeadLetterResponse(resolution=await self.letters.drop(request.id, who(), request.reason))
+        return DropDeadLetterResponse(resolution=await self.letters.drop(request.id, actor(), request.reason))
 
     async def TailEvents(self, request: TailEventsRequest) -> AsyncIterator[TailEventsResponse]:
         if unknown := set(request.topics) - set(BY_NAME):

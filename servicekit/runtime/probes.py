@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from millstream.errors import MillstreamError, Unavailable
-from millstream.operations.v1.service_status_pb2 import Part
+from millstream.operations.v1.service_status_pb2 import Dependency
 from millstream.timestamps import timestamp
-from servicekit.incidents import Trouble
-from servicekit.metrics import PART_OK, PART_SUCCESS
+from servicekit.incidents import Incident
+from servicekit.metrics import DEPENDENCY_OK, DEPENDENCY_SUCCESS
 
 PATIENCE_SECONDS = 5.0
 
 
-class Tried:
+class DependencyProbe:
     """One part, tried again and again in the background, so that whoever asks about it never waits for it.
 
     `told` hears of each change. A try that hangs is waited for and not doubled.
@@ -27,12 +27,12 @@ class Tried:
         told: Callable[[str, bool], Awaitable[None]],
         *,
         pause: float,
-        pause_in_trouble: float,
+        pause_in_incident: float,
     ) -> None:
-        self.trouble = Trouble(name)
+        self.incident = Incident(name)
         self.last_success = 0.0
         self._check, self._told = check, told
-        self._pause, self._pause_in_trouble = pause, pause_in_trouble
+        self._pause, self._pause_in_incident = pause, pause_in_incident
         self._tried = asyncio.Event()
         self._ok: bool | None = None
 
@@ -40,7 +40,7 @@ class Tried:
         """Raise Unavailable unless the last try succeeded; before the first has ended, wait for it."""
         await self._tried.wait()
         if not self._ok:
-            raise Unavailable(self.trouble.text)
+            raise Unavailable(self.incident.text)
 
     async def run(self) -> None:
         """Try for ever."""
@@ -53,9 +53,9 @@ class Tried:
                     self._judge(trying)
                     trying = None
                 else:
-                    self.trouble.begin(f"{self.trouble.what}: no answer for {PATIENCE_SECONDS:g} s; is it reachable?")
+                    self.incident.begin(f"{self.incident.what}: no answer for {PATIENCE_SECONDS:g} s; is it reachable?")
                 await self._tell()
-                await asyncio.sleep(self._pause if self._ok else self._pause_in_trouble)
+                await asyncio.sleep(self._pause if self._ok else self._pause_in_incident)
         finally:
             if trying:
                 trying.cancel()
@@ -64,23 +64,23 @@ class Tried:
         error = asyncio.CancelledError() if tried.cancelled() else tried.exception()
         if error is None:
             self.last_success = time.time()
-            PART_SUCCESS.labels(self.trouble.what).set(self.last_success)
-            self.trouble.over()
+            DEPENDENCY_SUCCESS.labels(self.incident.what).set(self.last_success)
+            self.incident.over()
         elif isinstance(error, MillstreamError):
-            self.trouble.begin(str(error))
+            self.incident.begin(str(error))
         else:
-            self.trouble.begin(f"{self.trouble.what} could not be checked, by a bug: {type(error).__name__}: {error}")
+            self.incident.begin(f"{self.incident.what} could not be checked, by a bug: {type(error).__name__}: {error}")
 
     async def _tell(self) -> None:
-        ok = not self.trouble.text
+        ok = not self.incident.text
         if ok != self._ok:
             self._ok = ok
-            PART_OK.labels(self.trouble.what).set(ok)
-            await self._told(self.trouble.what, ok)
+            DEPENDENCY_OK.labels(self.incident.what).set(ok)
+            await self._told(self.incident.what, ok)
         self._tried.set()
 
-    def message(self) -> Part:
-        part = Part(ok=bool(self._ok), problem=self.trouble.text)
+    def message(self) -> Dependency:
+        part = Dependency(ok=bool(self._ok), problem=self.incident.text)
         if self.last_success:
             part.last_success_time.CopyFrom(timestamp(self.last_success))
         return part

@@ -24,7 +24,7 @@ from servicekit.rpc.auth import Tokens
 from servicekit.rpc.health import Health
 from servicekit.rpc.interceptor import Bound, ServerInterceptor
 from servicekit.runtime.operations import Operations, add_operations
-from servicekit.runtime.probes import PATIENCE_SECONDS, Tried
+from servicekit.runtime.probes import PATIENCE_SECONDS, DependencyProbe
 from servicekit.runtime.settings import Settings
 from servicekit.runtime.status import Status
 from servicekit.work.deadletters import DeadLetters
@@ -35,7 +35,7 @@ TELL_SECONDS = 0.05  # so that whoever watches this server's health hears that i
 
 
 @dataclass
-class Part:
+class GrpcService:
     """One gRPC service: its full name, the generated function that adds it, and the object that answers."""
 
     name: str
@@ -46,7 +46,7 @@ class Part:
 async def serve(
     settings: Settings,
     service: str,
-    parts: Sequence[Part],
+    parts: Sequence[GrpcService],
     *,
     blobs: Blobs,
     bus: Bus,
@@ -61,8 +61,8 @@ async def serve(
     `ready` raises while the service cannot do its main job; without it, the store must answer. The bus need not.
     """
     state = health_names or Health()
-    store = Tried("blobs", blobs.check, state.set, pause=1.0, pause_in_trouble=0.2)
-    events = Tried("bus", bus.check, state.set, pause=5.0, pause_in_trouble=0.5)
+    store = DependencyProbe("blobs", blobs.check, state.set, pause=1.0, pause_in_incident=0.2)
+    events = DependencyProbe("bus", bus.check, state.set, pause=5.0, pause_in_incident=0.5)
     status = Status(service, state, store, events, work.consumer if work else None, outbox)
     try:
         interceptor = ServerInterceptor(Tokens(settings.tokens_file))
@@ -116,7 +116,7 @@ async def _until_stopped(tasks: Sequence[asyncio.Task[None]]) -> list[asyncio.Ta
     return [task for task in tasks if task in done]
 
 
-def _mount(server: aio.Server, state: Health, parts: Sequence[Part], operations: Operations) -> None:
+def _mount(server: aio.Server, state: Health, parts: Sequence[GrpcService], operations: Operations) -> None:
     for part in parts:
         part.add(Bound(part.service), server)
     state.names = tuple(part.name for part in parts)

@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from millstream.channel import Credentials
-from servicekit.blobs.s3.options import MinioAccess
-from servicekit.bus.kafka.options import KafkaAccess
+from servicekit.blobs.s3.options import MinioOptions
+from servicekit.bus.kafka.options import KafkaOptions
 from servicekit.files import read_file
 
 PREFIX = "MILLSTREAM_"
@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     log_level: str = Field(
         "INFO", pattern="(?i)^(debug|info|warning|error)$", description="DEBUG, INFO, WARNING or ERROR"
     )
-    look_seconds: float = Field(30.0, gt=0, description="time between two looks at all that should be")
+    resync_seconds: float = Field(30.0, gt=0, description="time between two looks at all that should be")
     drain_seconds: float = Field(10.0, ge=0, description="how long calls in flight may go on after SIGTERM")
     recipes: str = Field("recipes", description="packages whose folders are recipes, with commas between")
     tls_cert_file: str = Field("", description="PEM certificate of the server; empty serves plaintext")
@@ -106,9 +106,9 @@ class Settings(BaseSettings):
     def _named() -> list[str]:
         return [name for name in os.environ if name.upper().startswith(PREFIX)]
 
-    def kafka(self) -> KafkaAccess:
+    def kafka(self) -> KafkaOptions:
         """How to reach the brokers that `bus` names."""
-        return KafkaAccess(
+        return KafkaOptions(
             member=self._member(),
             prefix=self.kafka_prefix,
             user=self.kafka_user,
@@ -129,9 +129,9 @@ class Settings(BaseSettings):
         chosen_by_system = self.listen.endswith(":0")
         return "" if chosen_by_system else re.sub("[^A-Za-z0-9]+", "-", f"{socket.gethostname()}-{self.listen}")
 
-    def minio(self) -> MinioAccess:
+    def minio(self) -> MinioOptions:
         """How to reach the S3 store that `blobs` names."""
-        return MinioAccess(
+        return MinioOptions(
             access_key_file=self.minio_access_key_file,
             secret_key_file=self.minio_secret_key_file,
             ca_file=self.minio_ca_file,

@@ -8,7 +8,7 @@ from millstream.timestamps import timestamp
 from servicekit.build_info import Code
 from servicekit.facts.outbox import Outbox
 from servicekit.rpc.health import Health
-from servicekit.runtime.probes import Tried
+from servicekit.runtime.probes import DependencyProbe
 from servicekit.work.consumer import Consumer
 
 
@@ -16,8 +16,8 @@ from servicekit.work.consumer import Consumer
 class Status:
     service: str
     health: Health
-    blobs: Tried
-    bus: Tried
+    blobs: DependencyProbe
+    bus: DependencyProbe
     consumer: Consumer | None = None
     outbox: Outbox | None = None
     started: float = field(default_factory=time.time)
@@ -38,13 +38,13 @@ class Status:
         if self.outbox:
             outbox = self.outbox
             status.outbox.CopyFrom(
-                OutboxStatus(pending=outbox.pending, problem=outbox.trouble.text, set_aside=outbox.set_aside)
+                OutboxStatus(pending=outbox.pending, problem=outbox.incident.text, parked=outbox.parked)
             )
         return status
 
 
 def _consumer(consumer: Consumer) -> ConsumerStatus:
-    status = ConsumerStatus(lag=consumer.lag, problem=consumer.trouble.text, stopped_reason=consumer.flooded)
+    status = ConsumerStatus(lag=consumer.lag, problem=consumer.incident.text, stopped_reason=consumer.flooded)
     if consumer.last_read:
         status.last_read_time.CopyFrom(timestamp(consumer.last_read))
     return status

@@ -18,7 +18,7 @@ from servicekit.backoff import backoff
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus, Subscription
 from servicekit.facts.events import Event, Malformed, NewerEvent, from_message
-from servicekit.incidents import Trouble
+from servicekit.incidents import Incident
 from servicekit.work.deadletters import DeadLetters
 
 log = logging.getLogger(__name__)
@@ -46,26 +46,26 @@ class Consumer:
         self.topics = sorted({topic_of(event_type).name for event_type in self.handlers})
         self._handled = {name: metrics.EVENTS_HANDLED.labels(name.rpartition(".")[2]) for name in self.handlers}
         self.positioned = asyncio.Event()
-        self.trouble = Trouble("consumer")
+        self.incident = Incident("consumer")
         self.flooded = ""
         self.lag, self.last_read = 0, 0.0
         self._name = name
         self._failures = 0
 
-    async def run(self, look: Callable[[], None]) -> None:
+    async def run(self, resync: Callable[[], None]) -> None:
         """Read for ever. `look` is called when something may have been said while nobody listened."""
         while self.topics and not self.flooded:
             subscription = self._subscription()
             try:
                 await subscription.start()
-                self.trouble.over()
+                self.incident.over()
                 self.positioned.set()
                 if self.broadcast:
-                    look()
+                    resync()
                 await self._read(subscription)
             except MillstreamError as error:
                 self._failures += 1
-                self.trouble.begin(str(error))
+                self.incident.begin(str(error))
                 self.positioned.set()  # nobody waits for a bus that is away: once it is there, look() comes again
             except _Flooded as error:
                 self.flooded = str(error)

@@ -23,7 +23,7 @@ from millstream.operations.v1.stored_pb2 import DeadLetterResolution
 from servicekit import metrics
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus, Message, Received
-from servicekit.failpoints import crashpoint
+from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 from servicekit.paging import page_size
 
@@ -101,7 +101,7 @@ class DeadLetters:
         text = f"{self.topic} has no letter {letter_id}: `millstream dlq list {self.group}` shows those that it has"
         raise NotFound(text, letter=letter_id)
 
-    async def replay(self, letter_id: str, who: str, note: str) -> DeadLetterResolution:
+    async def replay(self, letter_id: str, actor: str, note: str) -> DeadLetterResolution:
         """Publish the original message where it came from, then say so. Whoever dies in between replays it twice.
 
         Raises NotFound, FailedPrecondition, Unavailable.
@@ -115,16 +115,16 @@ class DeadLetters:
             raise FailedPrecondition(text, letter=letter_id)
         message = Message(letter.original_topic, letter.key.decode(), letter.value, dict(letter.headers))
         await _answered(self.bus.publish(message))
-        crashpoint("operations.replayed")
-        return await self._resolve(letter_id, replayed, who, note)
+        failpoint("operations.replayed")
+        return await self._resolve(letter_id, replayed, actor, note)
 
-    async def drop(self, letter_id: str, who: str, note: str) -> DeadLetterResolution:
+    async def drop(self, letter_id: str, actor: str, note: str) -> DeadLetterResolution:
         """Say for good that a letter needs nothing more. Raises NotFound, FailedPrecondition, Unavailable."""
         dropped = DeadLetterResolution.ACTION_DROPPED
         if done := await self._done(letter_id, dropped):
             return done
         await self.find(letter_id)
-        return await self._resolve(letter_id, dropped, who, note)
+        return await self._resolve(letter_id, dropped, actor, note)
 
     async def _done(self, letter_id: str, action: Action) -> DeadLetterResolution | None:
         """What was done with the letter already. Raises FailedPrecondition where it was another action."""
@@ -134,17 +134,15 @@ class DeadLetters:
         except NotFound:
             return None
         if done.action != action:
-            text = (
-                f"letter {letter_id} was {_word(done.action)} by {done.who} at {done.time.ToJsonString()}: that stands"
-            )
+            text = f"letter {letter_id} was {_word(done.action)} by {done.actor} at {done.time.ToJsonString()}: that stands"
             raise FailedPrecondition(text, letter=letter_id)
         return done
 
-    async def _resolve(self, letter_id: str, action: Action, who: str, note: str) -> DeadLetterResolution:
-        made = DeadLetterResolution(action=action, who=who, note=note)
+    async def _resolve(self, letter_id: str, action: Action, actor: str, note: str) -> DeadLetterResolution:
+        made = DeadLetterResolution(action=action, actor=actor, note=note)
         made.time.GetCurrentTime()
         if await self.blobs.put_if_absent(self._key(letter_id), made.SerializeToString(deterministic=True)):
-            log.info("dead letter resolved", extra={"letter": letter_id, "action": _word(action), "who": who})
+            log.info("dead letter resolved", extra={"letter": letter_id, "action": _word(action), "actor": actor})
             return made
         done = await self._done(letter_id, action)
         return done or made

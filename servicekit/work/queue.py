@@ -47,7 +47,7 @@ class Reconciler(Protocol):
 
     kind: str
 
-    def owed(self) -> AsyncIterator[str]:
+    def pending(self) -> AsyncIterator[str]:
         """The names of all that may have to be done: the listing at start and at every look."""
         ...
 
@@ -86,21 +86,21 @@ class Work:
         handlers: Handlers,
         reconcilers: Sequence[Reconciler],
         *,
-        look_seconds: float,
+        resync_seconds: float,
         workers: int = 8,
         broadcast: bool = False,
     ) -> None:
         """`broadcast`: every replica reads every event from now on, instead of sharing them as a group."""
-        self.consumer = Consumer(blobs, bus, group, handlers, broadcast, self._named)
+        self.consumer = Consumer(blobs, bus, group, handlers, broadcast, self._enqueue)
         self.reconcilers = {reconciler.kind: reconciler for reconciler in reconcilers}
-        self.look_seconds, self.workers = look_seconds, workers
+        self.resync_seconds, self.workers = resync_seconds, workers
         self._queued = {kind: metrics.WORK_QUEUED.labels(kind) for kind in self.reconcilers}
         self._seconds = {kind: metrics.WORK_SECONDS.labels(kind) for kind in self.reconcilers}
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._later: list[tuple[float, Key]] = []
         self._states: dict[Key, _State] = {}
         self._sooner = asyncio.Event()
-        self._look_now = {kind: asyncio.Event() for kind in self.reconcilers}
+        self._resync_now = {kind: asyncio.Event() for kind in self.reconcilers}
         self._waiting: dict[str, list[asyncio.Event]] = {kind: [] for kind in self.reconcilers}
 
     @property
@@ -126,7 +126,7 @@ class Work:
             self._ready.put_nowait(key)
             self._queued[kind].inc()
 
-    def _named(self, key: Key, trace: str) -> None:
+    def _enqueue(self, key: Key, trace: str) -> None:
         self.add(*key)
         self._states[key].trace = trace
 
@@ -136,48 +136,48 @@ class Work:
             self._later = [(state.due, key) for key, state in self._states.items() if state.due < math.inf]
             heapq.heapify(self._later)
 
-    async def look(self) -> None:
+    async def resync(self) -> None:
         """Look now at all that should be, and wait until everything found is queued."""
         looked = []
         for kind in self.reconcilers:
             looked.append(asyncio.Event())
             self._waiting[kind].append(looked[-1])
-        self._look_again()
+        self._resync_again()
         for event in looked:
             await event.wait()
 
-    def _look_again(self) -> None:
-        for look in self._look_now.values():
-            look.set()
+    def _resync_again(self) -> None:
+        for resync in self._resync_now.values():
+            resync.set()
 
     async def run(self) -> None:
         """Work for ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.consumer.run(self._look_again))
+            group.create_task(self.consumer.run(self._resync_again))
             if self.consumer.broadcast and self.consumer.topics:
                 # A tail must stand at the end before the first look, or an event between the two is never seen.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(5):
                         await self.consumer.positioned.wait()
             for kind in self.reconcilers:
-                group.create_task(self._keep_looking(kind))
+                group.create_task(self._resync_loop(kind))
             group.create_task(self._feed())
             for _ in range(self.workers):
                 group.create_task(self._serve())
 
-    async def _keep_looking(self, kind: str) -> None:
+    async def _resync_loop(self, kind: str) -> None:
         failures = 0
         while True:
-            self._look_now[kind].clear()
+            self._resync_now[kind].clear()
             waiting = list(self._waiting[kind])
             try:
-                async for name in self.reconcilers[kind].owed():
+                async for name in self.reconcilers[kind].pending():
                     self.add(kind, name)
-                metrics.LOOKED.labels(kind).set_to_current_time()
+                metrics.RESYNCED.labels(kind).set_to_current_time()
                 for looked in waiting:
                     looked.set()
                     self._waiting[kind].remove(looked)
-                failures, pause = 0, self.look_seconds
+                failures, pause = 0, self.resync_seconds
             except MillstreamError as error:
                 failures += 1
                 pause = backoff(failures)
@@ -188,7 +188,7 @@ class Work:
                 log.exception("look failed by a bug", extra={"kind": kind})
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._look_now[kind].wait()
+                    await self._resync_now[kind].wait()
 
     async def _feed(self) -> None:
         """Move keys whose time has come to the queue."""

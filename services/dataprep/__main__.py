@@ -7,7 +7,7 @@ from recipekit.catalog import Catalog
 from servicekit.facts.outbox import Outbox
 from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
-from servicekit.runtime.serve import Part, serve
+from servicekit.runtime.serve import GrpcService, serve
 from servicekit.work.queue import Work
 from services.dataprep.reconcile import EndImport
 from services.dataprep.service import DatasetService
@@ -22,9 +22,9 @@ async def main() -> None:
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
     store, catalog = Store(blobs, outbox), Catalog(settings.recipes.split(","))
     imports = EndImport(store, catalog, settings.unpacked_limit_bytes)
-    work = Work(blobs, bus, "dataprep", {}, [imports], look_seconds=settings.look_seconds)
+    work = Work(blobs, bus, "dataprep", {}, [imports], resync_seconds=settings.resync_seconds)
     service = DatasetService(store, catalog, imports, work, settings.upload_limit_bytes)
-    part = Part("millstream.dataset.v1.DatasetService", add_DatasetServiceServicer_to_server, service)
+    part = GrpcService("millstream.dataset.v1.DatasetService", add_DatasetServiceServicer_to_server, service)
     await serve(settings, "dataprep", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
 
 

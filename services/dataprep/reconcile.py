@@ -5,16 +5,16 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from millstream.dataset.v1.dataset_pb2 import Part, Snapshot
+from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import InvalidArgument, MillstreamError, NotFound
 from recipekit.catalog import Catalog, UnknownRecipe
 from servicekit.blobs.artifacts import file_digest
 from servicekit.facts.ledger import Entry
-from servicekit.failpoints import crashpoint
+from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 from services.dataprep import metrics
-from services.dataprep.pipeline.ingest import Ingested, Job, PartFile, Progress, ingest
+from services.dataprep.pipeline.ingest import ImportProgress, Ingested, Job, PartFile, ingest
 from services.dataprep.pipeline.read import Refused
 from services.dataprep.store import Store, now, to_snapshot
 
@@ -33,10 +33,10 @@ class EndImport:
 
     def __init__(self, store: Store, catalog: Catalog, unpacked_limit: int) -> None:
         self.store, self.catalog, self.unpacked_limit = store, catalog, unpacked_limit
-        self.running: dict[tuple[str, str], Progress] = {}
+        self.running: dict[tuple[str, str], ImportProgress] = {}
         """What this replica is at."""
 
-    async def owed(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[str]:
         for dataset in await self.store.names():
             for request_id in await self.store.pending(dataset):
                 yield f"{dataset}/{request_id}"
@@ -48,13 +48,13 @@ class EndImport:
             return None
         if await self._waits(wanted):
             return TURN_SECONDS
-        progress = self.running.setdefault((dataset, request_id), Progress())
+        progress = self.running.setdefault((dataset, request_id), ImportProgress())
         try:
             with tempfile.TemporaryDirectory(prefix="millstream-import-", ignore_cleanup_errors=True) as folder:
                 made = await self._ingest(wanted, Path(folder), progress)
                 parts = [await self._store(dataset, part) for part in made.parts]
             entry = await self._append(wanted, made, parts)
-            crashpoint("dataprep.ledger-appended")
+            failpoint("dataprep.ledger-appended")
             await self._end(wanted, _ended(wanted, entry, made), made)
         except Refused as refusal:
             await self._end(wanted, _refused(wanted, str(refusal), progress.rows_read))
@@ -79,7 +79,7 @@ class EndImport:
                 return True
         return False
 
-    async def _ingest(self, wanted: Import, folder: Path, progress: Progress) -> Ingested:
+    async def _ingest(self, wanted: Import, folder: Path, progress: ImportProgress) -> Ingested:
         try:
             recipe = self.catalog.spec(wanted.spec.recipe) if wanted.spec.recipe else None
         except UnknownRecipe as error:
@@ -95,12 +95,12 @@ class EndImport:
             progress.stop = True
             raise
 
-    async def _store(self, dataset: str, part: PartFile) -> Part:
+    async def _store(self, dataset: str, part: PartFile) -> DatasetPart:
         stored = await self.store.store_part(dataset, part)
-        crashpoint("dataprep.part-stored")
+        failpoint("dataprep.part-stored")
         return stored
 
-    async def _append(self, wanted: Import, made: Ingested, parts: Sequence[Part]) -> Entry[Snapshot]:
+    async def _append(self, wanted: Import, made: Ingested, parts: Sequence[DatasetPart]) -> Entry[Snapshot]:
         digests = [text for part in parts for text in (part.split, part.table, part.digest)]
         snapshot = Snapshot(
             snapshot_id=hash_of(wanted.spec, *digests),
@@ -122,7 +122,7 @@ class EndImport:
             return None if known and known[-1].message.snapshot_id == snapshot.snapshot_id else snapshot
 
         return await self.store.snapshots(wanted.dataset).append(
-            next_snapshot, request_id=wanted.request_id, who=wanted.who
+            next_snapshot, request_id=wanted.request_id, actor=wanted.actor
         )
 
     async def _end(self, wanted: Import, ended: Import, made: Ingested | None = None) -> None:

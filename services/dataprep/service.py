@@ -43,10 +43,10 @@ from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from recipekit.catalog import Catalog
 from servicekit.blobs.parts import read_split
-from servicekit.failpoints import crashpoint
+from servicekit.failpoints import failpoint
 from servicekit.ids import check_name, check_request_id
 from servicekit.paging import page
-from servicekit.rpc.interceptor import who
+from servicekit.rpc.interceptor import actor
 from servicekit.work.queue import Work
 from services.dataprep import metrics
 from services.dataprep.pipeline.ingest import QUARANTINE
@@ -81,14 +81,14 @@ class DatasetService:
             source=Source(file_name=header.file_name, format=_format(header)),
             state=Import.STATE_PENDING,
             create_time=now(),
-            who=who(),
+            actor=actor(),
         )
         with tempfile.TemporaryDirectory(prefix="millstream-upload-") as folder:
             path = Path(folder) / "upload"
             wanted.source.digest, wanted.source.size_bytes = await self._receive(requests, path)
             if before is None:
                 await self.store.store_upload(wanted.source.digest, path)
-                crashpoint("dataprep.upload-stored")
+                failpoint("dataprep.upload-stored")
         recorded = before or await self._record(wanted)
         if not _same(recorded, wanted):
             raise InvalidArgument(
@@ -238,11 +238,11 @@ class DatasetService:
         await self.store.specs(wanted.dataset).append(
             lambda known: None if known and known[-1].message == wanted.spec else wanted.spec,
             request_id=wanted.request_id,
-            who=wanted.who,
+            actor=wanted.actor,
         )
-        crashpoint("dataprep.spec-recorded")
+        failpoint("dataprep.spec-recorded")
         recorded = await self.store.record(wanted)
-        crashpoint("dataprep.import-recorded")
+        failpoint("dataprep.import-recorded")
         return recorded
 
     # --- looking

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetSpec, Part, Snapshot
+from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetPart, DatasetSpec, Snapshot
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import NotFound
@@ -112,10 +112,10 @@ class Store:
     async def fetch_upload(self, digest: str, path: Path) -> None:
         await self.blobs.download(f"uploads/{digest}", path)
 
-    async def store_part(self, dataset: str, part: PartFile) -> Part:
+    async def store_part(self, dataset: str, part: PartFile) -> DatasetPart:
         key = f"datasets/{dataset}/parts/{part.digest}"
         await self.blobs.upload(key, part.path)
-        return Part(
+        return DatasetPart(
             split=part.split, table="rows", key=key, digest=part.digest, size_bytes=part.size_bytes, rows=part.rows
         )
 

@@ -10,9 +10,9 @@ from recipekit.catalog import Catalog
 from servicekit.facts.outbox import Outbox
 from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
-from servicekit.runtime.serve import Part, serve
+from servicekit.runtime.serve import GrpcService, serve
 from servicekit.work.queue import Reconciler, Work
-from services.evaluator.clients import Peers
+from services.evaluator.clients import Clients
 from services.evaluator.evaluate import Cache, Evaluator
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.reconcile import Evaluate, FindChallengers
@@ -31,16 +31,16 @@ async def main() -> None:
     store = Store(blobs, outbox)
     registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))
     dataprep = DatasetServiceStub(open_channel(settings.dataprep, settings.credentials()))
-    peers = Peers(registry, dataprep)
+    clients = Clients(registry, dataprep)
     cache = Cache(blobs, settings.cache, settings.cache_artifacts)
-    evaluator = Evaluator(blobs, peers, cache, Catalog(settings.recipes.split(",")))
+    evaluator = Evaluator(blobs, clients, cache, Catalog(settings.recipes.split(",")))
     work: Work
     reconcilers: list[Reconciler] = [
-        Evaluate(store, peers, evaluator, settings.lease_seconds),
-        FindChallengers(store, peers, lambda name: work.add("evaluation", name)),
+        Evaluate(store, clients, evaluator, settings.lease_seconds),
+        FindChallengers(store, clients, lambda name: work.add("evaluation", name)),
     ]
-    work = Work(blobs, bus, "evaluator", HANDLERS, reconcilers, look_seconds=settings.look_seconds)
-    part = Part(NAME, add_EvaluationServiceServicer_to_server, EvaluationService(store))
+    work = Work(blobs, bus, "evaluator", HANDLERS, reconcilers, resync_seconds=settings.resync_seconds)
+    part = GrpcService(NAME, add_EvaluationServiceServicer_to_server, EvaluationService(store))
     await serve(settings, "evaluator", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from millstream.errors import NotFound
 from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
 from servicekit.blobs.port import Blobs
-from servicekit.facts.lease import Claims
+from servicekit.facts.lease import Leases
 from servicekit.processes import this_process
 from services.evaluator.store import ATTEMPTS
 
@@ -13,7 +13,7 @@ TRIES = 3
 
 
 @dataclass(frozen=True)
-class Standing:
+class AttemptStatus:
     """Where the tries stand. `spent` says how each counted try ended."""
 
     newest: int
@@ -39,36 +39,36 @@ class Attempts:
 
     def __init__(self, blobs: Blobs, report_id: str, lease_seconds: float) -> None:
         self.blobs = blobs
-        self.claims = Claims(blobs, f"reports/{ATTEMPTS}/{report_id}", lease_seconds)
+        self.leases = Leases(blobs, f"reports/{ATTEMPTS}/{report_id}", lease_seconds)
 
-    async def look(self) -> Standing:
+    async def status(self) -> AttemptStatus:
         """To be asked only while this process works on no try: one of its own is then over, however it ended."""
-        newest = await self.claims.newest()
+        newest = await self.leases.newest()
         spent: list[str] = []
         busy = False
         for number in range(1, newest + 1):
             end = await self._end(number)
             if end is not None:
                 spent += [end.reason] if end.counts else []
-            elif (await self.claims.read(number)).process == this_process():
+            elif (await self.leases.read(number)).process == this_process():
                 continue
-            elif number == newest and await self.claims.is_alive(number):
+            elif number == newest and await self.leases.is_alive(number):
                 busy = True
             elif end := await self._end(number):
                 # It said so between our two reads, and ended.
                 spent += [end.reason] if end.counts else []
             else:
                 spent.append("its evaluator died")
-        return Standing(newest, busy, tuple(spent))
+        return AttemptStatus(newest, busy, tuple(spent))
 
     async def end(self, number: int, reason: str, *, counts: bool) -> None:
         """Say how a try ended that gave no report."""
         end = AttemptEnd(reason=reason, counts=counts)
         end.time.GetCurrentTime()
-        await self.blobs.put_if_absent(f"{self.claims.folder(number)}/end", end.SerializeToString())
+        await self.blobs.put_if_absent(f"{self.leases.folder(number)}/end", end.SerializeToString())
 
     async def _end(self, number: int) -> AttemptEnd | None:
         try:
-            return AttemptEnd.FromString(await self.blobs.get(f"{self.claims.folder(number)}/end"))
+            return AttemptEnd.FromString(await self.blobs.get(f"{self.leases.folder(number)}/end"))
         except NotFound:
             return None

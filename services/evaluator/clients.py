@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Peers:
+class Clients:
     registry: "RegistryServiceAsyncStub"
     dataprep: "DatasetServiceAsyncStub"
 

@@ -24,7 +24,7 @@ def champion_of(entries: Collection[AliasEntry]) -> Champion:
     return Champion(newest.version, newest.number, frozenset(entry.version for entry in entries))
 
 
-def is_owed(version: int, champion: Champion, reports: Sequence[EvaluationReport]) -> bool:
+def is_pending(version: int, champion: Champion, reports: Sequence[EvaluationReport]) -> bool:
     """Whether the version is owed a report beside the present champion, given all reports on it.
 
     Each version is owed one. Once it has one, it is owed another only if the newest passed, it never was champion, it is

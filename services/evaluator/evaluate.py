@@ -18,7 +18,7 @@ from servicekit.blobs import artifacts
 from servicekit.blobs.parts import read_split
 from servicekit.blobs.port import Blobs
 from services.evaluator import metrics
-from services.evaluator.clients import Peers
+from services.evaluator.clients import Clients
 from services.evaluator.due import Champion
 from services.evaluator.measure import CannotEvaluate, Figures, Rival, in_background, measure
 from services.evaluator.report.build import add_error, add_figures, report_on
@@ -29,7 +29,7 @@ ABANDONED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class Brief:
+class EvaluationInputs:
     """All that peers have to say for one evaluation. `rival` is the champion if that is another version."""
 
     version: ModelVersion
@@ -74,57 +74,57 @@ class Cache:
 
 
 class Evaluator:
-    def __init__(self, blobs: Blobs, peers: Peers, cache: Cache, catalog: Catalog) -> None:
-        self.blobs, self.peers, self.cache, self.catalog = blobs, peers, cache, catalog
+    def __init__(self, blobs: Blobs, clients: Clients, cache: Cache, catalog: Catalog) -> None:
+        self.blobs, self.clients, self.cache, self.catalog = blobs, clients, cache, catalog
 
-    async def ask(self, version: ModelVersion, champion: Champion) -> Brief:
+    async def ask(self, version: ModelVersion, champion: Champion) -> EvaluationInputs:
         """Ask the peers. Raises NotFound while one does not have what the version names, Unavailable while one is down."""
-        gate = await self.peers.gate(version.model)
-        snapshot = await self.peers.snapshot(version.lineage)
+        gate = await self.clients.gate(version.model)
+        snapshot = await self.clients.snapshot(version.lineage)
         if champion.version in (0, version.version):
-            return Brief(version, champion, gate, snapshot)
+            return EvaluationInputs(version, champion, gate, snapshot)
         try:
-            rival = await self.peers.version(version.model, champion.version)
+            rival = await self.clients.version(version.model, champion.version)
             same = rival.lineage.snapshot_id == snapshot.snapshot_id
-            rival_snapshot = snapshot if same else await self.peers.snapshot(rival.lineage)
+            rival_snapshot = snapshot if same else await self.clients.snapshot(rival.lineage)
         except (NotFound, InvalidArgument) as error:
             # What became of the champion's data must not keep its challenger from a report.
-            return Brief(version, champion, gate, snapshot, rival_missing=str(error))
-        return Brief(version, champion, gate, snapshot, rival, rival_snapshot)
+            return EvaluationInputs(version, champion, gate, snapshot, rival_missing=str(error))
+        return EvaluationInputs(version, champion, gate, snapshot, rival, rival_snapshot)
 
-    async def evaluate(self, brief: Brief) -> EvaluationReport:
+    async def evaluate(self, inputs: EvaluationInputs) -> EvaluationReport:
         """The report on a version beside the present champion, not stored yet. Raises what the store raises, and bugs."""
         started = time.monotonic()
-        report = report_on(brief.version, brief.champion)
+        report = report_on(inputs.version, inputs.champion)
         try:
-            figures = await self._figures(brief)
+            figures = await self._figures(inputs)
         except CannotEvaluate as error:
             return add_error(report, str(error), started)
-        add_figures(report, figures, brief.gate, started)
+        add_figures(report, figures, inputs.gate, started)
         metrics.SECONDS.observe(time.monotonic() - started)
         metrics.LEFT_OUT.inc(figures.rows_left_out)
         return report
 
-    async def _figures(self, brief: Brief) -> Figures:
-        train = await read_split(self.blobs, brief.snapshot, "train")
-        test = await read_split(self.blobs, brief.snapshot, "test")
-        folder = await self.cache.fetch(brief.version.artifact.digest)
-        rival = await self._rival(brief)
+    async def _figures(self, inputs: EvaluationInputs) -> Figures:
+        train = await read_split(self.blobs, inputs.snapshot, "train")
+        test = await read_split(self.blobs, inputs.snapshot, "test")
+        folder = await self.cache.fetch(inputs.version.artifact.digest)
+        rival = await self._rival(inputs)
         figures = await in_background(lambda: measure(folder, train, test, rival, self.catalog))
         await in_background(self.cache.prune)
         return figures
 
-    async def _rival(self, brief: Brief) -> Rival | None:
+    async def _rival(self, inputs: EvaluationInputs) -> Rival | None:
         """The champion's artifact and the rows that it has seen, or why they cannot be had."""
-        if brief.rival_missing:
-            return Rival(brief.champion.version, missing=brief.rival_missing)
-        if not brief.rival or not brief.rival_snapshot:
+        if inputs.rival_missing:
+            return Rival(inputs.champion.version, missing=inputs.rival_missing)
+        if not inputs.rival or not inputs.rival_snapshot:
             return None
         seen: list[Row] = []
         try:
-            if brief.rival_snapshot.snapshot_id != brief.snapshot.snapshot_id:
-                seen += await read_split(self.blobs, brief.rival_snapshot, "train")
-            return Rival(brief.rival.version, seen, await self.cache.fetch(brief.rival.artifact.digest))
+            if inputs.rival_snapshot.snapshot_id != inputs.snapshot.snapshot_id:
+                seen += await read_split(self.blobs, inputs.rival_snapshot, "train")
+            return Rival(inputs.rival.version, seen, await self.cache.fetch(inputs.rival.artifact.digest))
         except (NotFound, InvalidArgument) as error:
-            log.warning("champion not to be had", extra={"version": brief.rival.version, "error": str(error)})
-            return Rival(brief.rival.version, seen, missing=str(error))
+            log.warning("champion not to be had", extra={"version": inputs.rival.version, "error": str(error)})
+            return Rival(inputs.rival.version, seen, missing=str(error))

@@ -8,12 +8,12 @@ from contextlib import suppress
 from millstream.errors import InvalidArgument, MillstreamError, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import ModelVersion
-from servicekit.failpoints import crashpoint
+from servicekit.failpoints import failpoint
 from services.evaluator import metrics
 from services.evaluator.attempts import Attempts
-from services.evaluator.clients import Peers
-from services.evaluator.due import Champion, is_owed
-from services.evaluator.evaluate import Brief, Evaluator
+from services.evaluator.clients import Clients
+from services.evaluator.due import Champion, is_pending
+from services.evaluator.evaluate import EvaluationInputs, Evaluator
 from services.evaluator.report.build import add_error, report_on
 from services.evaluator.store import Store
 
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 BUSY_SECONDS = 0.5
 
 
-async def owed_of(model: str, peers: Peers, store: Store) -> AsyncIterator[str]:
+async def pending_of(model: str, clients: Clients, store: Store) -> AsyncIterator[str]:
     """The versions of a model that are owed a report now, as `model/version`."""
-    champion = await peers.champion(model)
+    champion = await clients.champion(model)
     reports = await store.reports(model)
     _show_primary(model, reports)
-    async for version in peers.versions(model):
-        if is_owed(version, champion, [report for report in reports if report.version == version]):
+    async for version in clients.versions(model):
+        if is_pending(version, champion, [report for report in reports if report.version == version]):
             yield f"{model}/{version}"
 
 
@@ -42,21 +42,21 @@ class Evaluate:
 
     kind = "evaluation"
 
-    def __init__(self, store: Store, peers: Peers, evaluator: Evaluator, lease_seconds: float) -> None:
-        self.store, self.peers, self.evaluator = store, peers, evaluator
+    def __init__(self, store: Store, clients: Clients, evaluator: Evaluator, lease_seconds: float) -> None:
+        self.store, self.clients, self.evaluator = store, clients, evaluator
         self.lease_seconds = lease_seconds
         self._attempts: dict[str, Attempts] = {}
         self._one = asyncio.Lock()
 
-    async def owed(self) -> AsyncIterator[str]:
-        async for model in self.peers.models():
-            async for name in owed_of(model, self.peers, self.store):
+    async def pending(self) -> AsyncIterator[str]:
+        async for model in self.clients.models():
+            async for name in pending_of(model, self.clients, self.store):
                 yield name
 
     async def reconcile(self, name: str) -> float | None:
         async with self._one:
             version, champion = await self._subject(name)
-            if not await self._is_owed(version, champion):
+            if not await self._is_pending(version, champion):
                 return None
             return await self._try(report_on(version, champion), await self.evaluator.ask(version, champion))
 
@@ -66,35 +66,35 @@ class Evaluate:
             version, champion = await self._subject(name)
         except (NotFound, InvalidArgument):
             return
-        if await self._is_owed(version, champion):
+        if await self._is_pending(version, champion):
             await self._conclude(add_error(report_on(version, champion), str(error)))
 
     async def _subject(self, name: str) -> tuple[ModelVersion, Champion]:
         model, _, number = name.rpartition("/")
-        version = await self.peers.version(model, int(number))
-        return version, await self.peers.champion(model)
+        version = await self.clients.version(model, int(number))
+        return version, await self.clients.champion(model)
 
-    async def _is_owed(self, version: ModelVersion, champion: Champion) -> bool:
-        return is_owed(version.version, champion, await self.store.reports(version.model, version.version))
+    async def _is_pending(self, version: ModelVersion, champion: Champion) -> bool:
+        return is_pending(version.version, champion, await self.store.reports(version.model, version.version))
 
-    async def _try(self, report: EvaluationReport, brief: Brief) -> float | None:
+    async def _try(self, report: EvaluationReport, inputs: EvaluationInputs) -> float | None:
         """Claim a try and make the report, unless another replica is at it or the tries are used up."""
         attempts = self._attempts.setdefault(
             report.report_id, Attempts(self.store.blobs, report.report_id, self.lease_seconds)
         )
-        standing = await attempts.look()
-        if standing.busy:
+        status = await attempts.status()
+        if status.busy:
             return BUSY_SECONDS
-        if standing.exhausted:
-            await self._conclude(add_error(report, standing.reason))
+        if status.exhausted:
+            await self._conclude(add_error(report, status.reason))
             return None
-        number = standing.newest + 1
-        if not await attempts.claims.claim(number):
+        number = status.newest + 1
+        if not await attempts.leases.claim(number):
             return BUSY_SECONDS
-        async with attempts.claims.holding(number):
-            crashpoint("evaluator.claimed")
+        async with attempts.leases.holding(number):
+            failpoint("evaluator.claimed")
             try:
-                await self._conclude(await self.evaluator.evaluate(brief))
+                await self._conclude(await self.evaluator.evaluate(inputs))
             except BaseException as error:
                 # A cancelled try (SIGTERM) and one that lacked a peer are no sign against the version.
                 is_bug = isinstance(error, Exception) and not isinstance(error, MillstreamError)
@@ -118,18 +118,18 @@ class FindChallengers:
 
     kind = "model"
 
-    def __init__(self, store: Store, peers: Peers, queue: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, clients: Clients, queue: Callable[[str], None]) -> None:
         """`queue` takes the name of an evaluation."""
-        self.store, self.peers, self.queue = store, peers, queue
+        self.store, self.clients, self.queue = store, clients, queue
 
-    async def owed(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[str]:
         """Nothing: the look of Evaluate finds every evaluation by itself."""
         nothing: tuple[str, ...] = ()
         for name in nothing:
             yield name
 
     async def reconcile(self, name: str) -> float | None:
-        async for evaluation in owed_of(name, self.peers, self.store):
+        async for evaluation in pending_of(name, self.clients, self.store):
             self.queue(evaluation)
         return None
 

@@ -9,7 +9,7 @@ from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.evaluation.v1.events_pb2 import EvaluationCompleted
 from servicekit.blobs.port import Blobs
 from servicekit.facts.outbox import Announce, Fact, Outbox
-from servicekit.failpoints import crashpoint
+from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 
 ATTEMPTS = "attempts"
@@ -75,7 +75,7 @@ class Store:
 
         folder = f"reports/{report.report_id}"
         await self.blobs.put(f"{folder}/report.html", render(report).encode())
-        crashpoint("evaluator.page-stored")
+        failpoint("evaluator.page-stored")
         text = MessageToJson(report, preserving_proto_field_name=True, ensure_ascii=False, indent=1)
         await self.blobs.put(f"{folder}/report.json", text.encode())
-        crashpoint("evaluator.json-stored")
+        failpoint("evaluator.json-stored")

@@ -11,7 +11,7 @@ from recipekit.catalog import Catalog
 from servicekit.logs import setup_logs
 from servicekit.rpc.health import Health
 from servicekit.runtime.backends import open_both
-from servicekit.runtime.serve import Part, serve
+from servicekit.runtime.serve import GrpcService, serve
 from servicekit.work.queue import Reconciler, Work
 from services.inference.doors.native import InferenceService
 from services.inference.engine.queue import Limits
@@ -37,9 +37,9 @@ async def main() -> None:
     models = ServeModel(registry, store, loader, serving, bus, health.set)
     pruning = PruneCache(cache, serving, settings.cache_keep_seconds)
     reconcilers: list[Reconciler] = [models, pruning]
-    work = Work(blobs, bus, "inference", HANDLERS, reconcilers, look_seconds=settings.look_seconds, broadcast=True)
+    work = Work(blobs, bus, "inference", HANDLERS, reconcilers, resync_seconds=settings.resync_seconds, broadcast=True)
     name = "millstream.inference.v1.InferenceService"
-    part = Part(name, add_InferenceServiceServicer_to_server, InferenceService(serving))
+    part = GrpcService(name, add_InferenceServiceServicer_to_server, InferenceService(serving))
     await serve(
         settings,
         "inference",

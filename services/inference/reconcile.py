@@ -22,8 +22,8 @@ from servicekit.facts.events import to_message
 from servicekit.ids import new_id
 from services.inference import metrics
 from services.inference.store import Store
-from services.inference.versions.loader import Loader, NotHere, Refused, prune
-from services.inference.versions.serving import Absent, LoadedVersion, Serving
+from services.inference.versions.loader import Loader, MissingRecipe, Rejected, prune
+from services.inference.versions.serving import LoadedVersion, Serving, UnavailableSlot
 
 if TYPE_CHECKING:
     from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
@@ -55,7 +55,7 @@ class ServeModel:
         """The version that a model's last try could not load."""
         self._telling: set[asyncio.Task[None]] = set()
 
-    async def owed(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[str]:
         """Every model of the registry, and what is served here without being among them any more."""
         names, token = [], ""
         while True:
@@ -105,14 +105,16 @@ class ServeModel:
             return True
         if not entry.version:
             text = f"model {model} has no version under alias {alias} yet: train one, and promote it when its report passed"
-            self.serving.put(model, alias, Absent(NotFound, text))
+            self.serving.put(model, alias, UnavailableSlot(NotFound, text))
             await self.set_health(f"model/{model}/{alias}", False)
             return True
         reason = await self._bring(model, alias, entry.version)
         await self.set_health(f"model/{model}/{alias}", not reason)
         if reason and alias not in self.serving.loaded(model) and not await self._fall_back(model, alias, entry.number):
             text = f"version {entry.version} of model {model}, named by alias {alias}, is not served: {reason}"
-            self.serving.put(model, alias, Absent(NotFound, f"{text}. Another version can be promoted instead"))
+            self.serving.put(
+                model, alias, UnavailableSlot(NotFound, f"{text}. Another version can be promoted instead")
+            )
         return not reason
 
     async def _newest(self, model: str, alias: str) -> AliasEntry | None:
@@ -150,7 +152,9 @@ class ServeModel:
         if refusal := await self.store.refusal(model, number):
             return refusal.reason
         if alias not in loaded:
-            self.serving.put(model, alias, Absent(Unavailable, f"version {number} of model {model} loads: try again"))
+            self.serving.put(
+                model, alias, UnavailableSlot(Unavailable, f"version {number} of model {model} loads: try again")
+            )
         return await self._load(model, alias, number)
 
     async def _load(self, model: str, alias: str, number: int) -> str:
@@ -158,9 +162,9 @@ class ServeModel:
         version = (await self.registry.GetModelVersion(request)).model_version
         try:
             loaded = await self.loader.load(version)
-        except Refused as error:
+        except Rejected as error:
             return await self._refuse(version, str(error))
-        except NotHere as error:
+        except MissingRecipe as error:
             metrics.LOADS.labels(model, "failed").inc()
             return str(error)
         except Exception:
@@ -220,7 +224,7 @@ class PruneCache:
     def __init__(self, cache: Path, serving: Serving, keep_seconds: float) -> None:
         self.cache, self.serving, self.keep_seconds = cache, serving, keep_seconds
 
-    async def owed(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[str]:
         yield "cache"
 
     async def reconcile(self, name: str) -> None:

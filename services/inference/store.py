@@ -11,7 +11,7 @@ from millstream.errors import MillstreamError, NotFound
 from millstream.inference.v1.refusal_pb2 import Refusal
 from millstream.operations.v1.stored_pb2 import Claim
 from servicekit.blobs.port import Blobs
-from servicekit.failpoints import crashpoint
+from servicekit.failpoints import failpoint
 from servicekit.ids import new_id
 from servicekit.processes import is_running, this_process
 
@@ -37,7 +37,7 @@ class Store:
         key = f"{_folder(model, version)}/refusal"
         if not await self.blobs.put_if_absent(key, refusal.SerializeToString()):
             refusal = Refusal.FromString(await self.blobs.get(key))
-        crashpoint("inference.refused")
+        failpoint("inference.refused")
         self._refusals[model, version] = refusal
         return refusal
 
@@ -54,7 +54,7 @@ class Store:
         self._held.add(key)
         try:
             await self.blobs.put(key, claim.SerializeToString())
-            crashpoint("inference.attempted")
+            failpoint("inference.attempted")
             yield dead
         finally:
             self._held.discard(key)

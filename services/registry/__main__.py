@@ -10,7 +10,7 @@ from recipekit.catalog import Catalog
 from servicekit.facts.outbox import Outbox
 from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
-from servicekit.runtime.serve import Part, serve
+from servicekit.runtime.serve import GrpcService, serve
 from servicekit.work.queue import Reconciler, Work
 from services.registry.handlers import HANDLERS
 from services.registry.reconcile import Promote, RegisterVersion
@@ -28,9 +28,9 @@ async def main() -> None:
     trainer = TrainingServiceStub(open_channel(settings.trainer, settings.credentials()))
     evaluator = EvaluationServiceStub(open_channel(settings.evaluator, settings.credentials()))
     reconcilers: list[Reconciler] = [RegisterVersion(store, trainer), Promote(store, evaluator)]
-    work = Work(blobs, bus, "registry", HANDLERS, reconcilers, look_seconds=settings.look_seconds)
+    work = Work(blobs, bus, "registry", HANDLERS, reconcilers, resync_seconds=settings.resync_seconds)
     service = RegistryService(store, evaluator, Catalog(settings.recipes.split(",")))
-    part = Part("millstream.registry.v1.RegistryService", add_RegistryServiceServicer_to_server, service)
+    part = GrpcService("millstream.registry.v1.RegistryService", add_RegistryServiceServicer_to_server, service)
     await serve(settings, "registry", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
 
 

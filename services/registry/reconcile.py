@@ -29,7 +29,7 @@ class RegisterVersion:
     def __init__(self, store: Store, trainer: "TrainingServiceAsyncStub") -> None:
         self.store, self.trainer = store, trainer
 
-    async def owed(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[str]:
         request = ListTrainingRunsRequest(states=[TrainingRun.STATE_SUCCEEDED], page_size=1000)
         while True:
             response = await self.trainer.ListTrainingRuns(request)
@@ -51,7 +51,7 @@ class RegisterVersion:
             model=model, run_id=run.run_id, artifact=run.artifact, lineage=run.lineage, metrics=run.metrics
         )
         known = len(await self.store.versions(model).entries())
-        entry = await self.store.versions(model).append(version, request_id=run.run_id, who="registry")
+        entry = await self.store.versions(model).append(version, request_id=run.run_id, actor="registry")
         if entry.number > known:
             VERSIONS.labels(model).inc()
 
@@ -67,7 +67,7 @@ class Promote:
     def __init__(self, store: Store, evaluator: "EvaluationServiceAsyncStub") -> None:
         self.store, self.evaluator = store, evaluator
 
-    async def owed(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[str]:
         for name in await self.store.models():
             if (await self.store.model(name)).spec.promotion.automatic:
                 yield name
@@ -88,7 +88,7 @@ class Promote:
                 report_id=report.report_id,
             )
             ledger = self.store.alias(name, CHAMPION)
-            await ledger.append(entry, request_id=report.report_id, who="registry", expected=len(entries))
+            await ledger.append(entry, request_id=report.report_id, actor="registry", expected=len(entries))
             MOVES.labels(name, "promoted_automatically").inc()
 
     async def end(self, name: str, error: MillstreamError) -> None:

@@ -11,7 +11,7 @@ from recipekit.catalog import Catalog
 from servicekit.facts.ledger import Entry
 from servicekit.ids import check_request_id
 from servicekit.paging import page
-from servicekit.rpc.interceptor import who
+from servicekit.rpc.interceptor import actor
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES
 from services.registry.rules import rollback_target
@@ -35,7 +35,7 @@ class RegistryService:
             return None if known and known[-1].message == spec else spec
 
         made = await ledger.append(
-            change, request_id=check_request_id(request.request_id), who=who(), expected=_number(request.etag)
+            change, request_id=check_request_id(request.request_id), actor=actor(), expected=_number(request.etag)
         )
         _check_same(made.request_id == request.request_id, made.message == spec)
         return rpc.ApplyModelResponse(model=to_model(await ledger.entries()))
@@ -94,7 +94,7 @@ class RegistryService:
         )
         ledger = self.store.alias(request.model, request.alias)
         made = await ledger.append(
-            entry, request_id=check_request_id(request.request_id), who=who(), expected=_number(request.etag)
+            entry, request_id=check_request_id(request.request_id), actor=actor(), expected=_number(request.etag)
         )
         MOVES.labels(request.model, "promoted").inc()
         return rpc.PromoteModelVersionResponse(entry=to_alias(made))
@@ -113,7 +113,7 @@ class RegistryService:
             )
 
         ledger = self.store.alias(request.model, request.alias)
-        made = await ledger.append(back, request_id=check_request_id(request.request_id), who=who())
+        made = await ledger.append(back, request_id=check_request_id(request.request_id), actor=actor())
         same = made.message.reason == request.reason and request.version in (0, made.message.version)
         _check_same(True, same and made.message.action == AliasEntry.ACTION_ROLLED_BACK)
         MOVES.labels(request.model, "rolled_back").inc()
@@ -137,7 +137,7 @@ class RegistryService:
             )
 
         ledger = self.store.alias(request.model, request.alias)
-        made = await ledger.append(release, request_id=check_request_id(request.request_id), who=who())
+        made = await ledger.append(release, request_id=check_request_id(request.request_id), actor=actor())
         same = made.message.action == AliasEntry.ACTION_RELEASED and made.message.reason == request.reason
         _check_same(made.request_id == request.request_id, same)
         return rpc.ReleaseAliasResponse(entry=to_alias(made))

@@ -65,7 +65,7 @@ class Store:
 
 def to_model(entries: Sequence[Entry[ModelSpec]]) -> Model:
     newest = entries[-1]
-    model = Model(name=newest.message.model, spec=newest.message, etag=str(newest.number), who=newest.who)
+    model = Model(name=newest.message.model, spec=newest.message, etag=str(newest.number), actor=newest.actor)
     model.create_time.FromNanoseconds(entries[0].time_ns)
     model.update_time.FromNanoseconds(newest.time_ns)
     return model
@@ -78,7 +78,7 @@ def to_version(entry: Entry[ModelVersion]) -> ModelVersion:
 
 
 def to_alias(entry: Entry[AliasEntry]) -> AliasEntry:
-    alias = AliasEntry(number=entry.number, who=entry.who, request_id=entry.request_id, time=_time(entry))
+    alias = AliasEntry(number=entry.number, actor=entry.actor, request_id=entry.request_id, time=_time(entry))
     alias.MergeFrom(entry.message)
     return alias
 

@@ -11,7 +11,7 @@ from recipekit.catalog import Catalog
 from servicekit.facts.outbox import Outbox
 from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
-from servicekit.runtime.serve import Part, serve
+from servicekit.runtime.serve import GrpcService, serve
 from servicekit.work.queue import Reconciler, Work
 from services.trainer.automatic import TrainAutomatically
 from services.trainer.handlers import HANDLERS
@@ -33,7 +33,7 @@ async def main() -> None:
     launcher = ProcessLauncher(Path(settings.state), settings.listen, settings.worker_environment())
     runs = BringToOutcome(store, launcher, settings.slots, settings.time_limit_seconds)
     reconcilers: list[Reconciler] = [runs, TrainAutomatically(store, registry, dataprep)]
-    work = Work(blobs, bus, "trainer", HANDLERS, reconcilers, look_seconds=settings.look_seconds)
+    work = Work(blobs, bus, "trainer", HANDLERS, reconcilers, resync_seconds=settings.resync_seconds)
 
     def worker_ended(run_id: str) -> None:
         for name in runs.worker_ended(run_id):
@@ -42,7 +42,7 @@ async def main() -> None:
 
     launcher.ended = worker_ended
     service = TrainingService(store, launcher, registry, dataprep, Catalog(settings.recipes.split(",")))
-    part = Part("millstream.training.v1.TrainingService", add_TrainingServiceServicer_to_server, service)
+    part = GrpcService("millstream.training.v1.TrainingService", add_TrainingServiceServicer_to_server, service)
     await serve(settings, "trainer", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
 
 

@@ -15,7 +15,7 @@ from millstream.registry.v1.model_pb2 import Model
 from millstream.registry.v1.registry_service_pb2 import ListModelsRequest
 from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
-from servicekit.failpoints import crashpoint
+from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 from services.trainer.metrics import RUNS_ENDED
 from services.trainer.store import Store, now
@@ -36,7 +36,7 @@ class TrainAutomatically:
     def __init__(self, store: Store, registry: "RegistryServiceAsyncStub", dataprep: "DatasetServiceAsyncStub") -> None:
         self.store, self.registry, self.dataprep = store, registry, dataprep
 
-    async def owed(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[str]:
         for name in sorted({model.spec.dataset for model in await self._models()}):
             yield name
 
@@ -67,7 +67,7 @@ class TrainAutomatically:
             if wait > 0:
                 return wait
             await self.store.ask(wanted)
-            crashpoint("trainer.run-asked")
+            failpoint("trainer.run-asked")
         for request in known:
             if request.run_id != wanted.run_id and order(request) < order(wanted):
                 await self._overtake(request, wanted)
@@ -79,7 +79,7 @@ class TrainAutomatically:
             return
         reason = f"superseded by run {wanted.run_id} on snapshot {wanted.spec.dataset_number}"
         outcome = RunOutcome(run_id=request.run_id, model=request.spec.model, state=TrainingRun.STATE_CANCELLED)
-        outcome.reason, outcome.who = reason, "trainer"
+        outcome.reason, outcome.actor = reason, "trainer"
         if await self.store.end(outcome):
             RUNS_ENDED.labels("cancelled").inc()
 
@@ -99,7 +99,7 @@ def wanted_run(model: Model, snapshot: Snapshot) -> RunRequest:
     spec = model.spec
     config = json.dumps(MessageToDict(spec.config), sort_keys=True)
     run_id = hash_of("automatic", model.name, spec.recipe, spec.preset, config, spec.dataset, snapshot.number)
-    run = RunRequest(run_id=run_id, request_id=run_id, spec=run_spec(model, snapshot), time=now(), who="trainer")
+    run = RunRequest(run_id=run_id, request_id=run_id, spec=run_spec(model, snapshot), time=now(), actor="trainer")
     run.automatic, run.model_spec_number = True, int(model.etag)
     run.snapshot.CopyFrom(snapshot)
     return run

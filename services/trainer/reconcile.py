@@ -18,7 +18,7 @@ WATCH_SECONDS = 1.0
 
 
 @dataclass
-class Waiting:
+class SlotQueue:
     """Runs of this replica that wait for a slot, with the time at which they were asked for."""
 
     since: dict[str, float] = field(default_factory=dict)
@@ -38,13 +38,13 @@ class BringToOutcome:
 
     def __init__(self, store: Store, launcher: Launcher, slots: int, time_limit_seconds: float) -> None:
         self.store, self.launcher, self.slots, self.time_limit = store, launcher, slots, time_limit_seconds
-        self.waiting = Waiting()
+        self.slot_queue = SlotQueue()
         # Between counting the used slots and using one nobody else may.
         self._one_at_a_time = asyncio.Lock()
         self._lost: set[tuple[str, int]] = set()
         metrics.SLOTS.set(slots)
 
-    async def owed(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[str]:
         for run_id in await self.store.open_run_ids():
             yield run_id
 
@@ -55,13 +55,13 @@ class BringToOutcome:
         # Before what a worker says last: one that said it and ended between two reads must not look lost.
         alive = bool(newest) and await attempts.is_alive(newest)
         if await self.store.outcome(name):
-            self.waiting.leave(name)
+            self.slot_queue.leave(name)
             await self._end_worker(name)
             return None
         await self._show(request, newest)
         failure = await self.store.failure(name, newest) if newest else None
         if alive and not failure:
-            self.waiting.leave(name)
+            self.slot_queue.leave(name)
             await self._limit(request, newest)
             return WATCH_SECONDS
         if failure and (failure.invalid or len(await self.store.failures(name, newest)) >= MOST_FAILURES):
@@ -83,19 +83,19 @@ class BringToOutcome:
 
     def worker_ended(self, run_id: str) -> list[str]:
         """The runs to look at now that a worker of this replica has ended: its own, and whoever waits for a slot."""
-        return [run_id, *self.waiting.since]
+        return [run_id, *self.slot_queue.since]
 
     async def _start(self, request: RunRequest) -> None:
         """Launch a worker if the run's turn has come and a slot is free."""
         if request.run_id in self.launcher.workers() or await self._another_is_active(request):
-            self.waiting.leave(request.run_id)
+            self.slot_queue.leave(request.run_id)
             return
         async with self._one_at_a_time:
-            first = self.waiting.is_first(request)
+            first = self.slot_queue.is_first(request)
             used = await self._slots_used()
             metrics.SLOTS_USED.set(used)
             if first and used < self.slots:
-                self.waiting.leave(request.run_id)
+                self.slot_queue.leave(request.run_id)
                 await self.launcher.launch(request.run_id)
                 metrics.SLOTS_USED.set(used + 1)
 
@@ -130,10 +130,10 @@ class BringToOutcome:
 
     async def _fail(self, request: RunRequest, reason: str) -> None:
         outcome = RunOutcome(run_id=request.run_id, model=request.spec.model, state=TrainingRun.STATE_FAILED)
-        outcome.reason, outcome.who = reason, "trainer"
+        outcome.reason, outcome.actor = reason, "trainer"
         if await self.store.end(outcome):
             metrics.RUNS_ENDED.labels("failed").inc()
-        self.waiting.leave(request.run_id)
+        self.slot_queue.leave(request.run_id)
         await self._end_worker(request.run_id)
 
     async def _end_worker(self, run_id: str) -> None:

@@ -16,7 +16,7 @@ from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
 from servicekit.ids import check_request_id
 from servicekit.paging import page
-from servicekit.rpc.interceptor import who
+from servicekit.rpc.interceptor import actor
 from services.trainer.automatic import run_spec
 from services.trainer.launchers.port import Launcher
 from services.trainer.metrics import RUNS_ENDED
@@ -81,7 +81,7 @@ class TrainingService:
     async def CancelTrainingRun(self, request: rpc.CancelTrainingRunRequest) -> rpc.CancelTrainingRunResponse:
         asked = await self.store.request(request.run_id)
         outcome = RunOutcome(run_id=request.run_id, model=asked.spec.model, state=TrainingRun.STATE_CANCELLED)
-        outcome.reason, outcome.who = request.reason or "cancelled on request", who()
+        outcome.reason, outcome.actor = request.reason or "cancelled on request", actor()
         if await self.store.end(outcome):
             RUNS_ENDED.labels("cancelled").inc()
             await self.launcher.stop(request.run_id)
@@ -123,7 +123,7 @@ class TrainingService:
             spec.time_limit.CopyFrom(asked.time_limit)
         self._check(spec)
         return RunRequest(
-            run_id=run_id, request_id=run_id, spec=spec, asked=asked, snapshot=snapshot, time=now(), who=who()
+            run_id=run_id, request_id=run_id, spec=spec, asked=asked, snapshot=snapshot, time=now(), actor=actor()
         )
 
     def _check(self, spec: TrainingRunSpec) -> None:

@@ -11,9 +11,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from millstream.errors import NotFound
 from millstream.training.v1 import events_pb2 as events
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
-from millstream.training.v1.training_run_pb2 import Progress, TrainingRun
+from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
 from servicekit.blobs.port import Blobs
-from servicekit.facts.lease import Claims
+from servicekit.facts.lease import Leases
 from servicekit.facts.outbox import Announce, Fact, Outbox
 
 M = TypeVar("M", bound=Message)
@@ -29,7 +29,7 @@ class Store:
         self.blobs, self.outbox, self.lease_seconds = blobs, outbox, lease_seconds
         self._requests: dict[str, RunRequest] = {}
         self._outcomes: dict[str, RunOutcome] = {}
-        self._claims: dict[str, Claims] = {}
+        self._leases: dict[str, Leases] = {}
         self._ended: dict[str, TrainingRun] = {}
 
     async def run_ids(self) -> list[str]:
@@ -74,9 +74,9 @@ class Store:
         outcome.time.GetCurrentTime()
         return await self.outbox.put(f"runs/outcomes/{outcome.run_id}", _bytes(outcome))
 
-    def attempts(self, run_id: str) -> Claims:
-        claims = Claims(self.blobs, f"runs/attempts/{run_id}", self.lease_seconds, self.outbox.put)
-        return self._claims.setdefault(run_id, claims)
+    def attempts(self, run_id: str) -> Leases:
+        leases = Leases(self.blobs, f"runs/attempts/{run_id}", self.lease_seconds, self.outbox.put)
+        return self._leases.setdefault(run_id, leases)
 
     async def failure(self, run_id: str, attempt: int) -> AttemptFailure | None:
         return await self._read(f"{self._folder(run_id, attempt)}/failure", AttemptFailure)
@@ -90,14 +90,14 @@ class Store:
         found = [await self.failure(run_id, attempt) for attempt in range(1, newest + 1)]
         return [failure for failure in found if failure]
 
-    async def progress(self, run_id: str, newest: int) -> Progress | None:
+    async def progress(self, run_id: str, newest: int) -> RunProgress | None:
         """What the newest attempt that said something said."""
         for attempt in range(newest, 0, -1):
-            if found := await self._read(f"{self._folder(run_id, attempt)}/progress", Progress):
+            if found := await self._read(f"{self._folder(run_id, attempt)}/progress", RunProgress):
                 return found
         return None
 
-    async def report(self, run_id: str, attempt: int, progress: Progress) -> None:
+    async def report(self, run_id: str, attempt: int, progress: RunProgress) -> None:
         await self.blobs.put(f"{self._folder(run_id, attempt)}/progress", _bytes(progress))
 
     async def numerics(self, run_id: str) -> RunNumerics | None:
@@ -128,7 +128,7 @@ class Store:
             return self._ended[run_id]
         request, outcome = await self.request(run_id), await self.outcome(run_id)
         run = TrainingRun(
-            run_id=run_id, spec=request.spec, create_time=request.time, who=request.who, automatic=request.automatic
+            run_id=run_id, spec=request.spec, create_time=request.time, actor=request.actor, automatic=request.automatic
         )
         run.attempt = await self.attempts(run_id).newest()
         if run.attempt:

@@ -76,7 +76,7 @@ def plan(seed: int, world: str, hits: Counter[Pair], kinds: tuple[str, ...] = ()
     aims = [_aim(chance, *pair) for pair in (first, *others)]
     if world != "local" and number % 10 == 9:
         aims[1] = Aim(OUTAGE, aims[1].after, aims[1].delay, OUTAGE_SECONDS)
-    return Plan(seed, world, 1 + group % 2, "thrice" if group % 4 >= 2 else "", tuple(aims))
+    return Plan(seed, world, 1 + group % 2, "duplicating" if group % 4 >= 2 else "", tuple(aims))
 
 
 def covering(seed: int, world: str, outage_seconds: float) -> list[Plan]:
@@ -94,7 +94,7 @@ def covering(seed: int, world: str, outage_seconds: float) -> list[Plan]:
             aims = [replace(aims[0], lasts=outage_seconds)]
         replicas = 1 + (number >= len(groups) // 2)
         found.append(
-            Plan(seed * RUNS_OF_A_SEED + number, world, replicas, "thrice" if replicas == 2 else "", tuple(aims))
+            Plan(seed * RUNS_OF_A_SEED + number, world, replicas, "duplicating" if replicas == 2 else "", tuple(aims))
         )
     return found
 

@@ -26,7 +26,7 @@ TOPICS: Mapping[str, Sequence[str]] = {
     "inference": ("millstream.registry.v1",),
 }
 """What each reader reads (tests/chaos/test_plan.py compares it with the services' handlers)."""
-TIMES = {"thrice": 3}
+TIMES = {"duplicating": 3}
 UNKNOWN = "millstream_events_unknown_total"
 APPLIED = 'millstream_events_handled_total{type="ModelApplied"}'
 MODEL = "probe"

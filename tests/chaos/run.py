@@ -73,7 +73,7 @@ class Faults:
 
     def __init__(self, platform: Platform, plan: Plan) -> None:
         self.platform, self.began = platform, time.monotonic()
-        self.passing = Passing(platform.crashpoints)
+        self.passing = Passing(platform.failpoints)
         self.hits = [Hit(aim.kind) for aim in plan.aims]
         self.errors: list[str] = []
         self._given_up = False

@@ -19,7 +19,7 @@ from tests.worlds.platform import World, wait_until
 T = TypeVar("T")
 PATIENCE = 60.0
 AWAY = (Unavailable, Overloaded, Conflict, DeadlineExceeded)
-LOOK_SECONDS = 5.0
+RESYNC_SECONDS = 5.0
 
 
 @dataclass
@@ -109,7 +109,7 @@ class Flow:
         """With one request_id, so that asking again is the same import."""
         request_id = f"import-{self.name}"
         self.persist(lambda: client.import_dataset(file, self.name, recipe=self.recipe, request_id=request_id))
-        ended = self.until("its import", lambda: client.wait_import(self.name, request_id, timeout=LOOK_SECONDS))
+        ended = self.until("its import", lambda: client.wait_import(self.name, request_id, timeout=RESYNC_SECONDS))
         assert ended.state == Import.STATE_SUCCEEDED, ended.refusal
 
     def _succeeded(self, client: Client) -> TrainingRun | None:

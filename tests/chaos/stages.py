@@ -16,8 +16,8 @@ from tests.worlds.platform import ROOT
 
 CALL = re.compile(r'crashpoint\(f?"([^"]+)"\)')
 OWNERS = ("dataprep", "trainer", "registry", "evaluator")
-REFUSING, REPLAYED, SET_ASIDE = "inference.refused", "operations.replayed", "outbox.set-aside"
-ELSEWHERE = (REFUSING, REPLAYED, SET_ASIDE)
+REFUSING, REPLAYED, PARKED = "inference.refused", "operations.replayed", "outbox.parked"
+ELSEWHERE = (REFUSING, REPLAYED, PARKED)
 """Not on the way of a version that is served: these have tests of their own (the last: test_servicekit_outbox_bugs.py)."""
 
 STAGES: dict[str, Sequence[str]] = {
@@ -34,7 +34,7 @@ SERVED = "served"
 POLL_SECONDS = 0.002
 
 
-def crashpoints() -> list[str]:
+def failpoints() -> list[str]:
     """The names of all places, in the order of the source; one that speaks of a kind of fact, once for each kind."""
     kinds = [kind_name(p) for s in OWNERS for p in importlib.import_module(f"services.{s}.store").FACTS]
     names: list[str] = []
@@ -46,15 +46,15 @@ def crashpoints() -> list[str]:
 
 def passed_by() -> list[str]:
     """Those that a flow comes by."""
-    return [name for name in crashpoints() if name not in ELSEWHERE]
+    return [name for name in failpoints() if name not in ELSEWHERE]
 
 
-def stage_of(crashpoint: str) -> str:
+def stage_of(failpoint: str) -> str:
     """The stage that a crash point belongs to. A new one without a stage is a mistake of whoever added it."""
     for stage, beginnings in STAGES.items():
-        if crashpoint.startswith(tuple(beginnings)):
+        if failpoint.startswith(tuple(beginnings)):
             return stage
-    raise LookupError(f"crash point {crashpoint} belongs to no stage: add its beginning to tests/chaos/stages.py")
+    raise LookupError(f"crash point {failpoint} belongs to no stage: add its beginning to tests/chaos/stages.py")
 
 
 def points_of(stage: str) -> list[str]:

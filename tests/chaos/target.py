@@ -35,8 +35,8 @@ class Platform:
     locks: Mapping[str, threading.Lock] = field(default_factory=lambda: {name: threading.Lock() for name in RESOURCES})
 
     @property
-    def crashpoints(self) -> Path:
-        return self.world.state / "crashpoints"
+    def failpoints(self) -> Path:
+        return self.world.state / "failpoints"
 
     @property
     def clock(self) -> Path:
@@ -66,13 +66,13 @@ def small_disk(folder: Path) -> Iterator[Path]:
 def platform(kind: str, state: Path, replicas: int, bus: str = "") -> Iterator[Platform]:
     """A running platform of the world `local` or `kafka-minio`. `bus` is a way to misbehave (testing/unruly.py)."""
     with ExitStack() as stack:
-        for name in ("crashpoints", "clock"):
+        for name in ("failpoints", "clock"):
             (state / name).mkdir(parents=True)
         made = _local(state, replicas, stack) if kind == "local" else _kafka_minio(state, replicas, stack)
         path = os.pathsep.join([str(CLOCK), *filter(None, [os.environ.get("PYTHONPATH")])])
-        unruly = {"TEST_BUS": bus} if bus else {}
+        faulty = {"TEST_BUS": bus} if bus else {}
         made.world.environment = {
-            "TEST_CRASHPOINTS": str(made.crashpoints), "TEST_CLOCK": str(made.clock), "PYTHONPATH": path, **unruly,
+            "TEST_FAILPOINTS": str(made.failpoints), "TEST_CLOCK": str(made.clock), "PYTHONPATH": path, **faulty,
         }  # fmt: skip
         made.world.start()
         try:

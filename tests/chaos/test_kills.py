@@ -72,7 +72,7 @@ class Killer(threading.Thread):
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one replica", "two replicas"])
 def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("state"), replicas=request.param, look_seconds=2) as platform:
+    with world(tmp_path_factory.mktemp("state"), replicas=request.param, resync_seconds=2) as platform:
         yield platform
 
 
@@ -108,7 +108,7 @@ def test_a_torch_training_killed_three_times_equals_an_undisturbed_one_to_the_la
 ) -> None:
     chance = random.Random(SEED)
     rows = ROOT / "recipes/siamese_sentiment/sample.jsonl"
-    with world(tmp_path / "state", look_seconds=2) as platform:
+    with world(tmp_path / "state", resync_seconds=2) as platform:
         gate = [{"metric": "accuracy", "at_least": 0.8}]
         calm = Flow(platform, "calm", "siamese_sentiment", config=SIAMESE, gate=gate).run(rows)
         with ThreadPoolExecutor() as pool:

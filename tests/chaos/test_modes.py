@@ -16,10 +16,10 @@ NEVER = 3600.0
 
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize(
-    ("bus", "look_seconds"), [("deaf", 1.0), ("", NEVER), ("thrice", NEVER), ("thrice", 1.0)],
+    ("bus", "resync_seconds"), [("dropping", 1.0), ("", NEVER), ("duplicating", NEVER), ("duplicating", 1.0)],
     ids=["looks only", "events only", "events thrice backwards", "events thrice backwards, and looks"],
 )  # fmt: skip
-def test_the_flow_converges(bus: str, look_seconds: float, replicas: int, tmp_path: Path) -> None:
-    with world(tmp_path / "state", replicas=replicas, bus=bus, look_seconds=look_seconds) as platform:
+def test_the_flow_converges(bus: str, resync_seconds: float, replicas: int, tmp_path: Path) -> None:
+    with world(tmp_path / "state", replicas=replicas, bus=bus, resync_seconds=resync_seconds) as platform:
         assert scenario.run(platform, scenario.a_file(tmp_path)) == 1
         assert scenario.run(platform, scenario.a_file(tmp_path, skip=20), number=2) == 2

@@ -35,7 +35,7 @@ def test_of_a_hundred_runs_ten_have_an_outage_and_half_have_two_replicas() -> No
     assert [sum(aim.kind == OUTAGE for aim in each.aims) for each in plans].count(1) == 10
     assert {aim.lasts for each in plans for aim in each.aims if aim.kind == OUTAGE} == {60.0}
     assert sum(each.replicas == 2 for each in plans) == 50
-    assert sum(each.bus == "thrice" for each in plans) == 50
+    assert sum(each.bus == "duplicating" for each in plans) == 50
     assert all(len(each.aims) == 3 for each in plans)
 
 

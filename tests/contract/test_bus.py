@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 
 from millstream.errors import InvalidArgument, Unavailable
-from servicekit.bus.faulty import DeafBus, TripleReversedBus
+from servicekit.bus.faulty import DroppingBus, DuplicatingBus
 from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import MAX_VALUE, Bus, Message
 from servicekit.bus.sqlite.bus import GroupMember, SqliteBus
@@ -220,15 +220,15 @@ def test_assignment_is_even_and_moves_little() -> None:
 
 
 async def test_unruly_buses_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEST_BUS", "thrice")
+    monkeypatch.setenv("TEST_BUS", "duplicating")
     thrice = open_bus(Settings(bus="memory:"))
-    assert isinstance(thrice, TripleReversedBus)
+    assert isinstance(thrice, DuplicatingBus)
     await publish(thrice, "topic", range(3))
     found = await thrice.subscribe("group", ["topic"]).batch()
     assert [int(message.value) for message in found] == [2, 1, 0] * 3
-    monkeypatch.setenv("TEST_BUS", "deaf")
+    monkeypatch.setenv("TEST_BUS", "dropping")
     deaf = open_bus(Settings(bus=f"sqlite:{tmp_path / 'bus.sqlite'}"))
-    assert isinstance(deaf, DeafBus)
+    assert isinstance(deaf, DroppingBus)
     subscription = deaf.subscribe("group", ["topic"])
     await subscription.start()
     await publish(deaf, "topic", range(3))

@@ -13,7 +13,7 @@ from millstream.errors import Unavailable
 from servicekit.bus.kafka import writer as writer_module
 from servicekit.bus.kafka.bus import KafkaBus
 from servicekit.bus.kafka.connection import link
-from servicekit.bus.kafka.options import KafkaAccess
+from servicekit.bus.kafka.options import KafkaOptions
 from servicekit.bus.kafka.topics import ensure
 from servicekit.bus.kafka.writer import Told, Writer
 from servicekit.bus.port import Message
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 def bus_of(broker: Kafka) -> KafkaBus:
-    return KafkaBus([broker.address], KafkaAccess())
+    return KafkaBus([broker.address], KafkaOptions())
 
 
 async def say(bus: KafkaBus, text: str) -> None:
@@ -113,13 +113,13 @@ async def test_whatever_the_library_never_tells_of_is_given_up(monkeypatch: pyte
 
 async def test_a_producer_that_has_lost_its_connection_fails_as_the_outbox_expects(kafka: Broker) -> None:
     """Its own thread closes it, while other threads are about to use it."""
-    access = KafkaAccess(prefix=f"{uuid4().hex}.")
-    ensure(link([kafka.address], access), [access.prefix + TOPIC])
-    writer = Writer(link([kafka.address], access))
+    options = KafkaOptions(prefix=f"{uuid4().hex}.")
+    ensure(link([kafka.address], options), [options.prefix + TOPIC])
+    writer = Writer(link([kafka.address], options))
     writer._lose(None)
     writer._producer._sender.join(PATIENCE)
     with pytest.raises(KafkaError):
-        writer.learn(access.prefix + TOPIC)
+        writer.learn(options.prefix + TOPIC)
     with pytest.raises(KafkaError):
-        await writer.send(access.prefix + TOPIC, b"key", b"value", {})
+        await writer.send(options.prefix + TOPIC, b"key", b"value", {})
     writer.close(1)

@@ -182,14 +182,14 @@ async def test_a_missing_bucket_is_made_or_named(minio: Store, tmp_path: Path) -
 async def test_the_rights_that_are_asked_for_are_enough_but_for_making_the_bucket(
     own_minio: Callable[..., Minio], tmp_path: Path
 ) -> None:
-    store, (access, secret), source = own_minio(), (tmp_path / "access", tmp_path / "secret"), tmp_path / "source"
+    store, (options, secret), source = own_minio(), (tmp_path / "access", tmp_path / "secret"), tmp_path / "source"
     admin = admin_of(store)
     admin.policy_add("least", policy=LEAST)
     admin.user_add("ada", "adas-secret")
     admin.policy_set("least", user="ada")
-    access.write_text("ada")
+    options.write_text("ada")
     secret.write_text("adas-secret")
-    keys_of_ada = {"minio_access_key_file": str(access), "minio_secret_key_file": str(secret)}
+    keys_of_ada = {"minio_access_key_file": str(options), "minio_secret_key_file": str(secret)}
     blobs = blobs_at({**store.settings("facts"), **keys_of_ada})
     with pytest.raises(Unavailable, match="bucket facts is missing: create it, or grant s3:CreateBucket"):
         await blobs.check()

@@ -38,7 +38,7 @@ def platform(old: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Today's services on the old objects; the old bus is gone, as events are but hints."""
     state = tmp_path_factory.mktemp("old-state")
     asyncio.run(old.put_into(open_blobs(Settings(blobs=f"directory:{state / 'blobs'}"))))
-    with world(state, kind="local", look_seconds=1.0, settings=SETTINGS) as platform:
+    with world(state, kind="local", resync_seconds=1.0, settings=SETTINGS) as platform:
         yield platform
 
 

@@ -15,13 +15,13 @@ from tests.e2e import scenario
 from tests.e2e.scenario import MODEL
 from tests.worlds.platform import World, wait_until, world
 
-LOOK_SECONDS = 1.0
+RESYNC_SECONDS = 1.0
 
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("promotion")
-    with world(folder / "state", look_seconds=LOOK_SECONDS, settings={"slots": "2"}) as platform:
+    with world(folder / "state", resync_seconds=RESYNC_SECONDS, settings={"slots": "2"}) as platform:
         scenario.run(platform, scenario.a_file(folder))
         yield platform
 
@@ -64,7 +64,7 @@ def test_a_rollback_stays_rolled_back_until_it_is_released(platform: World, tmp_
         wait_until(lambda: back in reports(client, 4), "a report on version 4")
         assert reports(client, 4)[back].status == EvaluationReport.STATUS_PASSED
         # Meanwhile every service looks three times at what should be.
-        time.sleep(3 * LOOK_SECONDS)
+        time.sleep(3 * RESYNC_SECONDS)
         assert client.alias(MODEL).number == entry.number, "a passing report must not move an alias that is on hold"
         client.release(MODEL, reason="mended")
         wait_until(lambda: champion(client) == 4, "version 4 is champion")

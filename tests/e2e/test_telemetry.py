@@ -34,7 +34,7 @@ EVERYWHERE = [
     "grpc_server_handled",
     "grpc_server_handling_seconds",
     "grpc_server_msg_sent",
-    "millstream_part_ok",
+    "millstream_dependency_ok",
 ]
 IDS = {"run_id", "report_id", "request_id", "snapshot_id", "user", "text", "key"}
 

@@ -20,8 +20,8 @@ def test_the_flow_with_tokens(tmp_path: Path) -> None:
     with world(tmp_path / "state", settings=settings, credentials=writer) as platform:
         assert scenario.run(platform, scenario.a_file(tmp_path)) == 1
         with platform.client() as client:
-            assert client.model(scenario.MODEL).who == "writer-of-the-team"
-            assert client.alias(scenario.MODEL).who == "registry"
+            assert client.model(scenario.MODEL).actor == "writer-of-the-team"
+            assert client.alias(scenario.MODEL).actor == "registry"
         with Client(credentials=reader, **platform.addresses) as client:
             assert client.classify(scenario.MODEL, ["kind"]).served.version == 1
             with pytest.raises(PermissionDenied, match="needs the role writer"):

@@ -63,8 +63,8 @@ def test_a_setting_that_nobody_reads_is_refused(
 
 
 def test_a_wrong_setting_ends_the_start_with_the_services_words(tmp_path: Path) -> None:
-    run = up("--state", str(tmp_path), "--port-base", str(free_ports().base), "--set", "look_seconds=soon")
-    assert run.returncode == 1 and "MILLSTREAM_LOOK_SECONDS" in run.stderr and "valid number" in run.stderr
+    run = up("--state", str(tmp_path), "--port-base", str(free_ports().base), "--set", "resync_seconds=soon")
+    assert run.returncode == 1 and "MILLSTREAM_RESYNC_SECONDS" in run.stderr and "valid number" in run.stderr
 
 
 def test_without_a_checkout_up_says_so(tmp_path: Path) -> None:

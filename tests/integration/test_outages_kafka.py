@@ -34,7 +34,7 @@ def test_without_kafka_every_call_works_and_every_fact_is_said_once_it_is_there(
 ) -> None:
     kafka = own_kafka()
     kafka.kill()
-    with world(tmp_path / "state", kind="local", settings=kafka.settings(), look_seconds=1) as platform:
+    with world(tmp_path / "state", kind="local", settings=kafka.settings(), resync_seconds=1) as platform:
         file = scenario.a_file(tmp_path)
         assert bring_to_serving(platform, file).version == 1
         before = calls(platform)

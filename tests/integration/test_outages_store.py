@@ -34,7 +34,7 @@ def test_without_the_store_inference_answers_and_all_else_is_refused_until_it_is
 ) -> None:
     store = own_minio()
     settings = {**kafka.settings(), "kafka_prefix": f"{tmp_path.name}.", **store.settings(BUCKET)}
-    with world(tmp_path / "state", kind="local", settings=settings, look_seconds=1) as platform:
+    with world(tmp_path / "state", kind="local", settings=settings, resync_seconds=1) as platform:
         platform.store = store.settings(BUCKET)
         assert bring_to_serving(platform, scenario.a_file(tmp_path)).version == 1
         with platform.client() as client:

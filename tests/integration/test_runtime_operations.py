@@ -83,7 +83,7 @@ async def test_operations_are_for_operators(tmp_path: Path) -> None:
             with pytest.raises(InvalidArgument, match="say why"):
                 await stub.DropDeadLetter(DropDeadLetterRequest(id=letter.id))
             dropped = await stub.DropDeadLetter(DropDeadLetterRequest(id=letter.id, reason="a test"))
-            assert (dropped.resolution.who, dropped.resolution.note) == ("ops", "a test")
+            assert (dropped.resolution.actor, dropped.resolution.note) == ("ops", "a test")
             assert not (await stub.ListDeadLetters(ListDeadLettersRequest())).dead_letters
             every = (await stub.ListDeadLetters(ListDeadLettersRequest(show_resolved=True))).dead_letters
             assert [shown.resolution for shown in every] == [dropped.resolution]

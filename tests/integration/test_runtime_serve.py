@@ -24,7 +24,7 @@ from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub, a
 from millstream.errors import Unavailable
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
-from servicekit.runtime.serve import Part, serve
+from servicekit.runtime.serve import GrpcService, serve
 from servicekit.runtime.settings import Settings
 from servicekit.work.queue import Work
 from tests.worlds.rpc import NAME, Service, eventually
@@ -47,9 +47,9 @@ class Server:
         self.blobs: MemoryBlobs = more.pop("blobs", None) or MemoryBlobs()
         self.address = free_address()
         arguments = {name: more.pop(name) for name in ("ready", "background") if name in more}
-        self.work = Work(self.blobs, self.bus, "dataprep", {}, [], look_seconds=60)
+        self.work = Work(self.blobs, self.bus, "dataprep", {}, [], resync_seconds=60)
         self.settings = Settings(listen=self.address, **more)
-        part = Part(NAME, add_DatasetServiceServicer_to_server, self.service)
+        part = GrpcService(NAME, add_DatasetServiceServicer_to_server, self.service)
         running = serve(self.settings, "dataprep", [part], blobs=self.blobs, bus=self.bus, work=self.work, **arguments)
         self.task = asyncio.create_task(running)
 

@@ -11,10 +11,10 @@ import pytest
 from google.protobuf.json_format import ParseDict
 
 from millstream import errors
-from millstream.dataset.v1.dataset_pb2 import Part, Snapshot
+from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
 from millstream.training.v1 import training_service_pb2 as rpc
 from millstream.training.v1.attempt_pb2 import RunRequest
-from millstream.training.v1.training_run_pb2 import Progress, TrainingRun, TrainingRunSpec
+from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
 from servicekit.blobs.artifacts import fetch, file_digest
 from servicekit.blobs.directory import DirectoryBlobs
@@ -49,7 +49,7 @@ class Trainer:
         self.store = Store(self.blobs, self.outbox, self.settings.lease_seconds)
         self.launcher = ProcessLauncher(folder, owner, self.settings.worker_environment(), self.worker_ended)
         self.runs = BringToOutcome(self.store, self.launcher, slots, 3600)
-        self.work = Work(self.blobs, self.bus, "trainer", HANDLERS, [self.runs], look_seconds=1)
+        self.work = Work(self.blobs, self.bus, "trainer", HANDLERS, [self.runs], resync_seconds=1)
         catalog = Catalog(["tests.recipes"])
         self.service = TrainingService(self.store, self.launcher, None, None, catalog)  # type: ignore[arg-type]
         self.tasks: list[asyncio.Task[None]] = []
@@ -84,7 +84,9 @@ class Trainer:
             data = pack_rows(rows)
             await self.blobs.put(key, data)
             path = self.blobs.root / key
-            snapshot.parts.append(Part(split=split, table="rows", key=key, digest=file_digest(path), rows=len(rows)))
+            snapshot.parts.append(
+                DatasetPart(split=split, table="rows", key=key, digest=file_digest(path), rows=len(rows))
+            )
         spec = TrainingRunSpec(model="toy", recipe="toy_words", dataset="words", dataset_number=1, snapshot_id="s1")
         ParseDict({"config": config or {}, **change}, spec)
         await self.store.ask(RunRequest(run_id=run_id, spec=spec, snapshot=snapshot, time=now()))
@@ -100,7 +102,7 @@ class Trainer:
     async def at_step(self, run_id: str, step: int, attempt: int = 1) -> None:
         """Wait until an attempt has said that it is so far."""
         key = f"{self.store.attempts(run_id).folder(attempt)}/progress"
-        while not await self.blobs.exists(key) or Progress.FromString(await self.blobs.get(key)).step < step:
+        while not await self.blobs.exists(key) or RunProgress.FromString(await self.blobs.get(key)).step < step:
             assert not await self.store.outcome(run_id), f"the run ended before step {step} of attempt {attempt}"
             await asyncio.sleep(0.02)
 

@@ -59,7 +59,7 @@ class World:
         self.store = Store(self.blobs, self.outbox)
         catalog = Catalog([recipes])
         self.imports = EndImport(self.store, catalog, unpacked_limit)
-        self.work = Work(self.blobs, self.bus, "dataprep", {}, [self.imports], look_seconds=30)
+        self.work = Work(self.blobs, self.bus, "dataprep", {}, [self.imports], resync_seconds=30)
         self.service = DatasetService(self.store, catalog, self.imports, self.work, upload_limit)
 
     @asynccontextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from millstream.dataset.v1.dataset_pb2 import Part, Snapshot
+from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
 from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotResponse
 from millstream.errors import NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
@@ -32,7 +32,7 @@ from servicekit.facts.outbox import Outbox
 from servicekit.ids import hash_of
 from servicekit.paging import page
 from servicekit.work.queue import Work
-from services.evaluator.clients import Peers
+from services.evaluator.clients import Clients
 from services.evaluator.evaluate import Cache, Evaluator
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.reconcile import Evaluate, FindChallengers
@@ -123,7 +123,7 @@ class World:
             digest = hashlib.sha256(data).hexdigest()
             key = f"datasets/words/parts/{digest}"
             await self.blobs.put_if_absent(key, data)
-            parts.append(Part(split=split, table="rows", key=key, digest=digest, rows=len(rows)))
+            parts.append(DatasetPart(split=split, table="rows", key=key, digest=digest, rows=len(rows)))
         snapshot = Snapshot(dataset="words", number=len(self.dataprep.snapshots) + 1, parts=parts)
         snapshot.snapshot_id = hash_of(*(part.digest for part in parts))
         self.dataprep.snapshots.append(snapshot)
@@ -165,11 +165,11 @@ class Replica:
     def __init__(self, world: World, blobs: Blobs, bus: Bus, cache: Path, lease_seconds: float) -> None:
         self.outbox = Outbox(blobs, bus, "evaluator", FACTS)
         self.store = Store(blobs, self.outbox)
-        peers = Peers(world.registry, world.dataprep)  # type: ignore[arg-type]
-        evaluator = Evaluator(blobs, peers, Cache(blobs, cache, 4), CATALOG)
-        self.evaluate = Evaluate(self.store, peers, evaluator, lease_seconds)
-        self.find = FindChallengers(self.store, peers, lambda name: self.work.add("evaluation", name))
-        self.work = Work(blobs, bus, "evaluator", HANDLERS, [self.evaluate, self.find], look_seconds=30)
+        clients = Clients(world.registry, world.dataprep)  # type: ignore[arg-type]
+        evaluator = Evaluator(blobs, clients, Cache(blobs, cache, 4), CATALOG)
+        self.evaluate = Evaluate(self.store, clients, evaluator, lease_seconds)
+        self.find = FindChallengers(self.store, clients, lambda name: self.work.add("evaluation", name))
+        self.work = Work(blobs, bus, "evaluator", HANDLERS, [self.evaluate, self.find], resync_seconds=30)
         self.service = EvaluationService(self.store)
 
     async def report(self, version: int = 1, model: str = MODEL) -> EvaluationReport:

@@ -137,7 +137,7 @@ class Bus(MemoryBus):
 class Replica:
     """One inference process without its sockets."""
 
-    def __init__(self, world: "World", look_seconds: float = 1000.0) -> None:
+    def __init__(self, world: "World", resync_seconds: float = 1000.0) -> None:
         self.serving, self.health = Serving(), dict[str, bool]()
         self.pool = ThreadPoolExecutor(2)
         self.store = Store(world.blobs, load_limit_seconds=600)
@@ -147,7 +147,7 @@ class Replica:
         pruning = PruneCache(world.cache, self.serving, 3600)
         reconcilers: list[Reconciler] = [models, pruning]
         self.work = Work(
-            world.blobs, world.bus, "inference", HANDLERS, reconcilers, look_seconds=look_seconds, broadcast=True
+            world.blobs, world.bus, "inference", HANDLERS, reconcilers, resync_seconds=resync_seconds, broadcast=True
         )
         self.service = InferenceService(self.serving)
         self.task = asyncio.create_task(self.work.run())

@@ -164,7 +164,7 @@ def world(
     *,
     replicas: int = 1,
     bus: str = "",
-    look_seconds: float | None = None,
+    resync_seconds: float | None = None,
     settings: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
     credentials: Credentials = OPEN,
@@ -175,10 +175,10 @@ def world(
     `bus` is a way to misbehave (servicekit/bus/faulty.py).
     """
     bus_settings, store = servers_of(kind or chosen())
-    looks = {} if look_seconds is None else {"look_seconds": str(look_seconds)}
-    unruly = {"TEST_BUS": bus} if bus else {}
+    looks = {} if resync_seconds is None else {"resync_seconds": str(resync_seconds)}
+    faulty = {"TEST_BUS": bus} if bus else {}
     given = {**bus_settings, **store, **looks, **(settings or {})}
-    made = World(state, free_ports(replicas), given, {**unruly, **(environment or {})}, credentials, store)
+    made = World(state, free_ports(replicas), given, {**faulty, **(environment or {})}, credentials, store)
     try:
         made.start()
         yield made

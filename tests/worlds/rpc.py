@@ -20,7 +20,7 @@ from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import MillstreamError
 from millstream.trace import trace_id
 from servicekit.rpc.auth import Tokens
-from servicekit.rpc.interceptor import Bound, ServerInterceptor, deadline, who
+from servicekit.rpc.interceptor import Bound, ServerInterceptor, actor, deadline
 
 NAME = "millstream.dataset.v1.DatasetService"
 TOKENS = "secret-r reading reader\nsecret-w writing writer  # may write\n\nsecret-o ops operator\n"
@@ -40,7 +40,7 @@ class Service:
 
     def _look(self) -> None:
         left = deadline()
-        self.seen.append((who(), left and left - time.monotonic(), trace_id()))
+        self.seen.append((actor(), left and left - time.monotonic(), trace_id()))
 
     async def GetDataset(self, request: pb.GetDatasetRequest) -> pb.GetDatasetResponse:
         self._look()

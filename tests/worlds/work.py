@@ -50,7 +50,7 @@ class Thing:
         self.running: set[str] = set()
         self._do = do
 
-    async def owed(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[str]:
         self.looks += 1
         for name in list(self.owes):
             yield name
@@ -76,14 +76,14 @@ class Thing:
 async def working(
     thing: Thing,
     bus: MemoryBus | None = None,
-    look_seconds: float = 3600,
+    resync_seconds: float = 3600,
     *,
     blobs: MemoryBlobs | None = None,
     **more: Any,
 ) -> AsyncIterator[Work]:
     handlers = more.pop("handlers", HANDLERS)
     work = Work(
-        blobs or MemoryBlobs(), bus or MemoryBus(), "group", handlers, [thing], look_seconds=look_seconds, **more
+        blobs or MemoryBlobs(), bus or MemoryBus(), "group", handlers, [thing], resync_seconds=resync_seconds, **more
     )
     task = asyncio.create_task(work.run())
     try:

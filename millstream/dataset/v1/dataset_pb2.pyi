@@ -231,7 +231,7 @@ class Snapshot(_message.Message):
     @_builtins.property
     def spec(self) -> Global___DatasetSpec: ...
     @_builtins.property
-    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]: ...
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetPart]: ...
     @_builtins.property
     def rows(self) -> Global___RowCounts: ...
     @_builtins.property
@@ -257,7 +257,7 @@ class Snapshot(_message.Message):
         dataset: _builtins.str = ...,
         number: _builtins.int = ...,
         spec: Global___DatasetSpec | None = ...,
-        parts: _abc.Iterable[Global___Part] | None = ...,
+        parts: _abc.Iterable[Global___DatasetPart] | None = ...,
         rows: Global___RowCounts | None = ...,
         splits: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         quarantine_reasons: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
@@ -306,7 +306,7 @@ class Source(_message.Message):
 Global___Source: _TypeAlias = Source  # noqa: Y015
 
 @_typing.final
-class Part(_message.Message):
+class DatasetPart(_message.Message):
     """JSON Lines (gzip allowed) of one split or of the quarantine."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -343,7 +343,7 @@ class Part(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Part: _TypeAlias = Part  # noqa: Y015
+Global___DatasetPart: _TypeAlias = DatasetPart  # noqa: Y015
 
 @_typing.final
 class RowCounts(_message.Message):

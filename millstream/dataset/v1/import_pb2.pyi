@@ -57,7 +57,7 @@ class Import(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
-    WHO_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     dataset: _builtins.str
     state: Global___Import.State.ValueType
@@ -68,7 +68,7 @@ class Import(_message.Message):
     snapshot_id: _builtins.str
     refusal: _builtins.str
     """Why it was refused, and what to do."""
-    who: _builtins.str
+    actor: _builtins.str
     """Who asked."""
     @_builtins.property
     def spec(self) -> _dataset_pb2.DatasetSpec: ...
@@ -92,11 +92,11 @@ class Import(_message.Message):
         refusal: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
-        who: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "source", b"source", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dataset", b"dataset", "end_time", b"end_time", "refusal", b"refusal", "request_id", b"request_id", "rows_read", b"rows_read", "snapshot_id", b"snapshot_id", "snapshot_number", b"snapshot_number", "source", b"source", "spec", b"spec", "state", b"state", "who", b"who"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "dataset", b"dataset", "end_time", b"end_time", "refusal", b"refusal", "request_id", b"request_id", "rows_read", b"rows_read", "snapshot_id", b"snapshot_id", "snapshot_number", b"snapshot_number", "source", b"source", "spec", b"spec", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

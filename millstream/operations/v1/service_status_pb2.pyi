@@ -43,9 +43,9 @@ class ServiceStatus(_message.Message):
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
-    def blobs(self) -> Global___Part: ...
+    def blobs(self) -> Global___Dependency: ...
     @_builtins.property
-    def bus(self) -> Global___Part: ...
+    def bus(self) -> Global___Dependency: ...
     @_builtins.property
     def consumer(self) -> Global___ConsumerStatus: ...
     @_builtins.property
@@ -59,8 +59,8 @@ class ServiceStatus(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         ready: _builtins.bool = ...,
         not_ready_reason: _builtins.str = ...,
-        blobs: Global___Part | None = ...,
-        bus: Global___Part | None = ...,
+        blobs: Global___Dependency | None = ...,
+        bus: Global___Dependency | None = ...,
         consumer: Global___ConsumerStatus | None = ...,
         outbox: Global___OutboxStatus | None = ...,
     ) -> None: ...
@@ -73,7 +73,7 @@ class ServiceStatus(_message.Message):
 Global___ServiceStatus: _TypeAlias = ServiceStatus  # noqa: Y015
 
 @_typing.final
-class Part(_message.Message):
+class Dependency(_message.Message):
     """A part that the service needs, as the last tries found it."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -101,7 +101,7 @@ class Part(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Part: _TypeAlias = Part  # noqa: Y015
+Global___Dependency: _TypeAlias = Dependency  # noqa: Y015
 
 @_typing.final
 class ConsumerStatus(_message.Message):
@@ -145,23 +145,23 @@ class OutboxStatus(_message.Message):
 
     PENDING_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
-    SET_ASIDE_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
     pending: _builtins.int
     """Facts stored and not yet published, at the last sweep."""
     problem: _builtins.str
     """Why none could be published last; it tries on."""
-    set_aside: _builtins.int
+    parked: _builtins.int
     """Facts that this process found no way to publish and set aside, by a bug; the next start tries them again."""
     def __init__(
         self,
         *,
         pending: _builtins.int = ...,
         problem: _builtins.str = ...,
-        set_aside: _builtins.int = ...,
+        parked: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pending", b"pending", "problem", b"problem", "set_aside", b"set_aside"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parked", b"parked", "pending", b"pending", "problem", b"problem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

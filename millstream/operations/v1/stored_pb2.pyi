@@ -133,12 +133,12 @@ class LedgerEntry(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
-    WHO_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     request_id: _builtins.str
     """Who appends twice with one request_id gets the first entry back."""
-    who: _builtins.str
+    actor: _builtins.str
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """Never before the entry before."""
@@ -151,12 +151,12 @@ class LedgerEntry(_message.Message):
         number: _builtins.int = ...,
         request_id: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
-        who: _builtins.str = ...,
+        actor: _builtins.str = ...,
         message: _any_pb2.Any | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "number", b"number", "request_id", b"request_id", "time", b"time", "who", b"who"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "message", b"message", "number", b"number", "request_id", b"request_id", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -184,11 +184,11 @@ class DeadLetterResolution(_message.Message):
     ACTION_DROPPED: DeadLetterResolution.Action.ValueType  # 2
 
     ACTION_FIELD_NUMBER: _builtins.int
-    WHO_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     action: Global___DeadLetterResolution.Action.ValueType
-    who: _builtins.str
+    actor: _builtins.str
     note: _builtins.str
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
@@ -196,13 +196,13 @@ class DeadLetterResolution(_message.Message):
         self,
         *,
         action: Global___DeadLetterResolution.Action.ValueType = ...,
-        who: _builtins.str = ...,
+        actor: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "note", b"note", "time", b"time", "who", b"who"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "note", b"note", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -213,11 +213,11 @@ class Model(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
-    WHO_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     etag: _builtins.str
     """The number of the spec's newest ledger entry."""
-    who: _builtins.str
+    actor: _builtins.str
     @_builtins.property
     def spec(self) -> Global___ModelSpec: ...
     @_builtins.property
@@ -232,11 +232,11 @@ class Model(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
-        who: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "name", b"name", "spec", b"spec", "update_time", b"update_time", "who", b"who"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "etag", b"etag", "name", b"name", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -339,7 +339,7 @@ class AliasEntry(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
-    WHO_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     REPORT_ID_FIELD_NUMBER: _builtins.int
     OVERRIDE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
@@ -354,7 +354,7 @@ class AliasEntry(_message.Message):
     hold: _builtins.bool
     """True from a manual promotion or a rollback until released: no automatic promotion."""
     reason: _builtins.str
-    who: _builtins.str
+    actor: _builtins.str
     report_id: _builtins.str
     """The evidence: the report that allowed it."""
     override: _builtins.str
@@ -372,7 +372,7 @@ class AliasEntry(_message.Message):
         action: Global___AliasEntry.Action.ValueType = ...,
         hold: _builtins.bool = ...,
         reason: _builtins.str = ...,
-        who: _builtins.str = ...,
+        actor: _builtins.str = ...,
         report_id: _builtins.str = ...,
         override: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
@@ -380,7 +380,7 @@ class AliasEntry(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "alias", b"alias", "hold", b"hold", "model", b"model", "number", b"number", "override", b"override", "reason", b"reason", "report_id", b"report_id", "request_id", b"request_id", "time", b"time", "version", b"version", "who", b"who"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "alias", b"alias", "hold", b"hold", "model", b"model", "number", b"number", "override", b"override", "reason", b"reason", "report_id", b"report_id", "request_id", b"request_id", "time", b"time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

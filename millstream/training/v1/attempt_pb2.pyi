@@ -33,14 +33,14 @@ class RunRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
-    WHO_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     AUTOMATIC_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     MODEL_SPEC_NUMBER_FIELD_NUMBER: _builtins.int
     ASKED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     request_id: _builtins.str
-    who: _builtins.str
+    actor: _builtins.str
     automatic: _builtins.bool
     model_spec_number: _builtins.int
     """The model's spec that an automatic run follows."""
@@ -63,7 +63,7 @@ class RunRequest(_message.Message):
         request_id: _builtins.str = ...,
         spec: _training_run_pb2.TrainingRunSpec | None = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
-        who: _builtins.str = ...,
+        actor: _builtins.str = ...,
         automatic: _builtins.bool = ...,
         snapshot: _dataset_pb2.Snapshot | None = ...,
         model_spec_number: _builtins.int = ...,
@@ -71,7 +71,7 @@ class RunRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "snapshot", b"snapshot", "spec", b"spec", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "automatic", b"automatic", "model_spec_number", b"model_spec_number", "request_id", b"request_id", "run_id", b"run_id", "snapshot", b"snapshot", "spec", b"spec", "time", b"time", "who", b"who"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "asked", b"asked", "automatic", b"automatic", "model_spec_number", b"model_spec_number", "request_id", b"request_id", "run_id", b"run_id", "snapshot", b"snapshot", "spec", b"spec", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -110,12 +110,12 @@ class RunOutcome(_message.Message):
     LINEAGE_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
-    WHO_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     state: _training_run_pb2.TrainingRun.State.ValueType
     reason: _builtins.str
-    who: _builtins.str
+    actor: _builtins.str
     model: _builtins.str
     @_builtins.property
     def artifact(self) -> _training_run_pb2.Artifact: ...
@@ -135,12 +135,12 @@ class RunOutcome(_message.Message):
         lineage: _lineage_pb2.Lineage | None = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
-        who: _builtins.str = ...,
+        actor: _builtins.str = ...,
         model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "lineage", b"lineage", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "reason", b"reason", "run_id", b"run_id", "state", b"state", "time", b"time", "who", b"who"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "artifact", b"artifact", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "reason", b"reason", "run_id", b"run_id", "state", b"state", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

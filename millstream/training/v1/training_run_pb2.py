@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from millstream.training.v1 import lineage_pb2 as millstream_dot_training_dot_v1_dot_lineage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)millstream/training/v1/training_run.proto\x12\x16millstream.training.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$millstream/training/v1/lineage.proto\"\x8c\x02\n\x0fTrainingRunSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06recipe\x18\x02 \x01(\t\x12\x0e\n\x06preset\x18\x03 \x01(\t\x12\'\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\x12\x16\n\x0e\x64\x61taset_number\x18\x06 \x01(\x04\x12\x13\n\x0bsnapshot_id\x18\x07 \x01(\t\x12\x34\n\tresources\x18\x08 \x01(\x0b\x32!.millstream.training.v1.Resources\x12-\n\ntime_limit\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"=\n\tResources\x12\x0c\n\x04gpus\x18\x01 \x01(\r\x12\x13\n\x0bgpu_product\x18\x02 \x01(\t\x12\r\n\x05nodes\x18\x03 \x01(\r\"\xee\x05\n\x0bTrainingRun\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\'.millstream.training.v1.TrainingRunSpec\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32).millstream.training.v1.TrainingRun.State\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x32\n\x08progress\x18\x06 \x01(\x0b\x32 .millstream.training.v1.Progress\x12\x32\n\x08\x61rtifact\x18\x07 \x01(\x0b\x32 .millstream.training.v1.Artifact\x12\x30\n\x07lineage\x18\x08 \x01(\x0b\x32\x1f.millstream.training.v1.Lineage\x12\x41\n\x07metrics\x18\t \x03(\x0b\x32\x30.millstream.training.v1.TrainingRun.MetricsEntry\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03who\x18\r \x01(\t\x12\x11\n\tautomatic\x18\x0e \x01(\x08\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xa0\x03\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x01\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x15\n\rgradient_norm\x18\x06 \x01(\x01\x12\x17\n\x0frows_per_second\x18\x07 \x01(\x01\x12\x19\n\x11tokens_per_second\x18\x08 \x01(\x01\x12>\n\x07metrics\x18\t \x03(\x0b\x32-.millstream.training.v1.Progress.MetricsEntry\x12*\n\x07\x65lapsed\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tremaining\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x04time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"c\n\x08\x41rtifact\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x33\n\x05\x66iles\x18\x02 \x03(\x0b\x32$.millstream.training.v1.ArtifactFile\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"@\n\x0c\x41rtifactFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)millstream/training/v1/training_run.proto\x12\x16millstream.training.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$millstream/training/v1/lineage.proto\"\x8c\x02\n\x0fTrainingRunSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06recipe\x18\x02 \x01(\t\x12\x0e\n\x06preset\x18\x03 \x01(\t\x12\'\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\x12\x16\n\x0e\x64\x61taset_number\x18\x06 \x01(\x04\x12\x13\n\x0bsnapshot_id\x18\x07 \x01(\t\x12\x34\n\tresources\x18\x08 \x01(\x0b\x32!.millstream.training.v1.Resources\x12-\n\ntime_limit\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"=\n\tResources\x12\x0c\n\x04gpus\x18\x01 \x01(\r\x12\x13\n\x0bgpu_product\x18\x02 \x01(\t\x12\r\n\x05nodes\x18\x03 \x01(\r\"\xf3\x05\n\x0bTrainingRun\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\'.millstream.training.v1.TrainingRunSpec\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32).millstream.training.v1.TrainingRun.State\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x35\n\x08progress\x18\x06 \x01(\x0b\x32#.millstream.training.v1.RunProgress\x12\x32\n\x08\x61rtifact\x18\x07 \x01(\x0b\x32 .millstream.training.v1.Artifact\x12\x30\n\x07lineage\x18\x08 \x01(\x0b\x32\x1f.millstream.training.v1.Lineage\x12\x41\n\x07metrics\x18\t \x03(\x0b\x32\x30.millstream.training.v1.TrainingRun.MetricsEntry\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\r \x01(\t\x12\x11\n\tautomatic\x18\x0e \x01(\x08\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xa6\x03\n\x0bRunProgress\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x01\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x15\n\rgradient_norm\x18\x06 \x01(\x01\x12\x17\n\x0frows_per_second\x18\x07 \x01(\x01\x12\x19\n\x11tokens_per_second\x18\x08 \x01(\x01\x12\x41\n\x07metrics\x18\t \x03(\x0b\x32\x30.millstream.training.v1.RunProgress.MetricsEntry\x12*\n\x07\x65lapsed\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tremaining\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x04time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"c\n\x08\x41rtifact\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x33\n\x05\x66iles\x18\x02 \x03(\x0b\x32$.millstream.training.v1.ArtifactFile\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"@\n\x0c\x41rtifactFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,24 +37,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAININGRUN_METRICSENTRY']._loaded_options = None
   _globals['_TRAININGRUN_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_PROGRESS_METRICSENTRY']._loaded_options = None
-  _globals['_PROGRESS_METRICSENTRY']._serialized_options = b'8\001'
+  _globals['_RUNPROGRESS_METRICSENTRY']._loaded_options = None
+  _globals['_RUNPROGRESS_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_TRAININGRUNSPEC']._serialized_start=203
   _globals['_TRAININGRUNSPEC']._serialized_end=471
   _globals['_RESOURCES']._serialized_start=473
   _globals['_RESOURCES']._serialized_end=534
   _globals['_TRAININGRUN']._serialized_start=537
-  _globals['_TRAININGRUN']._serialized_end=1287
-  _globals['_TRAININGRUN_METRICSENTRY']._serialized_start=1110
-  _globals['_TRAININGRUN_METRICSENTRY']._serialized_end=1156
-  _globals['_TRAININGRUN_STATE']._serialized_start=1159
-  _globals['_TRAININGRUN_STATE']._serialized_end=1287
-  _globals['_PROGRESS']._serialized_start=1290
-  _globals['_PROGRESS']._serialized_end=1706
-  _globals['_PROGRESS_METRICSENTRY']._serialized_start=1110
-  _globals['_PROGRESS_METRICSENTRY']._serialized_end=1156
-  _globals['_ARTIFACT']._serialized_start=1708
-  _globals['_ARTIFACT']._serialized_end=1807
-  _globals['_ARTIFACTFILE']._serialized_start=1809
-  _globals['_ARTIFACTFILE']._serialized_end=1873
+  _globals['_TRAININGRUN']._serialized_end=1292
+  _globals['_TRAININGRUN_METRICSENTRY']._serialized_start=1115
+  _globals['_TRAININGRUN_METRICSENTRY']._serialized_end=1161
+  _globals['_TRAININGRUN_STATE']._serialized_start=1164
+  _globals['_TRAININGRUN_STATE']._serialized_end=1292
+  _globals['_RUNPROGRESS']._serialized_start=1295
+  _globals['_RUNPROGRESS']._serialized_end=1717
+  _globals['_RUNPROGRESS_METRICSENTRY']._serialized_start=1115
+  _globals['_RUNPROGRESS_METRICSENTRY']._serialized_end=1161
+  _globals['_ARTIFACT']._serialized_start=1719
+  _globals['_ARTIFACT']._serialized_end=1818
+  _globals['_ARTIFACTFILE']._serialized_start=1820
+  _globals['_ARTIFACTFILE']._serialized_end=1884
 # @@protoc_insertion_point(module_scope)

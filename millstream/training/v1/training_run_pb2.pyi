@@ -164,7 +164,7 @@ class TrainingRun(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
-    WHO_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     AUTOMATIC_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     state: Global___TrainingRun.State.ValueType
@@ -172,13 +172,13 @@ class TrainingRun(_message.Message):
     """Why it failed or was cancelled, and what to do; or what a pending run waits for."""
     attempt: _builtins.int
     """The newest attempt, from 1; 0 before the first."""
-    who: _builtins.str
+    actor: _builtins.str
     automatic: _builtins.bool
     """Made by the trainer because a snapshot or a model spec is new."""
     @_builtins.property
     def spec(self) -> Global___TrainingRunSpec: ...
     @_builtins.property
-    def progress(self) -> Global___Progress: ...
+    def progress(self) -> Global___RunProgress: ...
     @_builtins.property
     def artifact(self) -> Global___Artifact:
         """Set once it has succeeded."""
@@ -201,26 +201,26 @@ class TrainingRun(_message.Message):
         state: Global___TrainingRun.State.ValueType = ...,
         reason: _builtins.str = ...,
         attempt: _builtins.int = ...,
-        progress: Global___Progress | None = ...,
+        progress: Global___RunProgress | None = ...,
         artifact: Global___Artifact | None = ...,
         lineage: _lineage_pb2.Lineage | None = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
-        who: _builtins.str = ...,
+        actor: _builtins.str = ...,
         automatic: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "end_time", b"end_time", "lineage", b"lineage", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "attempt", b"attempt", "automatic", b"automatic", "create_time", b"create_time", "end_time", b"end_time", "lineage", b"lineage", "metrics", b"metrics", "progress", b"progress", "reason", b"reason", "run_id", b"run_id", "spec", b"spec", "start_time", b"start_time", "state", b"state", "who", b"who"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "artifact", b"artifact", "attempt", b"attempt", "automatic", b"automatic", "create_time", b"create_time", "end_time", b"end_time", "lineage", b"lineage", "metrics", b"metrics", "progress", b"progress", "reason", b"reason", "run_id", b"run_id", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingRun: _TypeAlias = TrainingRun  # noqa: Y015
 
 @_typing.final
-class Progress(_message.Message):
+class RunProgress(_message.Message):
     """What the worker says of itself about once a second."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -302,7 +302,7 @@ class Progress(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Progress: _TypeAlias = Progress  # noqa: Y015
+Global___RunProgress: _TypeAlias = RunProgress  # noqa: Y015
 
 @_typing.final
 class Artifact(_message.Message):

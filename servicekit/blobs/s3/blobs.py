@@ -32,7 +32,7 @@ from minio import Minio
 from millstream.errors import InvalidArgument, NotFound, Unavailable
 from servicekit.backoff import backoff
 from servicekit.blobs.port import CHUNK, SEGMENT, Listed, check_folder, check_key
-from servicekit.blobs.s3.circuit import Outage
+from servicekit.blobs.s3.circuit import CircuitBreaker
 from servicekit.blobs.s3.credentials import KeyFiles
 from servicekit.blobs.s3.errors import (
     ABSENT,
@@ -44,7 +44,7 @@ from servicekit.blobs.s3.errors import (
     refusal,
     was_silent,
 )
-from servicekit.blobs.s3.options import MinioAccess
+from servicekit.blobs.s3.options import MinioOptions
 
 T = TypeVar("T")
 
@@ -67,20 +67,20 @@ _PREFIX = re.compile(f"({SEGMENT}/)*({SEGMENT})?")
 class MinioBlobs:
     """Objects in the bucket that `place` names: `http://HOST:PORT/BUCKET`, or https. Raises InvalidArgument."""
 
-    def __init__(self, place: str, access: MinioAccess) -> None:
+    def __init__(self, place: str, options: MinioOptions) -> None:
         if not (parts := _PLACE.fullmatch(place)) or not _is_address(place):
             use = "use minio:http://HOST:PORT/BUCKET (or https), with 3 to 63 of a-z 0-9 . - as the bucket's name"
             raise InvalidArgument(f"minio:{place} is no store: {use}", field="MILLSTREAM_BLOBS")
         scheme, self._host, self.bucket = parts.groups()
-        self.endpoint, self.access = f"{scheme}://{self._host}", access
+        self.endpoint, self.options = f"{scheme}://{self._host}", options
         self._secure = scheme == "https"
         self._lock = threading.Lock()
         self._clients: dict[float, Minio] = {}
         self._pools: dict[float, urllib3.PoolManager] = {}
-        self._keys = KeyFiles(access, self._unavailable) if access.access_key_file else None
+        self._keys = KeyFiles(options, self._unavailable) if options.access_key_file else None
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="minio")
         self._checked = -FRESH_SECONDS
-        self._outage = Outage(PATIENCE_SECONDS, ANSWER_SECONDS)
+        self._breaker = CircuitBreaker(PATIENCE_SECONDS, ANSWER_SECONDS)
         self._seen = False
         """The bucket has been there."""
 
@@ -138,7 +138,7 @@ class MinioBlobs:
                 chunks.close()
 
     async def check(self) -> None:
-        if self._outage.began or time.monotonic() - self._checked > FRESH_SECONDS:
+        if self._breaker.began or time.monotonic() - self._checked > FRESH_SECONDS:
             await self._in_thread(self._check)
 
     async def _in_thread(self, job: Callable[[], T]) -> T:
@@ -152,14 +152,14 @@ class MinioBlobs:
                 self._clients[seconds] = Minio(
                     self._host,
                     secure=self._secure,
-                    region=self.access.region,
+                    region=self.options.region,
                     credentials=self._keys,
                     http_client=self._pools[seconds],
                 )
             return self._clients[seconds]
 
     def _open_pool(self, seconds: float) -> urllib3.PoolManager:
-        ca = self.access.ca_file
+        ca = self.options.ca_file
         if ca and not Path(ca).is_file():
             raise self._unavailable(f"cannot read MILLSTREAM_MINIO_CA_FILE={ca}: no such file")
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds)
@@ -174,24 +174,24 @@ class MinioBlobs:
         while True:
             asked, seen = time.monotonic(), self._seen
             try:
-                with self._outage.asking():
+                with self._breaker.asking():
                     found = call(self._client(seconds))
             except FAILURES as error:
                 if is_passing(error):
                     failing, tries = min(failing, asked if was_silent(error) else time.monotonic()), tries + 1
                     self._wait(error, failing, tries)
                 else:
-                    self._outage.over()
+                    self._breaker.over()
                     self._mend(error, key, seen)
             else:
-                self._outage.over()
+                self._breaker.over()
                 self._seen = True
                 return found
 
     def _wait(self, error: Exception, failing: float, tries: int) -> None:
         """Until the next try of what has been failing since then. Raises Unavailable."""
-        explained = explain(error, self.endpoint, self.bucket, self.access)
-        if not self._outage.is_worth_waiting(failing, explained):
+        explained = explain(error, self.endpoint, self.bucket, self.options)
+        if not self._breaker.is_worth_waiting(failing, explained):
             raise explained from error
         time.sleep(min(backoff(tries), PAUSE_SECONDS))
 
@@ -201,8 +201,8 @@ class MinioBlobs:
             raise NotFound(f"no object {key}", key=key) from None
         if code_of(error) == "NoSuchBucket" and seen:
             raise self._unavailable(f"bucket {self.bucket} {GONE}") from error
-        if code_of(error) != "NoSuchBucket" or not self.access.create_bucket:
-            raise explain(error, self.endpoint, self.bucket, self.access) from error
+        if code_of(error) != "NoSuchBucket" or not self.options.create_bucket:
+            raise explain(error, self.endpoint, self.bucket, self.options) from error
         self._make_bucket()
 
     def _make_bucket(self) -> None:
@@ -214,7 +214,7 @@ class MinioBlobs:
                     f"bucket {self.bucket} is missing: create it, or grant s3:CreateBucket"
                 ) from error
             if code_of(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-                raise explain(error, self.endpoint, self.bucket, self.access) from error
+                raise explain(error, self.endpoint, self.bucket, self.options) from error
         self._seen = True
 
     def _put(self, key: str, data: bytes) -> None:

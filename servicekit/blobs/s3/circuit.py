@@ -9,7 +9,7 @@ from copy import copy
 from millstream.errors import Unavailable
 
 
-class Outage:
+class CircuitBreaker:
     """When it began is told by the first failure since the last answer.
 
     For `patience` seconds from then on every caller goes on trying. Afterwards each tries once; and while one of them waits

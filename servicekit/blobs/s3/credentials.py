@@ -8,7 +8,7 @@ from minio.credentials.credentials import Credentials
 from minio.credentials.providers import Provider
 
 from millstream.errors import Unavailable
-from servicekit.blobs.s3.options import MinioAccess
+from servicekit.blobs.s3.options import MinioOptions
 
 FRESH_SECONDS = 1.0
 
@@ -16,15 +16,15 @@ FRESH_SECONDS = 1.0
 class KeyFiles(Provider):
     """Read again after a second, so that rotated keys need no restart."""
 
-    def __init__(self, access: MinioAccess, unavailable: Callable[[str], Unavailable]) -> None:
-        self._access, self._unavailable = access, unavailable
+    def __init__(self, options: MinioOptions, unavailable: Callable[[str], Unavailable]) -> None:
+        self._options, self._unavailable = options, unavailable
         self._read = -FRESH_SECONDS
         self._found: Credentials | None = None
 
     def retrieve(self) -> Credentials:
         if self._found is None or time.monotonic() - self._read > FRESH_SECONDS:
             self._found = Credentials(
-                self._file("ACCESS", self._access.access_key_file), self._file("SECRET", self._access.secret_key_file)
+                self._file("ACCESS", self._options.access_key_file), self._file("SECRET", self._options.secret_key_file)
             )
             self._read = time.monotonic()
         return self._found

@@ -9,7 +9,7 @@ from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProtocolError, TimeoutError
 
 from millstream.errors import Unavailable
-from servicekit.blobs.s3.options import MinioAccess
+from servicekit.blobs.s3.options import MinioOptions
 
 Failure = S3Error | ServerError | InvalidResponseError | HTTPError
 FAILURES = (MinioException, HTTPError, ssl.SSLError)
@@ -72,21 +72,21 @@ def was_silent(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError)
 
 
-def explain(error: BaseException, endpoint: str, bucket: str, access: MinioAccess) -> Unavailable:
+def explain(error: BaseException, endpoint: str, bucket: str, options: MinioOptions) -> Unavailable:
     """The error in words that say what to mend."""
-    return Unavailable(f"S3 store at {endpoint}: {_words(error, bucket, access)}", endpoint=endpoint, bucket=bucket)
+    return Unavailable(f"S3 store at {endpoint}: {_words(error, bucket, options)}", endpoint=endpoint, bucket=bucket)
 
 
-def _words(error: BaseException, bucket: str, access: MinioAccess) -> str:
+def _words(error: BaseException, bucket: str, options: MinioOptions) -> str:
     code, text = code_of(error), str(error)
     if code:
-        return _said(code, error, bucket, access)
+        return _said(code, error, bucket, options)
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        ca = access.ca_file or "not set"
+        ca = options.ca_file or "not set"
         return f"its certificate is not trusted: set MILLSTREAM_MINIO_CA_FILE ({ca}) to the authority that signed it"
     if "NO_CERTIFICATE_OR_CRL_FOUND" in text:
         return (
-            f"there is no certificate in MILLSTREAM_MINIO_CA_FILE ({access.ca_file}): put the authority there, as PEM"
+            f"there is no certificate in MILLSTREAM_MINIO_CA_FILE ({options.ca_file}): put the authority there, as PEM"
         )
     if "WRONG_VERSION_NUMBER" in text or "record layer" in text.lower():
         return "it does not speak TLS: write http:// in MILLSTREAM_BLOBS, or name its TLS port"
@@ -101,16 +101,16 @@ def _words(error: BaseException, bucket: str, access: MinioAccess) -> str:
     return f"cannot be reached ({text[:200]}): start it, or set MILLSTREAM_BLOBS"
 
 
-def _said(code: str, error: Any, bucket: str, access: MinioAccess) -> str:
-    who = access.access_key_file or "no access key: set MILLSTREAM_MINIO_ACCESS_KEY_FILE"
+def _said(code: str, error: Any, bucket: str, options: MinioOptions) -> str:
+    actor = options.access_key_file or "no access key: set MILLSTREAM_MINIO_ACCESS_KEY_FILE"
     if code == "InvalidAccessKeyId":
-        return f"it does not know the access key in MILLSTREAM_MINIO_ACCESS_KEY_FILE ({who}): put the right one there"
+        return f"it does not know the access key in MILLSTREAM_MINIO_ACCESS_KEY_FILE ({actor}): put the right one there"
     if code == "SignatureDoesNotMatch":
-        file = access.secret_key_file or "not set"
+        file = options.secret_key_file or "not set"
         return f"the secret key in MILLSTREAM_MINIO_SECRET_KEY_FILE ({file}) is wrong: put the right one there"
     if code == "AccessDenied":
         rights = "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket"
-        return f"access denied to bucket {bucket} ({who}): grant {rights} on it, or use other keys"
+        return f"access denied to bucket {bucket} ({actor}): grant {rights} on it, or use other keys"
     if code == "NoSuchBucket":
         return f"bucket {bucket} is missing: create it, or set MILLSTREAM_MINIO_CREATE_BUCKET=true"
     if code in _FULL:
@@ -118,7 +118,7 @@ def _said(code: str, error: Any, bucket: str, access: MinioAccess) -> str:
     if code in ("SlowDownRead", "SlowDownWrite"):
         return f"it cannot use its disks ({code}): look at them, and at its log"
     if code == "AuthorizationHeaderMalformed":
-        return f"it is of another region (MILLSTREAM_MINIO_REGION={access.region}): {error.message}"
+        return f"it is of another region (MILLSTREAM_MINIO_REGION={options.region}): {error.message}"
     if code == "RequestTimeTooSkewed":
         return "its clock and this machine's differ by more than 15 minutes: mend the clocks"
     if code == "BadRequest":  # all that a HEAD can say

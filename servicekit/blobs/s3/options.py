@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class MinioAccess:
+class MinioOptions:
     """Who we are to an S3 store, and whom we trust."""
 
     access_key_file: str = ""

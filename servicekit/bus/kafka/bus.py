@@ -17,7 +17,7 @@ from kafka.errors import KafkaError
 
 from millstream.errors import Unavailable
 from servicekit.bus.kafka.connection import link
-from servicekit.bus.kafka.options import KafkaAccess
+from servicekit.bus.kafka.options import KafkaOptions
 from servicekit.bus.kafka.reader import Reader
 from servicekit.bus.kafka.topics import ensure
 from servicekit.bus.kafka.writer import Writer
@@ -35,8 +35,8 @@ THREADS = 8
 
 
 class KafkaBus:
-    def __init__(self, servers: Sequence[str], access: KafkaAccess) -> None:
-        self.link = link(servers, access)
+    def __init__(self, servers: Sequence[str], options: KafkaOptions) -> None:
+        self.link = link(servers, options)
         self.succeeded = 0.0
         self._writer: Writer | None = None
         self._lock = threading.Lock()
@@ -83,7 +83,7 @@ class KafkaBus:
         self._threads.shutdown(wait=False)
 
     def name(self, name: str) -> str:
-        return self.link.access.prefix + name
+        return self.link.options.prefix + name
 
     def heard(self) -> None:
         """The brokers have answered just now."""

@@ -29,7 +29,7 @@ from kafka.net.compat import KafkaNetClient
 from kafka.protocol.metadata import MetadataRequest
 
 from millstream.errors import InvalidArgument, Unavailable
-from servicekit.bus.kafka.options import KafkaAccess
+from servicekit.bus.kafka.options import KafkaOptions
 
 CONNECT_SECONDS = 3.0
 REQUEST_SECONDS = 5.0
@@ -49,7 +49,7 @@ class Link:
     """The brokers and our access to them."""
 
     servers: tuple[str, ...]
-    access: KafkaAccess
+    options: KafkaOptions
 
     @property
     def address(self) -> str:
@@ -57,19 +57,19 @@ class Link:
 
     def configuration(self) -> dict[str, Any]:
         """What every client of the library is given. Raises Unavailable if a file is missing or no good."""
-        access = self.access
+        options = self.options
         login = {
-            "sasl_mechanism": access.mechanism,
-            "sasl_plain_username": access.user,
+            "sasl_mechanism": options.mechanism,
+            "sasl_plain_username": options.user,
             "sasl_plain_password": self._password(),
         }
-        protocol = ("SASL_" if access.user else "") + ("SSL" if access.tls else "PLAINTEXT")
+        protocol = ("SASL_" if options.user else "") + ("SSL" if options.tls else "PLAINTEXT")
         return {
             "bootstrap_servers": list(self.servers),
             "client_id": "millstream",
             "security_protocol": protocol.replace("PLAINTEXT", "PLAINTEXT"),
-            "ssl_context": self._tls() if access.tls else None,
-            **(login if access.user else {}),
+            "ssl_context": self._tls() if options.tls else None,
+            **(login if options.user else {}),
             "bootstrap_timeout_ms": int(CONNECT_SECONDS * 1000),
             "request_timeout_ms": int(REQUEST_SECONDS * 1000),
             "metadata_max_age_ms": int(METADATA_SECONDS * 1000),
@@ -83,18 +83,20 @@ class Link:
         """Connect, log in and ask who is there. Raises Unavailable, naming what to mend."""
         troubles = []
         for server in self.servers:
-            trouble = self._trouble(server)
-            if not trouble:
+            incident = self._trouble(server)
+            if not incident:
                 return
-            troubles.append(trouble)
+            troubles.append(incident)
         raise self.unavailable(troubles[0])
 
     def explain(self, error: Exception) -> Unavailable:
         """The same error in words that say what to mend; asks the brokers if the error alone does not tell."""
         if isinstance(error, AuthorizationError):
-            return self.unavailable(_refused(error, self.access.user))
+            return self.unavailable(_refused(error, self.options.user))
         if "ClusterAuthorizationFailedError" in str(error):  # as a producer's plain KafkaError: it is given no id
-            return self.unavailable(f"{who_is(self.access.user)} may write no topic: grant it WRITE (kafka-acls.sh)")
+            return self.unavailable(
+                f"{user_label(self.options.user)} may write no topic: grant it WRITE (kafka-acls.sh)"
+            )
         self.probe()
         return self.unavailable(f"{type(error).__name__}: {error}. The broker answers; look at its log.")
 
@@ -116,32 +118,32 @@ class Link:
         return ""
 
     def _words(self, server: str, error: Exception) -> str:
-        access, text = self.access, str(error)
+        options, text = self.options, str(error)
         host = f"{server} "
         if isinstance(error, UnsupportedSaslMechanismError | IllegalSaslStateError):
-            text = f"{host}offers no login by {access.mechanism}"
+            text = f"{host}offers no login by {options.mechanism}"
             return f"{text}: set MILLSTREAM_KAFKA_MECHANISM, or unset MILLSTREAM_KAFKA_USER"
         refused = (
-            f"{host}refuses the login of {access.user!r}: set MILLSTREAM_KAFKA_USER and the password "
-            f"in MILLSTREAM_KAFKA_PASSWORD_FILE ({access.password_file or 'not set'})"
+            f"{host}refuses the login of {options.user!r}: set MILLSTREAM_KAFKA_USER and the password "
+            f"in MILLSTREAM_KAFKA_PASSWORD_FILE ({options.password_file or 'not set'})"
         )
         if isinstance(error, SaslAuthenticationFailedError):
             return refused
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return (
                 f"{host}shows a certificate that is not trusted ({_reason(text)}): set MILLSTREAM_KAFKA_CA_FILE "
-                f"({access.ca_file or 'not set'}) to the authority that signed it"
+                f"({options.ca_file or 'not set'}) to the authority that signed it"
             )
-        if access.tls and "Handshake failed" in text:
+        if options.tls and "Handshake failed" in text:
             return (
                 f"{host}does not finish a TLS handshake ({_reason(text)}): a plaintext listener? Unset MILLSTREAM_KAFKA_TLS "
                 "and the files for TLS, or name its TLS port in MILLSTREAM_BUS; with mTLS, look at "
                 "MILLSTREAM_KAFKA_CLIENT_CERT_FILE"
             )
         if _listens(server):
-            if not access.tls and _speaks_tls(server):
+            if not options.tls and _speaks_tls(server):
                 return f"{host}speaks TLS: set MILLSTREAM_KAFKA_TLS=true and MILLSTREAM_KAFKA_CA_FILE"
-            if not access.user:
+            if not options.user:
                 text = f"{host}hangs up: if it asks for a login"
                 return f"{text}, set MILLSTREAM_KAFKA_USER and MILLSTREAM_KAFKA_PASSWORD_FILE"
             if isinstance(error, KafkaConnectionError):
@@ -150,51 +152,51 @@ class Link:
         return f"{host}cannot be reached ({text}): start the broker, or set MILLSTREAM_BUS"
 
     def _password(self) -> str:
-        if not self.access.user:
+        if not self.options.user:
             return ""
         try:
-            return Path(self.access.password_file).read_text().strip()
+            return Path(self.options.password_file).read_text().strip()
         except OSError as error:
-            text = f"cannot read MILLSTREAM_KAFKA_PASSWORD_FILE={self.access.password_file}: {error.strerror}"
+            text = f"cannot read MILLSTREAM_KAFKA_PASSWORD_FILE={self.options.password_file}: {error.strerror}"
             raise self.unavailable(text) from None
 
     def _tls(self) -> ssl.SSLContext:
-        access = self.access
-        name = f"MILLSTREAM_KAFKA_CA_FILE={access.ca_file}"
+        options = self.options
+        name = f"MILLSTREAM_KAFKA_CA_FILE={options.ca_file}"
         try:
-            context = ssl.create_default_context(cafile=access.ca_file or None)
-            if access.client_cert_file:
+            context = ssl.create_default_context(cafile=options.ca_file or None)
+            if options.client_cert_file:
                 name = (
-                    f"MILLSTREAM_KAFKA_CLIENT_CERT_FILE={access.client_cert_file} and MILLSTREAM_KAFKA_CLIENT_KEY_FILE"
+                    f"MILLSTREAM_KAFKA_CLIENT_CERT_FILE={options.client_cert_file} and MILLSTREAM_KAFKA_CLIENT_KEY_FILE"
                 )
-                context.load_cert_chain(access.client_cert_file, access.client_key_file or None)
+                context.load_cert_chain(options.client_cert_file, options.client_key_file or None)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise self.unavailable(f"cannot use {name}: {error}") from None
         return context
 
 
-def link(servers: Sequence[str], access: KafkaAccess) -> Link:
+def link(servers: Sequence[str], options: KafkaOptions) -> Link:
     """Raises InvalidArgument for an address that is none."""
     for server in servers:
         host, _, port = server.rpartition(":")
         if not (host and port.isdigit() and 0 < int(port) < 65536):
             raise InvalidArgument(f"{server!r} is no broker: use kafka:HOST:PORT,HOST:PORT", field="MILLSTREAM_BUS")
-    return Link(tuple(servers), access)
+    return Link(tuple(servers), options)
 
 
-def who_is(user: str) -> str:
+def user_label(user: str) -> str:
     """The user in words, also where nobody logs in."""
     return f"user {user!r}" if user else "whoever logs in nowhere"
 
 
 def _refused(error: Exception, user: str) -> str:
-    who = who_is(user)
+    actor = user_label(user)
     names = ", ".join(sorted(map(str, error.args[0] if error.args and isinstance(error.args[0], set) else error.args)))
     if isinstance(error, TopicAuthorizationFailedError):
-        return f"{who} may not use topic {names}: grant it DESCRIBE with READ or WRITE (kafka-acls.sh)"
+        return f"{actor} may not use topic {names}: grant it DESCRIBE with READ or WRITE (kafka-acls.sh)"
     if isinstance(error, GroupAuthorizationFailedError):
-        return f"{who} may not use group {names}: grant it READ of the group (kafka-acls.sh)"
-    return f"{who} may not do this ({error}): grant it (kafka-acls.sh)"
+        return f"{actor} may not use group {names}: grant it READ of the group (kafka-acls.sh)"
+    return f"{actor} may not do this ({error}): grant it (kafka-acls.sh)"
 
 
 def _reason(text: str) -> str:

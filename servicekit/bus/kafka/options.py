@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class KafkaAccess:
+class KafkaOptions:
     """Who we are to a broker, whom we trust, and how a topic that is missing is made."""
 
     prefix: str = ""

@@ -74,11 +74,11 @@ class Reader(threading.Thread):
             try:
                 self._live()
             except Exception as error:
-                trouble = error if isinstance(error, Unavailable) else self._explained(error)
+                incident = error if isinstance(error, Unavailable) else self._explained(error)
                 if not self.positioned:
-                    self.error = trouble
+                    self.error = incident
                     break
-                log.warning("reader starts anew", extra={"error": str(trouble), "topics": self.topics})
+                log.warning("reader starts anew", extra={"error": str(incident), "topics": self.topics})
                 self._ended.wait(AGAIN_SECONDS)
         self._wake()
 
@@ -113,7 +113,7 @@ class Reader(threading.Thread):
                 **self.link.configuration(),
                 kafka_client=client,
                 group_id=self.group,
-                group_instance_id=(self.group and self.link.access.member) or None,
+                group_instance_id=(self.group and self.link.options.member) or None,
                 auto_offset_reset="earliest",
                 enable_auto_commit=False,
                 partition_assignment_strategy=(CooperativeStickyAssignor,),
@@ -169,9 +169,9 @@ class Reader(threading.Thread):
         self._ends = self._bounds(consumer.end_offsets, list(consumer.assignment()))
         self._keep(consumer, consumer.poll(0))
 
-    def _pause_until(self, until: float, trouble: str, seconds: float = 0.01) -> None:
+    def _pause_until(self, until: float, incident: str, seconds: float = 0.01) -> None:
         if self._ended.wait(seconds) or time.monotonic() > until:
-            raise self.link.unavailable(f"{trouble} within {JOIN_SECONDS:.0f} s")
+            raise self.link.unavailable(f"{incident} within {JOIN_SECONDS:.0f} s")
 
     def _assign(self, consumer: KafkaConsumer, first: bool) -> None:
         """Read all partitions that there are: from the position of before, else from the end if this is the first time."""
@@ -237,7 +237,7 @@ class Reader(threading.Thread):
         consumed = consumer._subscription.all_consumed_offsets()
         positions = {place: consumed[place].offset for place in assigned if place in consumed}
         chunk = _Chunk(
-            {place: records for place, records in polled.items() if place in assigned}, self.link.access.prefix
+            {place: records for place, records in polled.items() if place in assigned}, self.link.options.prefix
         )
         with self._changed:
             if chunk.messages:

@@ -14,7 +14,7 @@ from kafka.errors import (
     for_code,
 )
 
-from servicekit.bus.kafka.connection import Client, Link, who_is
+from servicekit.bus.kafka.connection import Client, Link, user_label
 
 READY_SECONDS = 3.0
 
@@ -48,12 +48,12 @@ def _missing(link: Link, admin: KafkaAdminClient, topics: Sequence[str]) -> Sequ
 
 
 def _create(link: Link, admin: KafkaAdminClient, topics: Sequence[str]) -> None:
-    access = link.access
+    options = link.options
     names = ", ".join(topics)
-    if not access.create_topics:
+    if not options.create_topics:
         raise link.unavailable(
             f"topic {names} is missing and MILLSTREAM_KAFKA_CREATE_TOPICS=false: create it with "
-            f"{access.partitions} partitions, or allow its creation"
+            f"{options.partitions} partitions, or allow its creation"
         )
     made = admin.create_topics({topic: _settings(link) for topic in topics}, raise_errors=False)
     for topic in made["topics"]:
@@ -63,8 +63,8 @@ def _create(link: Link, admin: KafkaAdminClient, topics: Sequence[str]) -> None:
         said = topic.get("error_message") or kind.__name__
         if issubclass(kind, AuthorizationError):
             raise link.unavailable(
-                f"topic {topic['name']} is missing and {who_is(access.user)} may not create it: "
-                f"grant CREATE (kafka-acls.sh), or create it with {access.partitions} partitions"
+                f"topic {topic['name']} is missing and {user_label(options.user)} may not create it: "
+                f"grant CREATE (kafka-acls.sh), or create it with {options.partitions} partitions"
             )
         hint = " Set MILLSTREAM_KAFKA_REPLICAS." if kind is InvalidReplicationFactorError else ""
         raise link.unavailable(f"topic {topic['name']} cannot be created: {said}.{hint}")
@@ -72,7 +72,7 @@ def _create(link: Link, admin: KafkaAdminClient, topics: Sequence[str]) -> None:
 
 def _settings(link: Link) -> Mapping[str, Any]:
     return {
-        "num_partitions": link.access.partitions,
-        "replication_factor": link.access.replicas,
-        "configs": {"retention.ms": str(int(link.access.retention_hours * 3_600_000))},
+        "num_partitions": link.options.partitions,
+        "replication_factor": link.options.replicas,
+        "configs": {"retention.ms": str(int(link.options.retention_hours * 3_600_000))},
     }

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from millstream.errors import Unavailable
 from servicekit.bus.port import Message, Received, Subscription, check_message, check_names
-from servicekit.bus.sqlite.log import PARTITIONS, Leases, Log, Place
+from servicekit.bus.sqlite.log import PARTITIONS, Log, MemberLeases, Place
 from servicekit.bus.sqlite.watch import Watch
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class SqliteBus:
         for member in self.members():
             member.wake()
 
-    def _leases(self) -> Leases:
+    def _leases(self) -> MemberLeases:
         return {m.name: (m.group, m.topics) for m in self.members() if isinstance(m, GroupMember)}
 
 

@@ -24,7 +24,7 @@ from servicekit.bus.port import Message, Received
 from servicekit.bus.sqlite.file import SqliteFile
 
 Place = tuple[str, int]
-Leases = Mapping[str, tuple[str, Sequence[str]]]  # group and topics by member
+MemberLeases = Mapping[str, tuple[str, Sequence[str]]]  # group and topics by member
 
 PARTITIONS = 4
 LEASE_SECONDS = 2.5
@@ -161,7 +161,7 @@ class Log(SqliteFile):
         with self.writing() as db:
             _join(db, group, topics, member)
 
-    def renew(self, members: Leases) -> None:
+    def renew(self, members: MemberLeases) -> None:
         """Prolong the leases of these members; one that was taken for dead joins again."""
         with self.writing() as db:
             for member, (group, topics) in members.items():

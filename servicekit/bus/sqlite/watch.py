@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from millstream.errors import Unavailable
-from servicekit.bus.sqlite.log import Leases, Log
+from servicekit.bus.sqlite.log import Log, MemberLeases
 
 _log = logging.getLogger(__name__)
-_LOOK_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 _RENEW_SECONDS = 1.0
 _EXPEL_SECONDS = _FAULT_SECONDS = 0.5
 _PATIENCE = 0.2
@@ -23,7 +23,7 @@ class Watch(threading.Thread):
     costs microseconds, so idling costs less than 1 % of a core (bench/bus).
     """
 
-    def __init__(self, path: Path, wake: Callable[[], None], leases: Callable[[], Leases]) -> None:
+    def __init__(self, path: Path, wake: Callable[[], None], leases: Callable[[], MemberLeases]) -> None:
         super().__init__(name="sqlite-bus-watch", daemon=True)
         self.ended = threading.Event()
         self._wake, self._leases = wake, leases
@@ -34,7 +34,7 @@ class Watch(threading.Thread):
         self._expel_at = 0.0
 
     def run(self) -> None:
-        while not self.ended.wait(_LOOK_SECONDS):
+        while not self.ended.wait(_POLL_SECONDS):
             try:
                 self._look()
                 self._keep_leases()

@@ -26,7 +26,7 @@ SURE = 0.001
 """How likely a split may stay empty when we say how many rows it needs."""
 
 
-class Progress:
+class ImportProgress:
     """Rows looked at so far, told by the thread that works and read by the event loop; `stop` ends that thread."""
 
     def __init__(self) -> None:
@@ -36,10 +36,10 @@ class Progress:
     def tell(self, rows_read: int) -> None:
         self.rows_read = rows_read
         if self.stop:
-            raise Stopped
+            raise ImportStopped
 
 
-class Stopped(Exception):
+class ImportStopped(Exception):
     """The service is ending; the import goes on elsewhere, or at the next start."""
 
 
@@ -69,7 +69,7 @@ class Job(NamedTuple):
     unpacked_limit: int
 
 
-def ingest(job: Job, folder: Path, progress: Progress) -> Ingested:
+def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
     """Write the parts into the folder. Raises Refused. Blocking: runs in a thread."""
     with ExitStack() as files:
         writers = {split: files.enter_context(_PartWriter(folder, split)) for split in (*SPLITS, QUARANTINE)}

@@ -20,7 +20,7 @@ from millstream.errors import DeadlineExceeded, Internal, Overloaded
 from recipekit.predictor import Item, Predictor
 from recipekit.spec import Prediction, Row
 from services.inference import metrics
-from services.inference.engine.queue import Limits, Line, Queue, Waiting, into_batches
+from services.inference.engine.queue import Limits, Queue, QueuedRequest, QueuedRow, into_batches
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -80,8 +80,8 @@ class Batcher:
         for size in sizes if rows else ():
             some = rows[:size]
             items = await self._in_thread(self._prepare_pool, partial(self.predictor.prepare, some))
-            request = Waiting(items, None, asyncio.get_running_loop().create_future())
-            for batch in into_batches([Line(request, i) for i in range(len(items))], self.limits):
+            request = QueuedRequest(items, None, asyncio.get_running_loop().create_future())
+            for batch in into_batches([QueuedRow(request, i) for i in range(len(items))], self.limits):
                 work = partial(self._forward, [line.item for line in batch])
                 prediction = (await self._in_thread(self._forward_thread, work))[0][0]
         return prediction
@@ -117,8 +117,8 @@ class Batcher:
         metrics.INFER_SECONDS.labels(self.model).observe(answer.infer)
         return answer
 
-    def _enqueue(self, items: Sequence[Item], deadline: float | None) -> Waiting:
-        request = Waiting(items, deadline, asyncio.get_running_loop().create_future())
+    def _enqueue(self, items: Sequence[Item], deadline: float | None) -> QueuedRequest:
+        request = QueuedRequest(items, deadline, asyncio.get_running_loop().create_future())
         # A request larger than the whole queue is taken when it is the only one: else it could never be.
         if self.queue.tokens and self.queue.tokens + request.queued_tokens > self.limits.queue_tokens:
             raise self._overloaded()
@@ -143,7 +143,7 @@ class Batcher:
             if not self.queue:
                 self._arrived.clear()
 
-    async def _run(self, batch: Sequence[Line]) -> None:
+    async def _run(self, batch: Sequence[QueuedRow]) -> None:
         """One forward. Where it fails each request is tried by itself, so that one bad row fails only its own request."""
         lines = [line for line in batch if not line.request.is_gone]
         if not lines:
@@ -163,9 +163,9 @@ class Batcher:
             if len(request.predictions) == len(request.items) and not request.done.done():
                 request.done.set_result(None)
 
-    async def _run_apart(self, lines: Sequence[Line], error: Exception) -> None:
+    async def _run_apart(self, lines: Sequence[QueuedRow], error: Exception) -> None:
         metrics.BATCHES_FAILED.labels(self.model).inc()
-        apart: dict[Waiting, list[Line]] = {}
+        apart: dict[QueuedRequest, list[QueuedRow]] = {}
         for line in lines:
             apart.setdefault(line.request, []).append(line)
         if len(apart) > 1:
@@ -174,7 +174,7 @@ class Batcher:
             return
         self._fail(lines, error)
 
-    def _fail(self, lines: Sequence[Line], error: Exception) -> None:
+    def _fail(self, lines: Sequence[QueuedRow], error: Exception) -> None:
         log.error("the model failed on a request's rows", extra={"model": self.model}, exc_info=error)
         text = f"model {self.model} failed on these rows ({type(error).__name__}); the service's log has the details"
         for request in dict.fromkeys(line.request for line in lines):

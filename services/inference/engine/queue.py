@@ -26,7 +26,7 @@ class Limits:
 
 
 @dataclass(eq=False)
-class Waiting:
+class QueuedRequest:
     """A prepared request until its last row is answered."""
 
     items: Sequence[Item]
@@ -51,10 +51,10 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Line:
+class QueuedRow:
     """One row on its way through the model."""
 
-    request: Waiting
+    request: QueuedRequest
     number: int
 
     @property
@@ -62,9 +62,9 @@ class Line:
         return self.request.items[self.number]
 
 
-def into_batches(lines: Iterable[Line], limits: Limits) -> list[list[Line]]:
+def into_batches(lines: Iterable[QueuedRow], limits: Limits) -> list[list[QueuedRow]]:
     """Lines sorted by length, cut where the padded batch would burst its limits or be padding for the most part."""
-    batches: list[list[Line]] = []
+    batches: list[list[QueuedRow]] = []
     tokens = 0
     for line in sorted(lines, key=lambda line: line.item.cost):
         cost = line.item.cost
@@ -87,16 +87,16 @@ class Queue:
     def __init__(self, model: str, limits: Limits) -> None:
         self.model, self.limits = model, limits
         self.tokens = 0
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[QueuedRequest] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def append(self, request: Waiting) -> None:
+    def append(self, request: QueuedRequest) -> None:
         self._waiting.append(request)
         self._count(request.queued_tokens)
 
-    def forget(self, request: Waiting) -> None:
+    def forget(self, request: QueuedRequest) -> None:
         """Take out what is still queued of a request that ended early."""
         if request.rows:
             self._count(-request.queued_tokens)
@@ -104,9 +104,9 @@ class Queue:
             with suppress(ValueError):
                 self._waiting.remove(request)
 
-    def take(self) -> list[Line]:
+    def take(self) -> list[QueuedRow]:
         """Rows up to the budget, oldest request first. One with more than fits goes behind the others."""
-        lines: list[Line] = []
+        lines: list[QueuedRow] = []
         tokens = 0
         while self._waiting:
             request = self._waiting[0]
@@ -118,7 +118,7 @@ class Queue:
                 cost = request.items[request.rows[0]].cost
                 if lines and tokens + cost > self.limits.batch_tokens:
                     break
-                lines.append(Line(request, request.rows.popleft()))
+                lines.append(QueuedRow(request, request.rows.popleft()))
                 tokens += cost
             if request.rows:
                 if len(lines) > before:

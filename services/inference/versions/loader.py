@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 DEADLY_LOADS = 3
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """This version must not serve: trying again will not help."""
 
 
-class NotHere(Exception):
+class MissingRecipe(Exception):
     """This replica lacks what the version needs; another, or this one after an upgrade, may have it."""
 
 
@@ -48,12 +48,12 @@ class Loader:
         try:
             folder = await fetch(self.blobs, version.artifact.digest, self.cache)
         except InvalidArgument as error:
-            raise Refused(error.text) from error
+            raise Rejected(error.text) from error
         except OSError as error:
             raise Unavailable(f"artifact {version.artifact.digest} cannot be kept in {self.cache}: {error}") from error
         async with self._one_at_a_time, self.store.attempt(version.model, version.version) as dead:
             if dead >= DEADLY_LOADS:
-                raise Refused(f"{dead} processes died while they loaded it: is there enough memory for it?")
+                raise Rejected(f"{dead} processes died while they loaded it: is there enough memory for it?")
             started = time.perf_counter()
             try:
                 loaded = await self._load(version, folder)
@@ -84,7 +84,7 @@ class Loader:
             str(error) if isinstance(error, GoldenMismatch) else f"it cannot be loaded: {type(error).__name__}: {error}"
         )
         if isinstance(error, UnknownRecipe | ImportError):
-            return NotHere(f"this inference cannot load it: {error}. Deploy one whose image has that")
+            return MissingRecipe(f"this inference cannot load it: {error}. Deploy one whose image has that")
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             return Unavailable(f"no memory for artifact {digest} now: {error}")
         try:
@@ -96,7 +96,7 @@ class Loader:
             return Unavailable(f"the cached copy of artifact {digest} is damaged or was removed: it is fetched anew")
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             return Unavailable(f"artifact {digest} cannot be read now: {error}")
-        return Refused(told)
+        return Rejected(told)
 
 
 def remove(folder: Path) -> None:

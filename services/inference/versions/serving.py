@@ -55,7 +55,7 @@ class LoadedVersion:
 
 
 @dataclass(frozen=True)
-class Absent:
+class UnavailableSlot:
     """Why an alias answers nothing."""
 
     kind: type[MillstreamError]
@@ -64,7 +64,7 @@ class Absent:
 
 class Serving:
     def __init__(self) -> None:
-        self._models: dict[str, dict[str, LoadedVersion | Absent]] = {}
+        self._models: dict[str, dict[str, LoadedVersion | UnavailableSlot]] = {}
         self._first: frozenset[str] | None = None
         """The models of the first listing; None before it."""
         self._settled: set[str] = set()
@@ -104,7 +104,7 @@ class Serving:
                 model=model,
                 alias=alias,
             )
-        if isinstance(slot, Absent):
+        if isinstance(slot, UnavailableSlot):
             retry_after = 1.0 if issubclass(slot.kind, Unavailable) else 0.0
             raise slot.kind(slot.text, retry_after=retry_after, model=model, alias=alias)
         return slot
@@ -128,7 +128,7 @@ class Serving:
     def digests(self) -> set[str]:
         return {version.source.artifact.digest for model in self._models for version in self.loaded(model).values()}
 
-    def put(self, model: str, alias: str, slot: LoadedVersion | Absent) -> None:
+    def put(self, model: str, alias: str, slot: LoadedVersion | UnavailableSlot) -> None:
         """From now on this answers; what answered before is let go when no alias names it and it has answered all."""
         before = self._models.setdefault(model, {}).get(alias)
         self._models[model][alias] = slot
@@ -159,7 +159,7 @@ class Serving:
         """Wait until all that was replaced is out of memory."""
         await asyncio.gather(*self._leaving)
 
-    def _release(self, model: str, slot: LoadedVersion | Absent | None) -> None:
+    def _release(self, model: str, slot: LoadedVersion | UnavailableSlot | None) -> None:
         if not isinstance(slot, LoadedVersion) or slot in self.loaded(model).values():
             return
         slot.show(False)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from millstream import errors
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
 from millstream.training.v1.lineage_pb2 import Lineage
-from millstream.training.v1.training_run_pb2 import Progress, TrainingRun
+from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
 from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.hardware import processor
 from recipekit.predictor import write_golden
@@ -22,7 +22,7 @@ from recipekit.spec import Config
 from servicekit.blobs import artifacts
 from servicekit.blobs.parts import read_split
 from servicekit.build_info import code, package_versions
-from servicekit.failpoints import crashpoint
+from servicekit.failpoints import failpoint
 from services.trainer.store import MOST_FAILURES, Store, now
 from services.trainer.worker.output import CapturedLog
 from services.trainer.worker.run import StoredRun
@@ -104,9 +104,9 @@ class Attempt:
         if self.run.stop_requested:
             raise Stopped
         await asyncio.to_thread(write_golden, self.run.artifact, self.catalog, validation)
-        crashpoint("worker.trained")
+        failpoint("worker.trained")
         artifact = await artifacts.store(blobs, self.run.artifact)
-        crashpoint("worker.artifact-stored")
+        failpoint("worker.artifact-stored")
         outcome = RunOutcome(run_id=self.request.run_id, model=spec.model, state=TrainingRun.STATE_SUCCEEDED)
         outcome.artifact.CopyFrom(artifact)
         outcome.lineage.CopyFrom(self._lineage(config))
@@ -115,7 +115,7 @@ class Attempt:
         await self._say()
         if not await self.store.end(outcome):
             log.info("the run has another outcome already")
-        crashpoint("worker.succeeded")
+        failpoint("worker.succeeded")
 
     def _lineage(self, config: Config) -> Lineage:
         spec, here = self.request.spec, code()
@@ -154,7 +154,7 @@ class Attempt:
             await self._say_alone()
 
     async def _say_alone(self) -> None:
-        said = Progress(time=now())
+        said = RunProgress(time=now())
         elapsed = time.monotonic() - self.began
         said.elapsed.FromNanoseconds(int((self.before + elapsed) * 1e9))
         if progress := self.run.progress:
@@ -204,7 +204,7 @@ async def claim(store: Store, run_id: str, stop: asyncio.Event) -> int:
             if await store.outcome(run_id):
                 break
             if await attempts.claim(newest + 1):
-                crashpoint("worker.claimed")
+                failpoint("worker.claimed")
                 return newest + 1
         else:
             with suppress(TimeoutError):

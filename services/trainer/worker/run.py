@@ -21,7 +21,7 @@ from millstream.training.v1.training_run_pb2 import Artifact
 from recipekit.hardware import processor
 from recipekit.run import Progress
 from servicekit.blobs.artifacts import describe
-from servicekit.failpoints import crashpoint
+from servicekit.failpoints import failpoint
 from services.trainer.store import Store
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class StoredRun:
         if found is None:
             mine = RunNumerics(processor=processor())
             ParseDict(measure(), mine.numerics)
-            crashpoint("worker.numerics-measured")
+            failpoint("worker.numerics-measured")
             found = self._wait(self.store.fix_numerics(self.run_id, mine))
         self.fixed = found
         if self.require_exact and self.is_elsewhere:
@@ -91,9 +91,9 @@ class StoredRun:
         manifest = await asyncio.to_thread(describe, folder)
         for file in manifest.files:
             await blobs.upload(f"{prefix}/files/{file.path}", folder / file.path)
-        crashpoint("worker.checkpoint-files")
+        failpoint("worker.checkpoint-files")
         await blobs.put(f"{prefix}/manifest", manifest.SerializeToString())
-        crashpoint("worker.checkpoint")
+        failpoint("worker.checkpoint")
         await self._prune()
 
     async def _prune(self) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 
 _FOLDER = os.environ.get("TEST_CLOCK", "")
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _real_time, _real_time_ns = time.time, time.time_ns
 _seen = [0.0, 0.0]  # when it was looked at, and what was found
 
@@ -30,7 +30,7 @@ def _who() -> str:
 
 def _ahead() -> float:
     now = time.monotonic()
-    if now - _seen[0] > _LOOK_SECONDS:
+    if now - _seen[0] > _POLL_SECONDS:
         _seen[:] = now, _read()
     return _seen[1]
 

@@ -58,7 +58,7 @@ def of_object(key: str, data: bytes) -> Any:
         entry = read_entry(data, kind.message)
     except (DecodeError, InvalidArgument) as error:
         raise Unreadable(f"it is no {kind.message.DESCRIPTOR.full_name}: {error}") from error
-    head = {"number": entry.number, "request_id": entry.request_id, "time_ns": entry.time_ns, "who": entry.who}
+    head = {"number": entry.number, "request_id": entry.request_id, "time_ns": entry.time_ns, "actor": entry.actor}
     return {**head, "message": _json(entry.message)}
 
 

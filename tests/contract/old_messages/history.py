@@ -28,7 +28,7 @@ from tests.worlds.platform import TOY, World, publish, wait_until, world
 MODEL, DATASET, PLAIN = "toy", "toy-words", "plain"
 OTHER_ALIAS = "candidate"
 ROWS = 70
-LOOK_SECONDS = 1.0
+RESYNC_SECONDS = 1.0
 GATE = {"metric": "accuracy", "at_least": 0.5, "at_most": 1.0, "over_baseline": -1.0, "over_champion": -1.0}
 OUT_OF_REACH = {"metric": "accuracy", "over_champion": 1.0}
 SLOW = {"seed": 21, "step_seconds": 0.1, "checkpoint_every": 5, "steps": 60}
@@ -66,11 +66,11 @@ class Seen:
 
 def live(state: Path) -> tuple[World, Seen]:
     """Live it all in a state folder. The platform has ended; its store and bus can be read."""
-    (state / "crashpoints").mkdir(parents=True)
+    (state / "failpoints").mkdir(parents=True)
     seen = Seen()
-    environment = {"TEST_CRASHPOINTS": str(state / "crashpoints")}
+    environment = {"TEST_FAILPOINTS": str(state / "failpoints")}
     settings = {"slots": "2"}
-    made = world(state, kind="local", look_seconds=LOOK_SECONDS, settings=settings, environment=environment)
+    made = world(state, kind="local", resync_seconds=RESYNC_SECONDS, settings=settings, environment=environment)
     with made as platform, platform.client() as client:
         a_model_and_its_data(client, state)
         runs_that_end_otherwise(client)
@@ -138,7 +138,7 @@ def a_version_that_cannot_serve(platform: World, client: Client, seen: Seen) -> 
     assert reported(client, version).status == EvaluationReport.STATUS_ERROR
     client.promote(MODEL, version.version, override="it was in a hurry")
     wait_until(lambda: keys(blobs, "refusals/"), "a refusal")
-    crash = platform.state / "crashpoints" / "inference.attempted"
+    crash = platform.state / "failpoints" / "inference.attempted"
     crash.touch()
     client.rollback(MODEL, 1, reason="it does not serve")
     client.rollback(MODEL, 2, reason="the one before served, too")
@@ -175,7 +175,7 @@ def a_fact_of_a_later_version(platform: World) -> None:
     """A marker of a kind of fact that only a later version knows is set aside for it."""
     blobs, marker = platform.blobs(), OutboxMarker(key="things/of-a-later-version/0000000001")
     asyncio.run(blobs.put("outbox/registry/later", marker.SerializeToString()))
-    wait_until(lambda: keys(blobs, "outbox-set-aside/"), "it is set aside")
+    wait_until(lambda: keys(blobs, "outbox-parked/"), "it is set aside")
     wait_until(lambda: not keys(blobs, "outbox/"), "all else is published")
 
 
@@ -183,7 +183,7 @@ def without_a_bus(state: Path) -> None:
     """A run is begun that nobody hears of; then the platform ends."""
     (state / "no-folder").touch()
     settings = {"bus": f"sqlite:{state / 'no-folder' / 'bus.sqlite'}"}
-    made = world(state, kind="local", look_seconds=LOOK_SECONDS, settings=settings)
+    made = world(state, kind="local", resync_seconds=RESYNC_SECONDS, settings=settings)
     with made as platform, platform.client() as client:
         run = client.train(MODEL, config=SLOW, request_id="left-open")
         prefix = f"checkpoints/{run.run_id}/"

@@ -24,7 +24,7 @@ from millstream.inference.v1.refusal_pb2 import Refusal
 from millstream.operations.v1.stored_pb2 import Claim, DeadLetterResolution, Heartbeat, LedgerEntry, OutboxMarker
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
-from millstream.training.v1.training_run_pb2 import Artifact, Progress
+from millstream.training.v1.training_run_pb2 import Artifact, RunProgress
 from servicekit.facts.outbox import Fact
 
 PROTOS = Path(__file__).resolve().parents[3] / "protos"
@@ -59,7 +59,7 @@ OBJECTS = (
     Kind("models/*/aliases/*/*", AliasEntry, in_ledger=True),
     Kind("models/*/spec/*", ModelSpec, in_ledger=True),
     Kind("models/*/versions/*", ModelVersion, in_ledger=True),
-    Kind("outbox-set-aside/*/*", OutboxMarker),
+    Kind("outbox-parked/*/*", OutboxMarker),
     Kind("outbox/*/*", OutboxMarker),
     Kind("refusals/*/*/attempts/*", Claim),
     Kind("refusals/*/*/refusal", Refusal),
@@ -73,7 +73,7 @@ OBJECTS = (
     Kind("runs/attempts/*/*/failure", AttemptFailure),
     Kind("runs/attempts/*/*/heartbeat", Heartbeat),
     Kind("runs/attempts/*/*/log/*"),
-    Kind("runs/attempts/*/*/progress", Progress),
+    Kind("runs/attempts/*/*/progress", RunProgress),
     Kind("runs/numerics/*", RunNumerics),
     Kind("runs/outcomes/*", RunOutcome),
     Kind("runs/requests/*", RunRequest),

@@ -58,7 +58,7 @@ class DyingBlobs:
 async def live(world: World, data: bytes) -> None:
     """One life of a process: a caller asks, and what is owed is done."""
     await world.ask(data, request_id="one")
-    async for name in world.imports.owed():
+    async for name in world.imports.pending():
         assert await world.imports.reconcile(name) is None
     await world.outbox.flush()
 
@@ -163,8 +163,8 @@ async def test_two_replicas_share_many_imports() -> None:
             await world.ask(sample(150 + number), dataset=f"d{number % 3}", request_id=f"r{number}")
             for number, world in enumerate((first, second) * 5)
         ]
-        await first.work.look()
-        await second.work.look()
+        await first.work.resync()
+        await second.work.resync()
         ends = await asyncio.gather(*(first.watch(one) for one in asked))
     assert {end[-1].state for end in ends} == {Import.STATE_SUCCEEDED}
     for dataset in ("d0", "d1", "d2"):

@@ -21,7 +21,7 @@ from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from servicekit.blobs.parts import pack_rows, read_split
 from servicekit.facts.events import from_message
-from services.dataprep.pipeline.ingest import Progress
+from services.dataprep.pipeline.ingest import ImportProgress
 from tests.recipes.toy_words.sample import rows as sample_rows
 from tests.worlds.dataprep import PLAIN, TOY, World, lines, sample, zipped
 
@@ -29,7 +29,7 @@ from tests.worlds.dataprep import PLAIN, TOY, World, lines, sample, zipped
 async def test_a_file_becomes_a_snapshot() -> None:
     async with World().running() as world:
         asked = await world.ask(sample(), request_id="first")
-        assert (asked.state, asked.request_id, asked.who) == (Import.STATE_PENDING, "first", "local")
+        assert (asked.state, asked.request_id, asked.actor) == (Import.STATE_PENDING, "first", "local")
         seen = await world.watch(asked)
         ended, snapshot = seen[-1], await world.snapshot()
         assert ended.state == Import.STATE_SUCCEEDED
@@ -266,7 +266,7 @@ async def test_progress_is_seen_while_it_runs() -> None:
     world = World()
     asked = await world.ask(sample())
     assert (await world.get(asked)).state == Import.STATE_PENDING
-    world.imports.running["words", asked.request_id] = progress = Progress()
+    world.imports.running["words", asked.request_id] = progress = ImportProgress()
     progress.tell(42)
     seen = await world.get(asked)
     assert (seen.state, seen.rows_read, seen.create_time) == (Import.STATE_RUNNING, 42, asked.create_time)

@@ -23,7 +23,7 @@ from millstream.dataset.v1.dataset_pb2 import (
 from recipekit.spec import Spec
 from servicekit.blobs.parts import pack_rows, unpack_rows
 from services.dataprep.pipeline.clean import cleaner, strip_html
-from services.dataprep.pipeline.ingest import Ingested, Job, Progress, ingest
+from services.dataprep.pipeline.ingest import ImportProgress, Ingested, Job, ingest
 from services.dataprep.pipeline.read import Bad, Refused
 from services.dataprep.pipeline.rules import SPLITS, encode
 from tests.recipes.toy_words.sample import rows as sample_rows
@@ -46,7 +46,7 @@ def made(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "upload"
         path.write_bytes(data)
-        result = ingest(Job(path, file_format, spec, recipe, 1 << 26), Path(folder), Progress())
+        result = ingest(Job(path, file_format, spec, recipe, 1 << 26), Path(folder), ImportProgress())
         return result, {part.split: unpack_rows(part.path.read_bytes()) for part in result.parts}
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import AliasEntry
-from services.evaluator.due import Champion, champion_of, is_owed
+from services.evaluator.due import Champion, champion_of, is_pending
 
 PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
 
@@ -53,8 +53,8 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_owed(name: str) -> None:
     version, champion, reports, expected = CASES[name]
-    assert is_owed(version, champion, reports) is expected
-    assert is_owed(version, champion, reports[::-1]) is expected
+    assert is_pending(version, champion, reports) is expected
+    assert is_pending(version, champion, reports[::-1]) is expected
 
 
 def test_the_champion_is_what_the_newest_entry_names_in_whatever_order_they_come() -> None:

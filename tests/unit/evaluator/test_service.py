@@ -54,7 +54,7 @@ async def test_events_bring_reports_and_reports_are_said(world: World) -> None:
     await tail.start()
     replica = world.replica()
     async with replica.running():
-        await replica.work.look()
+        await replica.work.resync()
         for number in (1, 2):
             await world.version()
             event = ModelVersionRegistered(model=MODEL, version=number)
@@ -86,7 +86,7 @@ async def test_looking_alone_finds_all_that_is_owed(world: World) -> None:
         for model in ("a", "b", "c"):
             await count(replica, 3, model)
     assert REPORTS.labels("passed")._value.get() == before + 9
-    assert [name async for name in replica.evaluate.owed()] == []
+    assert [name async for name in replica.evaluate.pending()] == []
     assert {report.champion_version for report in await replica.store.reports("b")} == {1}
 
 

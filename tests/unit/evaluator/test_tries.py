@@ -99,8 +99,8 @@ async def test_a_try_that_ends_while_it_is_looked_at_is_no_death(world: World, m
         await tries.end(number, "stopped", counts=False)
         return False
 
-    monkeypatch.setattr(tries.claims, "is_alive", ends_now)
-    assert await tries.look() == attempts.Standing(1, busy=False, spent=())
+    monkeypatch.setattr(tries.leases, "is_alive", ends_now)
+    assert await tries.status() == attempts.AttemptStatus(1, busy=False, spent=())
 
 
 async def test_a_bug_is_tried_three_times_and_ends_in_an_error(world: World, tmp_path: Path) -> None:
@@ -134,10 +134,10 @@ async def test_what_is_no_sign_against_the_version_does_not_count(
     version = await world.version()
     replica = world.replica()
 
-    async def down(brief: object) -> EvaluationReport:
+    async def down(inputs: object) -> EvaluationReport:
         raise Unavailable("the store is down")
 
-    async def long(brief: object) -> EvaluationReport:
+    async def long(inputs: object) -> EvaluationReport:
         await asyncio.sleep(60)
         raise AssertionError
 
@@ -263,12 +263,12 @@ async def test_one_evaluation_runs_at_a_time(world: World, monkeypatch: pytest.M
     running, most = 0, 0
     original = replica.evaluate.evaluator._figures
 
-    async def counted(brief: object) -> Figures:
+    async def counted(inputs: object) -> Figures:
         nonlocal running, most
         running += 1
         most = max(most, running)
         await asyncio.sleep(0.01)
-        figures = await original(brief)  # type: ignore[arg-type]
+        figures = await original(inputs)  # type: ignore[arg-type]
         running -= 1
         return figures
 

@@ -18,7 +18,7 @@ from millstream.errors import DeadlineExceeded, Internal, InvalidArgument, Overl
 from recipekit.predictor import Item
 from recipekit.spec import Prediction, Row
 from services.inference.engine.batcher import Answer, Batcher
-from services.inference.engine.queue import FREE_PADDING, Limits, Line, Waiting, into_batches
+from services.inference.engine.queue import FREE_PADDING, Limits, QueuedRequest, QueuedRow, into_batches
 
 
 class Slow:
@@ -240,8 +240,8 @@ async def test_closing_answers_what_is_in_flight() -> None:
 
 @given(costs=st.lists(st.integers(1, 3000), max_size=60), tokens=st.integers(1, 4000), rows=st.integers(1, 40))
 def test_batches_hold_every_row_once_within_the_limits(costs: list[int], tokens: int, rows: int) -> None:
-    request = Waiting([Item(cost, None) for cost in costs], None, None)  # type: ignore[arg-type]
-    batches = into_batches((Line(request, i) for i in range(len(costs))), Limits(tokens, rows))
+    request = QueuedRequest([Item(cost, None) for cost in costs], None, None)  # type: ignore[arg-type]
+    batches = into_batches((QueuedRow(request, i) for i in range(len(costs))), Limits(tokens, rows))
     assert sorted(line.number for batch in batches for line in batch) == list(range(len(costs)))
     for batch in batches:
         padded, real = len(batch) * max(line.item.cost for line in batch), sum(line.item.cost for line in batch)

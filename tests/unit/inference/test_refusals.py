@@ -54,7 +54,7 @@ async def test_a_version_that_misses_its_golden_rows_is_refused_and_the_old_one_
     assert replica.health["model/words"] is True
     assert metric("refused_aliases", model="words") == 1
     loads = metric("model_loads_total", model="words", outcome="refused")
-    await replica.work.look()
+    await replica.work.resync()
     await until(lambda: not replica.work._states)
     assert metric("model_loads_total", model="words", outcome="refused") == loads, "it was tried again"
     # A replica that starts now serves what the others serve.

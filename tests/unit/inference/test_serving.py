@@ -141,7 +141,7 @@ async def test_answers_and_stays_ready_with_everything_else_down(world: World) -
     await world.register(world.folders[2])
     await world.apply()
     await world.promote(1)
-    replica = await world.start(look_seconds=0.02).ready()
+    replica = await world.start(resync_seconds=0.02).ready()
     world.registry.down = world.blobs.down = world.bus.down = True
     await asyncio.sleep(0.1)
     assert await replica.is_ready()
@@ -229,7 +229,7 @@ async def test_an_alias_entry_older_than_one_already_seen_is_ignored(world: Worl
     replica = await world.start().ready()
     assert replica.version() == 2
     world.registry.answers_late = world.registry.entries["words", "champion"][0]
-    await replica.work.look()
+    await replica.work.resync()
     await until(lambda: not replica.work._states)
     assert replica.version() == 2
 

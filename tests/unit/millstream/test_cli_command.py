@@ -77,7 +77,7 @@ def run(*words: str) -> Any:
 
 def test_json_is_one_document_with_the_protos_names(answers: Answers) -> None:
     (model,) = json.loads(run("models", "list", "-o", "json").stdout)
-    assert (model["name"], model["etag"], model["who"]) == ("toy", "7", "")
+    assert (model["name"], model["etag"], model["actor"]) == ("toy", "7", "")
     entry = json.loads(run("promote", "toy", "2", "--override", "a test", "-o", "json").stdout)
     assert (entry["version"], entry["override"], entry["hold"]) == ("2", "a test", True)
 

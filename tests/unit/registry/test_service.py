@@ -21,7 +21,7 @@ from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
-from services.evaluator.due import champion_of, is_owed
+from services.evaluator.due import champion_of, is_pending
 from services.registry.reconcile import Promote, RegisterVersion
 from services.registry.service import RegistryService
 from services.registry.store import FACTS, Store
@@ -133,14 +133,14 @@ async def test_applying_an_equal_spec_changes_nothing_and_an_old_etag_is_a_confl
 
 async def test_a_run_becomes_one_version_however_often_it_is_registered() -> None:
     replica = await applied(Trainer("run-a"), Evaluator())
-    assert [run async for run in replica.register.owed()] == ["run-a"]
+    assert [run async for run in replica.register.pending()] == ["run-a"]
     for _ in range(3):
         await replica.register.reconcile("run-a")
     listed = await replica.service.ListModelVersions(rpc.ListModelVersionsRequest(model="toy"))
     assert [(v.version, v.run_id, v.artifact.digest) for v in listed.model_versions] == [
         (1, "run-a", "digest-of-run-a")
     ]
-    assert not [run async for run in replica.register.owed()]
+    assert not [run async for run in replica.register.pending()]
 
 
 async def test_versions_are_found_by_number_and_by_alias() -> None:
@@ -165,7 +165,7 @@ async def test_a_promotion_keeps_who_when_why_and_the_evidence() -> None:
     await replica.promote.reconcile("toy")
     await replica.promote.reconcile("toy")
     (entry,) = await entries(replica)
-    assert (entry.version, entry.report_id, entry.who) == (1, "report-1-0", "registry")
+    assert (entry.version, entry.report_id, entry.actor) == (1, "report-1-0", "registry")
     assert entry.action == AliasEntry.ACTION_PROMOTED_AUTOMATICALLY
     assert entry.reason and entry.time.seconds
 
@@ -252,7 +252,7 @@ async def test_of_two_promotions_at_once_one_wins_and_the_other_is_evaluated_aga
     await second.promote.reconcile("toy")
     assert [entry.version for entry in await entries(second)] == [winner], "the loser's report speaks of no champion"
     champion = champion_of(await entries(second))
-    assert is_owed(loser, champion, slow.reports) == evaluated_again
+    assert is_pending(loser, champion, slow.reports) == evaluated_again
     if evaluated_again:
         slow.passes(loser, winner)
         await second.promote.reconcile("toy")

@@ -85,7 +85,7 @@ async def test_a_broadcast_stands_at_the_end_before_the_first_look() -> None:
     await bus.publish(snapshot("old"))
 
     class Looks(Thing):
-        async def owed(self) -> AsyncIterator[str]:
+        async def pending(self) -> AsyncIterator[str]:
             self.looks += 1
             await bus.publish(snapshot(f"said-during-look-{self.looks}"))
             yield "found"
@@ -168,7 +168,7 @@ async def test_a_flood_of_dead_letters_stops_the_consumer_but_not_the_looks(monk
     monkeypatch.setattr(consumer, "FLOOD", 5)
     bus, thing = MemoryBus(), Thing()
     thing.owes = ["a"]
-    async with working(thing, bus, look_seconds=0.005) as work:
+    async with working(thing, bus, resync_seconds=0.005) as work:
         for _ in range(4):
             await bus.publish(broken())
         await bus.publish(snapshot("good"))
@@ -239,10 +239,10 @@ async def test_a_dead_letter_that_cannot_be_kept_is_not_lost() -> None:
 
 async def test_without_handlers_or_reconcilers_it_just_waits() -> None:
     for broadcast in (False, True):
-        work = Work(MemoryBlobs(), MemoryBus(), "group", {}, [], look_seconds=1, broadcast=broadcast)
+        work = Work(MemoryBlobs(), MemoryBus(), "group", {}, [], resync_seconds=1, broadcast=broadcast)
         task = asyncio.create_task(work.run())
         await asyncio.sleep(0.01)
         assert not task.done()
-        await asyncio.wait_for(work.look(), 1)
+        await asyncio.wait_for(work.resync(), 1)
         task.cancel()
         await asyncio.wait([task])

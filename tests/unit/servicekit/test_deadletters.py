@@ -84,7 +84,7 @@ async def test_replayed_it_is_the_original_message_again_and_listed_no_more() ->
     await group.bury(place(7), "broken")
     (letter,) = await letters(group)
     done = await group.replay(letter.id, "ada", "mended")
-    assert (done.action, done.who, done.note) == (DeadLetterResolution.ACTION_REPLAYED, "ada", "mended")
+    assert (done.action, done.actor, done.note) == (DeadLetterResolution.ACTION_REPLAYED, "ada", "mended")
     (replayed,) = [message for message in bus.log if message.topic == TOPIC]
     original = place(7)
     assert (replayed.key, replayed.value, replayed.headers) == (original.key, original.value, original.headers)
@@ -104,8 +104,8 @@ async def test_two_operators_at_once_get_one_answer() -> None:
     group = DeadLetters(blobs, bus, "group")
     await group.bury(place(7), "broken")
     (letter,) = await letters(group)
-    answers = await asyncio.gather(*(group.replay(letter.id, who, "") for who in ("ada", "bob", "eve")))
-    assert {answer.who for answer in answers} == {answers[0].who}
+    answers = await asyncio.gather(*(group.replay(letter.id, actor, "") for actor in ("ada", "bob", "eve")))
+    assert {answer.actor for answer in answers} == {answers[0].actor}
 
 
 async def test_dropped_it_stays_dropped() -> None:
@@ -245,7 +245,7 @@ async def test_who_dies_after_the_replay_replays_twice_and_that_is_one_event(tmp
         run = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-c", textwrap.dedent(REPLAYING), str(tmp_path), letter.id],
-            env={**os.environ, "TEST_CRASHPOINTS": str(crashes), "PYTHONPATH": os.getcwd()},
+            env={**os.environ, "TEST_FAILPOINTS": str(crashes), "PYTHONPATH": os.getcwd()},
             timeout=60,
         )
         return run.returncode

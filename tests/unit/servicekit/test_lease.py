@@ -14,7 +14,7 @@ from millstream.operations.v1.stored_pb2 import Claim, Heartbeat, Process
 from servicekit import processes
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.facts import lease as module
-from servicekit.facts.lease import Claims
+from servicekit.facts.lease import Leases
 from servicekit.processes import is_running, this_process
 
 LEASE = 10.0
@@ -53,32 +53,32 @@ class FlakyBlobs(MemoryBlobs):
         return made
 
 
-async def claimed_elsewhere(blobs: MemoryBlobs) -> Claims:
-    claims = Claims(blobs, "runs/attempts/r", LEASE)
+async def claimed_elsewhere(blobs: MemoryBlobs) -> Leases:
+    leases = Leases(blobs, "runs/attempts/r", LEASE)
     there = Process(host="elsewhere", boot_id="b", pid_namespace="pid:[1]", pid=1, start_time=1)
-    await blobs.put(f"{claims.folder(1)}/claim", Claim(number=1, process=there).SerializeToString())
-    return claims
+    await blobs.put(f"{leases.folder(1)}/claim", Claim(number=1, process=there).SerializeToString())
+    return leases
 
 
-async def beat(blobs: MemoryBlobs, claims: Claims, count: int) -> None:
-    await blobs.put(f"{claims.folder(1)}/heartbeat", Heartbeat(count=count).SerializeToString())
+async def beat(blobs: MemoryBlobs, leases: Leases, count: int) -> None:
+    await blobs.put(f"{leases.folder(1)}/heartbeat", Heartbeat(count=count).SerializeToString())
 
 
 async def test_of_many_claimers_one_gets_a_try() -> None:
     blobs = MemoryBlobs()
-    made = await asyncio.gather(*(Claims(blobs, "p", LEASE).claim(1) for _ in range(10)))
+    made = await asyncio.gather(*(Leases(blobs, "p", LEASE).claim(1) for _ in range(10)))
     assert sum(made) == 1
-    claims = Claims(blobs, "p", LEASE)
-    assert await claims.newest() == 1
-    assert await claims.claim(2)
-    assert await claims.newest() == 2
-    assert (await claims.read(2)).process == this_process()
-    assert await Claims(blobs, "other", LEASE).newest() == 0
+    leases = Leases(blobs, "p", LEASE)
+    assert await leases.newest() == 1
+    assert await leases.claim(2)
+    assert await leases.newest() == 2
+    assert (await leases.read(2)).process == this_process()
+    assert await Leases(blobs, "other", LEASE).newest() == 0
 
 
 async def test_a_claim_whose_reply_was_lost_is_its_makers() -> None:
     blobs = FlakyBlobs()
-    mine, other = Claims(blobs, "p", LEASE), Claims(blobs, "p", LEASE)
+    mine, other = Leases(blobs, "p", LEASE), Leases(blobs, "p", LEASE)
     blobs.lose_reply = True
     with pytest.raises(Unavailable):
         await mine.claim(1)
@@ -90,55 +90,55 @@ async def test_a_claim_whose_reply_was_lost_is_its_makers() -> None:
 
 async def test_a_heartbeat_that_stands_still_for_a_lease_is_a_death(clock: Clock) -> None:
     blobs = MemoryBlobs()
-    claims = await claimed_elsewhere(blobs)
+    leases = await claimed_elsewhere(blobs)
     for count in range(1, 4):
-        await beat(blobs, claims, count)
+        await beat(blobs, leases, count)
         clock.now += LEASE - 1
-        assert await claims.is_alive(1)
+        assert await leases.is_alive(1)
     clock.now += LEASE - 1
-    assert await claims.is_alive(1)
+    assert await leases.is_alive(1)
     clock.now += 1
-    assert not await claims.is_alive(1)
-    await beat(blobs, claims, 4)
-    assert await claims.is_alive(1), "it was only slow"
+    assert not await leases.is_alive(1)
+    await beat(blobs, leases, 4)
+    assert await leases.is_alive(1), "it was only slow"
 
 
 async def test_a_holder_that_never_beat_has_a_lease_too(clock: Clock) -> None:
-    claims = await claimed_elsewhere(MemoryBlobs())
-    assert await claims.is_alive(1)
+    leases = await claimed_elsewhere(MemoryBlobs())
+    assert await leases.is_alive(1)
     clock.now += LEASE
-    assert not await claims.is_alive(1)
+    assert not await leases.is_alive(1)
 
 
 async def test_a_failed_read_starts_the_lease_anew(clock: Clock) -> None:
     blobs = FlakyBlobs()
-    claims = await claimed_elsewhere(blobs)
-    await beat(blobs, claims, 1)
-    assert await claims.is_alive(1)
+    leases = await claimed_elsewhere(blobs)
+    await beat(blobs, leases, 1)
+    assert await leases.is_alive(1)
     clock.now += LEASE - 1
     blobs.away = True
     with pytest.raises(Unavailable):
-        await claims.is_alive(1)
+        await leases.is_alive(1)
     blobs.away = False
     clock.now += 2
-    assert await claims.is_alive(1)
+    assert await leases.is_alive(1)
     clock.now += LEASE - 1
-    assert await claims.is_alive(1)
+    assert await leases.is_alive(1)
     clock.now += 1
-    assert not await claims.is_alive(1)
+    assert not await leases.is_alive(1)
 
 
 async def test_a_holder_beats_while_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.001)
     blobs = FlakyBlobs()
-    claims = Claims(blobs, "p", LEASE)
-    await claims.claim(1)
+    leases = Leases(blobs, "p", LEASE)
+    await leases.claim(1)
 
     async def count() -> int:
-        return Heartbeat.FromString(await blobs.get(f"{claims.folder(1)}/heartbeat")).count
+        return Heartbeat.FromString(await blobs.get(f"{leases.folder(1)}/heartbeat")).count
 
-    async with claims.holding(1), asyncio.timeout(10):
-        while not await blobs.exists(f"{claims.folder(1)}/heartbeat"):
+    async with leases.holding(1), asyncio.timeout(10):
+        while not await blobs.exists(f"{leases.folder(1)}/heartbeat"):
             await asyncio.sleep(0)
         before = await count()
         while await count() < before + 3:
@@ -166,18 +166,18 @@ async def test_this_host_proves_a_death_at_once_also_of_a_zombie(child: subproce
     named = Process.FromString(bytes.fromhex(await asyncio.to_thread(child.stdout.readline)))
     assert named.pid == child.pid
     blobs = MemoryBlobs()
-    claims = Claims(blobs, "p", 3600.0)
-    await blobs.put(f"{claims.folder(1)}/claim", Claim(number=1, process=named).SerializeToString())
-    await beat(blobs, claims, 1)
-    assert is_running(named) and await claims.is_alive(1)
+    leases = Leases(blobs, "p", 3600.0)
+    await blobs.put(f"{leases.folder(1)}/claim", Claim(number=1, process=named).SerializeToString())
+    await beat(blobs, leases, 1)
+    assert is_running(named) and await leases.is_alive(1)
     child.send_signal(signal.SIGKILL)
     async with asyncio.timeout(20):
-        while await claims.is_alive(1):
+        while await leases.is_alive(1):
             await asyncio.sleep(0.005)
     # Nobody has waited for it yet: it is a zombie, and dead all the same.
     os.kill(child.pid, 0)
     child.wait()
-    assert not await claims.is_alive(1)
+    assert not await leases.is_alive(1)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
@@ -198,9 +198,9 @@ def test_only_this_very_machine_proves_anything() -> None:
 
 
 async def test_asked_by_many_at_once_the_newest_try_is_counted_once() -> None:
-    claims = Claims(MemoryBlobs(), "tries", 10)
-    await claims.claim(1)
-    asked = Claims(claims.blobs, "tries", 10)
+    leases = Leases(MemoryBlobs(), "tries", 10)
+    await leases.claim(1)
+    asked = Leases(leases.blobs, "tries", 10)
     assert set(await asyncio.gather(*(asked.newest() for _ in range(8)))) == {1}
     assert await asked.newest() == 1
 

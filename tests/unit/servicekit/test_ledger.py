@@ -68,8 +68,8 @@ def test_any_appenders_and_any_faults_make_one_dense_ledger(
     async def append(mine: Ledger[AliasEntry], request: int) -> None:
         while True:
             try:
-                made = await mine.append(entry(request), request_id=f"r{request}", who="me")
-                assert (made.message.version, made.who) == (request, "me")
+                made = await mine.append(entry(request), request_id=f"r{request}", actor="me")
+                assert (made.message.version, made.actor) == (request, "me")
                 return
             except Unavailable:
                 await asyncio.sleep(0)

@@ -291,11 +291,11 @@ async def test_a_long_outage_of_the_bus_is_one_line(caplog: pytest.LogCaptureFix
         await outbox.put(f"datasets/words/ledger/{number:010d}", b"s")
     for _ in range(5):
         await settle(outbox)
-    assert (outbox.trouble.text, outbox.pending) == ("no broker", 19)
+    assert (outbox.incident.text, outbox.pending) == ("no broker", 19)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     bus.down = False
     await settle(outbox)
-    assert not outbox.trouble.text
+    assert not outbox.incident.text
 
 
 DYING = """
@@ -323,7 +323,7 @@ async def test_a_process_that_dies_between_two_writes_loses_no_fact(tmp_path: Pa
     died = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", textwrap.dedent(DYING), str(tmp_path)],
-        env={**os.environ, "TEST_CRASHPOINTS": str(crashes), "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "TEST_FAILPOINTS": str(crashes), "PYTHONPATH": os.getcwd()},
         timeout=60,
     )
     assert died.returncode == -9

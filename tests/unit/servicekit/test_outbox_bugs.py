@@ -16,7 +16,7 @@ from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import MAX_VALUE
 from servicekit.facts.outbox import Fact, Outbox
-from servicekit.metrics import OUTBOX_SET_ASIDE
+from servicekit.metrics import OUTBOX_PARKED
 from tests.unit.servicekit.test_outbox import FACTS, KEY, markers, settle
 
 TOO_LARGE = "datasets/large/ledger/0000000001"
@@ -34,14 +34,14 @@ def impossible(key: str, data: bytes) -> Fact:
 async def test_an_event_that_can_never_be_said_is_set_aside_until_the_next_start(
     build: Any, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    blobs, bus, before = MemoryBlobs(), MemoryBus(), OUTBOX_SET_ASIDE._value.get()
+    blobs, bus, before = MemoryBlobs(), MemoryBus(), OUTBOX_PARKED._value.get()
     outbox = Outbox(blobs, bus, "dataprep", {"datasets/large/ledger/*": build, **FACTS})
     assert await outbox.put(TOO_LARGE, b"s1"), "the fact itself is stored"
     await outbox.flush()
     await settle(outbox)
     await settle(outbox)
     assert bus.log == [] and await markers(blobs) == [], "it is not tried for ever"
-    assert (outbox.set_aside, outbox.pending, OUTBOX_SET_ASIDE._value.get()) == (1, 0, before + 1)
+    assert (outbox.parked, outbox.pending, OUTBOX_PARKED._value.get()) == (1, 0, before + 1)
     (told,) = [record for record in caplog.records if "set aside" in record.message]
     assert told.levelname == "ERROR" and said in told.reason and TOO_LARGE in told.reason  # type: ignore[attr-defined]
     await outbox.put(KEY, b"s1")
@@ -66,7 +66,7 @@ async def test_a_damaged_marker_is_set_aside(marker: bytes) -> None:
     outbox = Outbox(blobs, MemoryBus(), "dataprep", FACTS)
     await blobs.put("outbox/dataprep/0", marker)
     await settle(outbox)
-    assert [listed.key async for listed in blobs.list("outbox")] == ["outbox-set-aside/dataprep/0"]
+    assert [listed.key async for listed in blobs.list("outbox")] == ["outbox-parked/dataprep/0"]
 
 
 DYING = """
@@ -87,16 +87,16 @@ asyncio.run(main())
 async def test_who_dies_while_setting_aside_leaves_it_to_the_next(tmp_path: Path) -> None:
     crashes = tmp_path / "crashes"
     crashes.mkdir()
-    (crashes / "outbox.set-aside").touch()
+    (crashes / "outbox.parked").touch()
     blobs = DirectoryBlobs(tmp_path / "blobs")
     await blobs.put("outbox/dataprep/0", b"\xff no marker")
     died = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", DYING, str(tmp_path / "blobs")],
-        env={**os.environ, "TEST_CRASHPOINTS": str(crashes), "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "TEST_FAILPOINTS": str(crashes), "PYTHONPATH": os.getcwd()},
         timeout=60,
     )
     assert died.returncode == -9
-    assert [listed.key async for listed in blobs.list("outbox")] == ["outbox-set-aside/dataprep/0", "outbox/dataprep/0"]
+    assert [listed.key async for listed in blobs.list("outbox")] == ["outbox-parked/dataprep/0", "outbox/dataprep/0"]
     await settle(Outbox(blobs, MemoryBus(), "dataprep", FACTS))
-    assert [listed.key async for listed in blobs.list("outbox")] == ["outbox-set-aside/dataprep/0"]
+    assert [listed.key async for listed in blobs.list("outbox")] == ["outbox-parked/dataprep/0"]

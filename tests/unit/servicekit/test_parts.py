@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream.dataset.v1.dataset_pb2 import Part, Snapshot
+from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
 from millstream.errors import InvalidArgument
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.parts import pack_rows, read_part, read_split, unpack_rows
@@ -38,7 +38,7 @@ async def test_the_rows_of_a_split_are_read_in_order_and_verified() -> None:
         [("train", "rows"), ("test", "rows"), ("train", ""), ("train", "passages")]
     ):
         data = pack_rows([{"n": number}])
-        part = Part(split=split, table=table, key=f"parts/{number}", digest=hashlib.sha256(data).hexdigest())
+        part = DatasetPart(split=split, table=table, key=f"parts/{number}", digest=hashlib.sha256(data).hexdigest())
         snapshot.parts.append(part)
         await blobs.put(part.key, data)
     assert await read_split(blobs, snapshot, "train") == [{"n": 0}, {"n": 2}]

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from millstream.errors import Unavailable
-from servicekit.incidents import Trouble
+from servicekit.incidents import Incident
 from servicekit.runtime import probes
-from servicekit.runtime.probes import Tried
+from servicekit.runtime.probes import DependencyProbe
 
 
 class Store:
@@ -36,14 +36,14 @@ class Store:
 
 
 @asynccontextmanager
-async def tried(check: Callable[[], Awaitable[None]]) -> AsyncIterator[tuple[Tried, list[bool]]]:
+async def tried(check: Callable[[], Awaitable[None]]) -> AsyncIterator[tuple[DependencyProbe, list[bool]]]:
     heard: list[bool] = []
 
     async def told(name: str, ok: bool) -> None:
         assert name == "blobs"
         heard.append(ok)
 
-    part = Tried("blobs", check, told, pause=0.001, pause_in_trouble=0.001)
+    part = DependencyProbe("blobs", check, told, pause=0.001, pause_in_incident=0.001)
     running = asyncio.create_task(part.run())
     try:
         yield part, heard
@@ -117,10 +117,10 @@ async def test_a_check_with_a_bug_is_a_trouble_and_no_end() -> None:
 
 
 def test_each_new_text_is_told_once_and_no_more_than_a_few(caplog: pytest.LogCaptureFixture) -> None:
-    trouble = Trouble("bus")
+    incident = Incident("bus")
     for text in ("no broker", "wrong password", "no broker", "wrong password", *map(str, range(100))):
-        trouble.begin(text)
+        incident.begin(text)
     assert [text for _, text in lines(caplog)] == ["no broker", "wrong password", "0", "1", "2"]
-    trouble.over()
-    trouble.begin("no broker")
+    incident.over()
+    incident.begin("no broker")
     assert lines(caplog)[-1] == ("ERROR", "no broker"), "a new trouble is told again"

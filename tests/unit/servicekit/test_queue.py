@@ -31,7 +31,7 @@ __all__ = ["quick"]
 
 async def test_a_key_is_worked_on_once_however_often_it_is_named() -> None:
     thing = Thing()
-    work = Work(MemoryBlobs(), MemoryBus(), "group", HANDLERS, [thing], look_seconds=3600)
+    work = Work(MemoryBlobs(), MemoryBus(), "group", HANDLERS, [thing], resync_seconds=3600)
     for _ in range(50):
         work.add("thing", "a")
         work.add("thing", "b", 5.0)
@@ -109,7 +109,7 @@ async def test_timers_do_not_pile_up_for_a_key_that_is_delayed_and_looked_at() -
     thing.owes = ["a"]
     async with working(thing) as work:
         for count in range(100):
-            await work.look()
+            await work.resync()
             await until(lambda least=count: thing.done["a"] > least and not thing.running and not work._ready.qsize())  # type: ignore[misc]
         assert len(work._later) <= 20
         assert work._states.keys() == {Key("thing", "a")}
@@ -197,7 +197,7 @@ def test_backoff_grows_to_its_limit_with_jitter(monkeypatch: pytest.MonkeyPatch)
 async def test_it_looks_at_start_and_again_and_again() -> None:
     thing = Thing()
     thing.owes = ["a"]
-    async with working(thing, look_seconds=0.01):
+    async with working(thing, resync_seconds=0.01):
         await until(lambda: thing.done["a"] >= 3)
 
 
@@ -214,7 +214,7 @@ async def test_look_waits_for_a_look_that_began_after_it_was_asked_for() -> None
     gate, inside = asyncio.Event(), asyncio.Event()
 
     class Slow(Thing):
-        async def owed(self) -> AsyncIterator[str]:
+        async def pending(self) -> AsyncIterator[str]:
             for name in list(self.owes):
                 yield name
             inside.set()
@@ -224,7 +224,7 @@ async def test_look_waits_for_a_look_that_began_after_it_was_asked_for() -> None
     async with working(thing) as work:
         await inside.wait()
         thing.owes.append("new")
-        asked = asyncio.create_task(work.look())
+        asked = asyncio.create_task(work.resync())
         await asyncio.sleep(0.01)
         gate.set()
         await asked
@@ -240,12 +240,12 @@ async def test_it_stops_at_once_whatever_it_is_waiting_for() -> None:
 
         thing = Thing(do)
         thing.owes = ["a"]
-        work = Work(MemoryBlobs(), MemoryBus(), "group", HANDLERS, [thing], look_seconds=3600)
+        work = Work(MemoryBlobs(), MemoryBus(), "group", HANDLERS, [thing], resync_seconds=3600)
         task = asyncio.create_task(work.run())
         for _ in range(turns):
             await asyncio.sleep(0)
         work.add("thing", "a", 1800.0 - turns)
-        work._look_again()
+        work._resync_again()
         task.cancel()
         async with asyncio.timeout(10):
             await asyncio.wait([task])

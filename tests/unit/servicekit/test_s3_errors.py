@@ -6,7 +6,7 @@ from urllib3 import HTTPResponse
 from urllib3.exceptions import IncompleteRead, MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 
 from servicekit.blobs.s3.errors import explain, is_passing, nothing_happened, refusal, was_silent
-from servicekit.blobs.s3.options import MinioAccess
+from servicekit.blobs.s3.options import MinioOptions
 
 XML = b"<Error><Code>%s</Code><Message>%s</Message></Error>"
 
@@ -24,7 +24,7 @@ def of_gateway(status: int) -> S3Error | InvalidResponseError:
 
 
 def words(error: BaseException) -> str:
-    return explain(error, "http://h:1", "facts", MinioAccess()).text
+    return explain(error, "http://h:1", "facts", MinioOptions()).text
 
 
 @pytest.mark.parametrize(

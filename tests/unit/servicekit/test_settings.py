@@ -25,7 +25,7 @@ def test_values_come_from_the_environment(environment: pytest.MonkeyPatch) -> No
     environment.setenv("MILLSTREAM_MOST_ROWS", "7")
     environment.setenv("TEST_SOMETHING", "is nobody's business")
     settings = Mine.read()
-    assert (settings.most_rows, settings.listen, settings.look_seconds) == (7, "127.0.0.1:50051", 30.0)
+    assert (settings.most_rows, settings.listen, settings.resync_seconds) == (7, "127.0.0.1:50051", 30.0)
     with pytest.raises(ValidationError, match="frozen"):
         settings.most_rows = 8  # type: ignore[misc]
 
@@ -43,7 +43,7 @@ def test_an_unknown_name_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("MOST_ROWS", "0"), ("MOST_ROWS", "many"), ("LOOK_SECONDS", "0"), ("LOG_LEVEL", "LOUD")]
+    ("name", "value"), [("MOST_ROWS", "0"), ("MOST_ROWS", "many"), ("RESYNC_SECONDS", "0"), ("LOG_LEVEL", "LOUD")]
 )
 def test_a_wrong_value_is_refused_by_name(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str

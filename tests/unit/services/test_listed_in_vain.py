@@ -55,7 +55,7 @@ class Trainer:
 
 async def test_a_run_that_is_listed_in_vain_is_no_run_and_can_be_asked_for() -> None:
     trainer = Trainer(Showing(f"runs/requests/{RUN}"))
-    assert [name async for name in trainer.bring.owed()] == [RUN]
+    assert [name async for name in trainer.bring.pending()] == [RUN]
     with pytest.raises(NotFound):
         await trainer.bring.reconcile(RUN)
     await trainer.bring.end(RUN, NotFound("no training run"))
@@ -82,6 +82,6 @@ async def test_a_dataset_that_is_listed_in_vain_is_none() -> None:
 
 async def test_an_import_that_is_listed_in_vain_is_owed_nothing() -> None:
     world = World(Showing("datasets/words/imports/vain"))
-    assert [name async for name in world.imports.owed()] == ["words/vain"]
+    assert [name async for name in world.imports.pending()] == ["words/vain"]
     await world.imports.end("words/vain", NotFound("no import"))
     assert await world.store.outcome("words", "vain") is None

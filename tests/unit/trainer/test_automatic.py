@@ -71,7 +71,7 @@ async def states(store: Store) -> dict[int, str]:
 async def test_a_model_may_be_declared_before_its_data_and_is_trained_when_they_come() -> None:
     registry, dataprep = Registry(), Dataprep(0)
     store, automatic = trainer(MemoryBlobs(), registry, dataprep)
-    assert [name async for name in automatic.owed()] == ["words"]
+    assert [name async for name in automatic.pending()] == ["words"]
     assert await automatic.reconcile("words") is None
     assert not await store.run_ids()
     dataprep.number = 1
@@ -146,7 +146,7 @@ async def test_the_minimum_interval_holds_the_next_run_back() -> None:
 async def test_a_model_without_automatic_training_is_left_alone() -> None:
     registry = Registry(training={"automatic": False})
     store, automatic = trainer(MemoryBlobs(), registry, Dataprep())
-    assert not [name async for name in automatic.owed()]
+    assert not [name async for name in automatic.pending()]
     await automatic.reconcile("words")
     assert not await store.run_ids()
 

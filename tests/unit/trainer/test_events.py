@@ -18,4 +18,4 @@ async def test_a_reason_of_any_length_is_said_in_short_and_kept_whole() -> None:
     (message,) = bus.log
     assert from_message(message).fact.reason == "é" * 1000  # type: ignore[attr-defined]
     kept = await store.outcome("run")
-    assert kept and kept.reason == reason and not outbox.set_aside
+    assert kept and kept.reason == reason and not outbox.parked

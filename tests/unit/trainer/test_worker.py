@@ -10,7 +10,7 @@ import pytest
 
 from millstream.errors import Unavailable
 from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
-from millstream.training.v1.training_run_pb2 import Progress, TrainingRun
+from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
 from recipekit.run import Progress as Told
 from servicekit.blobs.memory import MemoryBlobs
 from services.trainer.store import Store
@@ -89,7 +89,7 @@ async def test_a_store_that_is_away_when_the_beat_begins_does_not_end_the_attemp
     monkeypatch.setattr(worker, "BEAT_SECONDS", 0.001)
     answer, failures = store.progress, [Unavailable("away")]
 
-    async def progress(run_id: str, newest: int) -> Progress | None:
+    async def progress(run_id: str, newest: int) -> RunProgress | None:
         if failures:
             raise failures.pop()
         return await answer(run_id, newest)
