@@ -61,6 +61,7 @@ lint: $(STAMP) protos-check  ## ruff, mypy, import contracts, buf, fresh generat
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy $(call have,millstream servicekit recipekit recipes services deploy bench tests tools)
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
+	@$(PY) tools/generate_docs.py --check
 	@tools/setup/buf.sh lint
 
 .PHONY: protos
@@ -70,6 +71,10 @@ protos: $(STAMP)  ## generate millstream/<domain>/v1/ from protos/
 .PHONY: protos-check
 protos-check: $(STAMP)  ## fail if the generated code is not what protos/ says
 	@$(PY) tools/generate_protos.py --check
+
+.PHONY: docs
+docs: $(STAMP)  ## write docs/configuration.md and docs/metrics.md from the code
+	@$(PY) tools/generate_docs.py
 
 bench-%: $(STAMP)  ## run one benchmark: bench/<name>/
 	@test -f bench/$*/__main__.py || { echo "There is no benchmark bench/$*/; there are: $(notdir $(patsubst %/__main__.py,%,$(wildcard bench/*/__main__.py)))" >&2; exit 2; }

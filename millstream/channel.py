@@ -6,10 +6,10 @@
 import ipaddress
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from grpc import aio
@@ -30,6 +30,22 @@ class Credentials:
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
+
+    @classmethod
+    def from_files(cls, token_file: str = "", ca_file: str = "", cert_file: str = "", key_file: str = "") -> Self:
+        """With the token that stands in a file. Raises InvalidArgument where the file cannot be read."""
+        try:
+            token = Path(token_file).read_text().strip() if token_file else ""
+        except OSError as error:
+            text = f"cannot read {token_file}: {error.strerror}; MILLSTREAM_TOKEN_FILE names the file with the token"
+            raise InvalidArgument(text, field="token_file") from None
+        return cls(token, ca_file, cert_file, key_file)
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str]) -> Self:
+        """As MILLSTREAM_TOKEN_FILE and MILLSTREAM_TLS_{CA,CLIENT_CERT,CLIENT_KEY}_FILE say. Raises InvalidArgument."""
+        names = ("TOKEN_FILE", "TLS_CA_FILE", "TLS_CLIENT_CERT_FILE", "TLS_CLIENT_KEY_FILE")
+        return cls.from_files(*(environment.get(f"MILLSTREAM_{name}", "") for name in names))
 
     def ssl(self) -> grpc.ChannelCredentials | None:
         if not self.ca_file:

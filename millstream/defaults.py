@@ -1,4 +1,4 @@
-"""The topic table: one topic per domain, one message type per topic, the key being the noun's id."""
+"""What is said once for all: the services and their ports, the alias `champion`, the topics and what travels on them."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,27 @@ from millstream.inference.v1.events_pb2 import InferenceEvent
 from millstream.registry.v1.events_pb2 import RegistryEvent
 from millstream.training.v1.events_pb2 import TrainingEvent
 
+SERVICES = ("dataprep", "trainer", "evaluator", "registry", "inference")
+"""Service i (from 1) listens on PORT_BASE + i and shows its metrics on METRICS_BASE + i."""
+HOST, PORT_BASE, METRICS_BASE = "127.0.0.1", 50050, 9100
+CHAMPION = "champion"
+"""The alias that automatic promotion moves, and that is meant where none is named."""
+
+
+def address(service: str, base: int = PORT_BASE, host: str = HOST) -> str:
+    """`host:port` of a service's gRPC server."""
+    return f"{host}:{base + 1 + SERVICES.index(service)}"
+
+
+def metrics_address(service: str, base: int = METRICS_BASE) -> str:
+    """`host:port` of a service's /metrics."""
+    return address(service, base)
+
 
 @dataclass(frozen=True)
 class Topic:
+    """One topic per domain; the key of its messages is the noun's id."""
+
     name: str
     message: type[Message]
     """Wraps each event of the topic in its oneof `event`."""
@@ -34,4 +52,5 @@ def topic_of(event_type: str) -> Topic:
 
 
 def dead_letters_of(group: str) -> str:
+    """The topic that holds a group's dead letters."""
     return f"{group}.dlq"

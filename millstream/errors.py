@@ -12,6 +12,8 @@ from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from millstream.timestamps import duration, seconds_of
+
 DOMAIN = "millstream"
 # gRPC drops a call whose trailing metadata is above 8 KiB; a text stands there up to three times, encoded.
 MAX_TEXT_BYTES, MAX_NAME_BYTES = 1200, 200
@@ -140,7 +142,7 @@ def to_status(error: MillstreamError) -> status_pb2.Status:
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromNanoseconds(int(error.retry_after * 1e9))
+        retry.retry_delay.CopyFrom(duration(error.retry_after))
         details.append(retry)
     status = status_pb2.Status(code=_CODE_NUMBERS[error.code], message=text)
     for detail in details:
@@ -178,7 +180,7 @@ def _read_detail(packed: any_pb2.Any, error: MillstreamError) -> None:
     elif packed.Unpack(bad) and bad.field_violations:
         error.field = bad.field_violations[0].field
     elif packed.Unpack(retry):
-        error.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+        error.retry_after = seconds_of(retry.retry_delay)
 
 
 def status_code_of(error: BaseException) -> str:

@@ -1,10 +1,35 @@
-"""Seconds since 1970 ↔ Timestamp: the one place for it."""
+"""Seconds ↔ Timestamp and Duration: the one place for it. Seconds are floats since 1970, or of a duration."""
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+
+
+def now() -> Timestamp:
+    """The present moment by this machine's wall clock."""
+    time = Timestamp()
+    time.GetCurrentTime()
+    return time
 
 
 def timestamp(seconds: float) -> Timestamp:
     """Seconds since 1970 as a Timestamp."""
+    return timestamp_of_ns(int(seconds * 1e9))
+
+
+def timestamp_of_ns(nanoseconds: int) -> Timestamp:
+    """Nanoseconds since 1970 as a Timestamp."""
     time = Timestamp()
-    time.FromNanoseconds(int(seconds * 1e9))
+    time.FromNanoseconds(nanoseconds)
     return time
+
+
+def duration(seconds: float) -> Duration:
+    """Seconds as a Duration."""
+    made = Duration()
+    made.FromNanoseconds(int(seconds * 1e9))
+    return made
+
+
+def seconds_of(time: Timestamp | Duration) -> float:
+    """A Timestamp as seconds since 1970, a Duration as seconds. An unset message is 0."""
+    return time.ToNanoseconds() / 1e9

@@ -20,6 +20,7 @@ from servicekit.facts.outbox import Outbox
 from servicekit.runtime.backends import open_blobs, open_bus
 from servicekit.runtime.settings import Settings
 from servicekit.work.queue import Key, Work
+from tests.worlds.servers import settings_of
 
 CALLERS = 256
 """How many callers of a service say something at the same time, in a burst."""
@@ -100,4 +101,4 @@ async def hear(settings: Settings) -> None:
 
 if __name__ == "__main__":
     end_with(os.getppid())
-    asyncio.run({"say": say, "hear": hear}[sys.argv[1]](Settings(**json.loads(sys.argv[2]))))
+    asyncio.run({"say": say, "hear": hear}[sys.argv[1]](settings_of(json.loads(sys.argv[2]))))

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from deploy.demo.flow import Flow, StageFailed
-from deploy.local.ports import SERVICES, Ports, free_ports
+from deploy.local.ports import Ports, free_ports
 from deploy.servers.kafka import Kafka
 from deploy.servers.minio import Minio
 from deploy.servers.process import CannotStart
 from millstream import Client
 from millstream.channel import Credentials
 from millstream.dataset.v1.import_pb2 import Import
+from millstream.defaults import SERVICES
+from millstream.timestamps import seconds_of
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from recipekit.catalog import Catalog, UnknownRecipe
 
@@ -140,7 +142,7 @@ def follow(flow: Flow, demo: Demo) -> dict[str, Any]:
 
 def training_seconds(run: TrainingRun) -> float:
     """What the training itself took, by its worker's clock."""
-    return round(run.progress.elapsed.ToNanoseconds() / 1e9, 3)
+    return round(seconds_of(run.progress.elapsed), 3)
 
 
 def predict(demo: Demo, addresses: Mapping[str, str], version: int, flow: Flow) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from millstream.errors import MillstreamError, NotFound, Unavailable
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.inference.v1.prediction_pb2 import ServedModel
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelVersion
+from millstream.states import RUN_ENDED, word_of
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
 T = TypeVar("T")
 PAUSE = 0.02
-ENDED = (TrainingRun.STATE_SUCCEEDED, TrainingRun.STATE_FAILED, TrainingRun.STATE_CANCELLED)
 
 
 class StageFailed(RuntimeError):
@@ -78,7 +78,7 @@ class Flow:
         with self.stage("train"):
             run = self._until("train", f"a run of {model}", lambda: self._run_on(model, snapshot))
             for now in self.client.watch_run(run.run_id, timeout=self.training_patience):
-                if progress(now) != progress(run) or now.state in ENDED:
+                if progress(now) != progress(run) or now.state in RUN_ENDED:
                     self.say("train", progress(now))
                 run = now
             if run.state != TrainingRun.STATE_SUCCEEDED:
@@ -103,7 +103,7 @@ class Flow:
                 f"a report on version {version.version}",
                 lambda: list(self.client.reports(version.model, version.version))[-1:],
             )[0]
-        words = EvaluationReport.Status.Name(report.status).removeprefix("STATUS_").lower()
+        words = word_of(EvaluationReport.Status, report.status)
         measured = figures({metric.metric: metric.candidate for metric in report.metrics})
         self.say("evaluate", f"{words}: {measured} on {report.rows_compared} test rows; {report.error}".rstrip("; "))
         for result in report.gate:
@@ -160,7 +160,7 @@ class Flow:
 
 
 def state(run: TrainingRun) -> str:
-    return TrainingRun.State.Name(run.state).removeprefix("STATE_").lower()
+    return word_of(TrainingRun.State, run.state)
 
 
 def figures(metrics: Mapping[str, float]) -> str:

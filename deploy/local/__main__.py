@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from deploy.local.ports import BASE, MOST_REPLICAS, SERVICES, Ports, metrics_base_for
+from deploy.local.ports import MOST_REPLICAS, Ports, metrics_base_for
 from deploy.local.supervisor import CannotRun, Child, Supervisor, follow
+from millstream.defaults import PORT_BASE, SERVICES
+from services.trainer.launchers.worker_folder import WorkerFolder
 
 PREFIX = "MILLSTREAM_"
 READY_SECONDS = 60.0
@@ -40,8 +42,8 @@ class Platform:
         return self.state / "logs"
 
     @property
-    def workers(self) -> Path:
-        return self.state / "trainer" / "workers"
+    def workers(self) -> WorkerFolder:
+        return WorkerFolder(self.state / "trainer")
 
     def own_settings(self, service: str, replica: int) -> dict[str, str]:
         """The settings that make the services one platform. Each takes those that it declares (deploy/local/child.py)."""
@@ -75,7 +77,9 @@ class Platform:
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="deploy.local", description="All five services on this machine.")
     parser.add_argument("--replicas", type=int, default=1, help=f"processes of each service, 1 to {MOST_REPLICAS}")
-    parser.add_argument("--port-base", type=int, default=BASE, help="service i, replica r listens on this + i + 10 r")
+    parser.add_argument(
+        "--port-base", type=int, default=PORT_BASE, help="service i, replica r listens on this + i + 10 r"
+    )
     parser.add_argument("--metrics-base", type=int, help="the same for metrics (9100; port base + 5 for another base)")
     parser.add_argument("--state", type=Path, default=Path(".millstream"), help="folder of everything that is kept")
     parser.add_argument("--recipes", default="recipes", help="packages whose folders are recipes, with commas between")
@@ -115,9 +119,9 @@ def check_settings(given: dict[str, str]) -> dict[str, str]:
     import importlib
 
     known = {
-        name
+        variable.name
         for service in SERVICES
-        for name in importlib.import_module(f"services.{service}.settings").Settings.variables()
+        for variable in importlib.import_module(f"services.{service}.settings").Settings.variables()
     }
     ours = {f"{PREFIX}{name.upper()}" for name in ("listen", "metrics_listen", *SERVICES)}
     for name in sorted(given):

@@ -24,7 +24,8 @@ def end_with(parent: int) -> None:
 
 def main(service: str, parent: int) -> None:
     end_with(parent)
-    declared = importlib.import_module(f"services.{service}.settings").Settings.variables()
+    settings = importlib.import_module(f"services.{service}.settings").Settings
+    declared = {variable.name for variable in settings.variables()}
     for name in [name for name in os.environ if name.startswith("MILLSTREAM_") and name not in declared]:
         del os.environ[name]
     sys.argv = [f"services.{service}"]

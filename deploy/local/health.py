@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from grpc import aio
@@ -50,12 +49,7 @@ async def statuses(address: str, settings: Mapping[str, str]) -> AsyncGenerator[
 
 
 def _channel(address: str, settings: Mapping[str, str]) -> aio.Channel:
-    token_file, ca, cert, key = (
-        settings.get(f"MILLSTREAM_{name}", "")
-        for name in ("TOKEN_FILE", "TLS_CA_FILE", "TLS_CLIENT_CERT_FILE", "TLS_CLIENT_KEY_FILE")
-    )
-    token = Path(token_file).read_text().strip() if token_file else ""
-    return open_channel(address, Credentials(token, ca, cert, key))
+    return open_channel(address, Credentials.from_env(settings))
 
 
 async def _listens(host: str, port: int) -> bool:

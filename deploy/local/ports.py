@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-SERVICES = ("dataprep", "trainer", "evaluator", "registry", "inference")
-HOST = "127.0.0.1"
-BASE, METRICS_BASE = 50050, 9100
+from millstream.defaults import HOST, METRICS_BASE, PORT_BASE, SERVICES, address, metrics_address
+
 MOST_REPLICAS = 5
 _reserved: list[int] = []
 """Locks on the ranges given out last; an older one is let go, as its services listen or have ended."""
@@ -19,15 +18,15 @@ _reserved: list[int] = []
 
 @dataclass(frozen=True)
 class Ports:
-    base: int = BASE
+    base: int = PORT_BASE
     metrics_base: int = METRICS_BASE
     replicas: int = 1
 
     def listen(self, service: str, replica: int) -> str:
-        return f"{HOST}:{self.base + SERVICES.index(service) + 1 + 10 * replica}"
+        return address(service, self.base + 10 * replica)
 
     def metrics(self, service: str, replica: int) -> str:
-        return f"{HOST}:{self.metrics_base + SERVICES.index(service) + 1 + 10 * replica}"
+        return metrics_address(service, self.metrics_base + 10 * replica)
 
     def address(self, service: str) -> str:
         """All replicas, with commas between."""
@@ -40,17 +39,17 @@ class Ports:
         """(address, what it is for) of each address that somebody else listens on."""
         for replica in range(self.replicas):
             for service in SERVICES:
-                for address, use in (
+                for taken, use in (
                     (self.listen(service, replica), service),
                     (self.metrics(service, replica), f"the metrics of {service}"),
                 ):
-                    if not is_free(int(address.rpartition(":")[2])):
-                        yield address, use
+                    if not is_free(int(taken.rpartition(":")[2])):
+                        yield taken, use
 
 
 def metrics_base_for(base: int) -> int:
     """9100 beside the usual base; the ports above the services' own beside any other, so that platforms do not meet."""
-    return METRICS_BASE if base == BASE else base + 5
+    return METRICS_BASE if base == PORT_BASE else base + 5
 
 
 def free_ports(replicas: int = 1) -> Ports:

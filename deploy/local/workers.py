@@ -1,37 +1,25 @@
-"""Training workers outlive the trainer that started them. A platform that stops asks them to save and end.
-
-`{folder}/{pid}` begins with the worker's start time, so that a pid that was given out again is never touched.
-"""
+"""Training workers outlive the trainer that started them. A platform that stops asks them to save and end."""
 
 import asyncio
 import os
 import signal
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 
-from servicekit.processes import is_running, process_here
-
-
-def living(folder: Path) -> list[int]:
-    """The pids of the workers that live."""
-    found = []
-    for path in folder.glob("[0-9]*"):
-        if path.suffix:
-            continue
-        with suppress(OSError, ValueError, IndexError):
-            process = process_here(int(path.name), int(path.read_text().split()[0]))
-            if is_running(process):
-                found.append(process.pid)
-    return found
+from services.trainer.launchers.worker_folder import WorkerFolder
 
 
-async def stop(folder: Path, seconds: float) -> int:
-    """SIGTERM: they write a checkpoint and end. SIGKILL to those that live after so many seconds. How many there were."""
-    asked = living(folder)
+def running(folder: WorkerFolder) -> list[int]:
+    """The pids of the workers that are running."""
+    return [worker.process.pid for worker in folder.running()]
+
+
+async def stop(folder: WorkerFolder, seconds: float) -> int:
+    """SIGTERM: they write a checkpoint and end. SIGKILL after so many seconds. Returns how many there were."""
+    asked = running(folder)
     _send(asked, signal.SIGTERM)
     deadline = asyncio.get_running_loop().time() + seconds
-    while late := set(living(folder)) & set(asked):
+    while late := set(running(folder)) & set(asked):
         if asyncio.get_running_loop().time() > deadline:
             _send(late, signal.SIGKILL)
             break

@@ -9,10 +9,11 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.local.ports import HOST, own_range
+from deploy.local.ports import own_range
 from deploy.servers import binaries
 from deploy.servers.certificates import Authority, can_make_certificates
 from deploy.servers.process import CannotStart, Server
+from millstream.defaults import HOST
 
 LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
 ANSWER_SECONDS = 5.0

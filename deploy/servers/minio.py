@@ -6,10 +6,11 @@ import urllib.request
 from pathlib import Path
 from urllib.error import URLError
 
-from deploy.local.ports import HOST, own_range
+from deploy.local.ports import own_range
 from deploy.servers import binaries
 from deploy.servers.certificates import Authority, can_make_certificates
 from deploy.servers.process import CannotStart, Server
+from millstream.defaults import HOST
 
 ANSWER_SECONDS = 5.0
 QUIET = {"MINIO_BROWSER": "off", "MINIO_UPDATE": "off", "MINIO_CI_CD": "1", "GOMEMLIMIT": "400MiB"}

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cached_property, wraps
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,10 +13,8 @@ import typer
 from millstream import Client
 from millstream.channel import Credentials
 from millstream.cli.output import Screen
+from millstream.defaults import HOST, PORT_BASE, SERVICES, address
 from millstream.errors import MillstreamError, Unavailable
-
-SERVICES = ("dataprep", "trainer", "evaluator", "registry", "inference")
-PORT_BASE = 50050
 
 
 class Failed(Exception):
@@ -38,7 +35,7 @@ class Cli:
 
     @cached_property
     def client(self) -> Client:
-        return Client(credentials=_credentials(), **addresses(self._host, self._port_base))
+        return Client(credentials=Credentials.from_env(os.environ), **addresses(self._host, self._port_base))
 
     def replicas(self) -> list[tuple[str, str]]:
         """Each service with each address at which a replica of it is to be found."""
@@ -47,7 +44,7 @@ class Cli:
 
     def client_of(self, service: str, address: str) -> Client:
         """A client that asks one replica."""
-        return Client(credentials=_credentials(), **{service: address})
+        return Client(credentials=Credentials.from_env(os.environ), **{service: address})
 
     def close(self) -> None:
         if "client" in self.__dict__:
@@ -57,18 +54,10 @@ class Cli:
 def addresses(host: str | None, port_base: int | None) -> dict[str, str]:
     """MILLSTREAM_DATAPREP and so on, as the services themselves read them, unless the options say where to look."""
     base = PORT_BASE if port_base is None else port_base
-    found = {service: f"{host or '127.0.0.1'}:{base + i}" for i, service in enumerate(SERVICES, 1)}
+    found = {service: address(service, base, host or HOST) for service in SERVICES}
     if host is None and port_base is None:
         found |= {service: named for service in SERVICES if (named := os.environ.get(f"MILLSTREAM_{service.upper()}"))}
     return found
-
-
-def _credentials() -> Credentials:
-    token_file, ca, cert, key = (
-        os.environ.get(f"MILLSTREAM_{name}", "")
-        for name in ("TOKEN_FILE", "TLS_CA_FILE", "TLS_CLIENT_CERT_FILE", "TLS_CLIENT_KEY_FILE")
-    )
-    return Credentials(Path(token_file).read_text().strip() if token_file else "", ca, cert, key)
 
 
 OutputOption = Annotated[

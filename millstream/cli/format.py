@@ -11,6 +11,8 @@ from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.inference.v1.prediction_pb2 import Served
 from millstream.operations.v1.stored_pb2 import DeadLetterResolution
 from millstream.registry.v1.model_pb2 import AliasEntry
+from millstream.states import word_of
+from millstream.timestamps import seconds_of
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
 
@@ -20,7 +22,7 @@ def when(time: Timestamp) -> str:
 
 
 def seconds(duration: Duration) -> str:
-    return f"{duration.ToNanoseconds() / 1e9:.1f} s"
+    return f"{seconds_of(duration):.1f} s"
 
 
 def figures(metrics: Mapping[str, float]) -> str:
@@ -32,28 +34,24 @@ def count(number: int, noun: str) -> str:
 
 
 def run_state(run: TrainingRun) -> str:
-    return _word(TrainingRun.State.Name(run.state))
+    return word_of(TrainingRun.State, run.state)
 
 
 def import_state(found: Import) -> str:
-    return _word(Import.State.Name(found.state))
+    return word_of(Import.State, found.state)
 
 
 def report_status(report: EvaluationReport) -> str:
-    return _word(EvaluationReport.Status.Name(report.status))
+    return word_of(EvaluationReport.Status, report.status)
 
 
 def action(entry: AliasEntry) -> str:
-    return _word(AliasEntry.Action.Name(entry.action)).replace("_", " ")
+    return word_of(AliasEntry.Action, entry.action).replace("_", " ")
 
 
 def resolution_line(done: DeadLetterResolution) -> str:
     note = f": {done.note}" if done.note else ""
-    return f"{_word(DeadLetterResolution.Action.Name(done.action))} by {done.actor}, {when(done.time)}{note}"
-
-
-def _word(name: str) -> str:
-    return name.partition("_")[2].lower() or "unspecified"
+    return f"{word_of(DeadLetterResolution.Action, done.action)} by {done.actor}, {when(done.time)}{note}"
 
 
 def import_line(found: Import) -> str:

@@ -10,6 +10,7 @@ from millstream.cli.command import Cli, command
 from millstream.cli.files import read_spec
 from millstream.cli.format import action, alias_line, count, figures, when
 from millstream.cli.output import Cells
+from millstream.defaults import CHAMPION
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 
 app = typer.Typer(name="models", help="Models, their versions and their aliases.", no_args_is_help=True)
@@ -42,7 +43,7 @@ def promote(
     version: Annotated[int, typer.Argument(min=1)],
     reason: Reason = "",
     override: Annotated[str, typer.Option(help="promote without a passing report, for this reason")] = "",
-    alias: Alias = "champion",
+    alias: Alias = CHAMPION,
     etag: Annotated[str, typer.Option(help="refuse unless it is the alias's newest entry number")] = "",
 ) -> None:
     """Move an alias to a version and hold it there."""
@@ -55,14 +56,14 @@ def rollback(
     model: Name,
     version: Annotated[int, typer.Argument(help="one that the alias once named; 0: the one before")] = 0,
     reason: Reason = "",
-    alias: Alias = "champion",
+    alias: Alias = CHAMPION,
 ) -> None:
     """Move an alias back and hold it there."""
     entry = cli.client.rollback(model, version, reason=reason, alias=alias)
     cli.screen.one(entry, alias_line(entry))
 
 
-def release(cli: Cli, model: Name, reason: Reason = "", alias: Alias = "champion") -> None:
+def release(cli: Cli, model: Name, reason: Reason = "", alias: Alias = CHAMPION) -> None:
     """Let automatic promotion move the alias again."""
     entry = cli.client.release(model, reason=reason, alias=alias)
     cli.screen.one(entry, alias_line(entry))
@@ -137,7 +138,7 @@ def _version_cells(version: ModelVersion) -> Cells:
 def aliases(
     cli: Cli,
     name: Name,
-    alias: Annotated[str, typer.Option(help="whose history")] = "champion",
+    alias: Annotated[str, typer.Option(help="whose history")] = CHAMPION,
     at: Annotated[datetime | None, typer.Option(help="what it named at that moment (local time)")] = None,
 ) -> None:
     """Every move of an alias, newest first, with who and why."""

@@ -9,15 +9,11 @@ from uuid import uuid4
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.struct_pb2 import Struct
 
-from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from millstream.registry.v1.model_pb2 import ModelSpec
-from millstream.training.v1.training_run_pb2 import TrainingRun
 
 PAGE = 200
 TRIES = 4
-ENDED = (TrainingRun.STATE_SUCCEEDED, TrainingRun.STATE_FAILED, TrainingRun.STATE_CANCELLED)
-IMPORT_ENDED = (Import.STATE_SUCCEEDED, Import.STATE_UNCHANGED, Import.STATE_REFUSED)
 
 
 def new_request_id() -> str:

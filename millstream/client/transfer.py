@@ -1,12 +1,12 @@
 """Files on their way to and from the platform."""
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from millstream.dataset.v1.dataset_service_pb2 import ImportDatasetRequest, ImportHeader
-from millstream.errors import InvalidArgument, Unavailable
-from millstream.files import digest_of
+from millstream.errors import Unavailable
+from millstream.files import file_digest, path_inside
 from millstream.training.v1.training_run_pb2 import Artifact
 
 CHUNK = 1 << 20
@@ -31,7 +31,7 @@ class ArtifactFolder:
     def write(self, path: str, chunk: bytes) -> None:
         if path != self.path or self.file is None:
             self.close()
-            target = self._inside(path)
+            target = path_inside(self.folder, path)
             target.parent.mkdir(parents=True, exist_ok=True)
             self.path, self.file = path, target.open("wb")
         self.file.write(chunk)
@@ -44,14 +44,9 @@ class ArtifactFolder:
     def check(self) -> None:
         """Raise Unavailable, so that the caller asks again, unless every file is there and is what its digest says."""
         for file in self.artifact.files:
-            path = self._inside(file.path)
+            path = path_inside(self.folder, file.path)
             if not path.exists() and not file.size_bytes:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()
-            if not path.exists() or digest_of(path) != file.digest:
+            if not path.exists() or file_digest(path) != file.digest:
                 raise Unavailable(f"{path} did not arrive whole: download it again")
-
-    def _inside(self, path: str) -> Path:
-        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            raise InvalidArgument(f"artifact file {path!r} would leave its folder")
-        return self.folder / path

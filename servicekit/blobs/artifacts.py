@@ -5,16 +5,16 @@ paths, sizes and contents, so storing the same folder twice, from two places at 
 """
 
 import asyncio
-import hashlib
 import os
 import re
 import shutil
 import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from millstream.errors import InvalidArgument
+from millstream.files import file_digest, path_inside
 from millstream.training.v1.training_run_pb2 import Artifact, ArtifactFile
-from servicekit.blobs.port import CHUNK, Blobs
+from servicekit.blobs.port import Blobs
 from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 
@@ -29,15 +29,6 @@ def describe(folder: Path) -> Artifact:
         files.append(ArtifactFile(path=name, digest=file_digest(path), size_bytes=path.stat().st_size))
     digest = hash_of(*(part for file in files for part in (file.path, file.size_bytes, file.digest)))
     return Artifact(digest=digest, files=files, size_bytes=sum(file.size_bytes for file in files))
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 async def store(blobs: Blobs, folder: Path) -> Artifact:
@@ -70,7 +61,7 @@ async def fetch(blobs: Blobs, digest: str, cache: Path) -> Path:
     fresh = Path(tempfile.mkdtemp(dir=cache, prefix=".fetching-"))
     try:
         for file in (await manifest(blobs, digest)).files:
-            path = _inside(fresh, file.path)
+            path = path_inside(fresh, file.path)
             path.parent.mkdir(parents=True, exist_ok=True)
             await blobs.download(_file_key(digest, file.path), path)
         found = await asyncio.to_thread(describe, fresh)
@@ -97,12 +88,6 @@ def _sync(folder: Path) -> None:
             os.fsync(opened)
         finally:
             os.close(opened)
-
-
-def _inside(folder: Path, name: str) -> Path:
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise InvalidArgument(f"artifact file {name!r} would leave its folder")
-    return folder / name
 
 
 def _file_key(digest: str, path: str) -> str:

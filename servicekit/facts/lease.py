@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from millstream.errors import MillstreamError, NotFound
 from millstream.operations.v1.stored_pb2 import Claim, Heartbeat
+from millstream.timestamps import now
 from servicekit.blobs.port import Blobs
 from servicekit.facts.ledger import Put
 from servicekit.processes import is_running, this_process
@@ -51,8 +52,7 @@ class Leases:
 
     async def claim(self, number: int) -> bool:
         """Claim a try for this process. False: somebody else has it."""
-        claim = Claim(number=number, process=this_process())
-        claim.time.GetCurrentTime()
+        claim = Claim(number=number, process=this_process(), time=now())
         unsure, self._unsure = number in self._unsure, self._unsure | {number}
         made = await self._put(f"{self.folder(number)}/claim", claim.SerializeToString())
         self._unsure.discard(number)
@@ -72,11 +72,11 @@ class Leases:
             # Not having been able to look proves nothing about the time before.
             self._seen.pop(number, None)
             raise
-        count, now = Heartbeat.FromString(data).count, time.monotonic()
+        count, seen_at = Heartbeat.FromString(data).count, time.monotonic()
         seen = self._seen.get(number)
         if seen is None or seen.count != count:
-            self._seen[number] = seen = _Seen(count, now)
-        return now - seen.since < self.lease_seconds
+            self._seen[number] = seen = _Seen(count, seen_at)
+        return seen_at - seen.since < self.lease_seconds
 
     async def _heartbeat(self, number: int) -> bytes:
         try:

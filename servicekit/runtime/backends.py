@@ -31,7 +31,7 @@ def open_blobs(settings: Settings) -> Blobs:
     if kind == "minio" and place:
         from servicekit.blobs.s3.blobs import MinioBlobs
 
-        return MinioBlobs(place, settings.minio())
+        return MinioBlobs(place, settings.minio)
     if kind == "memory":
         return MemoryBlobs()
     text = f"MILLSTREAM_BLOBS={settings.blobs!r} is no store: use directory:PATH or minio:http://HOST:PORT/BUCKET"
@@ -55,7 +55,7 @@ def _open_bus(settings: Settings) -> Bus:
     if kind == "kafka" and place:
         from servicekit.bus.kafka.bus import KafkaBus
 
-        return KafkaBus(place.split(","), settings.kafka())
+        return KafkaBus(place.split(","), settings.kafka_options())
     if kind == "memory":
         return MemoryBus()
     text = f"MILLSTREAM_BUS={settings.bus!r} is no bus: use sqlite:PATH or kafka:HOST:PORT"

@@ -7,51 +7,45 @@ import os
 import re
 import socket
 import sys
-from typing import Self
+from collections.abc import Iterator
+from typing import NamedTuple, Self
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from millstream.channel import Credentials
+from millstream.errors import InvalidArgument
 from servicekit.blobs.s3.options import MinioOptions
 from servicekit.bus.kafka.options import KafkaOptions
-from servicekit.files import read_file
 
 PREFIX = "MILLSTREAM_"
 
 
-class Settings(BaseSettings):
-    """What every service reads. A service's own settings.py adds its variables and its ports."""
+class Variable(NamedTuple):
+    """One environment variable of a service: `path` leads from the settings to its value."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    name: str
+    path: tuple[str, ...]
+    field: FieldInfo
+
+
+class Settings(BaseSettings):
+    """What every service reads. A service's own settings.py adds its variables and its ports.
+
+    A group of options is a nested model: `MILLSTREAM_KAFKA_USER` is `settings.kafka.user`.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="forbid"
+    )
 
     blobs: str = Field(
         "directory:.millstream/blobs", description="object store: directory:PATH or minio:http(s)://HOST:PORT/BUCKET"
     )
     bus: str = Field("sqlite:.millstream/bus.sqlite", description="event bus: sqlite:PATH or kafka:HOST:PORT,HOST:PORT")
-    kafka_prefix: str = Field(
-        "",
-        pattern=r"^[A-Za-z0-9._-]{0,100}$",
-        description="put before the names of all topics and groups, for brokers that platforms share",
-    )
-    kafka_user: str = Field("", description="name for SASL; empty logs in nowhere")
-    kafka_password_file: str = Field("", description="file with the password of that name")
-    kafka_mechanism: str = Field(
-        "SCRAM-SHA-512", pattern="^(SCRAM-SHA-512|SCRAM-SHA-256|PLAIN)$", description="SASL mechanism"
-    )
-    kafka_tls: bool = Field(False, description="speak TLS to the brokers (a CA or client certificate file implies it)")
-    kafka_ca_file: str = Field("", description="PEM authorities for brokers; empty trusts the system's")
-    kafka_client_cert_file: str = Field("", description="PEM certificate shown to brokers (mTLS)")
-    kafka_client_key_file: str = Field("", description="PEM key of that certificate")
-    kafka_create_topics: bool = Field(True, description="make topics that are missing; else they must be there")
-    kafka_partitions: int = Field(4, ge=1, description="partitions of a topic that is made")
-    kafka_replicas: int = Field(-1, ge=-1, description="replicas of a topic that is made; -1: the broker's default")
-    kafka_retention_hours: float = Field(168.0, gt=0, description="how long a topic that is made keeps messages")
-    minio_access_key_file: str = Field("", description="file with the access key of the S3 store")
-    minio_secret_key_file: str = Field("", description="file with its secret key")
-    minio_ca_file: str = Field("", description="PEM authorities for the S3 store; empty trusts the system's")
-    minio_region: str = Field("us-east-1", description="region of the S3 store")
-    minio_create_bucket: bool = Field(True, description="make the bucket if it is missing; else it must be there")
+    kafka: KafkaOptions = Field(default_factory=KafkaOptions, description="options of the Kafka bus")
+    minio: MinioOptions = Field(default_factory=MinioOptions, description="options of the S3 store")
     listen: str = Field("127.0.0.1:0", description="host:port of the gRPC server")
     metrics_listen: str = Field("", description="host:port of /metrics; empty shows none")
     log_level: str = Field(
@@ -78,68 +72,64 @@ class Settings(BaseSettings):
         `--check` among the arguments prints the settings as lines `NAME=value` and ends the process.
         """
         try:
-            unknown = sorted(set(cls._named()) - set(cls.variables()))
-            if unknown:
-                raise SystemExit(
-                    f"unknown setting {', '.join(unknown)}: this service reads {', '.join(cls.variables())}"
-                )
+            known = [variable.name for variable in cls.variables()]
+            if unknown := sorted(set(cls._named()) - set(known)):
+                raise SystemExit(f"unknown setting {', '.join(unknown)}: this service reads {', '.join(known)}")
             settings = cls()
         except ValidationError as error:
-            lines = [f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+            lines = [f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
             print("\n".join(lines), file=sys.stderr)
             raise SystemExit(2) from None
         except SystemExit as error:
             print(error, file=sys.stderr)
             raise SystemExit(2) from None
         if "--check" in sys.argv[1:]:
-            for name, field in cls.model_fields.items():
-                print(f"{PREFIX}{name.upper()}={getattr(settings, name)}  # {field.description}")
+            for variable in cls.variables():
+                print(f"{variable.name}={settings.value(variable)}  # {variable.field.description}")
             raise SystemExit(0)
         return settings
 
     @classmethod
-    def variables(cls) -> list[str]:
-        """The names of all variables that this service reads."""
-        return [f"{PREFIX}{name.upper()}" for name in cls.model_fields]
+    def variables(cls) -> list[Variable]:
+        """Every variable that this service reads."""
+        return list(_variables(cls, ()))
+
+    def value(self, variable: Variable) -> object:
+        """The value of a variable."""
+        found: object = self
+        for name in variable.path:
+            found = getattr(found, name)
+        return found
 
     @staticmethod
     def _named() -> list[str]:
         return [name for name in os.environ if name.upper().startswith(PREFIX)]
 
-    def kafka(self) -> KafkaOptions:
-        """How to reach the brokers that `bus` names."""
-        return KafkaOptions(
-            member=self._member(),
-            prefix=self.kafka_prefix,
-            user=self.kafka_user,
-            password_file=self.kafka_password_file,
-            mechanism=self.kafka_mechanism,
-            tls=self.kafka_tls or bool(self.kafka_ca_file or self.kafka_client_cert_file),
-            ca_file=self.kafka_ca_file,
-            client_cert_file=self.kafka_client_cert_file,
-            client_key_file=self.kafka_client_key_file,
-            create_topics=self.kafka_create_topics,
-            partitions=self.kafka_partitions,
-            replicas=self.kafka_replicas,
-            retention_hours=self.kafka_retention_hours,
-        )
+    def kafka_options(self) -> KafkaOptions:
+        """How to reach the brokers that `bus` names, as a static member of this process's groups.
 
-    def _member(self) -> str:
-        """Host and address: no two processes have both at once, and the next process in this one's place has the same."""
+        Host and address name the member: no two processes have both at once, and the next process in this one's place
+        has the same. A port that the system chooses names none.
+        """
         chosen_by_system = self.listen.endswith(":0")
-        return "" if chosen_by_system else re.sub("[^A-Za-z0-9]+", "-", f"{socket.gethostname()}-{self.listen}")
-
-    def minio(self) -> MinioOptions:
-        """How to reach the S3 store that `blobs` names."""
-        return MinioOptions(
-            access_key_file=self.minio_access_key_file,
-            secret_key_file=self.minio_secret_key_file,
-            ca_file=self.minio_ca_file,
-            region=self.minio_region,
-            create_bucket=self.minio_create_bucket,
-        )
+        if self.kafka.member or chosen_by_system:
+            return self.kafka
+        member = re.sub("[^A-Za-z0-9]+", "-", f"{socket.gethostname()}-{self.listen}")
+        return self.kafka.model_copy(update={"member": member})
 
     def credentials(self) -> Credentials:
-        """What calls to other services show and trust."""
-        token = read_file(self.token_file).decode().strip() if self.token_file else ""
-        return Credentials(token, self.tls_ca_file, self.tls_client_cert_file, self.tls_client_key_file)
+        """What calls to other services show and trust. Ends the process where the token cannot be read."""
+        try:
+            return Credentials.from_files(
+                self.token_file, self.tls_ca_file, self.tls_client_cert_file, self.tls_client_key_file
+            )
+        except InvalidArgument as error:
+            raise SystemExit(str(error)) from None
+
+
+def _variables(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[Variable]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _variables(field.annotation, (*path, name))
+        else:
+            yield Variable(f"{PREFIX}{'_'.join((*path, name)).upper()}", (*path, name), field)

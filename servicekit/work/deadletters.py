@@ -14,12 +14,12 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, TypeAlias, TypeVar
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from millstream.defaults import BY_NAME, dead_letters_of
 from millstream.errors import FailedPrecondition, InvalidArgument, MillstreamError, NotFound, Unavailable
 from millstream.operations.v1.operations_service_pb2 import DeadLetter
 from millstream.operations.v1.stored_pb2 import DeadLetterResolution
+from millstream.states import word_of
+from millstream.timestamps import now
 from servicekit import metrics
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus, Message, Received
@@ -50,14 +50,12 @@ class DeadLetters:
         """Lay a message aside. Done twice, it is the same letter."""
         metrics.EVENTS_DEAD.inc()
         log.error("message dead-lettered", extra={"topic": message.topic, "offset": message.offset, "reason": reason})
-        now = Timestamp()
-        now.GetCurrentTime()
         ours = {
             "dlq_topic": message.topic,
             "dlq_partition": str(message.partition),
             "dlq_offset": str(message.offset),
             "dlq_reason": reason,
-            "dlq_time": now.ToJsonString(),
+            "dlq_time": now().ToJsonString(),
         }
         headers = {**message.headers, **{name: text.encode() for name, text in ours.items()}}
         await self.bus.publish(Message(self.topic, message.key, message.value, headers))
@@ -139,8 +137,7 @@ class DeadLetters:
         return done
 
     async def _resolve(self, letter_id: str, action: Action, actor: str, note: str) -> DeadLetterResolution:
-        made = DeadLetterResolution(action=action, actor=actor, note=note)
-        made.time.GetCurrentTime()
+        made = DeadLetterResolution(action=action, actor=actor, note=note, time=now())
         if await self.blobs.put_if_absent(self._key(letter_id), made.SerializeToString(deterministic=True)):
             log.info("dead letter resolved", extra={"letter": letter_id, "action": _word(action), "actor": actor})
             return made
@@ -205,7 +202,7 @@ def _origin(headers: Mapping[str, bytes]) -> Place | None:
 
 
 def _word(action: Action) -> str:
-    return DeadLetterResolution.Action.Name(action).removeprefix("ACTION_").lower()
+    return word_of(DeadLetterResolution.Action, action)
 
 
 def _check_id(letter_id: str) -> None:

@@ -8,15 +8,16 @@ from pathlib import Path
 from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import InvalidArgument, MillstreamError, NotFound
+from millstream.files import file_digest
+from millstream.timestamps import now, seconds_of
 from recipekit.catalog import Catalog, UnknownRecipe
-from servicekit.blobs.artifacts import file_digest
 from servicekit.facts.ledger import Entry
 from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 from services.dataprep import metrics
 from services.dataprep.pipeline.ingest import ImportProgress, Ingested, Job, PartFile, ingest
 from services.dataprep.pipeline.read import Refused
-from services.dataprep.store import Store, now, to_snapshot
+from services.dataprep.store import Store, to_snapshot
 
 TURN_SECONDS = 0.1
 """How long an import waits before it looks again whether its turn has come."""
@@ -129,7 +130,7 @@ class EndImport:
         if not await self.store.end(ended):
             return
         metrics.IMPORTS.labels(metrics.ENDS[ended.state]).inc()
-        metrics.SECONDS.observe((ended.end_time.ToNanoseconds() - wanted.create_time.ToNanoseconds()) / 1e9)
+        metrics.SECONDS.observe(seconds_of(ended.end_time) - seconds_of(wanted.create_time))
         if made:
             for outcome in metrics.OUTCOMES:
                 metrics.ROWS.labels(outcome).inc(getattr(made.rows, outcome))

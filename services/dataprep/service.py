@@ -41,6 +41,7 @@ from millstream.dataset.v1.dataset_service_pb2 import (
 )
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
+from millstream.timestamps import now
 from recipekit.catalog import Catalog
 from servicekit.blobs.parts import read_split
 from servicekit.failpoints import failpoint
@@ -52,7 +53,7 @@ from services.dataprep import metrics
 from services.dataprep.pipeline.ingest import QUARANTINE
 from services.dataprep.pipeline.rules import SPLITS
 from services.dataprep.reconcile import EndImport
-from services.dataprep.store import Store, now
+from services.dataprep.store import Store
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 PAGE_BYTES = 8 << 20

@@ -2,11 +2,12 @@
 
 from pydantic import Field
 
+from millstream.defaults import address, metrics_address
 from servicekit.runtime.settings import Settings as Base
 
 
 class Settings(Base):
-    listen: str = Field("127.0.0.1:50051", description="host:port of the gRPC server")
-    metrics_listen: str = Field("127.0.0.1:9101", description="host:port of /metrics; empty shows none")
+    listen: str = Field(address("dataprep"), description="host:port of the gRPC server")
+    metrics_listen: str = Field(metrics_address("dataprep"), description="host:port of /metrics; empty shows none")
     upload_limit_bytes: int = Field(1 << 30, gt=0, description="largest file that may be uploaded")
     unpacked_limit_bytes: int = Field(4 << 30, gt=0, description="most bytes that a file may hold once unpacked")

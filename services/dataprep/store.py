@@ -6,12 +6,11 @@ Everything about a dataset lies under `datasets/{dataset}/`; uploaded bytes lie 
 from collections.abc import Sequence
 from pathlib import Path
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetPart, DatasetSpec, Snapshot
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import NotFound
+from millstream.timestamps import timestamp_of_ns
 from servicekit.blobs.port import Blobs
 from servicekit.facts.ledger import Entry, Ledger, read_entry
 from servicekit.facts.outbox import Announce, Fact, Outbox
@@ -49,7 +48,7 @@ class Store:
         newest = await self.snapshots(name).newest()
         dataset = Dataset(name=name, spec=newest.message.spec if newest else asked[-1].message)
         dataset.newest_number = newest.number if newest else 0
-        dataset.create_time.FromNanoseconds(asked[0].time_ns)
+        dataset.create_time.CopyFrom(timestamp_of_ns(asked[0].time_ns))
         return dataset
 
     async def snapshot(self, dataset: str, number: int) -> Snapshot:
@@ -124,14 +123,8 @@ def to_snapshot(entry: Entry[Snapshot]) -> Snapshot:
     snapshot = Snapshot()
     snapshot.CopyFrom(entry.message)
     snapshot.number, snapshot.request_id = entry.number, entry.request_id
-    snapshot.create_time.FromNanoseconds(entry.time_ns)
+    snapshot.create_time.CopyFrom(timestamp_of_ns(entry.time_ns))
     return snapshot
-
-
-def now() -> Timestamp:
-    time = Timestamp()
-    time.GetCurrentTime()
-    return time
 
 
 def _created(key: str, data: bytes) -> Fact:

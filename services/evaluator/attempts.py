@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from millstream.errors import NotFound
 from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
+from millstream.timestamps import now
 from servicekit.blobs.port import Blobs
 from servicekit.facts.lease import Leases
 from servicekit.processes import this_process
@@ -63,8 +64,7 @@ class Attempts:
 
     async def end(self, number: int, reason: str, *, counts: bool) -> None:
         """Say how a try ended that gave no report."""
-        end = AttemptEnd(reason=reason, counts=counts)
-        end.time.GetCurrentTime()
+        end = AttemptEnd(reason=reason, counts=counts, time=now())
         await self.blobs.put_if_absent(f"{self.leases.folder(number)}/end", end.SerializeToString())
 
     async def _end(self, number: int) -> AttemptEnd | None:

@@ -1,11 +1,14 @@
 """What the evaluator asks of registry and dataprep."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from millstream.client.aio.pages import pages
 from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
+from millstream.defaults import CHAMPION
 from millstream.errors import InvalidArgument, NotFound
 from millstream.registry.v1.model_pb2 import AliasEntry, GateRule, ModelVersion
 from millstream.registry.v1.registry_service_pb2 import (
@@ -17,7 +20,6 @@ from millstream.registry.v1.registry_service_pb2 import (
 )
 from millstream.training.v1.lineage_pb2 import Lineage
 from services.evaluator.due import Champion, champion_of
-from services.evaluator.handlers import CHAMPION
 
 if TYPE_CHECKING:
     from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
@@ -30,23 +32,16 @@ class Clients:
     dataprep: "DatasetServiceAsyncStub"
 
     async def models(self) -> AsyncIterator[str]:
-        token = ""
-        while True:
-            listed = await self.registry.ListModels(ListModelsRequest(page_token=token))
-            for model in listed.models:
+        """The names of all models."""
+        async for page in pages(self.registry.ListModels, ListModelsRequest()):
+            for model in page.models:
                 yield model.name
-            if not (token := listed.next_page_token):
-                return
 
     async def versions(self, model: str) -> AsyncIterator[int]:
-        token = ""
-        while True:
-            request = ListModelVersionsRequest(model=model, page_token=token)
-            listed = await self.registry.ListModelVersions(request)
-            for version in listed.model_versions:
+        """The numbers of a model's versions, newest first."""
+        async for page in pages(self.registry.ListModelVersions, ListModelVersionsRequest(model=model)):
+            for version in page.model_versions:
                 yield version.version
-            if not (token := listed.next_page_token):
-                return
 
     async def version(self, model: str, version: int) -> ModelVersion:
         """Raises NotFound."""
@@ -56,16 +51,12 @@ class Clients:
     async def champion(self, model: str) -> Champion:
         """The alias of a model that is known to exist; an alias that never named anything has no entries."""
         entries: list[AliasEntry] = []
-        token = ""
-        while True:
-            request = ListAliasEntriesRequest(model=model, alias=CHAMPION, page_token=token)
-            try:
-                listed = await self.registry.ListAliasEntries(request)
-            except NotFound:
-                return champion_of(entries)
-            entries += listed.entries
-            if not (token := listed.next_page_token):
-                return champion_of(entries)
+        with suppress(NotFound):
+            async for page in pages(
+                self.registry.ListAliasEntries, ListAliasEntriesRequest(model=model, alias=CHAMPION)
+            ):
+                entries += page.entries
+        return champion_of(entries)
 
     async def gate(self, model: str) -> list[GateRule]:
         """The rules that the model declares; none: the recipe's own hold."""

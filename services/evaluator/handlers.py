@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 
+from millstream.defaults import CHAMPION
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
 from servicekit.work.queue import Handlers, Key
-
-CHAMPION = "champion"
 
 
 def _registered(event: ModelVersionRegistered) -> Iterable[Key]:

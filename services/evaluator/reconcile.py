@@ -8,6 +8,7 @@ from contextlib import suppress
 from millstream.errors import InvalidArgument, MillstreamError, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import ModelVersion
+from millstream.states import word_of
 from servicekit.failpoints import failpoint
 from services.evaluator import metrics
 from services.evaluator.attempts import Attempts
@@ -106,7 +107,7 @@ class Evaluate:
     async def _conclude(self, report: EvaluationReport) -> None:
         first = await self.store.put(report)
         self._attempts.pop(report.report_id, None)
-        status = EvaluationReport.Status.Name(first.status).removeprefix("STATUS_").lower()
+        status = word_of(EvaluationReport.Status, first.status)
         if first.create_time == report.create_time:
             metrics.REPORTS.labels(status).inc()
         _show_primary(report.model, await self.store.reports(report.model))

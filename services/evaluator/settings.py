@@ -4,14 +4,15 @@ from pathlib import Path
 
 from pydantic import Field
 
+from millstream.defaults import address, metrics_address
 from servicekit.runtime import settings
 
 
 class Settings(settings.Settings):
-    listen: str = Field("127.0.0.1:50053", description="host:port of the gRPC server")
-    metrics_listen: str = Field("127.0.0.1:9103", description="host:port of /metrics; empty shows none")
-    registry: str = Field("127.0.0.1:50054", description="host:port of registry, several with commas between")
-    dataprep: str = Field("127.0.0.1:50051", description="host:port of dataprep, several with commas between")
+    listen: str = Field(address("evaluator"), description="host:port of the gRPC server")
+    metrics_listen: str = Field(metrics_address("evaluator"), description="host:port of /metrics; empty shows none")
+    registry: str = Field(address("registry"), description="host:port of registry, several with commas between")
+    dataprep: str = Field(address("dataprep"), description="host:port of dataprep, several with commas between")
     cache: Path = Field(Path(".millstream/cache/evaluator"), description="folder of downloaded artifacts")
     cache_artifacts: int = Field(6, ge=2, description="artifacts kept in the cache; the least recently used go first")
     lease_seconds: float = Field(10.0, gt=0, description="silence after which another replica's try counts as dead")

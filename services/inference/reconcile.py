@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from millstream.client.aio.pages import pages
+from millstream.defaults import CHAMPION
 from millstream.errors import MillstreamError, NotFound, Unavailable
 from millstream.inference.v1.events_pb2 import VersionServed
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
 
 log = logging.getLogger(__name__)
-CHAMPION = "champion"
 SetHealth = Callable[[str, bool], Awaitable[None]]
 
 
@@ -57,12 +58,9 @@ class ServeModel:
 
     async def pending(self) -> AsyncIterator[str]:
         """Every model of the registry, and what is served here without being among them any more."""
-        names, token = [], ""
-        while True:
-            page = await self.registry.ListModels(ListModelsRequest(page_size=1000, page_token=token))
+        names: list[str] = []
+        async for page in pages(self.registry.ListModels, ListModelsRequest(page_size=1000)):
             names += [model.name for model in page.models]
-            if not (token := page.next_page_token):
-                break
         self.serving.listed(names)
         for name in sorted({*names, *self.serving.models()}):
             yield name
@@ -128,13 +126,9 @@ class ServeModel:
     async def _fall_back(self, model: str, alias: str, number: int) -> bool:
         """A replica that starts after a refusal serves what the others still do: the newest version that will do."""
         entries: list[AliasEntry] = []
-        token = ""
-        while True:
-            request = ListAliasEntriesRequest(model=model, alias=alias, page_size=1000, page_token=token)
-            page = await self.registry.ListAliasEntries(request)
+        request = ListAliasEntriesRequest(model=model, alias=alias, page_size=1000)
+        async for page in pages(self.registry.ListAliasEntries, request):
             entries += page.entries
-            if not (token := page.next_page_token):
-                break
         for entry in sorted(entries, key=lambda entry: -entry.number):
             if entry.number < number and entry.version and not await self._bring(model, alias, entry.version):
                 return True

@@ -2,15 +2,16 @@
 
 from pydantic import Field
 
+from millstream.defaults import address, metrics_address
 from servicekit.runtime import settings
 
 
 class Settings(settings.Settings):
     """The defaults suit one machine without an accelerator."""
 
-    listen: str = Field("127.0.0.1:50055", description="host:port of the gRPC server")
-    metrics_listen: str = Field("127.0.0.1:9105", description="host:port of /metrics; empty shows none")
-    registry: str = Field("127.0.0.1:50054", description="address of registry")
+    listen: str = Field(address("inference"), description="host:port of the gRPC server")
+    metrics_listen: str = Field(metrics_address("inference"), description="host:port of /metrics; empty shows none")
+    registry: str = Field(address("registry"), description="address of registry")
     cache: str = Field(
         ".millstream/cache/inference", description="folder for fetched artifacts; processes may share it"
     )

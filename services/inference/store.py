@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from millstream.errors import MillstreamError, NotFound
 from millstream.inference.v1.refusal_pb2 import Refusal
 from millstream.operations.v1.stored_pb2 import Claim
+from millstream.timestamps import now
 from servicekit.blobs.port import Blobs
 from servicekit.failpoints import failpoint
 from servicekit.ids import new_id
@@ -32,8 +33,7 @@ class Store:
 
     async def refuse(self, model: str, version: int, digest: str, reason: str) -> Refusal:
         """Refuse a version for good, and return the refusal that stands: the first one."""
-        refusal = Refusal(model=model, version=version, artifact_digest=digest, reason=reason)
-        refusal.time.GetCurrentTime()
+        refusal = Refusal(model=model, version=version, artifact_digest=digest, reason=reason, time=now())
         key = f"{_folder(model, version)}/refusal"
         if not await self.blobs.put_if_absent(key, refusal.SerializeToString()):
             refusal = Refusal.FromString(await self.blobs.get(key))
@@ -49,8 +49,7 @@ class Store:
         """
         dead = len(await self._dead(model, version))
         key = f"{_attempts(model, version)}{new_id()}"
-        claim = Claim(process=this_process())
-        claim.time.GetCurrentTime()
+        claim = Claim(process=this_process(), time=now())
         self._held.add(key)
         try:
             await self.blobs.put(key, claim.SerializeToString())

@@ -4,6 +4,8 @@ import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from millstream.client.aio.pages import pages
+from millstream.defaults import CHAMPION
 from millstream.errors import MillstreamError
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun
@@ -11,7 +13,7 @@ from millstream.training.v1.training_service_pb2 import GetTrainingRunRequest, L
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES, VERSIONS
 from services.registry.rules import next_promotion
-from services.registry.store import CHAMPION, Store
+from services.registry.store import Store
 
 if TYPE_CHECKING:
     from millstream.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
@@ -31,15 +33,11 @@ class RegisterVersion:
 
     async def pending(self) -> AsyncIterator[str]:
         request = ListTrainingRunsRequest(states=[TrainingRun.STATE_SUCCEEDED], page_size=1000)
-        while True:
-            response = await self.trainer.ListTrainingRuns(request)
-            for run in response.runs:
+        async for page in pages(self.trainer.ListTrainingRuns, request):
+            for run in page.runs:
                 known = await self.store.versions(run.spec.model).entries()
                 if all(entry.request_id != run.run_id for entry in known):
                     yield run.run_id
-            request.page_token = response.next_page_token
-            if not request.page_token:
-                return
 
     async def reconcile(self, name: str) -> None:
         run = (await self.trainer.GetTrainingRun(GetTrainingRunRequest(run_id=name))).run

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
+from millstream.defaults import CHAMPION
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1 import registry_service_pb2 as rpc
@@ -15,7 +16,7 @@ from servicekit.rpc.interceptor import actor
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES
 from services.registry.rules import rollback_target
-from services.registry.store import CHAMPION, Store, to_alias, to_model, to_version
+from services.registry.store import Store, to_alias, to_model, to_version
 from services.registry.validation import check_spec
 
 if TYPE_CHECKING:

@@ -2,11 +2,12 @@
 
 from pydantic import Field
 
+from millstream.defaults import address, metrics_address
 from servicekit.runtime.settings import Settings as Base
 
 
 class Settings(Base):
-    listen: str = Field("127.0.0.1:50054", description="host:port of the gRPC server")
-    metrics_listen: str = Field("127.0.0.1:9104", description="host:port of /metrics; empty shows none")
-    trainer: str = Field("127.0.0.1:50052", description="host:port of trainer, several with commas between")
-    evaluator: str = Field("127.0.0.1:50053", description="host:port of evaluator, several with commas between")
+    listen: str = Field(address("registry"), description="host:port of the gRPC server")
+    metrics_listen: str = Field(metrics_address("registry"), description="host:port of /metrics; empty shows none")
+    trainer: str = Field(address("trainer"), description="host:port of trainer, several with commas between")
+    evaluator: str = Field(address("evaluator"), description="host:port of evaluator, several with commas between")

@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from functools import partial
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from millstream.defaults import CHAMPION
 from millstream.errors import NotFound
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied, ModelVersionRegistered
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
+from millstream.timestamps import timestamp_of_ns
 from servicekit.blobs.port import Blobs
 from servicekit.facts.ledger import Entry, Ledger, read_entry
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.ids import check_name
-
-CHAMPION = "champion"
 
 
 class Store:
@@ -66,27 +64,23 @@ class Store:
 def to_model(entries: Sequence[Entry[ModelSpec]]) -> Model:
     newest = entries[-1]
     model = Model(name=newest.message.model, spec=newest.message, etag=str(newest.number), actor=newest.actor)
-    model.create_time.FromNanoseconds(entries[0].time_ns)
-    model.update_time.FromNanoseconds(newest.time_ns)
+    model.create_time.CopyFrom(timestamp_of_ns(entries[0].time_ns))
+    model.update_time.CopyFrom(timestamp_of_ns(newest.time_ns))
     return model
 
 
 def to_version(entry: Entry[ModelVersion]) -> ModelVersion:
-    version = ModelVersion(version=entry.number, create_time=_time(entry))
+    version = ModelVersion(version=entry.number, create_time=timestamp_of_ns(entry.time_ns))
     version.MergeFrom(entry.message)
     return version
 
 
 def to_alias(entry: Entry[AliasEntry]) -> AliasEntry:
-    alias = AliasEntry(number=entry.number, actor=entry.actor, request_id=entry.request_id, time=_time(entry))
+    alias = AliasEntry(
+        number=entry.number, actor=entry.actor, request_id=entry.request_id, time=timestamp_of_ns(entry.time_ns)
+    )
     alias.MergeFrom(entry.message)
     return alias
-
-
-def _time(entry: Entry[ModelVersion] | Entry[AliasEntry]) -> Timestamp:
-    time = Timestamp()
-    time.FromNanoseconds(entry.time_ns)
-    return time
 
 
 def _applied(key: str, data: bytes) -> Fact:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import MessageToDict
 
+from millstream.client.aio.pages import pages
 from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
 from millstream.errors import MillstreamError, NotFound
 from millstream.registry.v1.model_pb2 import Model
 from millstream.registry.v1.registry_service_pb2 import ListModelsRequest
+from millstream.timestamps import now, seconds_of
 from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 from services.trainer.metrics import RUNS_ENDED
-from services.trainer.store import Store, now
+from services.trainer.store import Store
 
 if TYPE_CHECKING:
     from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
@@ -84,13 +86,10 @@ class TrainAutomatically:
             RUNS_ENDED.labels("cancelled").inc()
 
     async def _models(self) -> list[Model]:
-        request, models = ListModelsRequest(page_size=1000), []
-        while True:
-            response = await self.registry.ListModels(request)
-            models += [model for model in response.models if model.spec.training.automatic]
-            request.page_token = response.next_page_token
-            if not request.page_token:
-                return models
+        models: list[Model] = []
+        async for page in pages(self.registry.ListModels, ListModelsRequest(page_size=1000)):
+            models += [model for model in page.models if model.spec.training.automatic]
+        return models
 
 
 def wanted_run(model: Model, snapshot: Snapshot) -> RunRequest:
@@ -122,6 +121,6 @@ def order(request: RunRequest) -> tuple[int, int]:
 
 def interval_left(model: Model, known: Iterable[RunRequest], at: float) -> float:
     """Seconds until the model's minimum interval since its last automatic run has passed; 0: it has."""
-    interval = model.spec.training.minimum_interval.ToNanoseconds() / 1e9
-    newest = max((request.time.ToNanoseconds() / 1e9 for request in known), default=0.0)
+    interval = seconds_of(model.spec.training.minimum_interval)
+    newest = max((seconds_of(request.time) for request in known), default=0.0)
     return max(0.0, newest + interval - at) if interval and newest else 0.0

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from millstream.errors import MillstreamError, NotFound
+from millstream.timestamps import seconds_of
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from services.trainer import metrics
@@ -24,7 +25,7 @@ class SlotQueue:
     since: dict[str, float] = field(default_factory=dict)
 
     def is_first(self, request: RunRequest) -> bool:
-        self.since[request.run_id] = request.time.ToNanoseconds() / 1e9
+        self.since[request.run_id] = seconds_of(request.time)
         return min(self.since, key=lambda run_id: (self.since[run_id], run_id)) == request.run_id
 
     def leave(self, run_id: str) -> None:
@@ -123,8 +124,8 @@ class BringToOutcome:
 
     async def _limit(self, request: RunRequest, newest: int) -> None:
         progress = await self.store.progress(request.run_id, newest)
-        elapsed = progress.elapsed.ToNanoseconds() / 1e9 if progress else 0.0
-        limit = request.spec.time_limit.ToNanoseconds() / 1e9 or self.time_limit
+        elapsed = seconds_of(progress.elapsed) if progress else 0.0
+        limit = seconds_of(request.spec.time_limit) or self.time_limit
         if elapsed > limit:
             await self._fail(request, f"its time limit of {limit:g} s is over; set a longer training.time_limit")
 

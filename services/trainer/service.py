@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from millstream.registry.v1.registry_service_pb2 import GetModelRequest
+from millstream.states import word_of
+from millstream.timestamps import now
 from millstream.training.v1 import training_service_pb2 as rpc
 from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
@@ -20,7 +22,7 @@ from servicekit.rpc.interceptor import actor
 from services.trainer.automatic import run_spec
 from services.trainer.launchers.port import Launcher
 from services.trainer.metrics import RUNS_ENDED
-from services.trainer.store import Store, now
+from services.trainer.store import Store
 
 if TYPE_CHECKING:
     from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
@@ -87,7 +89,7 @@ class TrainingService:
             await self.launcher.stop(request.run_id)
         run = await self.store.run(request.run_id)
         if run.state != TrainingRun.STATE_CANCELLED:
-            state = TrainingRun.State.Name(run.state).removeprefix("STATE_").lower()
+            state = word_of(TrainingRun.State, run.state)
             raise FailedPrecondition(f"run {run.run_id} has {state} already", run_id=run.run_id)
         return rpc.CancelTrainingRunResponse(run=run)
 

@@ -2,15 +2,16 @@
 
 from pydantic import Field
 
+from millstream.defaults import address, metrics_address
 from servicekit.runtime.settings import Settings as Base
 from services.trainer.worker.settings import WorkerSettings
 
 
 class Settings(Base):
-    listen: str = Field("127.0.0.1:50052", description="host:port of the gRPC server")
-    metrics_listen: str = Field("127.0.0.1:9102", description="host:port of /metrics; empty shows none")
-    dataprep: str = Field("127.0.0.1:50051", description="host:port of dataprep, several with commas between")
-    registry: str = Field("127.0.0.1:50054", description="host:port of registry, several with commas between")
+    listen: str = Field(address("trainer"), description="host:port of the gRPC server")
+    metrics_listen: str = Field(metrics_address("trainer"), description="host:port of /metrics; empty shows none")
+    dataprep: str = Field(address("dataprep"), description="host:port of dataprep, several with commas between")
+    registry: str = Field(address("registry"), description="host:port of registry, several with commas between")
     slots: int = Field(1, ge=1, description="how many workers this replica runs at once")
     lease_seconds: float = Field(10.0, gt=0, description="how long a worker's heartbeat may stand still")
     time_limit_seconds: float = Field(86400.0, gt=0, description="training time of a run that sets no limit")
@@ -19,4 +20,4 @@ class Settings(Base):
 
     def worker_environment(self) -> dict[str, str]:
         """The variables of a worker, from the trainer's own."""
-        return {f"MILLSTREAM_{name.upper()}": str(getattr(self, name)) for name in WorkerSettings.model_fields}
+        return {variable.name: str(self.value(variable)) for variable in WorkerSettings.variables()}

@@ -6,9 +6,9 @@ from functools import partial
 from typing import TypeVar
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from millstream.errors import NotFound
+from millstream.timestamps import now
 from millstream.training.v1 import events_pb2 as events
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
@@ -71,7 +71,7 @@ class Store:
 
     async def end(self, outcome: RunOutcome) -> bool:
         """Give a run its one outcome; False: it has another."""
-        outcome.time.GetCurrentTime()
+        outcome.time.CopyFrom(now())
         return await self.outbox.put(f"runs/outcomes/{outcome.run_id}", _bytes(outcome))
 
     def attempts(self, run_id: str) -> Leases:
@@ -82,7 +82,7 @@ class Store:
         return await self._read(f"{self._folder(run_id, attempt)}/failure", AttemptFailure)
 
     async def fail(self, run_id: str, attempt: int, failure: AttemptFailure) -> None:
-        failure.time.GetCurrentTime()
+        failure.time.CopyFrom(now())
         await self.blobs.put_if_absent(f"{self._folder(run_id, attempt)}/failure", _bytes(failure))
 
     async def failures(self, run_id: str, newest: int) -> list[AttemptFailure]:
@@ -165,12 +165,6 @@ def _fill_in(run: TrainingRun, outcome: RunOutcome) -> None:
 
 def _bytes(message: Message) -> bytes:
     return message.SerializeToString(deterministic=True)
-
-
-def now() -> Timestamp:
-    time = Timestamp()
-    time.GetCurrentTime()
-    return time
 
 
 def _created(key: str, data: bytes) -> Fact:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from deploy.local.health import serving
-from deploy.local.ports import SERVICES
-from deploy.local.workers import living
+from deploy.local.workers import running
+from millstream.defaults import SERVICES
 from tests.chaos.target import Platform
 
 READERS = ("trainer", "registry", "evaluator", "inference")
@@ -65,14 +65,14 @@ class KillWorker:
     readers: Sequence[str] = ()
 
     def __init__(self, platform: Platform, chance: random.Random, over: Callable[[], bool]) -> None:
-        self.folder, self.chance, self.over = platform.world.state / "trainer" / "workers", chance, over
+        self.folder, self.chance, self.over = platform.world.workers, chance, over
 
     def begin(self) -> bool:
-        self.pid = first(lambda: killed(self.chance, living(self.folder)), BACK_SECONDS, self.over)
+        self.pid = first(lambda: killed(self.chance, running(self.folder)), BACK_SECONDS, self.over)
         return bool(self.pid)
 
     def heal(self) -> None:
-        first(lambda: set(living(self.folder)) - {self.pid}, BACK_SECONDS, self.over)
+        first(lambda: set(running(self.folder)) - {self.pid}, BACK_SECONDS, self.over)
 
 
 class Crash:

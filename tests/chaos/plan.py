@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from deploy.local.ports import SERVICES
+from millstream.defaults import SERVICES
 from tests.chaos.stages import SERVED, STAGES, points_of
 
 KILLS = tuple(f"kill {name}" for name in (*SERVICES, "worker"))

@@ -8,10 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.local.ports import HOST, free_ports, own_range
+from deploy.local.ports import free_ports, own_range
 from deploy.servers.kafka import Kafka
 from deploy.servers.minio import Minio
 from deploy.servers.process import Server
+from millstream.defaults import HOST
 from tests.suites.proxy import Proxy
 from tests.worlds.platform import World
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.ports import SERVICES
-from deploy.local.workers import living
+from deploy.local.workers import running
+from millstream.defaults import SERVICES
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from tests.chaos.scenario import Flow, weights
 from tests.e2e import invariants, scenario
@@ -35,7 +35,7 @@ FLOW_SECONDS = 1.0
 
 
 def worker_pids(platform: World) -> list[int]:
-    return living(platform.state / "trainer" / "workers")
+    return running(platform.workers)
 
 
 def kill(pid: int) -> bool:

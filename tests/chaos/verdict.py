@@ -9,9 +9,8 @@ from collections.abc import Iterable
 
 from google.protobuf.message import Message
 
-from deploy.local.ports import SERVICES
 from millstream.dataset.v1.dataset_pb2 import Snapshot
-from millstream.defaults import TOPICS
+from millstream.defaults import SERVICES, TOPICS
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun

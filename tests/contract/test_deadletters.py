@@ -10,9 +10,9 @@ from millstream.operations.v1.operations_service_pb2 import DeadLetter
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.port import Bus, Received
 from servicekit.runtime.backends import open_bus
-from servicekit.runtime.settings import Settings
 from servicekit.work.deadletters import DeadLetters
 from tests.suites.bus import collect
+from tests.worlds.servers import settings_of
 
 TOPIC = "millstream.dataset.v1"
 
@@ -23,7 +23,7 @@ async def bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[B
         named = {**request.getfixturevalue("kafka").settings(), "kafka_prefix": f"{uuid4().hex}."}
     else:
         named = {"bus": {"memory": "memory:", "sqlite": f"sqlite:{tmp_path / 'bus.sqlite'}"}[request.param]}
-    opened = open_bus(Settings(**named))
+    opened = open_bus(settings_of(named))
     yield opened
     await opened.close()
 

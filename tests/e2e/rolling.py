@@ -13,8 +13,8 @@ from pathlib import Path
 from deploy.local import workers
 from deploy.local.__main__ import PREFIX, Platform
 from deploy.local.health import serving
-from deploy.local.ports import SERVICES
 from millstream import Client
+from millstream.defaults import SERVICES
 from tests.worlds.platform import READY_SECONDS, RECIPES, ROOT, STOP_SECONDS, World
 
 
@@ -76,10 +76,6 @@ class Fleet(World):
     @property
     def addresses(self) -> dict[str, str]:
         return {service: ",".join(self._addresses_of(service)) for service in SERVICES}
-
-    @property
-    def workers(self) -> Path:
-        return self._platform().workers
 
     def run(self, tree: Tree, replica: int, *services: str) -> None:
         """Start a replica of each of these services from a tree, and return when all serve.

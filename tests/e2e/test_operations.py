@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from deploy.local.ports import SERVICES, free_ports
+from deploy.local.ports import free_ports
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.defaults import SERVICES
 from servicekit.bus.port import Message
 from servicekit.facts.events import to_message
 from tests.e2e.test_up import up

@@ -13,7 +13,6 @@ from typer.main import get_command
 from millstream.cli.app import app
 from millstream.cli.files import read_spec
 from millstream.registry.v1.model_pb2 import ModelSpec
-from servicekit.runtime.settings import Settings
 from tests.worlds.platform import ROOT, world
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,13 +56,6 @@ def test_every_command_is_named() -> None:
     for name, found in groups.items():
         for leaf in getattr(found, "commands", {name: found}):
             assert re.search(rf"\b{leaf}\b", table), f"{name} {leaf}"
-
-
-def test_the_settings_of_kafka_and_minio_are_explained() -> None:
-    page = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
-    table = page[page.index("| setting | says |") : page.index("`make servers` and")]
-    told = {name for row in table.strip().splitlines() for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])}
-    assert told == {"bus", "blobs"} | {name for name in Settings.model_fields if name.startswith(("kafka_", "minio_"))}
 
 
 def test_links_lead_somewhere() -> None:

@@ -16,9 +16,10 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from deploy.local.ports import SERVICES, free_ports
-from deploy.local.workers import living
+from deploy.local.ports import free_ports
+from deploy.local.workers import running
 from millstream import Client
+from millstream.defaults import SERVICES
 from millstream.training.v1.events_pb2 import TrainingRunCreated
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from servicekit.bus.port import Message as BusMessage
@@ -85,7 +86,7 @@ class Upgrade:
         with self.fleet.client() as client:
             run_id = client.train(SLOW["model"], config={**SLOW_CONFIG, "seed": seed}).run_id
             wait_until(lambda: checkpoints(self.fleet, run_id), f"a checkpoint of the run {run_id}")
-            (worker,) = living(self.fleet.workers)
+            (worker,) = running(self.fleet.workers)
             os.kill(worker, signal.SIGSTOP)  # or it may be faster than a loaded machine replaces a trainer
             self.replace("trainer", tree, slot)
             os.kill(worker, signal.SIGKILL)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.local.ports import SERVICES
+from millstream.defaults import SERVICES
 from tests.e2e import scenario
 from tests.worlds.platform import World, wait_until, world
 

@@ -101,10 +101,9 @@ def finished(platform: World, run_id: str) -> TrainingRun:
 def test_a_training_goes_on_after_the_platform_was_stopped(tmp_path: Path) -> None:
     with world(tmp_path / "state") as platform:
         run_id = slow_run(platform, tmp_path)
-        folder = platform.state / "trainer/workers"
-        assert len(workers.living(folder)) == 1
+        assert len(workers.running(platform.workers)) == 1
         assert platform.stop() == 0
-        assert workers.living(folder) == []
+        assert workers.running(platform.workers) == []
         platform.start()
         assert finished(platform, run_id).attempt == 2
 
@@ -120,7 +119,7 @@ def test_after_kill_9_services_end_and_the_worker_is_adopted(tmp_path: Path) -> 
         assert len(services) == 5
         platform.stop(signal.SIGKILL)
         wait_until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in services), "the services' end")
-        assert len(workers.living(platform.state / "trainer/workers")) == 1
+        assert len(workers.running(platform.workers)) == 1
         platform.start()
         assert finished(platform, run_id).attempt == 1
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.demo.flow import Flow
-from deploy.local.ports import SERVICES, free_ports
+from deploy.local.ports import free_ports
 from millstream import Client
 from millstream.cli.status import Replica
 from millstream.dataset.v1.dataset_service_pb2 import GetImportRequest
-from millstream.defaults import BY_NAME
+from millstream.defaults import BY_NAME, SERVICES
 from millstream.errors import FailedPrecondition, InvalidArgument, Unavailable
 from millstream.operations.v1.service_status_pb2 import ServiceStatus
 from millstream.registry.v1.model_pb2 import ModelVersion

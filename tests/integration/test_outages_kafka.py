@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.ports import SERVICES
 from deploy.servers.certificates import Authority, can_make_certificates
 from deploy.servers.kafka import Kafka
 from millstream.cli.status import Replica
+from millstream.defaults import SERVICES
 from millstream.errors import Unavailable
 from tests.e2e import scenario
 from tests.e2e.scenario import MODEL

@@ -13,10 +13,10 @@ from subprocess import PIPE
 import pytest
 from minio import Minio as S3
 
-from deploy.local.ports import SERVICES
 from deploy.servers.certificates import Authority, can_make_certificates
 from deploy.servers.minio import Minio
 from millstream import Client
+from millstream.defaults import SERVICES
 from millstream.errors import Unavailable
 from tests.chaos.faults import FullDisk
 from tests.chaos.target import can_mount, small_disk

@@ -12,11 +12,13 @@ from google.protobuf.json_format import ParseDict
 
 from millstream import errors
 from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
+from millstream.files import file_digest
+from millstream.timestamps import now
 from millstream.training.v1 import training_service_pb2 as rpc
 from millstream.training.v1.attempt_pb2 import RunRequest
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
-from servicekit.blobs.artifacts import fetch, file_digest
+from servicekit.blobs.artifacts import fetch
 from servicekit.blobs.directory import DirectoryBlobs
 from servicekit.blobs.parts import pack_rows
 from servicekit.bus.memory import MemoryBus
@@ -28,7 +30,7 @@ from services.trainer.launchers.process import ProcessLauncher
 from services.trainer.reconcile import BringToOutcome
 from services.trainer.service import TrainingService
 from services.trainer.settings import Settings
-from services.trainer.store import FACTS, Store, now
+from services.trainer.store import FACTS, Store
 
 SLOW = {"steps": 40, "step_seconds": 0.05, "checkpoint_every": 5, "evaluate_every": 10}
 ROWS = [{"text": f"good word{i}", "label": "pos"} for i in range(20)] + [

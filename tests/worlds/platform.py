@@ -16,14 +16,15 @@ from uuid import uuid4
 
 import pytest
 
-from deploy.local.ports import SERVICES, Ports, free_ports
+from deploy.local.ports import Ports, free_ports
 from millstream import Client
 from millstream.channel import Credentials
+from millstream.defaults import SERVICES
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus, Message
 from servicekit.runtime.backends import open_blobs, open_bus
-from servicekit.runtime.settings import Settings
-from tests.worlds.servers import shared_broker, shared_store
+from services.trainer.launchers.worker_folder import WorkerFolder
+from tests.worlds.servers import settings_of, shared_broker, shared_store
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = "recipes,tests.recipes"
@@ -57,17 +58,21 @@ class World:
     def addresses(self) -> dict[str, str]:
         return self.ports.addresses()
 
+    @property
+    def workers(self) -> WorkerFolder:
+        return WorkerFolder(self.state / "trainer")
+
     def client(self) -> Client:
         return Client(credentials=self.credentials, **self.addresses)
 
     def blobs(self) -> Blobs:
         """The platform's objects, for the test's own looks."""
-        return open_blobs(Settings(**(self.store or {"blobs": f"directory:{self.state / 'blobs'}"})))  # type: ignore[arg-type]
+        return open_blobs(settings_of(self.store or {"blobs": f"directory:{self.state / 'blobs'}"}))
 
     def bus(self) -> Bus:
         """The platform's bus, for what a test itself says on it."""
         named = {name: value for name, value in self.settings.items() if name == "bus" or name.startswith("kafka_")}
-        return open_bus(Settings(**(named or {"bus": f"sqlite:{self.state / 'bus.sqlite'}"})))  # type: ignore[arg-type]
+        return open_bus(settings_of(named or {"bus": f"sqlite:{self.state / 'bus.sqlite'}"}))
 
     def clean_environment(self) -> dict[str, str]:
         """The environment of a process of this world: no settings but its own."""

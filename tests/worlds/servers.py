@@ -7,13 +7,13 @@ name servers that run already. TEST_SERVERS=required makes a failure of what wou
 import atexit
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import pytest
 from minio import MinioAdmin
@@ -23,6 +23,7 @@ from deploy.servers.binaries import KAFKA_VERSION, MINIO_COMMIT
 from deploy.servers.kafka import Kafka, answers
 from deploy.servers.minio import Minio
 from deploy.servers.process import CannotStart, Server
+from servicekit.runtime.settings import Settings
 
 S = TypeVar("S", bound=Server)
 _told: dict[str, str] = {}
@@ -78,6 +79,18 @@ def root(store: Store) -> StaticProvider:
 def admin_of(store: Store) -> MinioAdmin:
     """Makes the users of a store without TLS, and says what they may."""
     return MinioAdmin(endpoint=store.endpoint.partition("://")[2], credentials=root(store), secure=False)
+
+
+def settings_of(named: Mapping[str, str]) -> Settings:
+    """Settings by the names that `--set` takes: `kafka_user` is an option of the group kafka."""
+    flat: dict[str, Any] = {}
+    for name, value in named.items():
+        group, _, option = name.partition("_")
+        if group in ("kafka", "minio"):
+            flat.setdefault(group, {})[option] = value
+        else:
+            flat[name] = value
+    return Settings(**flat)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator
 
-from millstream.client.aio.connection import Connection, pages
+from millstream.client.aio.connection import Connection
+from millstream.client.aio.pages import pages
 from millstream.client.shared import PAGE
 from millstream.evaluation.v1 import evaluation_service_pb2 as evaluation
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from millstream.client.aio.connection import Connection, pages
+from millstream.client.aio.connection import Connection
+from millstream.client.aio.pages import pages
 from millstream.client.shared import PAGE, Patience, struct
+from millstream.defaults import CHAMPION
 from millstream.errors import NotFound, Unavailable
 from millstream.inference.v1 import inference_service_pb2 as inference
 from millstream.inference.v1.prediction_pb2 import ServedModel
@@ -54,7 +56,7 @@ class Predictions(Connection):
                 yield found
 
     async def wait_served(
-        self, model: str, version: int, *, alias: str = "champion", timeout: float | None = None
+        self, model: str, version: int, *, alias: str = CHAMPION, timeout: float | None = None
     ) -> ServedModel:
         """What serves the alias, once that is this version or a later one. Raises DeadlineExceeded."""
         patience = Patience(timeout, f"{model} version {version} as {alias}")

@@ -5,9 +5,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from millstream.client.aio.connection import Connection, pages
+from millstream.client.aio.connection import Connection
+from millstream.client.aio.pages import pages
 from millstream.client.shared import PAGE, model_spec, new_request_id
 from millstream.client.transfer import ArtifactFolder
+from millstream.defaults import CHAMPION
 from millstream.registry.v1 import registry_service_pb2 as registry
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 from millstream.timestamps import timestamp
@@ -34,7 +36,7 @@ class Models(Connection):
 
     async def version(self, model: str, version: int = 0, *, alias: str = "") -> ModelVersion:
         """A version by its number or by an alias (neither: champion)."""
-        alias = alias or ("" if version else "champion")
+        alias = alias or ("" if version else CHAMPION)
         request = registry.GetModelVersionRequest(model=model, version=version, alias=alias)
         return (await self._registry.GetModelVersion(request)).model_version
 
@@ -45,18 +47,18 @@ class Models(Connection):
             for found in page.model_versions:
                 yield found
 
-    async def alias(self, model: str, alias: str = "champion") -> AliasEntry:
+    async def alias(self, model: str, alias: str = CHAMPION) -> AliasEntry:
         """The newest entry of an alias: the version that it names, since when and why."""
         return (await self._registry.GetAlias(registry.GetAliasRequest(model=model, alias=alias))).entry
 
-    async def alias_history(self, model: str, alias: str = "champion") -> AsyncIterator[AliasEntry]:
+    async def alias_history(self, model: str, alias: str = CHAMPION) -> AsyncIterator[AliasEntry]:
         """Newest first."""
         request = registry.ListAliasEntriesRequest(model=model, alias=alias, page_size=PAGE)
         async for page in pages(self._registry.ListAliasEntries, request):
             for found in page.entries:
                 yield found
 
-    async def alias_at(self, model: str, moment: datetime, alias: str = "champion") -> AliasEntry:
+    async def alias_at(self, model: str, moment: datetime, alias: str = CHAMPION) -> AliasEntry:
         """The entry that was the newest at that moment (a datetime without a zone is local time)."""
         time_then = timestamp(moment.timestamp())
         request = registry.AliasAtRequest(model=model, alias=alias, time=time_then)
@@ -69,7 +71,7 @@ class Models(Connection):
         *,
         reason: str = "",
         override: str = "",
-        alias: str = "champion",
+        alias: str = CHAMPION,
         etag: str = "",
         request_id: str = "",
     ) -> AliasEntry:
@@ -86,7 +88,7 @@ class Models(Connection):
         return (await self._registry.PromoteModelVersion(request)).entry
 
     async def rollback(
-        self, model: str, version: int = 0, *, reason: str = "", alias: str = "champion", request_id: str = ""
+        self, model: str, version: int = 0, *, reason: str = "", alias: str = CHAMPION, request_id: str = ""
     ) -> AliasEntry:
         """Move the alias back to the version before, or to one that it once named, and hold it."""
         request = registry.RollbackAliasRequest(
@@ -99,7 +101,7 @@ class Models(Connection):
         model: str,
         *,
         reason: str = "",
-        alias: str = "champion",
+        alias: str = CHAMPION,
         request_id: str = "",
     ) -> AliasEntry:
         """Let automatic promotion move the alias again."""

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from millstream.client.aio.connection import Connection, pages
+from millstream.client.aio.connection import Connection
+from millstream.client.aio.pages import pages
 from millstream.client.shared import PAGE
 from millstream.operations.v1 import operations_service_pb2 as operations
 from millstream.operations.v1.operations_service_pb2_grpc import OperationsServiceStub

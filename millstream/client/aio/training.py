@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from millstream.client.aio.connection import Connection, pages
-from millstream.client.shared import ENDED, PAGE, Patience, new_request_id, struct
+from millstream.client.aio.connection import Connection
+from millstream.client.aio.pages import pages
+from millstream.client.shared import PAGE, Patience, new_request_id, struct
 from millstream.errors import Unavailable
+from millstream.states import RUN_ENDED
 from millstream.training.v1 import training_service_pb2 as training
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 
@@ -56,7 +58,7 @@ class Training(Connection):
                 async for response in self._training.WatchTrainingRun(request, timeout=patience.left()):
                     patience.heard()
                     yield response.run
-                    if response.run.state in ENDED:
+                    if response.run.state in RUN_ENDED:
                         return
                 await asyncio.sleep(patience.pause())
             except Unavailable as error:

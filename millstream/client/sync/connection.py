@@ -1,32 +1,18 @@
 # Derived from aio/connection.py by `python tools/derive_client.py`: do not edit.
-"""Channels to the five services, and the walk through the pages of a listing."""
+"""Channels to the five services."""
 
-from collections.abc import Callable, Iterator
-from typing import Protocol, Self, TypeVar
+from typing import Self
 
 import grpc
 
 from millstream.channel import Credentials, open_sync_channel
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from millstream.defaults import address
 from millstream.errors import InvalidArgument
 from millstream.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from millstream.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
 from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from millstream.training.v1.training_service_pb2_grpc import TrainingServiceStub
-
-
-class _Asking(Protocol):
-    page_token: str
-
-
-class _Page(Protocol):
-    @property
-    def next_page_token(self) -> str: ...
-
-
-R = TypeVar("R", bound=_Asking)
-P = TypeVar("P", bound=_Page)
-
 
 PLAINTEXT = Credentials()
 
@@ -37,11 +23,11 @@ class Connection:
     def __init__(
         self,
         *,
-        dataprep: str = "127.0.0.1:50051",
-        trainer: str = "127.0.0.1:50052",
-        evaluator: str = "127.0.0.1:50053",
-        registry: str = "127.0.0.1:50054",
-        inference: str = "127.0.0.1:50055",
+        dataprep: str = address("dataprep"),
+        trainer: str = address("trainer"),
+        evaluator: str = address("evaluator"),
+        registry: str = address("registry"),
+        inference: str = address("inference"),
         credentials: Credentials = PLAINTEXT,
     ) -> None:
         addresses = {
@@ -52,7 +38,7 @@ class Connection:
             "inference": inference,
         }
         self._channels: dict[str, grpc.Channel] = {
-            service: open_sync_channel(address, credentials, retry=True) for service, address in addresses.items()
+            service: open_sync_channel(named, credentials, retry=True) for service, named in addresses.items()
         }
         self._datasets = DatasetServiceStub(self._channels["dataprep"])
         self._training = TrainingServiceStub(self._channels["trainer"])
@@ -74,13 +60,3 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def pages(call: Callable[[R], P], request: R) -> Iterator[P]:
-    """Each page of a listing, asked for when the one before has been used."""
-    while True:
-        page = call(request)
-        yield page
-        if not page.next_page_token:
-            return
-        request.page_token = page.next_page_token

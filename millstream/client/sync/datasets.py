@@ -8,13 +8,15 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from millstream.client.shared import IMPORT_ENDED, PAGE, TRIES, Patience, new_request_id
-from millstream.client.sync.connection import Connection, pages
+from millstream.client.shared import PAGE, TRIES, Patience, new_request_id
+from millstream.client.sync.connection import Connection
+from millstream.client.sync.pages import pages
 from millstream.client.transfer import upload
 from millstream.dataset.v1 import dataset_service_pb2 as dataset
 from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetSpec, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import Unavailable
+from millstream.states import IMPORT_ENDED
 
 
 class Datasets(Connection):

@@ -4,7 +4,8 @@
 from collections.abc import Iterator
 
 from millstream.client.shared import PAGE
-from millstream.client.sync.connection import Connection, pages
+from millstream.client.sync.connection import Connection
+from millstream.client.sync.pages import pages
 from millstream.evaluation.v1 import evaluation_service_pb2 as evaluation
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 

@@ -4,7 +4,8 @@
 from collections.abc import Iterator, Sequence
 
 from millstream.client.shared import PAGE
-from millstream.client.sync.connection import Connection, pages
+from millstream.client.sync.connection import Connection
+from millstream.client.sync.pages import pages
 from millstream.operations.v1 import operations_service_pb2 as operations
 from millstream.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
 from millstream.operations.v1.service_status_pb2 import ServiceStatus

@@ -1,18 +1,18 @@
-"""Options of an S3 store.
+"""Options of an S3 store (`MILLSTREAM_MINIO_…`).
 
 Secrets are read from their files at each connection, so a rotated secret needs no restart.
 """
 
-from dataclasses import dataclass
+from pydantic import BaseModel, ConfigDict, Field
 
 
-@dataclass(frozen=True)
-class MinioOptions:
-    """Who we are to an S3 store, and whom we trust."""
+class MinioOptions(BaseModel):
+    """How to log in to the store, whom to trust, and whether a missing bucket is created."""
 
-    access_key_file: str = ""
-    secret_key_file: str = ""
-    ca_file: str = ""
-    """PEM authorities; empty trusts those of the system."""
-    region: str = "us-east-1"
-    create_bucket: bool = True
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    access_key_file: str = Field("", description="file with the access key of the S3 store")
+    secret_key_file: str = Field("", description="file with its secret key")
+    ca_file: str = Field("", description="PEM authorities for the S3 store; empty trusts the system's")
+    region: str = Field("us-east-1", description="region of the S3 store")
+    create_bucket: bool = Field(True, description="create the bucket if it is missing; else it must be there")

@@ -63,12 +63,12 @@ class Link:
             "sasl_plain_username": options.user,
             "sasl_plain_password": self._password(),
         }
-        protocol = ("SASL_" if options.user else "") + ("SSL" if options.tls else "PLAINTEXT")
+        protocol = ("SASL_" if options.user else "") + ("SSL" if options.uses_tls else "PLAINTEXT")
         return {
             "bootstrap_servers": list(self.servers),
             "client_id": "millstream",
             "security_protocol": protocol.replace("PLAINTEXT", "PLAINTEXT"),
-            "ssl_context": self._tls() if options.tls else None,
+            "ssl_context": self._tls() if options.uses_tls else None,
             **(login if options.user else {}),
             "bootstrap_timeout_ms": int(CONNECT_SECONDS * 1000),
             "request_timeout_ms": int(REQUEST_SECONDS * 1000),
@@ -134,14 +134,14 @@ class Link:
                 f"{host}shows a certificate that is not trusted ({_reason(text)}): set MILLSTREAM_KAFKA_CA_FILE "
                 f"({options.ca_file or 'not set'}) to the authority that signed it"
             )
-        if options.tls and "Handshake failed" in text:
+        if options.uses_tls and "Handshake failed" in text:
             return (
                 f"{host}does not finish a TLS handshake ({_reason(text)}): a plaintext listener? Unset MILLSTREAM_KAFKA_TLS "
                 "and the files for TLS, or name its TLS port in MILLSTREAM_BUS; with mTLS, look at "
                 "MILLSTREAM_KAFKA_CLIENT_CERT_FILE"
             )
         if _listens(server):
-            if not options.tls and _speaks_tls(server):
+            if not options.uses_tls and _speaks_tls(server):
                 return f"{host}speaks TLS: set MILLSTREAM_KAFKA_TLS=true and MILLSTREAM_KAFKA_CA_FILE"
             if not options.user:
                 text = f"{host}hangs up: if it asks for a login"

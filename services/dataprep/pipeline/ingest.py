@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, RowCounts
+from millstream.files import file_digest
 from recipekit.spec import Spec
-from servicekit.blobs.artifacts import file_digest
 from services.dataprep.pipeline.clean import cleaner
 from services.dataprep.pipeline.columns import Columns
 from services.dataprep.pipeline.read import Bad, Record, Refused, read_records

@@ -7,6 +7,7 @@ from google.protobuf.struct_pb2 import ListValue
 
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, MetricResult, ReportTable
 from millstream.registry.v1.model_pb2 import GateRule, ModelVersion
+from millstream.timestamps import duration, now
 from recipekit.spec import Metric, Table
 from servicekit.build_info import code
 from services.evaluator.due import Champion
@@ -32,7 +33,7 @@ def report_on(version: ModelVersion, champion: Champion) -> EvaluationReport:
         code_dirty=code().dirty,
         lineage=lineage,
     )
-    report.create_time.GetCurrentTime()
+    report.create_time.CopyFrom(now())
     return report
 
 
@@ -84,7 +85,7 @@ def _table(table: Table) -> ReportTable:
 
 
 def _timed(report: EvaluationReport, started: float | None) -> EvaluationReport:
-    report.create_time.GetCurrentTime()
+    report.create_time.CopyFrom(now())
     if started is not None:
-        report.elapsed.FromNanoseconds(int((time.monotonic() - started) * 1e9))
+        report.elapsed.CopyFrom(duration(time.monotonic() - started))
     return report

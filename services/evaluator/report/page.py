@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.json_format import MessageToDict
 
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, MetricResult, ReportTable
+from millstream.timestamps import seconds_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -36,7 +37,7 @@ def render(report: EvaluationReport) -> str:
         lineage=_lineage(report),
         config={name: _setting(value) for name, value in MessageToDict(report.lineage.config).items()},
         packages=dict(sorted(report.lineage.packages.items())),
-        seconds=report.elapsed.ToNanoseconds() / 1e9,
+        seconds=seconds_of(report.elapsed),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from google.protobuf.struct_pb2 import Struct
 
+from millstream.defaults import CHAMPION
 from millstream.errors import FailedPrecondition, InvalidArgument
 from millstream.inference.v1.inference_service_pb2 import (
     ClassifyRequest,
@@ -26,6 +27,7 @@ from millstream.inference.v1.inference_service_pb2 import (
     SimilarResponse,
 )
 from millstream.inference.v1.prediction_pb2 import Classification, Embedding, Served, Timing
+from millstream.timestamps import duration
 from recipekit.spec import Prediction, Row
 from servicekit.ids import check_name
 from servicekit.paging import page
@@ -38,7 +40,6 @@ from services.inference.versions.serving import LoadedVersion, Serving
 if TYPE_CHECKING:
     from recipekit.predictor import Searcher
 
-CHAMPION = "champion"
 NEIGHBOURS, MOST_NEIGHBOURS = 10, 1000
 
 
@@ -174,7 +175,7 @@ def _struct(row: Row | Prediction) -> Struct:
 
 def _timing(answer: Answer) -> Timing:
     timing = Timing()
-    timing.prepare.FromNanoseconds(int(answer.prepare * 1e9))
-    timing.queue.FromNanoseconds(int(answer.queue * 1e9))
-    timing.infer.FromNanoseconds(int(answer.infer * 1e9))
+    timing.prepare.CopyFrom(duration(answer.prepare))
+    timing.queue.CopyFrom(duration(answer.queue))
+    timing.infer.CopyFrom(duration(answer.infer))
     return timing

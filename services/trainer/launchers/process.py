@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from millstream.operations.v1.stored_pb2 import Process
-from servicekit.processes import is_running, process_here
+from servicekit.processes import is_running
+from services.trainer.launchers.worker_folder import WorkerFolder
 from services.trainer.metrics import WORKERS_STARTED
 
 log = logging.getLogger(__name__)
@@ -24,21 +24,18 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES"
 class ProcessLauncher:
     """Workers as processes of their own sessions, so that they outlive the trainer.
 
-    `{state}/workers/{pid}` holds `start_time run_id owner`, by which a trainer that starts again finds its workers;
-    `{pid}.files` is the worker's scratch, `{run_id}.log` what it printed before it claimed an attempt.
+    A trainer that starts again finds the workers of its address in the WorkerFolder.
     """
 
     def __init__(
         self, state: Path, owner: str, environment: dict[str, str], ended: Callable[[str], None] = lambda run_id: None
     ) -> None:
-        self.folder, self.owner, self.environment, self.ended = state / "workers", owner, environment, ended
+        self.folder, self.owner, self.environment, self.ended = WorkerFolder(state), owner, environment, ended
         self.watchers: set[threading.Thread] = set()
 
     async def launch(self, run_id: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         worker = self._spawn(run_id)
-        process = process_here(worker.pid)
-        (self.folder / str(worker.pid)).write_text(f"{process.start_time} {run_id} {self.owner}\n")
+        self.folder.add(worker.pid, run_id, self.owner)
         WORKERS_STARTED.inc()
         log.info("worker started", extra={"run_id": run_id, "pid": worker.pid})
         arguments = (asyncio.get_running_loop(), run_id, worker)
@@ -49,7 +46,7 @@ class ProcessLauncher:
     def _spawn(self, run_id: str) -> "subprocess.Popen[bytes]":
         """Not by asyncio, whose transports kill their process when the loop ends: a worker outlives its trainer."""
         kept = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith("TEST_")}
-        with (self.folder / f"{run_id}.log").open("ab") as output:
+        with self.folder.log(run_id).open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "services.trainer.worker", run_id],
                 env={**kept, **self.environment},
@@ -68,31 +65,21 @@ class ProcessLauncher:
 
     def _ended(self, run_id: str, pid: int, code: int) -> None:
         log.info("worker ended", extra={"run_id": run_id, "pid": pid, "exit_code": code})
-        self._clear(pid)
+        self.folder.clear(pid)
         if code == 0:
-            (self.folder / f"{run_id}.log").unlink(missing_ok=True)
+            self.folder.log(run_id).unlink(missing_ok=True)
         self.ended(run_id)
 
     def workers(self) -> dict[str, Process]:
         found = {}
-        for path in self.folder.glob("[0-9]*") if self.folder.is_dir() else ():
-            if path.suffix:
+        for worker in self.folder.recorded():
+            if worker.owner != self.owner:
                 continue
-            with suppress(OSError, ValueError):
-                start_time, run_id, owner = path.read_text().split()
-                process = process_here(int(path.name), int(start_time))
-                if owner != self.owner:
-                    continue
-                if is_running(process):
-                    found[run_id] = process
-                else:
-                    self._clear(process.pid)
+            if is_running(worker.process):
+                found[worker.run_id] = worker.process
+            else:
+                self.folder.clear(worker.process.pid)
         return found
-
-    def _clear(self, pid: int) -> None:
-        """Remove what a dead worker left."""
-        shutil.rmtree(self.folder / f"{pid}.files", ignore_errors=True)
-        (self.folder / str(pid)).unlink(missing_ok=True)
 
     async def stop(self, run_id: str) -> None:
         worker = self.workers().get(run_id)

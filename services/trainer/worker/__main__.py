@@ -15,6 +15,7 @@ from pathlib import Path
 from servicekit.facts.outbox import Outbox
 from servicekit.logs import fields, setup_logs
 from servicekit.runtime.backends import open_blobs
+from services.trainer.launchers.worker_folder import WorkerFolder
 from services.trainer.store import FACTS, Store
 from services.trainer.worker.attempt import AGAIN, ENDED, Attempt, claim
 from services.trainer.worker.settings import WorkerSettings
@@ -31,7 +32,7 @@ async def main(run_id: str) -> int:
     number = await claim(store, run_id, stop)
     if not number:
         return ENDED if await store.outcome(run_id) else AGAIN
-    folder = Path(settings.state, "workers", f"{os.getpid()}.files")
+    folder = WorkerFolder(Path(settings.state)).scratch(os.getpid())
     folder.mkdir(parents=True)
     try:
         with fields(run_id=run_id, attempt=str(number)):

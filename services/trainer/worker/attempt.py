@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from pydantic import ValidationError
 
 from millstream import errors
+from millstream.timestamps import duration, now, seconds_of
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
 from millstream.training.v1.lineage_pb2 import Lineage
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
@@ -23,7 +24,7 @@ from servicekit.blobs import artifacts
 from servicekit.blobs.parts import read_split
 from servicekit.build_info import code, package_versions
 from servicekit.failpoints import failpoint
-from services.trainer.store import MOST_FAILURES, Store, now
+from services.trainer.store import MOST_FAILURES, Store
 from services.trainer.worker.output import CapturedLog
 from services.trainer.worker.run import StoredRun
 from services.trainer.worker.settings import WorkerSettings
@@ -138,7 +139,7 @@ class Attempt:
             with suppress(errors.MillstreamError):
                 if not began:
                     earlier = await self.store.progress(run_id, self.number - 1)
-                    self.before = earlier.elapsed.ToNanoseconds() / 1e9 if earlier else 0.0
+                    self.before = seconds_of(earlier.elapsed) if earlier else 0.0
                     began = True
                 await self._say()
                 newest = await self.store.attempts(run_id).newest()
@@ -156,7 +157,7 @@ class Attempt:
     async def _say_alone(self) -> None:
         said = RunProgress(time=now())
         elapsed = time.monotonic() - self.began
-        said.elapsed.FromNanoseconds(int((self.before + elapsed) * 1e9))
+        said.elapsed.CopyFrom(duration(self.before + elapsed))
         if progress := self.run.progress:
             said.step, said.total_steps, said.epoch, said.loss = (
                 progress.step,
@@ -170,7 +171,7 @@ class Attempt:
             done = progress.step - self.run.resumed_from
             if done > 0:
                 left = elapsed / done * (progress.total_steps - progress.step)
-                said.remaining.FromNanoseconds(int(max(0.0, left) * 1e9))
+                said.remaining.CopyFrom(duration(max(0.0, left)))
         await self.store.report(self.request.run_id, self.number, said)
         for number, chunk in self.log.unshipped():
             await self.store.add_log(self.request.run_id, self.number, number, chunk)

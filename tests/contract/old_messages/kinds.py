@@ -14,10 +14,9 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FileDescriptor
 from google.protobuf.message import Message
 
-from deploy.local.ports import SERVICES
 from millstream.dataset.v1.dataset_pb2 import DatasetSpec, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
-from millstream.defaults import TOPICS
+from millstream.defaults import SERVICES, TOPICS
 from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.inference.v1.refusal_pb2 import Refusal

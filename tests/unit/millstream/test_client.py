@@ -18,7 +18,7 @@ from millstream.dataset.v1 import dataset_service_pb2 as dataset
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceServicer, add_DatasetServiceServicer_to_server
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import DeadlineExceeded, InvalidArgument, Unavailable
-from millstream.files import digest_of
+from millstream.files import file_digest
 from millstream.registry.v1 import registry_service_pb2 as registry
 from millstream.registry.v1.model_pb2 import Model, ModelVersion
 from millstream.registry.v1.registry_service_pb2_grpc import (
@@ -108,7 +108,7 @@ def service() -> Service:
 def address(service: Service, tmp_path: Path) -> Iterator[str]:
     for name, data in service.files.items():
         (tmp_path / "digest").write_bytes(data)
-        DIGESTS[name] = digest_of(tmp_path / "digest")
+        DIGESTS[name] = file_digest(tmp_path / "digest")
     threads = ThreadPoolExecutor(4)
     server = grpc.server(threads)
     add_DatasetServiceServicer_to_server(service, server)

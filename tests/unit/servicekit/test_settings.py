@@ -65,7 +65,7 @@ def test_check_prints_every_setting_and_no_secret(
         Mine.read()
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    assert [line.partition("=")[0] for line in said.splitlines()] == Mine.variables()
+    assert [line.partition("=")[0] for line in said.splitlines()] == [variable.name for variable in Mine.variables()]
     assert "MILLSTREAM_MOST_ROWS=10  # rows at once" in said and "swordfish" not in said
 
 

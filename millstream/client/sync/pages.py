@@ -1,0 +1,31 @@
+# Derived from aio/pages.py by `python tools/derive_client.py`: do not edit.
+"""The walk through all pages of a listing (AIP-158)."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+
+class _Request(Protocol):
+    page_token: str
+
+
+class _Page(Protocol):
+    @property
+    def next_page_token(self) -> str: ...
+
+
+R = TypeVar("R", bound=_Request)
+P = TypeVar("P", bound=_Page)
+
+
+def pages(call: Callable[[R], P], request: R) -> Iterator[P]:
+    """Each page of a listing, asked for when the one before has been used.
+
+    Raises what the call raises. A page whose token is the one that was asked with ends the walk, so it always ends.
+    """
+    while True:
+        page = call(request)
+        yield page
+        if page.next_page_token in ("", request.page_token):
+            return
+        request.page_token = page.next_page_token

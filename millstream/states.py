@@ -1,0 +1,16 @@
+"""The values of enums: which states are final, and each value as a word for people, logs and metrics."""
+
+import re
+from typing import Any
+
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.training.v1.training_run_pb2 import TrainingRun
+
+RUN_ENDED = (TrainingRun.STATE_SUCCEEDED, TrainingRun.STATE_FAILED, TrainingRun.STATE_CANCELLED)
+IMPORT_ENDED = (Import.STATE_SUCCEEDED, Import.STATE_UNCHANGED, Import.STATE_REFUSED)
+
+
+def word_of(enum: Any, value: int) -> str:
+    """A value of a generated enum in lower case, without the prefix: `TrainingRun.State`, STATE_RUNNING → running."""
+    prefix = re.sub("(?<=.)(?=[A-Z])", "_", enum.DESCRIPTOR.name).upper()
+    return str(enum.Name(value)).removeprefix(f"{prefix}_").lower()

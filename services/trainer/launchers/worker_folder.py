@@ -1,0 +1,61 @@
+"""The files of this machine's training workers, by pid: how a trainer, or whoever stops the platform, finds them again."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from millstream.operations.v1.stored_pb2 import Process
+from servicekit.processes import is_running, process_here
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One worker: its process, its run, and the trainer replica that started it (its listening address)."""
+
+    process: Process
+    run_id: str
+    owner: str
+
+
+class WorkerFolder:
+    """`{state}/workers`: `{pid}` holds `start_time run_id owner`, `{pid}.files` is scratch, `{run_id}.log` early output.
+
+    The start time tells a worker from a later process with the same pid.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self.path = state / "workers"
+
+    def add(self, pid: int, run_id: str, owner: str) -> None:
+        """Record a worker that was just started."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / str(pid)).write_text(f"{process_here(pid).start_time} {run_id} {owner}\n")
+
+    def scratch(self, pid: int) -> Path:
+        """The folder for a worker's own files."""
+        return self.path / f"{pid}.files"
+
+    def log(self, run_id: str) -> Path:
+        """What workers of a run printed before they claimed an attempt."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return self.path / f"{run_id}.log"
+
+    def recorded(self) -> Iterator[Worker]:
+        """Every worker that has a file, running or not."""
+        for path in self.path.glob("[0-9]*"):
+            if path.suffix:
+                continue
+            with suppress(OSError, ValueError):
+                start_time, run_id, owner = path.read_text().split()
+                yield Worker(process_here(int(path.name), int(start_time)), run_id, owner)
+
+    def running(self) -> list[Worker]:
+        """The workers whose process lives."""
+        return [worker for worker in self.recorded() if is_running(worker.process)]
+
+    def clear(self, pid: int) -> None:
+        """Remove what a dead worker left."""
+        shutil.rmtree(self.scratch(pid), ignore_errors=True)
+        (self.path / str(pid)).unlink(missing_ok=True)
