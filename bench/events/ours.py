@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from bench.events.said import PATTERN, SOURCE, Heard, Order, a_pause, facts, message, orders, read_fact, report
@@ -19,7 +20,8 @@ from servicekit.blobs.memory import MemoryBlobs
 from servicekit.facts.outbox import Outbox
 from servicekit.runtime.backends import open_blobs, open_bus
 from servicekit.runtime.settings import Settings
-from servicekit.work.queue import Key, Work
+from servicekit.work.keys import Key
+from servicekit.work.queue import Work
 from tests.worlds.servers import settings_of
 
 CALLERS = 256
@@ -68,29 +70,37 @@ async def all_at_once(says: Sequence[Say]) -> tuple[list[int], list[int]]:
     return [sent], [time.monotonic_ns()]
 
 
+@dataclass(frozen=True, order=True)
+class FactKey(Key):
+    """The fact of one event."""
+
+    kind = "fact"
+    snapshot_id: str
+    number: int
+
+
 class Handle:
     """A service's work on a fact: to note the time."""
 
-    kind = "fact"
+    kind = FactKey.kind
 
     def __init__(self) -> None:
         self.heard = Heard()
 
-    async def pending(self) -> AsyncIterator[str]:
-        for name in list[str]():
-            yield name
+    async def pending(self) -> AsyncIterator[FactKey]:
+        for key in list[FactKey]():
+            yield key
 
-    async def reconcile(self, name: str) -> None:
-        snapshot_id, _, number = name.rpartition(" ")
-        self.heard.note(snapshot_id, int(number))
+    async def reconcile(self, key: FactKey) -> None:
+        self.heard.note(key.snapshot_id, key.number)
 
-    async def end(self, name: str, error: MillstreamError) -> None:
+    async def end(self, key: FactKey, error: MillstreamError) -> None:
         raise error
 
 
 async def hear(settings: Settings) -> None:
     def keys(event: SnapshotCreated) -> Sequence[Key]:
-        return [Key("fact", f"{event.snapshot_id} {event.number}")]
+        return [FactKey(event.snapshot_id, event.number)]
 
     work = Work(MemoryBlobs(), open_bus(settings), SOURCE, {SnapshotCreated: keys}, [Handle()], resync_seconds=3600)
     working = asyncio.create_task(work.run())

@@ -6,21 +6,23 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from millstream.channel import MAX_MESSAGE_BYTES
 from millstream.errors import MillstreamError
+from millstream.operations.v1.operations_service_pb2 import DESCRIPTOR
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus
 from servicekit.facts.outbox import Outbox
 from servicekit.files import read_file
 from servicekit.metrics import serve_metrics
-from servicekit.rpc.auth import Tokens
+from servicekit.rpc.auth import Tokens, roles_of
 from servicekit.rpc.health import Health
 from servicekit.rpc.interceptor import Bound, ServerInterceptor
 from servicekit.runtime.operations import Operations, add_operations
@@ -34,40 +36,60 @@ log = logging.getLogger(__name__)
 TELL_SECONDS = 0.05  # so that whoever watches this server's health hears that it stops before it does
 
 
+OPERATIONS = DESCRIPTOR.services_by_name["OperationsService"]
+
+
+@runtime_checkable
+class Ready(Protocol):
+    """A service that says itself whether it can do its main job."""
+
+    async def ready(self) -> None:
+        """Raise while it cannot, with what is missing."""
+        ...
+
+
 @dataclass
 class GrpcService:
-    """One gRPC service: its full name, the generated function that adds it, and the object that answers."""
+    """One gRPC service: its descriptor, the generated function that adds it, and the object that answers.
 
-    name: str
+    The object may have a method `ready()`, which raises while the service cannot do its main job.
+    """
+
+    descriptor: ServiceDescriptor
     add: Callable[[Any, Any], None]
     service: object
+
+    @property
+    def name(self) -> str:
+        """The full name, as calls and health checks say it."""
+        return str(self.descriptor.full_name)
 
 
 async def serve(
     settings: Settings,
     service: str,
-    parts: Sequence[GrpcService],
+    services: Sequence[GrpcService],
     *,
     blobs: Blobs,
     bus: Bus,
     work: Work | None = None,
     outbox: Outbox | None = None,
-    ready: Callable[[], Awaitable[None]] | None = None,
     background: Sequence[Coroutine[Any, Any, None]] = (),
     health_names: Health | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT, then drain: not serving, calls in flight end, work stops, the bus is left.
 
-    `ready` raises while the service cannot do its main job; without it, the store must answer. The bus need not.
+    A service without a method `ready()` is ready while the store answers. The bus need not.
     """
     state = health_names or Health()
     store = DependencyProbe("blobs", blobs.check, state.set, pause=1.0, pause_in_incident=0.2)
     events = DependencyProbe("bus", bus.check, state.set, pause=5.0, pause_in_incident=0.5)
     status = Status(service, state, store, events, work.consumer if work else None, outbox)
     try:
-        interceptor = ServerInterceptor(Tokens(settings.tokens_file))
+        roles = roles_of([*(one.descriptor for one in services), OPERATIONS])
+        interceptor = ServerInterceptor(Tokens(settings.tokens_file, roles))
         server = _server(interceptor)
-        _mount(server, state, parts, Operations(bus, DeadLetters(blobs, bus, service), status))
+        _mount(server, state, services, Operations(bus, DeadLetters(blobs, bus, service), status))
         port = _listen(server, settings)
         serve_metrics(settings.metrics_listen)
     except SystemExit:
@@ -81,7 +103,8 @@ async def serve(
     await server.start()
     log.info("serving", extra={"port": port})
 
-    running = [*background, store.run(), events.run(), _watch_readiness(state, ready or store.require, work)]
+    ready = next((one.service.ready for one in services if isinstance(one.service, Ready)), store.require)
+    running = [*background, store.run(), events.run(), _watch_readiness(state, ready, work)]
     running += [part.run() for part in (work, outbox) if part]
     tasks = [asyncio.create_task(coroutine) for coroutine in running]
     broken = await _until_stopped(tasks)
@@ -116,16 +139,16 @@ async def _until_stopped(tasks: Sequence[asyncio.Task[None]]) -> list[asyncio.Ta
     return [task for task in tasks if task in done]
 
 
-def _mount(server: aio.Server, state: Health, parts: Sequence[GrpcService], operations: Operations) -> None:
-    for part in parts:
-        part.add(Bound(part.service), server)
-    state.names = tuple(part.name for part in parts)
+def _mount(server: aio.Server, state: Health, services: Sequence[GrpcService], operations: Operations) -> None:
+    for one in services:
+        one.add(Bound(one.service), server)
+    state.names = tuple(one.name for one in services)
     add_operations(operations, server)
     health_pb2_grpc.add_HealthServicer_to_server(state.servicer, server)
     names = (
         *state.names,
         "grpc.health.v1.Health",
-        "millstream.operations.v1.OperationsService",
+        OPERATIONS.full_name,
         reflection.SERVICE_NAME,
     )
     reflection.enable_server_reflection(names, server)

@@ -7,9 +7,7 @@ what is newer than this version is counted and skipped.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
 
 from millstream.defaults import topic_of
 from millstream.errors import MillstreamError
@@ -20,25 +18,17 @@ from servicekit.bus.port import Bus, Subscription
 from servicekit.facts.events import Event, Malformed, NewerEvent, from_message
 from servicekit.incidents import Incident
 from servicekit.work.deadletters import DeadLetters
+from servicekit.work.keys import Handlers, Receiver
 
 log = logging.getLogger(__name__)
 FLOOD = 20
 
 
-class Key(NamedTuple):
-    kind: str
-    name: str
-
-
-Handlers = Mapping[type[Any], Callable[[Any], Iterable[Key]]]
-"""What an event means here: its keys."""
-
-
 class Consumer:
-    """Reads the topics of the handlers' events, and names a key with the trace in which its event was said."""
+    """Reads the topics of the handlers' events and gives each key to the receiver, with the trace of its event."""
 
     def __init__(
-        self, blobs: Blobs, bus: Bus, group: str, handlers: Handlers, broadcast: bool, name: Callable[[Key, str], None]
+        self, blobs: Blobs, bus: Bus, group: str, handlers: Handlers, broadcast: bool, receiver: Receiver
     ) -> None:
         self.bus, self.group, self.broadcast = bus, group, broadcast
         self.letters = DeadLetters(blobs, bus, group)
@@ -49,11 +39,11 @@ class Consumer:
         self.incident = Incident("consumer")
         self.flooded = ""
         self.lag, self.last_read = 0, 0.0
-        self._name = name
+        self._receiver = receiver
         self._failures = 0
 
-    async def run(self, resync: Callable[[], None]) -> None:
-        """Read for ever. `look` is called when something may have been said while nobody listened."""
+    async def run(self) -> None:
+        """Read until cancelled. After a time without a subscription the receiver resyncs."""
         while self.topics and not self.flooded:
             subscription = self._subscription()
             try:
@@ -61,7 +51,7 @@ class Consumer:
                 self.incident.over()
                 self.positioned.set()
                 if self.broadcast:
-                    resync()
+                    self._receiver.resync_soon()
                 await self._read(subscription)
             except MillstreamError as error:
                 self._failures += 1
@@ -112,7 +102,7 @@ class Consumer:
             return
         try:
             for key in keys(event.fact):
-                self._name(key, event.traceparent)
+                self._receiver.receive(key, event.traceparent)
         except Exception:
             # Reading the event again would end the same way, for ever; the next look finds what it spoke of.
             log.exception("handler failed by a bug", extra={"event_type": event.event_type, "event_id": event.event_id})

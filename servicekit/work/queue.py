@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
+
+from prometheus_client import Gauge, Histogram
 
 from millstream.errors import (
     Conflict,
@@ -34,29 +36,32 @@ from servicekit.backoff import backoff
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus
 from servicekit.logs import fields
-from servicekit.work.consumer import Consumer, Handlers, Key
+from servicekit.work.consumer import Consumer
+from servicekit.work.keys import Handlers, Key
 
-__all__ = ["Handlers", "Key", "Reconciler", "Work"]
 log = logging.getLogger(__name__)
 PATIENCE: dict[type[BaseException], int] = {NotFound: 10, FailedPrecondition: 10}
 BUG_TRIES = 3
 
 
-class Reconciler(Protocol):
+K = TypeVar("K", bound=Key)
+
+
+class Reconciler(Protocol[K]):
     """Makes one kind of obligation true."""
 
     kind: str
 
-    def pending(self) -> AsyncIterator[str]:
-        """The names of all that may have to be done: the listing at start and at every look."""
+    def pending(self) -> AsyncIterator[K]:
+        """The keys of all that may have to be done: the listing at start and at every resync."""
         ...
 
-    async def reconcile(self, name: str) -> float | None:
+    async def reconcile(self, key: K) -> float | None:
         """Do what is missing; safe to run twice, anywhere, at any time. A number asks to be called again in so many
         seconds."""
         ...
 
-    async def end(self, name: str, error: MillstreamError) -> None:
+    async def end(self, key: K, error: MillstreamError) -> None:
         """End the obligation in its object, with the reason: trying again will not help."""
         ...
 
@@ -84,33 +89,43 @@ class Work:
         bus: Bus,
         group: str,
         handlers: Handlers,
-        reconcilers: Sequence[Reconciler],
+        reconcilers: Sequence[Reconciler[Any]] = (),
         *,
         resync_seconds: float,
         workers: int = 8,
         broadcast: bool = False,
     ) -> None:
         """`broadcast`: every replica reads every event from now on, instead of sharing them as a group."""
-        self.consumer = Consumer(blobs, bus, group, handlers, broadcast, self._enqueue)
-        self.reconcilers = {reconciler.kind: reconciler for reconciler in reconcilers}
+        self.consumer = Consumer(blobs, bus, group, handlers, broadcast, self)
+        self.reconcilers: dict[str, Reconciler[Any]] = {}
         self.resync_seconds, self.workers = resync_seconds, workers
-        self._queued = {kind: metrics.WORK_QUEUED.labels(kind) for kind in self.reconcilers}
-        self._seconds = {kind: metrics.WORK_SECONDS.labels(kind) for kind in self.reconcilers}
+        self._queued: dict[str, Gauge] = {}
+        self._seconds: dict[str, Histogram] = {}
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._later: list[tuple[float, Key]] = []
         self._states: dict[Key, _State] = {}
         self._sooner = asyncio.Event()
-        self._resync_now = {kind: asyncio.Event() for kind in self.reconcilers}
-        self._waiting: dict[str, list[asyncio.Event]] = {kind: [] for kind in self.reconcilers}
+        self._resync_now: dict[str, asyncio.Event] = {}
+        self._waiting: dict[str, list[asyncio.Event]] = {}
+        self.register(*reconcilers)
+
+    def register(self, *reconcilers: Reconciler[Any]) -> None:
+        """Add kinds of work before run(); a reconciler that queues keys itself is made after the Work that it needs."""
+        for reconciler in reconcilers:
+            kind = reconciler.kind
+            self.reconcilers[kind] = reconciler
+            self._queued[kind] = metrics.WORK_QUEUED.labels(kind)
+            self._seconds[kind] = metrics.WORK_SECONDS.labels(kind)
+            self._resync_now[kind] = asyncio.Event()
+            self._waiting[kind] = []
 
     @property
     def flooded(self) -> str:
         """Why the consumer stopped for good; "" while it reads."""
         return self.consumer.flooded
 
-    def add(self, kind: str, name: str, delay: float = 0.0) -> None:
+    def add(self, key: Key, delay: float = 0.0) -> None:
         """Queue a key now, or in so many seconds unless it is queued for sooner."""
-        key = Key(kind, name)
         state = self._states.setdefault(key, _State())
         if delay > 0:
             due = time.monotonic() + delay
@@ -124,11 +139,12 @@ class Work:
         elif not state.queued:
             state.queued, state.due = True, math.inf
             self._ready.put_nowait(key)
-            self._queued[kind].inc()
+            self._queued[key.kind].inc()
 
-    def _enqueue(self, key: Key, trace: str) -> None:
-        self.add(*key)
-        self._states[key].trace = trace
+    def receive(self, key: Key, traceparent: str) -> None:
+        """Queue a key that an event named; its reconcile goes on with the event's trace."""
+        self.add(key)
+        self._states[key].trace = traceparent
 
     def _forget_overtaken(self) -> None:
         """Keep the heap as small as what it holds: a key that is looked at often leaves an entry at each look."""
@@ -142,18 +158,19 @@ class Work:
         for kind in self.reconcilers:
             looked.append(asyncio.Event())
             self._waiting[kind].append(looked[-1])
-        self._resync_again()
+        self.resync_soon()
         for event in looked:
             await event.wait()
 
-    def _resync_again(self) -> None:
+    def resync_soon(self) -> None:
+        """Compare everything again, in the background."""
         for resync in self._resync_now.values():
             resync.set()
 
     async def run(self) -> None:
         """Work for ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.consumer.run(self._resync_again))
+            group.create_task(self.consumer.run())
             if self.consumer.broadcast and self.consumer.topics:
                 # A tail must stand at the end before the first look, or an event between the two is never seen.
                 with suppress(TimeoutError):
@@ -171,8 +188,8 @@ class Work:
             self._resync_now[kind].clear()
             waiting = list(self._waiting[kind])
             try:
-                async for name in self.reconcilers[kind].pending():
-                    self.add(kind, name)
+                async for key in self.reconcilers[kind].pending():
+                    self.add(key)
                 metrics.RESYNCED.labels(kind).set_to_current_time()
                 for looked in waiting:
                     looked.set()
@@ -199,7 +216,7 @@ class Work:
                 # Any other entry of the heap was overtaken by an earlier one.
                 if key in self._states and self._states[key].due == due:
                     self._states[key].due = math.inf
-                    self.add(*key)
+                    self.add(key)
             self._sooner.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._later[0][0] - now if self._later else None):
@@ -211,13 +228,13 @@ class Work:
             self._queued[key.kind].dec()
             state = self._states[key]
             state.queued, state.running, state.again = False, True, False
-            with fields(kind=key.kind, key=key.name):
+            with fields(kind=key.kind, key=str(key)):
                 delay = await self._reconcile(key, state)
             state.running = False
             if state.again:
-                self.add(*key)
+                self.add(key)
             elif delay is not None:
-                self.add(*key, max(delay, 0.001))
+                self.add(key, max(delay, 0.001))
             elif not state.failures and state.due == math.inf:
                 del self._states[key]
 
@@ -227,7 +244,7 @@ class Work:
         continue_trace(state.trace)
         try:
             with self._seconds[key.kind].time():
-                again = await reconciler.reconcile(key.name)
+                again = await reconciler.reconcile(key)
             state.failures.clear()
             return again
         except (Exception, asyncio.CancelledError) as error:
@@ -247,7 +264,7 @@ class Work:
     async def _end(self, key: Key, state: _State, error: BaseException) -> float | None:
         known = error if isinstance(error, MillstreamError) else MillstreamError(f"{type(error).__name__}: {error}")
         try:
-            await self.reconcilers[key.kind].end(key.name, known)
+            await self.reconcilers[key.kind].end(key, known)
         except Exception:
             log.exception("ending failed")
             return backoff(state.failures.total())

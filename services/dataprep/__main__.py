@@ -2,7 +2,8 @@
 
 import asyncio
 
-from millstream.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
+from millstream.dataset.v1.dataset_service_pb2 import DESCRIPTOR
+from millstream.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server as add_to_server
 from recipekit.catalog import Catalog
 from servicekit.facts.outbox import Outbox
 from servicekit.logs import setup_logs
@@ -14,6 +15,8 @@ from services.dataprep.service import DatasetService
 from services.dataprep.settings import Settings
 from services.dataprep.store import FACTS, Store
 
+CONTRACT = DESCRIPTOR.services_by_name["DatasetService"]
+
 
 async def main() -> None:
     settings = Settings.read()
@@ -24,8 +27,8 @@ async def main() -> None:
     imports = EndImport(store, catalog, settings.unpacked_limit_bytes)
     work = Work(blobs, bus, "dataprep", {}, [imports], resync_seconds=settings.resync_seconds)
     service = DatasetService(store, catalog, imports, work, settings.upload_limit_bytes)
-    part = GrpcService("millstream.dataset.v1.DatasetService", add_DatasetServiceServicer_to_server, service)
-    await serve(settings, "dataprep", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
+    grpc_service = GrpcService(CONTRACT, add_to_server, service)
+    await serve(settings, "dataprep", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)
 
 
 if __name__ == "__main__":

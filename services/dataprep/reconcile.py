@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
@@ -14,6 +15,7 @@ from recipekit.catalog import Catalog, UnknownRecipe
 from servicekit.facts.ledger import Entry
 from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
+from servicekit.work.keys import Key
 from services.dataprep import metrics
 from services.dataprep.pipeline.ingest import ImportProgress, Ingested, Job, PartFile, ingest
 from services.dataprep.pipeline.read import Refused
@@ -23,6 +25,15 @@ TURN_SECONDS = 0.1
 """How long an import waits before it looks again whether its turn has come."""
 
 
+@dataclass(frozen=True, order=True)
+class ImportKey(Key):
+    """One import."""
+
+    kind = "import"
+    dataset: str
+    request_id: str
+
+
 class EndImport:
     """Reads the upload, stores the parts, appends to the dataset's ledger, and says how it ended, in this order.
 
@@ -30,20 +41,20 @@ class EndImport:
     the outcome is put if absent. So it may die between any two, or be done by two replicas at once.
     """
 
-    kind = "import"
+    kind = ImportKey.kind
 
     def __init__(self, store: Store, catalog: Catalog, unpacked_limit: int) -> None:
         self.store, self.catalog, self.unpacked_limit = store, catalog, unpacked_limit
         self.running: dict[tuple[str, str], ImportProgress] = {}
         """What this replica is at."""
 
-    async def pending(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[ImportKey]:
         for dataset in await self.store.names():
             for request_id in await self.store.pending(dataset):
-                yield f"{dataset}/{request_id}"
+                yield ImportKey(dataset, request_id)
 
-    async def reconcile(self, name: str) -> float | None:
-        dataset, _, request_id = name.partition("/")
+    async def reconcile(self, key: ImportKey) -> float | None:
+        dataset, request_id = key.dataset, key.request_id
         wanted = await self.store.requested(dataset, request_id)
         if await self.store.outcome(dataset, request_id):
             return None
@@ -63,8 +74,8 @@ class EndImport:
             self.running.pop((dataset, request_id), None)
         return None
 
-    async def end(self, name: str, error: MillstreamError) -> None:
-        dataset, _, request_id = name.partition("/")
+    async def end(self, key: ImportKey, error: MillstreamError) -> None:
+        dataset, request_id = key.dataset, key.request_id
         try:
             wanted = await self.store.requested(dataset, request_id)
         except NotFound:

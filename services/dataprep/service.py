@@ -52,7 +52,7 @@ from servicekit.work.queue import Work
 from services.dataprep import metrics
 from services.dataprep.pipeline.ingest import QUARANTINE
 from services.dataprep.pipeline.rules import SPLITS
-from services.dataprep.reconcile import EndImport
+from services.dataprep.reconcile import EndImport, ImportKey
 from services.dataprep.store import Store
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
@@ -96,7 +96,7 @@ class DatasetService:
                 f"request_id {request_id} was used before for another file or spec of {dataset}: send a new one",
                 field="request_id",
             )
-        self.work.add("import", f"{dataset}/{request_id}")
+        self.work.add(ImportKey(dataset, request_id))
         return ImportDatasetResponse(dataset_import=await self._now(recorded))
 
     async def GetImport(self, request: GetImportRequest) -> GetImportResponse:

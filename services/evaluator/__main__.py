@@ -4,14 +4,17 @@ import asyncio
 
 from millstream.channel import open_channel
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
-from millstream.evaluation.v1.evaluation_service_pb2_grpc import add_EvaluationServiceServicer_to_server
+from millstream.evaluation.v1.evaluation_service_pb2 import DESCRIPTOR
+from millstream.evaluation.v1.evaluation_service_pb2_grpc import (
+    add_EvaluationServiceServicer_to_server as add_to_server,
+)
 from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from recipekit.catalog import Catalog
 from servicekit.facts.outbox import Outbox
 from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import GrpcService, serve
-from servicekit.work.queue import Reconciler, Work
+from servicekit.work.queue import Work
 from services.evaluator.clients import Clients
 from services.evaluator.evaluate import Cache, Evaluator
 from services.evaluator.handlers import HANDLERS
@@ -20,7 +23,7 @@ from services.evaluator.service import EvaluationService
 from services.evaluator.settings import Settings
 from services.evaluator.store import FACTS, Store
 
-NAME = "millstream.evaluation.v1.EvaluationService"
+CONTRACT = DESCRIPTOR.services_by_name["EvaluationService"]
 
 
 async def main() -> None:
@@ -34,14 +37,14 @@ async def main() -> None:
     clients = Clients(registry, dataprep)
     cache = Cache(blobs, settings.cache, settings.cache_artifacts)
     evaluator = Evaluator(blobs, clients, cache, Catalog(settings.recipes.split(",")))
-    work: Work
-    reconcilers: list[Reconciler] = [
-        Evaluate(store, clients, evaluator, settings.lease_seconds),
-        FindChallengers(store, clients, lambda name: work.add("evaluation", name)),
-    ]
-    work = Work(blobs, bus, "evaluator", HANDLERS, reconcilers, resync_seconds=settings.resync_seconds)
-    part = GrpcService(NAME, add_EvaluationServiceServicer_to_server, EvaluationService(store))
-    await serve(settings, "evaluator", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
+    work = Work(blobs, bus, "evaluator", HANDLERS, resync_seconds=settings.resync_seconds)
+    work.register(Evaluate(store, clients, evaluator, settings.lease_seconds), FindChallengers(store, clients, work))
+    grpc_service = GrpcService(
+        CONTRACT,
+        add_to_server,
+        EvaluationService(store),
+    )
+    await serve(settings, "evaluator", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)
 
 
 if __name__ == "__main__":

@@ -4,16 +4,17 @@ from collections.abc import Iterable
 
 from millstream.defaults import CHAMPION
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
-from servicekit.work.queue import Handlers, Key
+from servicekit.work.keys import Handlers, Key
+from services.evaluator.reconcile import ChallengersKey, EvaluationKey
 
 
 def _registered(event: ModelVersionRegistered) -> Iterable[Key]:
-    return [Key("evaluation", f"{event.model}/{event.version}")]
+    return [EvaluationKey(event.model, event.version)]
 
 
 def _moved(event: AliasMoved) -> Iterable[Key]:
     """Another champion may owe its challengers another report; other aliases are compared with nobody."""
-    return [Key("model", event.model)] if event.alias == CHAMPION else []
+    return [ChallengersKey(event.model)] if event.alias == CHAMPION else []
 
 
 HANDLERS: Handlers = {ModelVersionRegistered: _registered, AliasMoved: _moved}

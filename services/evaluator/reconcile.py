@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 from millstream.errors import InvalidArgument, MillstreamError, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import ModelVersion
 from millstream.states import word_of
 from servicekit.failpoints import failpoint
+from servicekit.work.keys import Key
+from servicekit.work.queue import Work
 from services.evaluator import metrics
 from services.evaluator.attempts import Attempts
 from services.evaluator.clients import Clients
@@ -22,14 +25,31 @@ log = logging.getLogger(__name__)
 BUSY_SECONDS = 0.5
 
 
-async def pending_of(model: str, clients: Clients, store: Store) -> AsyncIterator[str]:
-    """The versions of a model that are owed a report now, as `model/version`."""
+@dataclass(frozen=True, order=True)
+class EvaluationKey(Key):
+    """A report on one version."""
+
+    kind = "evaluation"
+    model: str
+    version: int
+
+
+@dataclass(frozen=True, order=True)
+class ChallengersKey(Key):
+    """The versions of a model whose champion has changed."""
+
+    kind = "model"
+    model: str
+
+
+async def pending_of(model: str, clients: Clients, store: Store) -> AsyncIterator[EvaluationKey]:
+    """The versions of a model that have no report beside the present champion yet."""
     champion = await clients.champion(model)
     reports = await store.reports(model)
     _show_primary(model, reports)
     async for version in clients.versions(model):
         if is_pending(version, champion, [report for report in reports if report.version == version]):
-            yield f"{model}/{version}"
+            yield EvaluationKey(model, version)
 
 
 def _show_primary(model: str, reports: list[EvaluationReport]) -> None:
@@ -41,7 +61,7 @@ def _show_primary(model: str, reports: list[EvaluationReport]) -> None:
 class Evaluate:
     """A version gets its report. One evaluation at a time: a model may need all the memory that there is."""
 
-    kind = "evaluation"
+    kind = EvaluationKey.kind
 
     def __init__(self, store: Store, clients: Clients, evaluator: Evaluator, lease_seconds: float) -> None:
         self.store, self.clients, self.evaluator = store, clients, evaluator
@@ -49,31 +69,30 @@ class Evaluate:
         self._attempts: dict[str, Attempts] = {}
         self._one = asyncio.Lock()
 
-    async def pending(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[EvaluationKey]:
         async for model in self.clients.models():
-            async for name in pending_of(model, self.clients, self.store):
-                yield name
+            async for key in pending_of(model, self.clients, self.store):
+                yield key
 
-    async def reconcile(self, name: str) -> float | None:
+    async def reconcile(self, key: EvaluationKey) -> float | None:
         async with self._one:
-            version, champion = await self._subject(name)
+            version, champion = await self._subject(key)
             if not await self._is_pending(version, champion):
                 return None
             return await self._try(report_on(version, champion), await self.evaluator.ask(version, champion))
 
-    async def end(self, name: str, error: MillstreamError) -> None:
+    async def end(self, key: EvaluationKey, error: MillstreamError) -> None:
         """The report says why there is none. A version that the registry does not know is owed nothing."""
         try:
-            version, champion = await self._subject(name)
+            version, champion = await self._subject(key)
         except (NotFound, InvalidArgument):
             return
         if await self._is_pending(version, champion):
             await self._conclude(add_error(report_on(version, champion), str(error)))
 
-    async def _subject(self, name: str) -> tuple[ModelVersion, Champion]:
-        model, _, number = name.rpartition("/")
-        version = await self.clients.version(model, int(number))
-        return version, await self.clients.champion(model)
+    async def _subject(self, key: EvaluationKey) -> tuple[ModelVersion, Champion]:
+        version = await self.clients.version(key.model, key.version)
+        return version, await self.clients.champion(key.model)
 
     async def _is_pending(self, version: ModelVersion, champion: Champion) -> bool:
         return is_pending(version.version, champion, await self.store.reports(version.model, version.version))
@@ -117,23 +136,22 @@ class Evaluate:
 class FindChallengers:
     """When a champion changes, the versions of its model that are owed another report are queued."""
 
-    kind = "model"
+    kind = ChallengersKey.kind
 
-    def __init__(self, store: Store, clients: Clients, queue: Callable[[str], None]) -> None:
-        """`queue` takes the name of an evaluation."""
-        self.store, self.clients, self.queue = store, clients, queue
+    def __init__(self, store: Store, clients: Clients, work: Work) -> None:
+        self.store, self.clients, self.work = store, clients, work
 
-    async def pending(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[ChallengersKey]:
         """Nothing: the look of Evaluate finds every evaluation by itself."""
-        nothing: tuple[str, ...] = ()
-        for name in nothing:
-            yield name
+        nothing: tuple[ChallengersKey, ...] = ()
+        for key in nothing:
+            yield key
 
-    async def reconcile(self, name: str) -> float | None:
-        async for evaluation in pending_of(name, self.clients, self.store):
-            self.queue(evaluation)
+    async def reconcile(self, key: ChallengersKey) -> float | None:
+        async for evaluation in pending_of(key.model, self.clients, self.store):
+            self.work.add(evaluation)
         return None
 
-    async def end(self, name: str, error: MillstreamError) -> None:
+    async def end(self, key: ChallengersKey, error: MillstreamError) -> None:
         """Nothing to write: every version has its own end."""
-        log.warning("challengers not found", extra={"model": name, "error": str(error)})
+        log.warning("challengers not found", extra={"model": key.model, "error": str(error)})

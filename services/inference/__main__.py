@@ -5,14 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from millstream.channel import open_channel
-from millstream.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
+from millstream.inference.v1.inference_service_pb2 import DESCRIPTOR
+from millstream.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server as add_to_server
 from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from recipekit.catalog import Catalog
 from servicekit.logs import setup_logs
 from servicekit.rpc.health import Health
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import GrpcService, serve
-from servicekit.work.queue import Reconciler, Work
+from servicekit.work.queue import Work
 from services.inference.doors.native import InferenceService
 from services.inference.engine.queue import Limits
 from services.inference.handlers import HANDLERS
@@ -21,6 +22,8 @@ from services.inference.settings import Settings
 from services.inference.store import Store
 from services.inference.versions.loader import Loader
 from services.inference.versions.serving import Serving
+
+CONTRACT = DESCRIPTOR.services_by_name["InferenceService"]
 
 
 async def main() -> None:
@@ -36,20 +39,14 @@ async def main() -> None:
     loader = Loader(blobs, store, catalog, cache, limits, prepare_pool)
     models = ServeModel(registry, store, loader, serving, bus, health.set)
     pruning = PruneCache(cache, serving, settings.cache_keep_seconds)
-    reconcilers: list[Reconciler] = [models, pruning]
-    work = Work(blobs, bus, "inference", HANDLERS, reconcilers, resync_seconds=settings.resync_seconds, broadcast=True)
-    name = "millstream.inference.v1.InferenceService"
-    part = GrpcService(name, add_InferenceServiceServicer_to_server, InferenceService(serving))
-    await serve(
-        settings,
-        "inference",
-        [part],
-        blobs=blobs,
-        bus=bus,
-        work=work,
-        ready=serving.ready,
-        health_names=health,
+    work = Work(blobs, bus, "inference", HANDLERS, resync_seconds=settings.resync_seconds, broadcast=True)
+    work.register(models, pruning)
+    grpc_service = GrpcService(
+        CONTRACT,
+        add_to_server,
+        InferenceService(serving),
     )
+    await serve(settings, "inference", [grpc_service], blobs=blobs, bus=bus, work=work, health_names=health)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What an event means here."""
 
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied
-from servicekit.work.queue import Handlers, Key
+from servicekit.work.keys import Handlers
+from services.inference.reconcile import ModelKey
 
 HANDLERS: Handlers = {
-    AliasMoved: lambda event: [Key("model", event.model)],
-    ModelApplied: lambda event: [Key("model", event.model)],
+    AliasMoved: lambda event: [ModelKey(event.model)],
+    ModelApplied: lambda event: [ModelKey(event.model)],
 }

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from millstream.registry.v1.registry_service_pb2 import (
 from servicekit.bus.port import Bus
 from servicekit.facts.events import to_message
 from servicekit.ids import new_id
+from servicekit.work.keys import Key
 from services.inference import metrics
 from services.inference.store import Store
 from services.inference.versions.loader import Loader, MissingRecipe, Rejected, prune
@@ -34,10 +36,25 @@ log = logging.getLogger(__name__)
 SetHealth = Callable[[str, bool], Awaitable[None]]
 
 
+@dataclass(frozen=True, order=True)
+class ModelKey(Key):
+    """What the aliases of one model are answered by."""
+
+    kind = "model"
+    model: str
+
+
+@dataclass(frozen=True, order=True)
+class CacheKey(Key):
+    """The cache of artifacts on this machine."""
+
+    kind = "cache"
+
+
 class ServeModel:
     """Every alias that a model wants served is answered by the version that it names."""
 
-    kind = "model"
+    kind = ModelKey.kind
 
     def __init__(
         self,
@@ -56,16 +73,17 @@ class ServeModel:
         """The version that a model's last try could not load."""
         self._telling: set[asyncio.Task[None]] = set()
 
-    async def pending(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[ModelKey]:
         """Every model of the registry, and what is served here without being among them any more."""
         names: list[str] = []
         async for page in pages(self.registry.ListModels, ListModelsRequest(page_size=1000)):
             names += [model.name for model in page.models]
         self.serving.listed(names)
         for name in sorted({*names, *self.serving.models()}):
-            yield name
+            yield ModelKey(name)
 
-    async def reconcile(self, name: str) -> None:
+    async def reconcile(self, key: ModelKey) -> None:
+        name = key.model
         self._failed.pop(name, None)
         try:
             model = (await self.registry.GetModel(GetModelRequest(model=name))).model
@@ -89,12 +107,12 @@ class ServeModel:
             raise failures[0]
         self.serving.settled(name)
 
-    async def end(self, name: str, error: MillstreamError) -> None:
+    async def end(self, key: ModelKey, error: MillstreamError) -> None:
         """Refuse the version that could not be loaded. What the registry itself refused is asked again at the next look."""
-        if version := self._failed.get(name):
+        if version := self._failed.get(key.model):
             await self._refuse(version, error.text)
-            await self.reconcile(name)
-        self.serving.settled(name)
+            await self.reconcile(key)
+        self.serving.settled(key.model)
 
     async def _serve(self, model: str, alias: str) -> bool:
         """Make one alias true. False: the version that it names will not do, so what was served before it goes on."""
@@ -213,18 +231,18 @@ class ServeModel:
 class PruneCache:
     """Artifacts that nobody serves leave the cache after a while: a rollback within it needs no download."""
 
-    kind = "cache"
+    kind = CacheKey.kind
 
     def __init__(self, cache: Path, serving: Serving, keep_seconds: float) -> None:
         self.cache, self.serving, self.keep_seconds = cache, serving, keep_seconds
 
-    async def pending(self) -> AsyncIterator[str]:
-        yield "cache"
+    async def pending(self) -> AsyncIterator[CacheKey]:
+        yield CacheKey()
 
-    async def reconcile(self, name: str) -> None:
+    async def reconcile(self, key: CacheKey) -> None:
         gone = await asyncio.to_thread(prune, self.cache, self.serving.digests(), self.keep_seconds)
         if gone:
             log.info("cache pruned", extra={"artifacts": gone})
 
-    async def end(self, name: str, error: MillstreamError) -> None:
+    async def end(self, key: CacheKey, error: MillstreamError) -> None:
         log.warning("cache not pruned", extra={"error": error.text})

@@ -4,19 +4,22 @@ import asyncio
 
 from millstream.channel import open_channel
 from millstream.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
-from millstream.registry.v1.registry_service_pb2_grpc import add_RegistryServiceServicer_to_server
+from millstream.registry.v1.registry_service_pb2 import DESCRIPTOR
+from millstream.registry.v1.registry_service_pb2_grpc import add_RegistryServiceServicer_to_server as add_to_server
 from millstream.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from recipekit.catalog import Catalog
 from servicekit.facts.outbox import Outbox
 from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import GrpcService, serve
-from servicekit.work.queue import Reconciler, Work
+from servicekit.work.queue import Work
 from services.registry.handlers import HANDLERS
 from services.registry.reconcile import Promote, RegisterVersion
 from services.registry.service import RegistryService
 from services.registry.settings import Settings
 from services.registry.store import FACTS, Store
+
+CONTRACT = DESCRIPTOR.services_by_name["RegistryService"]
 
 
 async def main() -> None:
@@ -27,11 +30,11 @@ async def main() -> None:
     store = Store(blobs, outbox)
     trainer = TrainingServiceStub(open_channel(settings.trainer, settings.credentials()))
     evaluator = EvaluationServiceStub(open_channel(settings.evaluator, settings.credentials()))
-    reconcilers: list[Reconciler] = [RegisterVersion(store, trainer), Promote(store, evaluator)]
-    work = Work(blobs, bus, "registry", HANDLERS, reconcilers, resync_seconds=settings.resync_seconds)
+    work = Work(blobs, bus, "registry", HANDLERS, resync_seconds=settings.resync_seconds)
+    work.register(RegisterVersion(store, trainer), Promote(store, evaluator))
     service = RegistryService(store, evaluator, Catalog(settings.recipes.split(",")))
-    part = GrpcService("millstream.registry.v1.RegistryService", add_RegistryServiceServicer_to_server, service)
-    await serve(settings, "registry", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
+    grpc_service = GrpcService(CONTRACT, add_to_server, service)
+    await serve(settings, "registry", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from millstream.client.aio.pages import pages
@@ -10,6 +11,7 @@ from millstream.errors import MillstreamError
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from millstream.training.v1.training_service_pb2 import GetTrainingRunRequest, ListTrainingRunsRequest
+from servicekit.work.keys import Key
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES, VERSIONS
 from services.registry.rules import next_promotion
@@ -23,24 +25,40 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, order=True)
+class VersionKey(Key):
+    """The version of one succeeded run."""
+
+    kind = "version"
+    run_id: str
+
+
+@dataclass(frozen=True, order=True)
+class PromotionKey(Key):
+    """The next promotion of a model."""
+
+    kind = "promotion"
+    model: str
+
+
 class RegisterVersion:
     """Every succeeded run gets one model version: the ledger's request_id is the run's id."""
 
-    kind = "version"
+    kind = VersionKey.kind
 
     def __init__(self, store: Store, trainer: "TrainingServiceAsyncStub") -> None:
         self.store, self.trainer = store, trainer
 
-    async def pending(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[VersionKey]:
         request = ListTrainingRunsRequest(states=[TrainingRun.STATE_SUCCEEDED], page_size=1000)
         async for page in pages(self.trainer.ListTrainingRuns, request):
             for run in page.runs:
                 known = await self.store.versions(run.spec.model).entries()
                 if all(entry.request_id != run.run_id for entry in known):
-                    yield run.run_id
+                    yield VersionKey(run.run_id)
 
-    async def reconcile(self, name: str) -> None:
-        run = (await self.trainer.GetTrainingRun(GetTrainingRunRequest(run_id=name))).run
+    async def reconcile(self, key: VersionKey) -> None:
+        run = (await self.trainer.GetTrainingRun(GetTrainingRunRequest(run_id=key.run_id))).run
         if run.state != TrainingRun.STATE_SUCCEEDED:
             return
         model = run.spec.model
@@ -53,24 +71,25 @@ class RegisterVersion:
         if entry.number > known:
             VERSIONS.labels(model).inc()
 
-    async def end(self, name: str, error: MillstreamError) -> None:
-        log.error("run stays without a version", extra={"run_id": name, "error": str(error)})
+    async def end(self, key: VersionKey, error: MillstreamError) -> None:
+        log.error("run stays without a version", extra={"run_id": key.run_id, "error": str(error)})
 
 
 class Promote:
     """A passing report moves the champion of a model that promotes automatically."""
 
-    kind = "promotion"
+    kind = PromotionKey.kind
 
     def __init__(self, store: Store, evaluator: "EvaluationServiceAsyncStub") -> None:
         self.store, self.evaluator = store, evaluator
 
-    async def pending(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[PromotionKey]:
         for name in await self.store.models():
             if (await self.store.model(name)).spec.promotion.automatic:
-                yield name
+                yield PromotionKey(name)
 
-    async def reconcile(self, name: str) -> None:
+    async def reconcile(self, key: PromotionKey) -> None:
+        name = key.model
         if not (await self.store.model(name)).spec.promotion.automatic:
             return
         entries = await self.store.alias_entries(name, CHAMPION)
@@ -89,5 +108,5 @@ class Promote:
             await ledger.append(entry, request_id=report.report_id, actor="registry", expected=len(entries))
             MOVES.labels(name, "promoted_automatically").inc()
 
-    async def end(self, name: str, error: MillstreamError) -> None:
-        log.error("promotion given up until the next look", extra={"model": name, "error": str(error)})
+    async def end(self, key: PromotionKey, error: MillstreamError) -> None:
+        log.error("promotion given up until the next look", extra={"model": key.model, "error": str(error)})

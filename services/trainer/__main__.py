@@ -6,13 +6,14 @@ from pathlib import Path
 from millstream.channel import open_channel
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
-from millstream.training.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
+from millstream.training.v1.training_service_pb2 import DESCRIPTOR
+from millstream.training.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server as add_to_server
 from recipekit.catalog import Catalog
 from servicekit.facts.outbox import Outbox
 from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import GrpcService, serve
-from servicekit.work.queue import Reconciler, Work
+from servicekit.work.queue import Work
 from services.trainer.automatic import TrainAutomatically
 from services.trainer.handlers import HANDLERS
 from services.trainer.launchers.process import ProcessLauncher
@@ -20,6 +21,8 @@ from services.trainer.reconcile import BringToOutcome
 from services.trainer.service import TrainingService
 from services.trainer.settings import Settings
 from services.trainer.store import FACTS, Store
+
+CONTRACT = DESCRIPTOR.services_by_name["TrainingService"]
 
 
 async def main() -> None:
@@ -31,19 +34,12 @@ async def main() -> None:
     registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))
     dataprep = DatasetServiceStub(open_channel(settings.dataprep, settings.credentials()))
     launcher = ProcessLauncher(Path(settings.state), settings.listen, settings.worker_environment())
-    runs = BringToOutcome(store, launcher, settings.slots, settings.time_limit_seconds)
-    reconcilers: list[Reconciler] = [runs, TrainAutomatically(store, registry, dataprep)]
-    work = Work(blobs, bus, "trainer", HANDLERS, reconcilers, resync_seconds=settings.resync_seconds)
-
-    def worker_ended(run_id: str) -> None:
-        for name in runs.worker_ended(run_id):
-            work.add("run", name)
-        outbox.sweep_soon()
-
-    launcher.ended = worker_ended
+    work = Work(blobs, bus, "trainer", HANDLERS, resync_seconds=settings.resync_seconds)
+    runs = BringToOutcome(store, launcher, work, slots=settings.slots, time_limit_seconds=settings.time_limit_seconds)
+    work.register(runs, TrainAutomatically(store, registry, dataprep))
     service = TrainingService(store, launcher, registry, dataprep, Catalog(settings.recipes.split(",")))
-    part = GrpcService("millstream.training.v1.TrainingService", add_TrainingServiceServicer_to_server, service)
-    await serve(settings, "trainer", [part], blobs=blobs, bus=bus, work=work, outbox=outbox)
+    grpc_service = GrpcService(CONTRACT, add_to_server, service)
+    await serve(settings, "trainer", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import MessageToDict
@@ -19,6 +20,7 @@ from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
+from servicekit.work.keys import Key
 from services.trainer.metrics import RUNS_ENDED
 from services.trainer.store import Store
 
@@ -30,19 +32,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, order=True)
+class AutomaticKey(Key):
+    """The automatic runs of all models that use one dataset."""
+
+    kind = "automatic"
+    dataset: str
+
+
 class TrainAutomatically:
     """Every model with automatic training gets a run for the newest snapshot of its dataset, and for no older one."""
 
-    kind = "automatic"
+    kind = AutomaticKey.kind
 
     def __init__(self, store: Store, registry: "RegistryServiceAsyncStub", dataprep: "DatasetServiceAsyncStub") -> None:
         self.store, self.registry, self.dataprep = store, registry, dataprep
 
-    async def pending(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[AutomaticKey]:
         for name in sorted({model.spec.dataset for model in await self._models()}):
-            yield name
+            yield AutomaticKey(name)
 
-    async def reconcile(self, name: str) -> float | None:
+    async def reconcile(self, key: AutomaticKey) -> float | None:
+        name = key.dataset
         models = [model for model in await self._models() if model.spec.dataset == name]
         if not models:
             return None
@@ -54,8 +65,10 @@ class TrainAutomatically:
         waits = [await self._train(model, snapshot) for model in models]
         return min((wait for wait in waits if wait is not None), default=None)
 
-    async def end(self, name: str, error: MillstreamError) -> None:
-        log.error("automatic training given up until the next look", extra={"dataset": name, "error": str(error)})
+    async def end(self, key: AutomaticKey, error: MillstreamError) -> None:
+        log.error(
+            "automatic training given up until the next look", extra={"dataset": key.dataset, "error": str(error)}
+        )
 
     async def _train(self, model: Model, snapshot: Snapshot) -> float | None:
         """Ask for the run that is owed and cancel what it overtakes; the answer is how long the interval still lasts."""

@@ -10,6 +10,8 @@ from millstream.errors import MillstreamError, NotFound
 from millstream.timestamps import seconds_of
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun
+from servicekit.work.keys import Key
+from servicekit.work.queue import Work
 from services.trainer import metrics
 from services.trainer.launchers.port import Launcher
 from services.trainer.store import MOST_FAILURES, Store
@@ -32,24 +34,35 @@ class SlotQueue:
         self.since.pop(run_id, None)
 
 
+@dataclass(frozen=True, order=True)
+class RunKey(Key):
+    """One training run."""
+
+    kind = "run"
+    run_id: str
+
+
 class BringToOutcome:
     """A run without an outcome has a living worker, a slot that it waits for, or is ended."""
 
-    kind = "run"
+    kind = RunKey.kind
 
-    def __init__(self, store: Store, launcher: Launcher, slots: int, time_limit_seconds: float) -> None:
-        self.store, self.launcher, self.slots, self.time_limit = store, launcher, slots, time_limit_seconds
+    def __init__(self, store: Store, launcher: Launcher, work: Work, *, slots: int, time_limit_seconds: float) -> None:
+        self.store, self.launcher, self.work = store, launcher, work
+        self.slots, self.time_limit = slots, time_limit_seconds
+        launcher.on_end(self.worker_ended)
         self.slot_queue = SlotQueue()
         # Between counting the used slots and using one nobody else may.
         self._one_at_a_time = asyncio.Lock()
         self._lost: set[tuple[str, int]] = set()
         metrics.SLOTS.set(slots)
 
-    async def pending(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[RunKey]:
         for run_id in await self.store.open_run_ids():
-            yield run_id
+            yield RunKey(run_id)
 
-    async def reconcile(self, name: str) -> float | None:
+    async def reconcile(self, key: RunKey) -> float | None:
+        name = key.run_id
         request = await self.store.request(name)
         attempts = self.store.attempts(name)
         newest = await attempts.newest()
@@ -75,16 +88,19 @@ class BringToOutcome:
         await self._start(request)
         return WATCH_SECONDS
 
-    async def end(self, name: str, error: MillstreamError) -> None:
+    async def end(self, key: RunKey, error: MillstreamError) -> None:
         try:
-            request = await self.store.request(name)
+            request = await self.store.request(key.run_id)
         except NotFound:
             return  # nobody asked for it: an event made it up, or a listing (see Blobs.list)
         await self._fail(request, str(error))
 
-    def worker_ended(self, run_id: str) -> list[str]:
-        """The runs to look at now that a worker of this replica has ended: its own, and whoever waits for a slot."""
-        return [run_id, *self.slot_queue.since]
+    def worker_ended(self, run_id: str) -> None:
+        """A worker of this replica has ended: its run, and every run that waits for a slot, are looked at again."""
+        for name in (run_id, *self.slot_queue.since):
+            self.work.add(RunKey(name))
+        # The worker has no bus: what it stored is published from here.
+        self.store.outbox.sweep_soon()
 
     async def _start(self, request: RunRequest) -> None:
         """Launch a worker if the run's turn has come and a slot is free."""

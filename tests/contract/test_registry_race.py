@@ -9,7 +9,7 @@ from pathlib import Path
 from millstream.registry.v1.model_pb2 import ModelSpec, ModelVersion
 from servicekit.blobs.directory import DirectoryBlobs
 from servicekit.facts.outbox import Outbox
-from services.registry.reconcile import RegisterVersion
+from services.registry.reconcile import RegisterVersion, VersionKey
 from services.registry.store import FACTS, Store
 from tests.unit.registry.test_service import Trainer
 
@@ -25,7 +25,7 @@ def register_all(folder: Path, seed: int) -> None:
         store = Store(blobs, Outbox(blobs, None, "registry", FACTS))
         register_version = RegisterVersion(store, Trainer(*RUNS))  # type: ignore[arg-type]
         for run in random.Random(seed).sample(RUNS, len(RUNS)):
-            await register_version.reconcile(run)
+            await register_version.reconcile(VersionKey(run))
 
     asyncio.run(register())
 

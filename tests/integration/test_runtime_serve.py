@@ -27,7 +27,7 @@ from servicekit.bus.memory import MemoryBus
 from servicekit.runtime.serve import GrpcService, serve
 from servicekit.runtime.settings import Settings
 from servicekit.work.queue import Work
-from tests.worlds.rpc import NAME, Service, eventually
+from tests.worlds.rpc import CONTRACT, NAME, Service, eventually
 
 _GRPC_CORE = re.compile(r"[IWE]\d{4} ")
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -46,10 +46,12 @@ class Server:
         self.bus: MemoryBus = more.pop("bus", None) or MemoryBus()
         self.blobs: MemoryBlobs = more.pop("blobs", None) or MemoryBlobs()
         self.address = free_address()
-        arguments = {name: more.pop(name) for name in ("ready", "background") if name in more}
+        arguments = {name: more.pop(name) for name in ("background",) if name in more}
+        if ready := more.pop("ready", None):
+            self.service.ready = ready  # type: ignore[attr-defined]
         self.work = Work(self.blobs, self.bus, "dataprep", {}, [], resync_seconds=60)
         self.settings = Settings(listen=self.address, **more)
-        part = GrpcService(NAME, add_DatasetServiceServicer_to_server, self.service)
+        part = GrpcService(CONTRACT, add_DatasetServiceServicer_to_server, self.service)
         running = serve(self.settings, "dataprep", [part], blobs=self.blobs, bus=self.bus, work=self.work, **arguments)
         self.task = asyncio.create_task(running)
 

@@ -49,17 +49,13 @@ class Trainer:
         self.bus = MemoryBus()
         self.outbox = Outbox(self.blobs, self.bus, "trainer", FACTS)
         self.store = Store(self.blobs, self.outbox, self.settings.lease_seconds)
-        self.launcher = ProcessLauncher(folder, owner, self.settings.worker_environment(), self.worker_ended)
-        self.runs = BringToOutcome(self.store, self.launcher, slots, 3600)
-        self.work = Work(self.blobs, self.bus, "trainer", HANDLERS, [self.runs], resync_seconds=1)
+        self.launcher = ProcessLauncher(folder, owner, self.settings.worker_environment())
+        self.work = Work(self.blobs, self.bus, "trainer", HANDLERS, resync_seconds=1)
+        self.runs = BringToOutcome(self.store, self.launcher, self.work, slots=slots, time_limit_seconds=3600)
+        self.work.register(self.runs)
         catalog = Catalog(["tests.recipes"])
         self.service = TrainingService(self.store, self.launcher, None, None, catalog)  # type: ignore[arg-type]
         self.tasks: list[asyncio.Task[None]] = []
-
-    def worker_ended(self, run_id: str) -> None:
-        for name in self.runs.worker_ended(run_id):
-            self.work.add("run", name)
-        self.outbox.sweep_soon()
 
     def start(self) -> None:
         self.tasks = [asyncio.create_task(self.work.run()), asyncio.create_task(self.outbox.run())]

@@ -35,7 +35,7 @@ from servicekit.work.queue import Work
 from services.evaluator.clients import Clients
 from services.evaluator.evaluate import Cache, Evaluator
 from services.evaluator.handlers import HANDLERS
-from services.evaluator.reconcile import Evaluate, FindChallengers
+from services.evaluator.reconcile import Evaluate, EvaluationKey, FindChallengers
 from services.evaluator.service import EvaluationService
 from services.evaluator.store import FACTS, Store
 
@@ -168,13 +168,14 @@ class Replica:
         clients = Clients(world.registry, world.dataprep)  # type: ignore[arg-type]
         evaluator = Evaluator(blobs, clients, Cache(blobs, cache, 4), CATALOG)
         self.evaluate = Evaluate(self.store, clients, evaluator, lease_seconds)
-        self.find = FindChallengers(self.store, clients, lambda name: self.work.add("evaluation", name))
-        self.work = Work(blobs, bus, "evaluator", HANDLERS, [self.evaluate, self.find], resync_seconds=30)
+        self.work = Work(blobs, bus, "evaluator", HANDLERS, resync_seconds=30)
+        self.find = FindChallengers(self.store, clients, self.work)
+        self.work.register(self.evaluate, self.find)
         self.service = EvaluationService(self.store)
 
     async def report(self, version: int = 1, model: str = MODEL) -> EvaluationReport:
         """Reconcile until the version is owed nothing; its newest report."""
-        while (again := await self.evaluate.reconcile(f"{model}/{version}")) is not None:
+        while (again := await self.evaluate.reconcile(EvaluationKey(model, version))) is not None:
             await asyncio.sleep(min(again, 0.01))
         return max(await self.store.reports(model, version), key=lambda report: report.champion_entry)
 

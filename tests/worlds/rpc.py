@@ -19,10 +19,11 @@ from millstream.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceSer
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import MillstreamError
 from millstream.trace import trace_id
-from servicekit.rpc.auth import Tokens
+from servicekit.rpc.auth import Tokens, roles_of
 from servicekit.rpc.interceptor import Bound, ServerInterceptor, actor, deadline
 
-NAME = "millstream.dataset.v1.DatasetService"
+CONTRACT = pb.DESCRIPTOR.services_by_name["DatasetService"]
+NAME = CONTRACT.full_name
 TOKENS = "secret-r reading reader\nsecret-w writing writer  # may write\n\nsecret-o ops operator\n"
 METHODS = {"unary": "GetDataset", "server_stream": "WatchImport", "client_stream": "ImportDataset"}
 
@@ -87,7 +88,7 @@ class Service:
 
 @asynccontextmanager
 async def serving(service: Service, tokens: str = "") -> AsyncIterator[str]:
-    server = aio.server(interceptors=[ServerInterceptor(Tokens(tokens))])
+    server = aio.server(interceptors=[ServerInterceptor(Tokens(tokens, roles_of([CONTRACT])))])
     add_DatasetServiceServicer_to_server(Bound(service), server)  # type: ignore[arg-type]
     watched = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(watched, server)

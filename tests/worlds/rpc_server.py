@@ -9,7 +9,7 @@ from servicekit.bus.memory import MemoryBus
 from servicekit.logs import setup_logs
 from servicekit.runtime.serve import GrpcService, serve
 from servicekit.runtime.settings import Settings
-from tests.worlds.rpc import NAME, Service
+from tests.worlds.rpc import CONTRACT, Service
 
 
 async def crash(when: Path) -> None:
@@ -21,7 +21,7 @@ async def crash(when: Path) -> None:
 async def main() -> None:
     settings = Settings.read()
     setup_logs("dataprep", settings.log_level)
-    part = GrpcService(NAME, add_DatasetServiceServicer_to_server, Service())
+    part = GrpcService(CONTRACT, add_DatasetServiceServicer_to_server, Service())
     background = [crash(Path(settings.recipes))]
     await serve(settings, "dataprep", [part], blobs=MemoryBlobs(), bus=MemoryBus(), background=background)
 

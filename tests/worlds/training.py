@@ -1,5 +1,8 @@
-"""The store of a trainer with one run, whose first attempt this process has claimed."""
+"""Parts of a trainer: a store with one run, whose first attempt this process has claimed; a launcher of nothing."""
 
+from collections.abc import Callable
+
+from millstream.operations.v1.stored_pb2 import Process
 from millstream.training.v1.attempt_pb2 import RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRunSpec
 from servicekit.blobs.port import Blobs
@@ -16,3 +19,22 @@ async def claimed_run(blobs: Blobs) -> Store:
     await store.ask(RunRequest(run_id=RUN, spec=TrainingRunSpec(model="toy")))
     assert await store.attempts(RUN).claim(1)
     return store
+
+
+class NoLauncher:
+    """Notes the runs that it is asked to launch, and launches none."""
+
+    def __init__(self) -> None:
+        self.launched: list[str] = []
+
+    async def launch(self, run_id: str) -> None:
+        self.launched.append(run_id)
+
+    def workers(self) -> dict[str, Process]:
+        return {}
+
+    def on_end(self, callback: Callable[[str], None]) -> None:
+        """No worker ever ends."""
+
+    async def stop(self, run_id: str) -> None:
+        """There is none."""

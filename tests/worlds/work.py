@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -17,10 +18,19 @@ from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import Message
 from servicekit.facts.events import to_message
-from servicekit.work.queue import Handlers, Key, Work
+from servicekit.work.keys import Handlers, Key
+from servicekit.work.queue import Work
 
 TOPIC = "millstream.dataset.v1"
-HANDLERS: Handlers = {SnapshotCreated: lambda event: [Key("thing", event.dataset)]}
+
+
+@dataclass(frozen=True, order=True)
+class ThingKey(Key):
+    kind = "thing"
+    name: str
+
+
+HANDLERS: Handlers = {SnapshotCreated: lambda event: [ThingKey(event.dataset)]}
 
 
 @pytest.fixture
@@ -38,7 +48,7 @@ async def until(true: Callable[[], Any]) -> None:
 class Thing:
     """A reconciler that notes what is asked of it."""
 
-    kind = "thing"
+    kind = ThingKey.kind
 
     def __init__(self, do: Callable[[str], Awaitable[float | None]] | None = None) -> None:
         self.owes: list[str] = []
@@ -50,14 +60,15 @@ class Thing:
         self.running: set[str] = set()
         self._do = do
 
-    async def pending(self) -> AsyncIterator[str]:
+    async def pending(self) -> AsyncIterator[ThingKey]:
         self.looks += 1
         for name in list(self.owes):
-            yield name
+            yield ThingKey(name)
         if self.look_errors:
             raise self.look_errors.pop(0)
 
-    async def reconcile(self, name: str) -> float | None:
+    async def reconcile(self, key: ThingKey) -> float | None:
+        name = key.name
         assert name not in self.running, "two workers on one key"
         self.running.add(name)
         try:
@@ -66,10 +77,10 @@ class Thing:
         finally:
             self.running.discard(name)
 
-    async def end(self, name: str, error: MillstreamError) -> None:
+    async def end(self, key: ThingKey, error: MillstreamError) -> None:
         if self.end_errors:
             raise self.end_errors.pop(0)
-        self.ended[name] = error
+        self.ended[key.name] = error
 
 
 @asynccontextmanager

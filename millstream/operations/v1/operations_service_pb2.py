@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from millstream.auth.v1 import role_pb2 as millstream_dot_auth_dot_v1_dot_role__pb2
 from millstream.operations.v1 import service_status_pb2 as millstream_dot_operations_dot_v1_dot_service__status__pb2
 from millstream.operations.v1 import stored_pb2 as millstream_dot_operations_dot_v1_dot_stored__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1millstream/operations/v1/operations_service.proto\x12\x18millstream.operations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a-millstream/operations/v1/service_status.proto\x1a%millstream/operations/v1/stored.proto\"\x12\n\x10GetStatusRequest\"L\n\x11GetStatusResponse\x12\x37\n\x06status\x18\x01 \x01(\x0b\x32\'.millstream.operations.v1.ServiceStatus\"V\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x15\n\rshow_resolved\x18\x03 \x01(\x08\"n\n\x17ListDeadLettersResponse\x12:\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32$.millstream.operations.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x14GetDeadLetterRequest\x12\n\n\x02id\x18\x01 \x01(\t\"R\n\x15GetDeadLetterResponse\x12\x39\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32$.millstream.operations.v1.DeadLetter\"3\n\x17ReplayDeadLetterRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"^\n\x18ReplayDeadLetterResponse\x12\x42\n\nresolution\x18\x01 \x01(\x0b\x32..millstream.operations.v1.DeadLetterResolution\"3\n\x15\x44ropDeadLetterRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\\\n\x16\x44ropDeadLetterResponse\x12\x42\n\nresolution\x18\x01 \x01(\x0b\x32..millstream.operations.v1.DeadLetterResolution\"\xa5\x03\n\nDeadLetter\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\r\n\x05value\x18\x04 \x01(\x0c\x12\x42\n\x07headers\x18\x05 \x03(\x0b\x32\x31.millstream.operations.v1.DeadLetter.HeadersEntry\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\n\n\x02id\x18\x07 \x01(\t\x12\x11\n\tpartition\x18\x08 \x01(\x05\x12\x16\n\x0eoriginal_topic\x18\t \x01(\t\x12\x1a\n\x12original_partition\x18\n \x01(\x05\x12\x17\n\x0foriginal_offset\x18\x0b \x01(\x03\x12(\n\x04time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x42\n\nresolution\x18\r \x01(\x0b\x32..millstream.operations.v1.DeadLetterResolution\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"#\n\x11TailEventsRequest\x12\x0e\n\x06topics\x18\x01 \x03(\t\"\x8e\x01\n\x12TailEventsResponse\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x12\n\nevent_type\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04json\x18\x06 \x01(\t2\xbe\x05\n\x11OperationsService\x12\x64\n\tGetStatus\x12*.millstream.operations.v1.GetStatusRequest\x1a+.millstream.operations.v1.GetStatusResponse\x12v\n\x0fListDeadLetters\x12\x30.millstream.operations.v1.ListDeadLettersRequest\x1a\x31.millstream.operations.v1.ListDeadLettersResponse\x12p\n\rGetDeadLetter\x12..millstream.operations.v1.GetDeadLetterRequest\x1a/.millstream.operations.v1.GetDeadLetterResponse\x12y\n\x10ReplayDeadLetter\x12\x31.millstream.operations.v1.ReplayDeadLetterRequest\x1a\x32.millstream.operations.v1.ReplayDeadLetterResponse\x12s\n\x0e\x44ropDeadLetter\x12/.millstream.operations.v1.DropDeadLetterRequest\x1a\x30.millstream.operations.v1.DropDeadLetterResponse\x12i\n\nTailEvents\x12+.millstream.operations.v1.TailEventsRequest\x1a,.millstream.operations.v1.TailEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1millstream/operations/v1/operations_service.proto\x12\x18millstream.operations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmillstream/auth/v1/role.proto\x1a-millstream/operations/v1/service_status.proto\x1a%millstream/operations/v1/stored.proto\"\x12\n\x10GetStatusRequest\"L\n\x11GetStatusResponse\x12\x37\n\x06status\x18\x01 \x01(\x0b\x32\'.millstream.operations.v1.ServiceStatus\"V\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x15\n\rshow_resolved\x18\x03 \x01(\x08\"n\n\x17ListDeadLettersResponse\x12:\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32$.millstream.operations.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x14GetDeadLetterRequest\x12\n\n\x02id\x18\x01 \x01(\t\"R\n\x15GetDeadLetterResponse\x12\x39\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32$.millstream.operations.v1.DeadLetter\"3\n\x17ReplayDeadLetterRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"^\n\x18ReplayDeadLetterResponse\x12\x42\n\nresolution\x18\x01 \x01(\x0b\x32..millstream.operations.v1.DeadLetterResolution\"3\n\x15\x44ropDeadLetterRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\\\n\x16\x44ropDeadLetterResponse\x12\x42\n\nresolution\x18\x01 \x01(\x0b\x32..millstream.operations.v1.DeadLetterResolution\"\xa5\x03\n\nDeadLetter\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\r\n\x05value\x18\x04 \x01(\x0c\x12\x42\n\x07headers\x18\x05 \x03(\x0b\x32\x31.millstream.operations.v1.DeadLetter.HeadersEntry\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\n\n\x02id\x18\x07 \x01(\t\x12\x11\n\tpartition\x18\x08 \x01(\x05\x12\x16\n\x0eoriginal_topic\x18\t \x01(\t\x12\x1a\n\x12original_partition\x18\n \x01(\x05\x12\x17\n\x0foriginal_offset\x18\x0b \x01(\x03\x12(\n\x04time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x42\n\nresolution\x18\r \x01(\x0b\x32..millstream.operations.v1.DeadLetterResolution\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"#\n\x11TailEventsRequest\x12\x0e\n\x06topics\x18\x01 \x03(\t\"\x8e\x01\n\x12TailEventsResponse\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x12\n\nevent_type\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04json\x18\x06 \x01(\t2\xe2\x05\n\x11OperationsService\x12j\n\tGetStatus\x12*.millstream.operations.v1.GetStatusRequest\x1a+.millstream.operations.v1.GetStatusResponse\"\x04\x88\xb5\x18\x01\x12|\n\x0fListDeadLetters\x12\x30.millstream.operations.v1.ListDeadLettersRequest\x1a\x31.millstream.operations.v1.ListDeadLettersResponse\"\x04\x88\xb5\x18\x03\x12v\n\rGetDeadLetter\x12..millstream.operations.v1.GetDeadLetterRequest\x1a/.millstream.operations.v1.GetDeadLetterResponse\"\x04\x88\xb5\x18\x03\x12\x7f\n\x10ReplayDeadLetter\x12\x31.millstream.operations.v1.ReplayDeadLetterRequest\x1a\x32.millstream.operations.v1.ReplayDeadLetterResponse\"\x04\x88\xb5\x18\x03\x12y\n\x0e\x44ropDeadLetter\x12/.millstream.operations.v1.DropDeadLetterRequest\x1a\x30.millstream.operations.v1.DropDeadLetterResponse\"\x04\x88\xb5\x18\x03\x12o\n\nTailEvents\x12+.millstream.operations.v1.TailEventsRequest\x1a,.millstream.operations.v1.TailEventsResponse\"\x04\x88\xb5\x18\x03\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,34 +37,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DEADLETTER_HEADERSENTRY']._loaded_options = None
   _globals['_DEADLETTER_HEADERSENTRY']._serialized_options = b'8\001'
-  _globals['_GETSTATUSREQUEST']._serialized_start=198
-  _globals['_GETSTATUSREQUEST']._serialized_end=216
-  _globals['_GETSTATUSRESPONSE']._serialized_start=218
-  _globals['_GETSTATUSRESPONSE']._serialized_end=294
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=296
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=382
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=384
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=494
-  _globals['_GETDEADLETTERREQUEST']._serialized_start=496
-  _globals['_GETDEADLETTERREQUEST']._serialized_end=530
-  _globals['_GETDEADLETTERRESPONSE']._serialized_start=532
-  _globals['_GETDEADLETTERRESPONSE']._serialized_end=614
-  _globals['_REPLAYDEADLETTERREQUEST']._serialized_start=616
-  _globals['_REPLAYDEADLETTERREQUEST']._serialized_end=667
-  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_start=669
-  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_end=763
-  _globals['_DROPDEADLETTERREQUEST']._serialized_start=765
-  _globals['_DROPDEADLETTERREQUEST']._serialized_end=816
-  _globals['_DROPDEADLETTERRESPONSE']._serialized_start=818
-  _globals['_DROPDEADLETTERRESPONSE']._serialized_end=910
-  _globals['_DEADLETTER']._serialized_start=913
-  _globals['_DEADLETTER']._serialized_end=1334
-  _globals['_DEADLETTER_HEADERSENTRY']._serialized_start=1288
-  _globals['_DEADLETTER_HEADERSENTRY']._serialized_end=1334
-  _globals['_TAILEVENTSREQUEST']._serialized_start=1336
-  _globals['_TAILEVENTSREQUEST']._serialized_end=1371
-  _globals['_TAILEVENTSRESPONSE']._serialized_start=1374
-  _globals['_TAILEVENTSRESPONSE']._serialized_end=1516
-  _globals['_OPERATIONSSERVICE']._serialized_start=1519
-  _globals['_OPERATIONSSERVICE']._serialized_end=2221
+  _globals['_OPERATIONSSERVICE'].methods_by_name['GetStatus']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['GetStatus']._serialized_options = b'\210\265\030\001'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ListDeadLetters']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ListDeadLetters']._serialized_options = b'\210\265\030\003'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['GetDeadLetter']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['GetDeadLetter']._serialized_options = b'\210\265\030\003'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ReplayDeadLetter']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ReplayDeadLetter']._serialized_options = b'\210\265\030\003'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['DropDeadLetter']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['DropDeadLetter']._serialized_options = b'\210\265\030\003'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['TailEvents']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['TailEvents']._serialized_options = b'\210\265\030\003'
+  _globals['_GETSTATUSREQUEST']._serialized_start=229
+  _globals['_GETSTATUSREQUEST']._serialized_end=247
+  _globals['_GETSTATUSRESPONSE']._serialized_start=249
+  _globals['_GETSTATUSRESPONSE']._serialized_end=325
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=327
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=413
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=415
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=525
+  _globals['_GETDEADLETTERREQUEST']._serialized_start=527
+  _globals['_GETDEADLETTERREQUEST']._serialized_end=561
+  _globals['_GETDEADLETTERRESPONSE']._serialized_start=563
+  _globals['_GETDEADLETTERRESPONSE']._serialized_end=645
+  _globals['_REPLAYDEADLETTERREQUEST']._serialized_start=647
+  _globals['_REPLAYDEADLETTERREQUEST']._serialized_end=698
+  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_start=700
+  _globals['_REPLAYDEADLETTERRESPONSE']._serialized_end=794
+  _globals['_DROPDEADLETTERREQUEST']._serialized_start=796
+  _globals['_DROPDEADLETTERREQUEST']._serialized_end=847
+  _globals['_DROPDEADLETTERRESPONSE']._serialized_start=849
+  _globals['_DROPDEADLETTERRESPONSE']._serialized_end=941
+  _globals['_DEADLETTER']._serialized_start=944
+  _globals['_DEADLETTER']._serialized_end=1365
+  _globals['_DEADLETTER_HEADERSENTRY']._serialized_start=1319
+  _globals['_DEADLETTER_HEADERSENTRY']._serialized_end=1365
+  _globals['_TAILEVENTSREQUEST']._serialized_start=1367
+  _globals['_TAILEVENTSREQUEST']._serialized_end=1402
+  _globals['_TAILEVENTSRESPONSE']._serialized_start=1405
+  _globals['_TAILEVENTSRESPONSE']._serialized_end=1547
+  _globals['_OPERATIONSSERVICE']._serialized_start=1550
+  _globals['_OPERATIONSSERVICE']._serialized_end=2288
 # @@protoc_insertion_point(module_scope)

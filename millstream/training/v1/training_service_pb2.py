@@ -22,40 +22,53 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from millstream.auth.v1 import role_pb2 as millstream_dot_auth_dot_v1_dot_role__pb2
 from millstream.training.v1 import training_run_pb2 as millstream_dot_training_dot_v1_dot_training__run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-millstream/training/v1/training_service.proto\x12\x16millstream.training.v1\x1a)millstream/training/v1/training_run.proto\"e\n\x18\x43reateTrainingRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\'.millstream.training.v1.TrainingRunSpec\"M\n\x19\x43reateTrainingRunResponse\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.millstream.training.v1.TrainingRun\"\'\n\x15GetTrainingRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"J\n\x16GetTrainingRunResponse\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.millstream.training.v1.TrainingRun\"\x8a\x01\n\x17ListTrainingRunsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x39\n\x06states\x18\x02 \x03(\x0e\x32).millstream.training.v1.TrainingRun.State\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"f\n\x18ListTrainingRunsResponse\x12\x31\n\x04runs\x18\x01 \x03(\x0b\x32#.millstream.training.v1.TrainingRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x17WatchTrainingRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"L\n\x18WatchTrainingRunResponse\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.millstream.training.v1.TrainingRun\":\n\x18\x43\x61ncelTrainingRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"M\n\x19\x43\x61ncelTrainingRunResponse\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.millstream.training.v1.TrainingRun\"8\n\x16ReadTrainingLogRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"9\n\x17ReadTrainingLogResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\x32\xdc\x05\n\x0fTrainingService\x12x\n\x11\x43reateTrainingRun\x12\x30.millstream.training.v1.CreateTrainingRunRequest\x1a\x31.millstream.training.v1.CreateTrainingRunResponse\x12o\n\x0eGetTrainingRun\x12-.millstream.training.v1.GetTrainingRunRequest\x1a..millstream.training.v1.GetTrainingRunResponse\x12u\n\x10ListTrainingRuns\x12/.millstream.training.v1.ListTrainingRunsRequest\x1a\x30.millstream.training.v1.ListTrainingRunsResponse\x12w\n\x10WatchTrainingRun\x12/.millstream.training.v1.WatchTrainingRunRequest\x1a\x30.millstream.training.v1.WatchTrainingRunResponse0\x01\x12x\n\x11\x43\x61ncelTrainingRun\x12\x30.millstream.training.v1.CancelTrainingRunRequest\x1a\x31.millstream.training.v1.CancelTrainingRunResponse\x12t\n\x0fReadTrainingLog\x12..millstream.training.v1.ReadTrainingLogRequest\x1a/.millstream.training.v1.ReadTrainingLogResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-millstream/training/v1/training_service.proto\x12\x16millstream.training.v1\x1a\x1dmillstream/auth/v1/role.proto\x1a)millstream/training/v1/training_run.proto\"e\n\x18\x43reateTrainingRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\'.millstream.training.v1.TrainingRunSpec\"M\n\x19\x43reateTrainingRunResponse\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.millstream.training.v1.TrainingRun\"\'\n\x15GetTrainingRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"J\n\x16GetTrainingRunResponse\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.millstream.training.v1.TrainingRun\"\x8a\x01\n\x17ListTrainingRunsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x39\n\x06states\x18\x02 \x03(\x0e\x32).millstream.training.v1.TrainingRun.State\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"f\n\x18ListTrainingRunsResponse\x12\x31\n\x04runs\x18\x01 \x03(\x0b\x32#.millstream.training.v1.TrainingRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x17WatchTrainingRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"L\n\x18WatchTrainingRunResponse\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.millstream.training.v1.TrainingRun\":\n\x18\x43\x61ncelTrainingRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"M\n\x19\x43\x61ncelTrainingRunResponse\x12\x30\n\x03run\x18\x01 \x01(\x0b\x32#.millstream.training.v1.TrainingRun\"8\n\x16ReadTrainingLogRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"9\n\x17ReadTrainingLogResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\x32\x80\x06\n\x0fTrainingService\x12~\n\x11\x43reateTrainingRun\x12\x30.millstream.training.v1.CreateTrainingRunRequest\x1a\x31.millstream.training.v1.CreateTrainingRunResponse\"\x04\x88\xb5\x18\x02\x12u\n\x0eGetTrainingRun\x12-.millstream.training.v1.GetTrainingRunRequest\x1a..millstream.training.v1.GetTrainingRunResponse\"\x04\x88\xb5\x18\x01\x12{\n\x10ListTrainingRuns\x12/.millstream.training.v1.ListTrainingRunsRequest\x1a\x30.millstream.training.v1.ListTrainingRunsResponse\"\x04\x88\xb5\x18\x01\x12}\n\x10WatchTrainingRun\x12/.millstream.training.v1.WatchTrainingRunRequest\x1a\x30.millstream.training.v1.WatchTrainingRunResponse\"\x04\x88\xb5\x18\x01\x30\x01\x12~\n\x11\x43\x61ncelTrainingRun\x12\x30.millstream.training.v1.CancelTrainingRunRequest\x1a\x31.millstream.training.v1.CancelTrainingRunResponse\"\x04\x88\xb5\x18\x02\x12z\n\x0fReadTrainingLog\x12..millstream.training.v1.ReadTrainingLogRequest\x1a/.millstream.training.v1.ReadTrainingLogResponse\"\x04\x88\xb5\x18\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.training.v1.training_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATETRAININGRUNREQUEST']._serialized_start=116
-  _globals['_CREATETRAININGRUNREQUEST']._serialized_end=217
-  _globals['_CREATETRAININGRUNRESPONSE']._serialized_start=219
-  _globals['_CREATETRAININGRUNRESPONSE']._serialized_end=296
-  _globals['_GETTRAININGRUNREQUEST']._serialized_start=298
-  _globals['_GETTRAININGRUNREQUEST']._serialized_end=337
-  _globals['_GETTRAININGRUNRESPONSE']._serialized_start=339
-  _globals['_GETTRAININGRUNRESPONSE']._serialized_end=413
-  _globals['_LISTTRAININGRUNSREQUEST']._serialized_start=416
-  _globals['_LISTTRAININGRUNSREQUEST']._serialized_end=554
-  _globals['_LISTTRAININGRUNSRESPONSE']._serialized_start=556
-  _globals['_LISTTRAININGRUNSRESPONSE']._serialized_end=658
-  _globals['_WATCHTRAININGRUNREQUEST']._serialized_start=660
-  _globals['_WATCHTRAININGRUNREQUEST']._serialized_end=701
-  _globals['_WATCHTRAININGRUNRESPONSE']._serialized_start=703
-  _globals['_WATCHTRAININGRUNRESPONSE']._serialized_end=779
-  _globals['_CANCELTRAININGRUNREQUEST']._serialized_start=781
-  _globals['_CANCELTRAININGRUNREQUEST']._serialized_end=839
-  _globals['_CANCELTRAININGRUNRESPONSE']._serialized_start=841
-  _globals['_CANCELTRAININGRUNRESPONSE']._serialized_end=918
-  _globals['_READTRAININGLOGREQUEST']._serialized_start=920
-  _globals['_READTRAININGLOGREQUEST']._serialized_end=976
-  _globals['_READTRAININGLOGRESPONSE']._serialized_start=978
-  _globals['_READTRAININGLOGRESPONSE']._serialized_end=1035
-  _globals['_TRAININGSERVICE']._serialized_start=1038
-  _globals['_TRAININGSERVICE']._serialized_end=1770
+  _globals['_TRAININGSERVICE'].methods_by_name['CreateTrainingRun']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['CreateTrainingRun']._serialized_options = b'\210\265\030\002'
+  _globals['_TRAININGSERVICE'].methods_by_name['GetTrainingRun']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['GetTrainingRun']._serialized_options = b'\210\265\030\001'
+  _globals['_TRAININGSERVICE'].methods_by_name['ListTrainingRuns']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['ListTrainingRuns']._serialized_options = b'\210\265\030\001'
+  _globals['_TRAININGSERVICE'].methods_by_name['WatchTrainingRun']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['WatchTrainingRun']._serialized_options = b'\210\265\030\001'
+  _globals['_TRAININGSERVICE'].methods_by_name['CancelTrainingRun']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['CancelTrainingRun']._serialized_options = b'\210\265\030\002'
+  _globals['_TRAININGSERVICE'].methods_by_name['ReadTrainingLog']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['ReadTrainingLog']._serialized_options = b'\210\265\030\001'
+  _globals['_CREATETRAININGRUNREQUEST']._serialized_start=147
+  _globals['_CREATETRAININGRUNREQUEST']._serialized_end=248
+  _globals['_CREATETRAININGRUNRESPONSE']._serialized_start=250
+  _globals['_CREATETRAININGRUNRESPONSE']._serialized_end=327
+  _globals['_GETTRAININGRUNREQUEST']._serialized_start=329
+  _globals['_GETTRAININGRUNREQUEST']._serialized_end=368
+  _globals['_GETTRAININGRUNRESPONSE']._serialized_start=370
+  _globals['_GETTRAININGRUNRESPONSE']._serialized_end=444
+  _globals['_LISTTRAININGRUNSREQUEST']._serialized_start=447
+  _globals['_LISTTRAININGRUNSREQUEST']._serialized_end=585
+  _globals['_LISTTRAININGRUNSRESPONSE']._serialized_start=587
+  _globals['_LISTTRAININGRUNSRESPONSE']._serialized_end=689
+  _globals['_WATCHTRAININGRUNREQUEST']._serialized_start=691
+  _globals['_WATCHTRAININGRUNREQUEST']._serialized_end=732
+  _globals['_WATCHTRAININGRUNRESPONSE']._serialized_start=734
+  _globals['_WATCHTRAININGRUNRESPONSE']._serialized_end=810
+  _globals['_CANCELTRAININGRUNREQUEST']._serialized_start=812
+  _globals['_CANCELTRAININGRUNREQUEST']._serialized_end=870
+  _globals['_CANCELTRAININGRUNRESPONSE']._serialized_start=872
+  _globals['_CANCELTRAININGRUNRESPONSE']._serialized_end=949
+  _globals['_READTRAININGLOGREQUEST']._serialized_start=951
+  _globals['_READTRAININGLOGREQUEST']._serialized_end=1007
+  _globals['_READTRAININGLOGRESPONSE']._serialized_start=1009
+  _globals['_READTRAININGLOGRESPONSE']._serialized_end=1066
+  _globals['_TRAININGSERVICE']._serialized_start=1069
+  _globals['_TRAININGSERVICE']._serialized_end=1837
 # @@protoc_insertion_point(module_scope)

@@ -52,6 +52,10 @@ class InferenceService:
     def __init__(self, serving: Serving) -> None:
         self.serving = serving
 
+    async def ready(self) -> None:
+        """Raise Unavailable until every model that the registry named first was loaded or refused."""
+        await self.serving.ready()
+
     async def Classify(self, request: ClassifyRequest) -> ClassifyResponse:
         check_count(len(request.texts), "texts")
         asked = self._asked(request.model, request.alias, "classify")

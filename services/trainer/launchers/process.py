@@ -27,11 +27,13 @@ class ProcessLauncher:
     A trainer that starts again finds the workers of its address in the WorkerFolder.
     """
 
-    def __init__(
-        self, state: Path, owner: str, environment: dict[str, str], ended: Callable[[str], None] = lambda run_id: None
-    ) -> None:
-        self.folder, self.owner, self.environment, self.ended = WorkerFolder(state), owner, environment, ended
+    def __init__(self, state: Path, owner: str, environment: dict[str, str]) -> None:
+        self.folder, self.owner, self.environment = WorkerFolder(state), owner, environment
+        self.callbacks: list[Callable[[str], None]] = []
         self.watchers: set[threading.Thread] = set()
+
+    def on_end(self, callback: Callable[[str], None]) -> None:
+        self.callbacks.append(callback)
 
     async def launch(self, run_id: str) -> None:
         worker = self._spawn(run_id)
@@ -68,7 +70,8 @@ class ProcessLauncher:
         self.folder.clear(pid)
         if code == 0:
             self.folder.log(run_id).unlink(missing_ok=True)
-        self.ended(run_id)
+        for callback in self.callbacks:
+            callback(run_id)
 
     def workers(self) -> dict[str, Process]:
         found = {}

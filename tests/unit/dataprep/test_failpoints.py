@@ -11,6 +11,7 @@ from millstream.errors import Unavailable
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.events import from_message
+from services.dataprep.reconcile import ImportKey
 from tests.worlds.dataprep import World, lines, sample
 
 
@@ -137,7 +138,7 @@ async def test_an_import_of_the_same_rows_that_dies_ends_once(after: bool) -> No
         blobs, bus = MemoryBlobs(), MemoryBus()
         first = World(blobs, bus)
         await first.ask(sample(), request_id="zero")
-        await first.imports.reconcile("words/zero")
+        await first.imports.reconcile(ImportKey("words", "zero"))
         await first.outbox.flush()
         died = await life_that_dies(blobs, bus, sample(), writes, after=after)
         world = World(blobs, bus)
@@ -151,7 +152,7 @@ async def test_two_replicas_may_do_one_import_at_once() -> None:
     blobs, bus = MemoryBlobs(), MemoryBus()
     worlds = [World(blobs, bus) for _ in range(2)]
     await worlds[0].ask(sample(), request_id="one")
-    await asyncio.gather(*(world.imports.reconcile("words/one") for world in worlds))
+    await asyncio.gather(*(world.imports.reconcile(ImportKey("words", "one")) for world in worlds))
     await check_one_end(blobs, bus, Import.STATE_SUCCEEDED)
 
 

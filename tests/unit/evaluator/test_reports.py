@@ -8,6 +8,7 @@ import pytest
 from millstream.errors import InvalidArgument, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import GateRule
+from services.evaluator.reconcile import ChallengersKey, EvaluationKey
 from services.evaluator.store import report_id_of
 from tests.worlds.evaluator import CATALOG, MODEL, TEST, TRAIN, World, copied, trained
 
@@ -191,12 +192,12 @@ async def test_a_snapshot_that_was_replaced_is_refused(world: World) -> None:
 async def test_an_obligation_ends_in_a_report_with_the_reason(world: World) -> None:
     await world.version()
     replica = world.replica()
-    await replica.evaluate.end(f"{MODEL}/1", NotFound("no snapshot 1 of words"))
+    await replica.evaluate.end(EvaluationKey(MODEL, 1), NotFound("no snapshot 1 of words"))
     (report,) = await replica.store.reports(MODEL)
     assert (report.status, report.error) == (ERROR, "no snapshot 1 of words")
-    await replica.evaluate.end(f"{MODEL}/1", NotFound("again"))
+    await replica.evaluate.end(EvaluationKey(MODEL, 1), NotFound("again"))
     assert await replica.store.reports(MODEL) == [report]
-    assert await replica.evaluate.reconcile(f"{MODEL}/1") is None
-    await replica.evaluate.end(f"{MODEL}/7", NotFound("no such version"))
-    await replica.find.end(MODEL, NotFound("no such model"))
+    assert await replica.evaluate.reconcile(EvaluationKey(MODEL, 1)) is None
+    await replica.evaluate.end(EvaluationKey(MODEL, 7), NotFound("no such version"))
+    await replica.find.end(ChallengersKey(MODEL), NotFound("no such model"))
     assert await replica.store.reports(MODEL) == [report]

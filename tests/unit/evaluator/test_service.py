@@ -19,9 +19,9 @@ from millstream.evaluation.v1.evaluation_service_pb2 import (
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
 from servicekit.facts.events import from_message, to_message
 from servicekit.ids import new_id
-from servicekit.work.queue import Key
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.metrics import PRIMARY, REPORTS
+from services.evaluator.reconcile import ChallengersKey, EvaluationKey
 from services.evaluator.report.page import figure, render
 from services.evaluator.settings import Settings
 from tests.worlds.evaluator import MODEL, TRAIN, VALIDATION, Replica, World, trained, until
@@ -43,8 +43,8 @@ async def count(replica: Replica, wanted: int, model: str = MODEL) -> None:
 
 def test_what_events_mean() -> None:
     registered = ModelVersionRegistered(model="toy", version=3)
-    assert list(HANDLERS[ModelVersionRegistered](registered)) == [Key("evaluation", "toy/3")]
-    assert list(HANDLERS[AliasMoved](AliasMoved(model="toy", alias="champion"))) == [Key("model", "toy")]
+    assert list(HANDLERS[ModelVersionRegistered](registered)) == [EvaluationKey("toy", 3)]
+    assert list(HANDLERS[AliasMoved](AliasMoved(model="toy", alias="champion"))) == [ChallengersKey("toy")]
     assert list(HANDLERS[AliasMoved](AliasMoved(model="toy", alias="staging"))) == []
 
 
@@ -177,7 +177,7 @@ def test_a_page_holds_a_config_as_it_was_and_figures_that_are_no_share() -> None
 async def test_an_errors_page_shows_the_reason(world: World) -> None:
     await world.version()
     replica = world.replica()
-    await replica.evaluate.end(f"{MODEL}/1", NotFound("nothing <b>there</b>"))
+    await replica.evaluate.end(EvaluationKey(MODEL, 1), NotFound("nothing <b>there</b>"))
     (report,) = await replica.store.reports(MODEL)
     request = GetEvaluationReportPageRequest(report_id=report.report_id)
     html = (await replica.service.GetEvaluationReportPage(request)).html

@@ -18,11 +18,12 @@ from servicekit.blobs.memory import MemoryBlobs
 from servicekit.processes import this_process
 from services.evaluator import attempts
 from services.evaluator.measure import Figures, in_background
+from services.evaluator.reconcile import EvaluationKey
 from services.evaluator.store import report_id_of
 from tests.worlds.evaluator import MODEL, Replica, World, copied, trained, until
 
 PASSED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_ERROR
-NAME = f"{MODEL}/1"
+NAME = EvaluationKey(MODEL, 1)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
 from services.evaluator.due import champion_of, is_pending
-from services.registry.reconcile import Promote, RegisterVersion
+from services.registry.reconcile import Promote, PromotionKey, RegisterVersion, VersionKey
 from services.registry.service import RegistryService
 from services.registry.store import FACTS, Store
 
@@ -89,7 +89,7 @@ async def registered(versions: int, evaluator: Evaluator) -> SimpleNamespace:
     runs = [f"run-{number}" for number in range(1, versions + 1)]
     replica = await applied(Trainer(*runs), evaluator)
     for run in runs:
-        await replica.register.reconcile(run)
+        await replica.register.reconcile(VersionKey(run))
     return replica
 
 
@@ -133,9 +133,9 @@ async def test_applying_an_equal_spec_changes_nothing_and_an_old_etag_is_a_confl
 
 async def test_a_run_becomes_one_version_however_often_it_is_registered() -> None:
     replica = await applied(Trainer("run-a"), Evaluator())
-    assert [run async for run in replica.register.pending()] == ["run-a"]
+    assert [key async for key in replica.register.pending()] == [VersionKey("run-a")]
     for _ in range(3):
-        await replica.register.reconcile("run-a")
+        await replica.register.reconcile(VersionKey("run-a"))
     listed = await replica.service.ListModelVersions(rpc.ListModelVersionsRequest(model="toy"))
     assert [(v.version, v.run_id, v.artifact.digest) for v in listed.model_versions] == [
         (1, "run-a", "digest-of-run-a")
@@ -147,7 +147,7 @@ async def test_versions_are_found_by_number_and_by_alias() -> None:
     evaluator = Evaluator()
     replica = await registered(2, evaluator)
     evaluator.passes(1, 0)
-    await replica.promote.reconcile("toy")
+    await replica.promote.reconcile(PromotionKey("toy"))
     by_alias = await replica.service.GetModelVersion(rpc.GetModelVersionRequest(model="toy", alias="champion"))
     assert by_alias.model_version.version == 1
     with pytest.raises(errors.NotFound, match="newest is 2"):
@@ -162,8 +162,8 @@ async def test_a_promotion_keeps_who_when_why_and_the_evidence() -> None:
     evaluator = Evaluator()
     replica = await registered(1, evaluator)
     evaluator.passes(1, 0)
-    await replica.promote.reconcile("toy")
-    await replica.promote.reconcile("toy")
+    await replica.promote.reconcile(PromotionKey("toy"))
+    await replica.promote.reconcile(PromotionKey("toy"))
     (entry,) = await entries(replica)
     assert (entry.version, entry.report_id, entry.actor) == (1, "report-1-0", "registry")
     assert entry.action == AliasEntry.ACTION_PROMOTED_AUTOMATICALLY
@@ -188,16 +188,16 @@ async def test_a_rollback_stays_rolled_back_until_released() -> None:
     evaluator = Evaluator()
     replica = await registered(3, evaluator)
     evaluator.passes(1, 0)
-    await replica.promote.reconcile("toy")
+    await replica.promote.reconcile(PromotionKey("toy"))
     evaluator.passes(2, 1)
-    await replica.promote.reconcile("toy")
+    await replica.promote.reconcile(PromotionKey("toy"))
     back = await replica.service.RollbackAlias(rpc.RollbackAliasRequest(model="toy", reason="angry users"))
     assert (back.entry.version, back.entry.hold) == (1, True)
     evaluator.passes(3, 1)
-    await replica.promote.reconcile("toy")
+    await replica.promote.reconcile(PromotionKey("toy"))
     assert [entry.version for entry in await entries(replica)] == [1, 2, 1], "on hold nothing may move the alias"
     await replica.service.ReleaseAlias(rpc.ReleaseAliasRequest(model="toy", reason="mended"))
-    await replica.promote.reconcile("toy")
+    await replica.promote.reconcile(PromotionKey("toy"))
     assert [entry.version for entry in await entries(replica)] == [3, 1, 1, 2, 1], "version 3, and never 2 again"
 
 
@@ -208,7 +208,7 @@ async def test_alias_at_answers_what_served_then() -> None:
     before.GetCurrentTime()
     for version in (1, 2):
         evaluator.passes(version, version - 1)
-        await replica.promote.reconcile("toy")
+        await replica.promote.reconcile(PromotionKey("toy"))
     second, first = await entries(replica)
     for entry in (first, second):
         found = await replica.service.AliasAt(rpc.AliasAtRequest(model="toy", time=entry.time))
@@ -242,20 +242,20 @@ async def test_of_two_promotions_at_once_one_wins_and_the_other_is_evaluated_aga
     first, second = registry(blobs, trainer, fast), registry(blobs, trainer, slow)
     await first.service.ApplyModel(rpc.ApplyModelRequest(spec=ParseDict(SPEC, ModelSpec())))
     for run in ("run-1", "run-2"):
-        await first.register.reconcile(run)
-    late = asyncio.create_task(second.promote.reconcile("toy"))
+        await first.register.reconcile(VersionKey(run))
+    late = asyncio.create_task(second.promote.reconcile(PromotionKey("toy")))
     await slow.asked.wait()
-    await first.promote.reconcile("toy")
+    await first.promote.reconcile(PromotionKey("toy"))
     slow.go_on.set()
     with pytest.raises(errors.Conflict, match="read it again"):
         await late
-    await second.promote.reconcile("toy")
+    await second.promote.reconcile(PromotionKey("toy"))
     assert [entry.version for entry in await entries(second)] == [winner], "the loser's report speaks of no champion"
     champion = champion_of(await entries(second))
     assert is_pending(loser, champion, slow.reports) == evaluated_again
     if evaluated_again:
         slow.passes(loser, winner)
-        await second.promote.reconcile("toy")
+        await second.promote.reconcile(PromotionKey("toy"))
         assert [entry.version for entry in await entries(second)] == [loser, winner]
 
 
@@ -275,9 +275,9 @@ async def test_a_request_id_answers_the_same_and_is_refused_for_anything_else() 
     evaluator = Evaluator()
     replica = await registered(2, evaluator)
     evaluator.passes(1, 0)
-    await replica.promote.reconcile("toy")
+    await replica.promote.reconcile(PromotionKey("toy"))
     evaluator.passes(2, 1)
-    await replica.promote.reconcile("toy")
+    await replica.promote.reconcile(PromotionKey("toy"))
     spec = ParseDict({**SPEC, "config": {"steps": 5}}, ModelSpec())
     calls: list[tuple[Any, Any, str]] = [
         (replica.service.ApplyModel, rpc.ApplyModelRequest(spec=spec, request_id="a"), "spec"),

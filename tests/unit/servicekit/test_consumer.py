@@ -19,8 +19,8 @@ from servicekit.bus.port import Message, Subscription
 from servicekit.facts.events import to_message
 from servicekit.metrics import EVENTS_DEAD, EVENTS_UNKNOWN
 from servicekit.work import consumer
-from servicekit.work.queue import Key, Work
-from tests.worlds.work import TOPIC, Thing, quick, snapshot, until, working
+from servicekit.work.queue import Work
+from tests.worlds.work import TOPIC, Thing, ThingKey, quick, snapshot, until, working
 
 pytestmark = pytest.mark.usefixtures("quick")
 __all__ = ["quick"]
@@ -55,7 +55,7 @@ async def test_positions_are_committed_once_the_keys_are_queued() -> None:
             commit = made[-1].commit
 
             async def committing() -> None:
-                queued.append(Key("thing", "a") in work._states or bool(thing.done["a"]))
+                queued.append(ThingKey("a") in work._states or bool(thing.done["a"]))
                 await commit()
 
             made[-1].commit = committing  # type: ignore[method-assign]
@@ -85,10 +85,10 @@ async def test_a_broadcast_stands_at_the_end_before_the_first_look() -> None:
     await bus.publish(snapshot("old"))
 
     class Looks(Thing):
-        async def pending(self) -> AsyncIterator[str]:
+        async def pending(self) -> AsyncIterator[ThingKey]:
             self.looks += 1
             await bus.publish(snapshot(f"said-during-look-{self.looks}"))
-            yield "found"
+            yield ThingKey("found")
 
     thing = Looks()
     async with working(thing, bus, broadcast=True):
@@ -209,10 +209,10 @@ async def test_an_event_nobody_here_cares_for_is_passed_over() -> None:
 
 
 async def test_a_handler_with_a_bug_stops_nobody() -> None:
-    def handler(event: SnapshotCreated) -> list[Key]:
+    def handler(event: SnapshotCreated) -> list[ThingKey]:
         if event.dataset == "bad":
             raise KeyError("bug")
-        return [Key("thing", event.dataset)]
+        return [ThingKey(event.dataset)]
 
     bus, thing = MemoryBus(), Thing()
     async with working(thing, bus, handlers={SnapshotCreated: handler}):

@@ -22,8 +22,8 @@ from millstream.errors import (
 from servicekit import backoff
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
-from servicekit.work.queue import Key, Work
-from tests.worlds.work import HANDLERS, Thing, quick, until, working
+from servicekit.work.queue import Work
+from tests.worlds.work import HANDLERS, Thing, ThingKey, quick, until, working
 
 pytestmark = pytest.mark.usefixtures("quick")
 __all__ = ["quick"]
@@ -33,9 +33,9 @@ async def test_a_key_is_worked_on_once_however_often_it_is_named() -> None:
     thing = Thing()
     work = Work(MemoryBlobs(), MemoryBus(), "group", HANDLERS, [thing], resync_seconds=3600)
     for _ in range(50):
-        work.add("thing", "a")
-        work.add("thing", "b", 5.0)
-    work.add("thing", "b")
+        work.add(ThingKey("a"))
+        work.add(ThingKey("b"), 5.0)
+    work.add(ThingKey("b"))
     task = asyncio.create_task(work.run())
     await until(lambda: thing.done.total() >= 2)
     await asyncio.sleep(0.02)
@@ -53,10 +53,10 @@ async def test_a_key_named_while_it_runs_runs_once_more_and_never_twice_at_a_tim
 
     thing = Thing(do)
     async with working(thing) as work:
-        work.add("thing", "a")
+        work.add(ThingKey("a"))
         await until(lambda: thing.running)
         for _ in range(20):
-            work.add("thing", "a")
+            work.add(ThingKey("a"))
         await asyncio.sleep(0.01)
         assert thing.done["a"] == 1
         gate.set()
@@ -74,7 +74,7 @@ async def test_many_keys_run_side_by_side_on_so_many_workers() -> None:
     thing = Thing(do)
     async with working(thing, workers=3) as work:
         for number in range(10):
-            work.add("thing", str(number))
+            work.add(ThingKey(str(number)))
         await until(lambda: len(thing.running) == 3)
         gate.set()
         await until(lambda: thing.done.total() == 10)
@@ -83,9 +83,9 @@ async def test_many_keys_run_side_by_side_on_so_many_workers() -> None:
 async def test_a_delay_is_kept_and_the_sooner_one_wins() -> None:
     thing = Thing()
     async with working(thing) as work:
-        work.add("thing", "later", 3600)
-        work.add("thing", "soon", 3600)
-        work.add("thing", "soon", 0.01)
+        work.add(ThingKey("later"), 3600)
+        work.add(ThingKey("soon"), 3600)
+        work.add(ThingKey("soon"), 0.01)
         await until(lambda: thing.done["soon"])
         assert thing.done["later"] == 0
 
@@ -96,7 +96,7 @@ async def test_a_reconcile_may_ask_to_be_called_again() -> None:
 
     thing = Thing(do)
     async with working(thing) as work:
-        work.add("thing", "a")
+        work.add(ThingKey("a"))
         await until(lambda: thing.done["a"] == 5)
         await until(lambda: work._states == {})
 
@@ -112,7 +112,7 @@ async def test_timers_do_not_pile_up_for_a_key_that_is_delayed_and_looked_at() -
             await work.resync()
             await until(lambda least=count: thing.done["a"] > least and not thing.running and not work._ready.qsize())  # type: ignore[misc]
         assert len(work._later) <= 20
-        assert work._states.keys() == {Key("thing", "a")}
+        assert work._states.keys() == {ThingKey("a")}
 
 
 RETRIED_FOR_EVER = [Conflict("c"), Overloaded("o"), Unavailable("u"), DeadlineExceeded("d")]
@@ -128,7 +128,7 @@ async def fate(error: BaseException) -> tuple[int, MillstreamError | None]:
 
     thing = Thing(do)
     async with working(thing) as work:
-        work.add("thing", "a")
+        work.add(ThingKey("a"))
         await until(lambda: thing.ended or thing.done["a"] > 40)
         await until(lambda: work._states == {})
     return thing.done["a"], thing.ended.get("a")
@@ -168,7 +168,7 @@ async def test_an_outage_uses_up_nobodys_patience() -> None:
 
     thing = Thing(do)
     async with working(thing) as work:
-        work.add("thing", "a")
+        work.add(ThingKey("a"))
         await until(lambda: thing.done["a"] == 39)
         await until(lambda: work._states == {})
     assert thing.ended == {}
@@ -181,7 +181,7 @@ async def test_an_end_that_fails_is_tried_again() -> None:
     thing = Thing(do)
     thing.end_errors = [Unavailable("store away"), RuntimeError("bug")]
     async with working(thing) as work:
-        work.add("thing", "a")
+        work.add(ThingKey("a"))
         await until(lambda: thing.ended)
         await until(lambda: work._states == {})
 
@@ -214,9 +214,9 @@ async def test_look_waits_for_a_look_that_began_after_it_was_asked_for() -> None
     gate, inside = asyncio.Event(), asyncio.Event()
 
     class Slow(Thing):
-        async def pending(self) -> AsyncIterator[str]:
+        async def pending(self) -> AsyncIterator[ThingKey]:
             for name in list(self.owes):
-                yield name
+                yield ThingKey(name)
             inside.set()
             await gate.wait()
 
@@ -244,8 +244,8 @@ async def test_it_stops_at_once_whatever_it_is_waiting_for() -> None:
         task = asyncio.create_task(work.run())
         for _ in range(turns):
             await asyncio.sleep(0)
-        work.add("thing", "a", 1800.0 - turns)
-        work._resync_again()
+        work.add(ThingKey("a"), 1800.0 - turns)
+        work.resync_soon()
         task.cancel()
         async with asyncio.timeout(10):
             await asyncio.wait([task])

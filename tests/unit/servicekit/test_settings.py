@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field, ValidationError
 
-from servicekit.rpc.auth import Tokens, needed_role
+from servicekit.rpc.auth import Tokens
 from servicekit.runtime.settings import Settings
 
 
@@ -82,39 +82,4 @@ def test_the_token_goes_out(environment: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_a_wrong_line_of_tokens_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "tokens").write_text(f"# who may what\n\n{line}\n")
     with pytest.raises(SystemExit, match="line 3"):
-        Tokens(str(tmp_path / "tokens"))
-
-
-@pytest.mark.parametrize(
-    ("service", "method", "role"),
-    [
-        ("millstream.registry.v1.RegistryService", "GetModel", "reader"),
-        ("millstream.registry.v1.RegistryService", "AliasAt", "reader"),
-        ("millstream.registry.v1.RegistryService", "DownloadArtifact", "reader"),
-        ("millstream.registry.v1.RegistryService", "PromoteModelVersion", "writer"),
-        ("millstream.dataset.v1.DatasetService", "ImportDataset", "writer"),
-        ("millstream.training.v1.TrainingService", "WatchTrainingRun", "reader"),
-        ("millstream.training.v1.TrainingService", "CancelTrainingRun", "writer"),
-        ("millstream.operations.v1.OperationsService", "GetStatus", "reader"),
-        ("millstream.operations.v1.OperationsService", "ListDeadLetters", "operator"),
-        ("millstream.operations.v1.OperationsService", "ReplayDeadLetter", "operator"),
-        ("millstream.operations.v1.OperationsService", "DropDeadLetter", "operator"),
-        ("inference.GRPCInferenceService", "ModelInfer", "reader"),
-        *(
-            ("millstream.inference.v1.InferenceService", task, "reader")
-            for task in (
-                "Classify",
-                "Embed",
-                "Encode",
-                "Predict",
-                "Rank",
-                "Recommend",
-                "Reconstruct",
-                "Search",
-                "Similar",
-            )
-        ),
-    ],
-)
-def test_looking_needs_less_than_changing(service: str, method: str, role: str) -> None:
-    assert needed_role(service, method) == role
+        Tokens(str(tmp_path / "tokens"), {})

@@ -18,11 +18,13 @@ from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.port import Listed
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
-from services.trainer.reconcile import BringToOutcome
+from services.dataprep.reconcile import ImportKey
+from services.trainer.reconcile import BringToOutcome, RunKey
 from services.trainer.service import TrainingService
 from services.trainer.store import FACTS, Store
 from tests.unit.trainer.test_automatic import Dataprep, Registry
 from tests.worlds.dataprep import World, sample
+from tests.worlds.training import NoLauncher
 
 RUN = "run-1"
 
@@ -45,7 +47,7 @@ class Trainer:
     def __init__(self, blobs: MemoryBlobs) -> None:
         self.store = Store(blobs, Outbox(blobs, MemoryBus(), "trainer", FACTS), 10)
         nobody = cast("Any", None)
-        self.bring = BringToOutcome(self.store, nobody, slots=1, time_limit_seconds=60)
+        self.bring = BringToOutcome(self.store, NoLauncher(), cast("Any", None), slots=1, time_limit_seconds=60)
         registry, dataprep = cast("Any", Registry()), cast("Any", Dataprep())
         self.service = TrainingService(self.store, nobody, registry, dataprep, Catalog(["tests.recipes"]))
 
@@ -55,10 +57,10 @@ class Trainer:
 
 async def test_a_run_that_is_listed_in_vain_is_no_run_and_can_be_asked_for() -> None:
     trainer = Trainer(Showing(f"runs/requests/{RUN}"))
-    assert [name async for name in trainer.bring.pending()] == [RUN]
+    assert [name async for name in trainer.bring.pending()] == [RunKey(RUN)]
     with pytest.raises(NotFound):
-        await trainer.bring.reconcile(RUN)
-    await trainer.bring.end(RUN, NotFound("no training run"))
+        await trainer.bring.reconcile(RunKey(RUN))
+    await trainer.bring.end(RunKey(RUN), NotFound("no training run"))
     assert await trainer.store.outcome(RUN) is None
     assert await trainer.runs() == []
     asked = CreateTrainingRunRequest(request_id=RUN, spec=TrainingRunSpec(model="toy"))
@@ -82,6 +84,6 @@ async def test_a_dataset_that_is_listed_in_vain_is_none() -> None:
 
 async def test_an_import_that_is_listed_in_vain_is_owed_nothing() -> None:
     world = World(Showing("datasets/words/imports/vain"))
-    assert [name async for name in world.imports.pending()] == ["words/vain"]
-    await world.imports.end("words/vain", NotFound("no import"))
+    assert [name async for name in world.imports.pending()] == [ImportKey("words", "vain")]
+    await world.imports.end(ImportKey("words", "vain"), NotFound("no import"))
     assert await world.store.outcome("words", "vain") is None

@@ -20,7 +20,7 @@ from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
-from services.trainer.automatic import TrainAutomatically, wanted_run
+from services.trainer.automatic import AutomaticKey, TrainAutomatically, wanted_run
 from services.trainer.store import FACTS, Store
 
 SPEC = {"model": "toy", "recipe": "toy_words", "dataset": "words", "training": {"automatic": True}}
@@ -71,29 +71,29 @@ async def states(store: Store) -> dict[int, str]:
 async def test_a_model_may_be_declared_before_its_data_and_is_trained_when_they_come() -> None:
     registry, dataprep = Registry(), Dataprep(0)
     store, automatic = trainer(MemoryBlobs(), registry, dataprep)
-    assert [name async for name in automatic.pending()] == ["words"]
-    assert await automatic.reconcile("words") is None
+    assert [name async for name in automatic.pending()] == [AutomaticKey("words")]
+    assert await automatic.reconcile(AutomaticKey("words")) is None
     assert not await store.run_ids()
     dataprep.number = 1
-    await automatic.reconcile("words")
+    await automatic.reconcile(AutomaticKey("words"))
     assert await states(store) == {1: "PENDING"}
 
 
 async def test_however_often_and_by_however_many_replicas_one_run_is_asked_for() -> None:
     blobs, registry, dataprep = MemoryBlobs(), Registry(), Dataprep()
     replicas = [trainer(blobs, registry, dataprep) for _ in range(3)]
-    await asyncio.gather(*(automatic.reconcile("words") for _, automatic in replicas for _ in range(3)))
+    await asyncio.gather(*(automatic.reconcile(AutomaticKey("words")) for _, automatic in replicas for _ in range(3)))
     assert len(await replicas[0][0].run_ids()) == 1
 
 
 async def test_a_waiting_run_is_overtaken_by_the_newest_snapshot_and_an_active_one_is_not() -> None:
     registry, dataprep = Registry(), Dataprep()
     store, automatic = trainer(MemoryBlobs(), registry, dataprep)
-    await automatic.reconcile("words")
+    await automatic.reconcile(AutomaticKey("words"))
     (active,) = await store.run_ids()
     await store.attempts(active).claim(1)
     for dataprep.number in (2, 3):
-        await automatic.reconcile("words")
+        await automatic.reconcile(AutomaticKey("words"))
     assert await states(store) == {1: "RUNNING", 2: "CANCELLED", 3: "PENDING"}
     (overtaken,) = [o for run_id in await store.run_ids() if (o := await store.outcome(run_id))]
     assert "superseded" in overtaken.reason
@@ -103,42 +103,42 @@ async def test_a_replica_that_read_an_old_snapshot_neither_asks_for_it_nor_cance
     blobs, registry = MemoryBlobs(), Registry()
     store, ahead = trainer(blobs, registry, Dataprep(2))
     _, behind = trainer(blobs, registry, Dataprep(1))
-    await ahead.reconcile("words")
-    await behind.reconcile("words")
+    await ahead.reconcile(AutomaticKey("words"))
+    await behind.reconcile(AutomaticKey("words"))
     assert await states(store) == {2: "PENDING"}
 
 
 async def test_a_changed_gate_or_time_limit_trains_nothing_and_a_changed_config_does() -> None:
     registry = Registry()
     store, automatic = trainer(MemoryBlobs(), registry, Dataprep())
-    await automatic.reconcile("words")
+    await automatic.reconcile(AutomaticKey("words"))
     registry.apply(gate=[{"metric": "accuracy", "at_least": 0.99}])
-    await automatic.reconcile("words")
+    await automatic.reconcile(AutomaticKey("words"))
     registry.apply(training={"automatic": True, "time_limit": "9s"})
-    await automatic.reconcile("words")
+    await automatic.reconcile(AutomaticKey("words"))
     assert len(await store.run_ids()) == 1
     registry.apply(config={"steps": 7})
-    await automatic.reconcile("words")
+    await automatic.reconcile(AutomaticKey("words"))
     assert len(await store.run_ids()) == 2
 
 
 async def test_cancelled_stays_cancelled() -> None:
     registry, dataprep = Registry(), Dataprep()
     store, automatic = trainer(MemoryBlobs(), registry, dataprep)
-    await automatic.reconcile("words")
+    await automatic.reconcile(AutomaticKey("words"))
     (run_id,) = await store.run_ids()
     request = await store.request(run_id)
     await automatic._overtake(request, request)
-    await automatic.reconcile("words")
+    await automatic.reconcile(AutomaticKey("words"))
     assert await states(store) == {1: "CANCELLED"}
 
 
 async def test_the_minimum_interval_holds_the_next_run_back() -> None:
     registry, dataprep = Registry(training={"automatic": True, "minimum_interval": "3600s"}), Dataprep()
     store, automatic = trainer(MemoryBlobs(), registry, dataprep)
-    assert await automatic.reconcile("words") is None
+    assert await automatic.reconcile(AutomaticKey("words")) is None
     dataprep.number = 2
-    wait = await automatic.reconcile("words")
+    wait = await automatic.reconcile(AutomaticKey("words"))
     assert wait and 3000 < wait <= 3600
     assert await states(store) == {1: "PENDING"}
 
@@ -147,7 +147,7 @@ async def test_a_model_without_automatic_training_is_left_alone() -> None:
     registry = Registry(training={"automatic": False})
     store, automatic = trainer(MemoryBlobs(), registry, Dataprep())
     assert not [name async for name in automatic.pending()]
-    await automatic.reconcile("words")
+    await automatic.reconcile(AutomaticKey("words"))
     assert not await store.run_ids()
 
 

@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/auth by `make protos`."""

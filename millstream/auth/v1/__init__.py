@@ -1,0 +1,1 @@
+"""Generated from protos/millstream/auth/v1 by `make protos`."""

@@ -1,0 +1,32 @@
+"""Keys of work: a kind, and the typed parts that name one obligation of that kind."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """The parent of all keys. A kind of work is a frozen dataclass of its own, with its name in `kind`."""
+
+    kind: ClassVar[str]
+
+    def __str__(self) -> str:
+        """The parts as logs show them: `toy/3`."""
+        return "/".join(str(getattr(self, part.name)) for part in fields(self))
+
+
+Handlers = Mapping[type[Any], Callable[[Any], Iterable[Key]]]
+"""What an event means to a service: the keys that it queues."""
+
+
+class Receiver(Protocol):
+    """What takes the keys that a consumer finds in events."""
+
+    def receive(self, key: Key, traceparent: str) -> None:
+        """Queue a key, with the trace of the event that named it."""
+        ...
+
+    def resync_soon(self) -> None:
+        """Compare everything again: events may have been missed."""
+        ...
