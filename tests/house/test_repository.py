@@ -12,6 +12,8 @@ import pytest
 
 HOUSE = Path(__file__).resolve().parents[2]
 LONGEST_FILE = 400
+OLD_NAME = "mill" + "race"
+OLD_NAME_HOME = "docs/adr/0016-the-name.md"
 HEAVY = {"torch", "transformers", "sentence-transformers", "safetensors", "scikit-learn", "matplotlib"}
 
 EVERY_SERVICE = {"README.md", "__init__.py", "__main__.py", "settings.py"}
@@ -152,6 +154,13 @@ def test_no_file_is_too_long() -> None:
     written = [f for f in files() if (f.suffix in ours or f.name == "Makefile") and "_pb2" not in f.name]
     lengths = {str(file.relative_to(HOUSE)): len(file.read_text().splitlines()) for file in written}
     assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_the_old_name_stands_in_one_place() -> None:
+    """The ADR that tells the change; nothing else reads it or writes it."""
+    holding = [str(f.relative_to(HOUSE)) for f in files() if OLD_NAME.encode() in f.read_bytes().lower()]
+    assert [name for name in holding if name != OLD_NAME_HOME] == []
+    assert [f for f in files() if OLD_NAME in str(f.relative_to(HOUSE)).lower()] == []
 
 
 def test_nothing_is_called_utils() -> None:
