@@ -72,6 +72,11 @@ protos: $(STAMP)  ## generate millstream/<domain>/v1/ from protos/
 protos-check: $(STAMP)  ## fail if the generated code is not what protos/ says
 	@$(PY) tools/generate_protos.py --check
 
+.PHONY: wheel
+wheel: $(STAMP)  ## build the client's wheel in dist/
+	@rm -f dist/millstream-*.whl
+	@$(PY) -m hatchling build -t wheel -d dist
+
 .PHONY: docs
 docs: $(STAMP)  ## write docs/configuration.md and docs/metrics.md from the code
 	@$(PY) tools/generate_docs.py
