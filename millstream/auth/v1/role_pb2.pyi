@@ -26,24 +26,24 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     DESCRIPTOR: _descriptor.EnumDescriptor
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
     ROLE_READER: _Role.ValueType  # 1
-    """Looks at what is there, and asks for predictions."""
+    """Reads everything except dead letters and events, and asks for predictions."""
     ROLE_WRITER: _Role.ValueType  # 2
-    """Imports, trains, applies and promotes."""
+    """Imports files, applies models, starts and cancels training runs, moves aliases."""
     ROLE_OPERATOR: _Role.ValueType  # 3
-    """Deals with dead letters and listens to events."""
+    """Lists, replays and drops dead letters, and tails events."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """What a caller may do; each role includes the ones before it."""
+    """What a caller may do. Each role includes the ones before it."""
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 ROLE_READER: Role.ValueType  # 1
-"""Looks at what is there, and asks for predictions."""
+"""Reads everything except dead letters and events, and asks for predictions."""
 ROLE_WRITER: Role.ValueType  # 2
-"""Imports, trains, applies and promotes."""
+"""Imports files, applies models, starts and cancels training runs, moves aliases."""
 ROLE_OPERATOR: Role.ValueType  # 3
-"""Deals with dead letters and listens to events."""
+"""Lists, replays and drops dead letters, and tails events."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 ROLE_FIELD_NUMBER: _builtins.int
 role: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Role.ValueType]
-"""The role that a call needs. A service does not start with a method that has none."""
+"""The least role that may call the method. A service refuses to start with a method that has no role."""

@@ -39,9 +39,7 @@ Global___Format: _TypeAlias = Format  # noqa: Y015
 
 @_typing.final
 class Dataset(_message.Message):
-    """A named series of snapshots, each the whole state after an import. Its spec is fixed by its first import, unless that
-    is refused.
-    """
+    """A named series of snapshots, each the whole state after an import. The first import that is not refused fixes the spec."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -51,7 +49,7 @@ class Dataset(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     newest_number: _builtins.int
-    """Number of the newest snapshot in the dataset's ledger; 0 before the first import ended."""
+    """Number of the newest snapshot in the dataset's ledger. 0: no import has succeeded yet."""
     @_builtins.property
     def spec(self) -> Global___DatasetSpec: ...
     @_builtins.property
@@ -74,7 +72,7 @@ Global___Dataset: _TypeAlias = Dataset  # noqa: Y015
 
 @_typing.final
 class DatasetSpec(_message.Message):
-    """How files become rows of this dataset."""
+    """How files become rows of a dataset. Stored: an entry of `datasets/{dataset}/spec`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -104,7 +102,7 @@ Global___DatasetSpec: _TypeAlias = DatasetSpec  # noqa: Y015
 
 @_typing.final
 class Cleaning(_message.Message):
-    """What is done to every text cell. Unicode NFC, removal of control characters and trimming are always done."""
+    """How every text cell is cleaned. Unicode NFC, removal of control characters and trimming always happen."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -112,11 +110,11 @@ class Cleaning(_message.Message):
     STRIP_HTML_FIELD_NUMBER: _builtins.int
     FIX_ENCODING_FIELD_NUMBER: _builtins.int
     keep_whitespace: _builtins.bool
-    """Keep runs of white space instead of making each one blank."""
+    """Keep runs of white space. Else each run becomes one blank."""
     strip_html: _builtins.bool
-    """Take HTML tags out and unescape entities."""
+    """Remove HTML tags, comments and scripts, and unescape entities."""
     fix_encoding: _builtins.bool
-    """Mend mojibake (text once decoded with the wrong encoding)."""
+    """Repair mojibake: text that was decoded with the wrong encoding."""
     def __init__(
         self,
         *,
@@ -134,7 +132,7 @@ Global___Cleaning: _TypeAlias = Cleaning  # noqa: Y015
 
 @_typing.final
 class SplitSpec(_message.Message):
-    """How rows are divided. The same row goes to the same split in every import of the dataset."""
+    """How rows are divided into train, validation and test. A row gets the same split in every import of the dataset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -142,12 +140,12 @@ class SplitSpec(_message.Message):
     TEST_SHARE_FIELD_NUMBER: _builtins.int
     COLUMN_FIELD_NUMBER: _builtins.int
     validation_share: _builtins.float
-    """Share of the rows for validation, 0 to 1. Both shares 0: 0.1 and 0.1."""
+    """Share of the rows for validation, 0 to 1. If both shares are 0, each becomes 0.1."""
     test_share: _builtins.float
     """Share of the rows for test, 0 to 1."""
     column: _builtins.str
-    """A column that says train, validation or test itself; the shares must then be 0. It is no part of the row, unless the
-    recipe's schema names it.
+    """A column that holds train, validation or test. The shares must then be 0. The column is no part of the row, unless
+    the recipe's schema names it.
     """
     def __init__(
         self,
@@ -166,7 +164,7 @@ Global___SplitSpec: _TypeAlias = SplitSpec  # noqa: Y015
 
 @_typing.final
 class Snapshot(_message.Message):
-    """The rows of a dataset as they were after one import; immutable. Its id is a digest of its spec and parts."""
+    """The rows of a dataset after one import; immutable. Stored: an entry of the ledger `datasets/{dataset}/ledger`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -223,11 +221,12 @@ class Snapshot(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.str
+    """32 hex digits: a hash of the spec and of the parts, so equal rows under an equal spec have the same id."""
     dataset: _builtins.str
     number: _builtins.int
-    """Its number in the dataset's ledger, from 1."""
+    """Number in the dataset's ledger, from 1."""
     request_id: _builtins.str
-    """The import that made it."""
+    """The import that created it."""
     @_builtins.property
     def spec(self) -> Global___DatasetSpec: ...
     @_builtins.property
@@ -236,15 +235,15 @@ class Snapshot(_message.Message):
     def rows(self) -> Global___RowCounts: ...
     @_builtins.property
     def splits(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Rows by split."""
+        """Number of rows by split."""
 
     @_builtins.property
     def quarantine_reasons(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Quarantined rows by reason."""
+        """Number of quarantined rows by reason."""
 
     @_builtins.property
     def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnReport]:
-        """What the columns hold."""
+        """One report for each column of the kept rows."""
 
     @_builtins.property
     def source(self) -> Global___Source: ...
@@ -276,7 +275,7 @@ Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
 
 @_typing.final
 class Source(_message.Message):
-    """The file that a snapshot was made from."""
+    """The file that was imported."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -307,7 +306,7 @@ Global___Source: _TypeAlias = Source  # noqa: Y015
 
 @_typing.final
 class DatasetPart(_message.Message):
-    """JSON Lines (gzip allowed) of one split or of the quarantine."""
+    """One object with the rows of one split, or with the quarantined rows: JSON Lines, gzip."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -320,9 +319,9 @@ class DatasetPart(_message.Message):
     split: _builtins.str
     """train, validation, test or quarantine."""
     table: _builtins.str
-    """The table, `rows` unless the recipe names others."""
+    """The table of the rows; today always `rows`."""
     key: _builtins.str
-    """Where the bytes are in the object store."""
+    """Key of the bytes in the object store."""
     digest: _builtins.str
     """sha256 of the bytes, in hex."""
     size_bytes: _builtins.int
@@ -347,7 +346,7 @@ Global___DatasetPart: _TypeAlias = DatasetPart  # noqa: Y015
 
 @_typing.final
 class RowCounts(_message.Message):
-    """read = kept + duplicate + quarantined."""
+    """What happened to the rows of a file: read = kept + duplicate + quarantined."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -412,19 +411,20 @@ class ColumnReport(_message.Message):
     MEAN_LENGTH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     kept: _builtins.bool
-    """False for a column that the recipe's schema does not name; its cells are not in the snapshot."""
+    """False if the recipe's schema does not name the column: its cells are then not in the snapshot."""
     present: _builtins.int
+    """Kept rows that have a value."""
     empty: _builtins.int
-    """Kept rows where it is missing, null or an empty text; present counts the others."""
+    """Kept rows whose value is missing, null or an empty text."""
     distinct: _builtins.int
-    """Number of distinct values, counted up to 1,000."""
+    """Number of distinct values. Counting stops at 1,000."""
     shortest: _builtins.int
-    """Length of the text in characters, for a text column."""
+    """Length of the texts in characters: least, greatest and mean. 0 for a column without texts."""
     longest: _builtins.int
     mean_length: _builtins.float
     @_builtins.property
     def frequent(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Up to 20 most frequent values and their counts, for a column with at most 100 distinct values, all of them short."""
+        """The 20 most frequent values with their counts, for a column with at most 100 distinct values, all of them short."""
 
     def __init__(
         self,

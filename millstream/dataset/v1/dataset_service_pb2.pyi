@@ -56,13 +56,16 @@ class ImportHeader(_message.Message):
     FILE_NAME_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """1 to 100 letters, digits and . _ = ~ -. Empty: the server creates one; a retry is then another import."""
     dataset: _builtins.str
     file_name: _builtins.str
     format: _dataset_pb2.Format.ValueType
-    """Left out: told by the file name's ending."""
+    """Unspecified: chosen by the ending of the file name."""
     @_builtins.property
     def spec(self) -> _dataset_pb2.DatasetSpec:
-        """Said at the first import; an empty one keeps the columns as found. Later left out, or equal to the dataset's own."""
+        """Required at the first import of a dataset; an empty message keeps the columns as found. At later imports leave it
+        unset, or repeat the dataset's own.
+        """
 
     def __init__(
         self,
@@ -87,7 +90,9 @@ class ImportDatasetResponse(_message.Message):
 
     DATASET_IMPORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def dataset_import(self) -> _import_pb2.Import: ...
+    def dataset_import(self) -> _import_pb2.Import:
+        """As it is now; it may still be pending. WatchImport follows it to its end."""
+
     def __init__(
         self,
         *,

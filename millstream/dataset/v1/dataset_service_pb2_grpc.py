@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DatasetServiceStub:
-    """Turns files into snapshots. Owned by dataprep.
+    """Turns files into snapshots. Served by dataprep.
     """
 
     def __init__(self, channel):
@@ -78,25 +78,26 @@ class DatasetServiceStub:
 
 
 class DatasetServiceServicer:
-    """Turns files into snapshots. Owned by dataprep.
+    """Turns files into snapshots. Served by dataprep.
     """
 
     def ImportDataset(self, request_iterator, context):
-        """Upload a file and ask for its import. First message: the header; then the bytes. Asked again with the same
-        request_id and bytes, it answers the same import.
+        """Upload a file and request its import. The first message holds the header, the others hold the bytes. Idempotent:
+        the same request_id with the same file returns the same import; with another file or spec it is INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetImport(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The present state of one import.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchImport(self, request, context):
-        """The import now, and again at each change until it has ended.
+        """Stream the import: its state now, then each change, until it has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,7 +128,7 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRows(self, request, context):
-        """Rows of one split, or of the quarantine, a page at a time.
+        """Page through the rows of one split, or through the quarantined rows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,7 +186,7 @@ def add_DatasetServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DatasetService:
-    """Turns files into snapshots. Owned by dataprep.
+    """Turns files into snapshots. Served by dataprep.
     """
 
     @staticmethod

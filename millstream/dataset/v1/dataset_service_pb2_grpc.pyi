@@ -27,47 +27,49 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DatasetServiceStub:
-    """Turns files into snapshots. Owned by dataprep."""
+    """Turns files into snapshots. Served by dataprep."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DatasetServiceAsyncStub: ...
     ImportDataset: _grpc.StreamUnaryMultiCallable[_dataset_service_pb2.ImportDatasetRequest, _dataset_service_pb2.ImportDatasetResponse]
-    """Upload a file and ask for its import. First message: the header; then the bytes. Asked again with the same
-    request_id and bytes, it answers the same import.
+    """Upload a file and request its import. The first message holds the header, the others hold the bytes. Idempotent:
+    the same request_id with the same file returns the same import; with another file or spec it is INVALID_ARGUMENT.
     """
     GetImport: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.GetImportRequest, _dataset_service_pb2.GetImportResponse]
+    """The present state of one import."""
     WatchImport: _grpc.UnaryStreamMultiCallable[_dataset_service_pb2.WatchImportRequest, _dataset_service_pb2.WatchImportResponse]
-    """The import now, and again at each change until it has ended."""
+    """Stream the import: its state now, then each change, until it has ended."""
     GetDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetRequest, _dataset_service_pb2.GetDatasetResponse]
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ListDatasetsRequest, _dataset_service_pb2.ListDatasetsResponse]
     GetSnapshot: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.GetSnapshotRequest, _dataset_service_pb2.GetSnapshotResponse]
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ListSnapshotsRequest, _dataset_service_pb2.ListSnapshotsResponse]
     ListRows: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ListRowsRequest, _dataset_service_pb2.ListRowsResponse]
-    """Rows of one split, or of the quarantine, a page at a time."""
+    """Page through the rows of one split, or through the quarantined rows."""
 
 @_typing.type_check_only
 class DatasetServiceAsyncStub(DatasetServiceStub):
-    """Turns files into snapshots. Owned by dataprep."""
+    """Turns files into snapshots. Served by dataprep."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ImportDataset: _aio.StreamUnaryMultiCallable[_dataset_service_pb2.ImportDatasetRequest, _dataset_service_pb2.ImportDatasetResponse]  # type: ignore[assignment]
-    """Upload a file and ask for its import. First message: the header; then the bytes. Asked again with the same
-    request_id and bytes, it answers the same import.
+    """Upload a file and request its import. The first message holds the header, the others hold the bytes. Idempotent:
+    the same request_id with the same file returns the same import; with another file or spec it is INVALID_ARGUMENT.
     """
     GetImport: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.GetImportRequest, _dataset_service_pb2.GetImportResponse]  # type: ignore[assignment]
+    """The present state of one import."""
     WatchImport: _aio.UnaryStreamMultiCallable[_dataset_service_pb2.WatchImportRequest, _dataset_service_pb2.WatchImportResponse]  # type: ignore[assignment]
-    """The import now, and again at each change until it has ended."""
+    """Stream the import: its state now, then each change, until it has ended."""
     GetDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetRequest, _dataset_service_pb2.GetDatasetResponse]  # type: ignore[assignment]
     ListDatasets: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ListDatasetsRequest, _dataset_service_pb2.ListDatasetsResponse]  # type: ignore[assignment]
     GetSnapshot: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.GetSnapshotRequest, _dataset_service_pb2.GetSnapshotResponse]  # type: ignore[assignment]
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ListSnapshotsRequest, _dataset_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
     ListRows: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ListRowsRequest, _dataset_service_pb2.ListRowsResponse]  # type: ignore[assignment]
-    """Rows of one split, or of the quarantine, a page at a time."""
+    """Page through the rows of one split, or through the quarantined rows."""
 
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Turns files into snapshots. Owned by dataprep."""
+    """Turns files into snapshots. Served by dataprep."""
 
     @_abc_1.abstractmethod
     def ImportDataset(
@@ -75,8 +77,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_dataset_service_pb2.ImportDatasetRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_service_pb2.ImportDatasetResponse, _abc.Awaitable[_dataset_service_pb2.ImportDatasetResponse]]:
-        """Upload a file and ask for its import. First message: the header; then the bytes. Asked again with the same
-        request_id and bytes, it answers the same import.
+        """Upload a file and request its import. The first message holds the header, the others hold the bytes. Idempotent:
+        the same request_id with the same file returns the same import; with another file or spec it is INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
@@ -84,7 +86,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _dataset_service_pb2.GetImportRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_dataset_service_pb2.GetImportResponse, _abc.Awaitable[_dataset_service_pb2.GetImportResponse]]: ...
+    ) -> _typing.Union[_dataset_service_pb2.GetImportResponse, _abc.Awaitable[_dataset_service_pb2.GetImportResponse]]:
+        """The present state of one import."""
 
     @_abc_1.abstractmethod
     def WatchImport(
@@ -92,7 +95,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_service_pb2.WatchImportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dataset_service_pb2.WatchImportResponse], _abc.AsyncIterator[_dataset_service_pb2.WatchImportResponse]]:
-        """The import now, and again at each change until it has ended."""
+        """Stream the import: its state now, then each change, until it has ended."""
 
     @_abc_1.abstractmethod
     def GetDataset(
@@ -128,6 +131,6 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_service_pb2.ListRowsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_service_pb2.ListRowsResponse, _abc.Awaitable[_dataset_service_pb2.ListRowsResponse]]:
-        """Rows of one split, or of the quarantine, a page at a time."""
+        """Page through the rows of one split, or through the quarantined rows."""
 
 def add_DatasetServiceServicer_to_server(servicer: DatasetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

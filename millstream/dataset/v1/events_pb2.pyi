@@ -18,7 +18,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class DatasetEvent(_message.Message):
-    """What is said on the topic millstream.dataset.v1. Key: the dataset's name."""
+    """The value of every message on the topic millstream.dataset.v1. Message key: the dataset's name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -42,7 +42,7 @@ Global___DatasetEvent: _TypeAlias = DatasetEvent  # noqa: Y015
 
 @_typing.final
 class SnapshotCreated(_message.Message):
-    """A dataset has a new newest snapshot."""
+    """A dataset has a new snapshot. Published by dataprep."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -51,6 +51,7 @@ class SnapshotCreated(_message.Message):
     SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     number: _builtins.int
+    """Number in the dataset's ledger."""
     snapshot_id: _builtins.str
     def __init__(
         self,

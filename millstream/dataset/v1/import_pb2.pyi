@@ -21,7 +21,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Import(_message.Message):
-    """One file on its way into a dataset. It ends in a snapshot, unchanged or refused, also when a service dies on the way."""
+    """One file on its way into a dataset. Every import ends SUCCEEDED, UNCHANGED or REFUSED, also when a service dies
+    meanwhile. Stored twice: as requested under `datasets/{dataset}/imports/`, as ended under `datasets/{dataset}/outcomes/`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -36,7 +38,9 @@ class Import(_message.Message):
         STATE_RUNNING: Import._State.ValueType  # 2
         STATE_SUCCEEDED: Import._State.ValueType  # 3
         STATE_UNCHANGED: Import._State.ValueType  # 4
+        """The dataset's newest snapshot already held these rows; no snapshot was created."""
         STATE_REFUSED: Import._State.ValueType  # 5
+        """Nothing of the file was kept."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper): ...
     STATE_UNSPECIFIED: Import.State.ValueType  # 0
@@ -44,7 +48,9 @@ class Import(_message.Message):
     STATE_RUNNING: Import.State.ValueType  # 2
     STATE_SUCCEEDED: Import.State.ValueType  # 3
     STATE_UNCHANGED: Import.State.ValueType  # 4
+    """The dataset's newest snapshot already held these rows; no snapshot was created."""
     STATE_REFUSED: Import.State.ValueType  # 5
+    """Nothing of the file was kept."""
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DATASET_FIELD_NUMBER: _builtins.int
@@ -62,14 +68,14 @@ class Import(_message.Message):
     dataset: _builtins.str
     state: Global___Import.State.ValueType
     rows_read: _builtins.int
-    """Rows looked at so far."""
+    """Rows read so far."""
     snapshot_number: _builtins.int
-    """The snapshot that it ended in (SUCCEEDED) or that already held the same rows (UNCHANGED)."""
+    """The snapshot that it created (SUCCEEDED), or the newest one, which already held the same rows (UNCHANGED)."""
     snapshot_id: _builtins.str
     refusal: _builtins.str
-    """Why it was refused, and what to do."""
+    """If REFUSED: the reason, and what to do."""
     actor: _builtins.str
-    """Who asked."""
+    """Name of the caller's token, or `local`."""
     @_builtins.property
     def spec(self) -> _dataset_pb2.DatasetSpec: ...
     @_builtins.property

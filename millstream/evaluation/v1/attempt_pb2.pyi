@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AttemptEnd(_message.Message):
-    """Stored: a try at an evaluation that ended without a report, in the words of whoever tried."""
+    """Stored: an evaluation attempt that ended without a report."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -27,8 +27,11 @@ class AttemptEnd(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
+    """Class and text of the error."""
     counts: _builtins.bool
-    """It counts as one of the three tries that a report is worth; one that was stopped, or lacked a peer, does not."""
+    """True for a bug: the attempt then counts as one of three, after which the report gets STATUS_ERROR. False for an
+    attempt that was stopped, or that failed because another service was unavailable.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(

@@ -26,7 +26,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class EvaluationReport(_message.Message):
-    """How a version did on its snapshot's test split, beside the baseline and the champion, and what the gate says; immutable."""
+    """The metrics of a version on its snapshot's test split, beside those of the baseline and of the champion, and the
+    verdict of the gate; immutable. Stored.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -38,14 +40,20 @@ class EvaluationReport(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATUS_UNSPECIFIED: EvaluationReport._Status.ValueType  # 0
         STATUS_PASSED: EvaluationReport._Status.ValueType  # 1
+        """Every rule of the gate passed, or there is no gate."""
         STATUS_FAILED: EvaluationReport._Status.ValueType  # 2
+        """At least one rule of the gate failed."""
         STATUS_ERROR: EvaluationReport._Status.ValueType  # 3
+        """The version could not be evaluated."""
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper): ...
     STATUS_UNSPECIFIED: EvaluationReport.Status.ValueType  # 0
     STATUS_PASSED: EvaluationReport.Status.ValueType  # 1
+    """Every rule of the gate passed, or there is no gate."""
     STATUS_FAILED: EvaluationReport.Status.ValueType  # 2
+    """At least one rule of the gate failed."""
     STATUS_ERROR: EvaluationReport.Status.ValueType  # 3
+    """The version could not be evaluated."""
 
     REPORT_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
@@ -79,30 +87,38 @@ class EvaluationReport(_message.Message):
     dataset: _builtins.str
     dataset_number: _builtins.int
     champion_version: _builtins.int
-    """The version that the alias champion named; 0: none."""
+    """The version that the alias champion named when this one was evaluated. 0: none."""
     status: Global___EvaluationReport.Status.ValueType
     error: _builtins.str
-    """Why it could not be evaluated, when the status is ERROR."""
+    """If the status is ERROR: why the version could not be evaluated."""
     rows_compared: _builtins.int
-    """Rows of the test split that every number is computed on."""
+    """Rows of the test split on which every metric was computed."""
     rows_left_out: _builtins.int
-    """Rows of the test split that one of the two versions was trained on."""
+    """Rows of the test split that were left out because one of the two versions was trained on them."""
     baseline_name: _builtins.str
     backend: _builtins.str
+    """What ran the model, for example torch."""
     precision: _builtins.str
+    """Number format of its weights, for example fp32."""
     artifact_digest: _builtins.str
     code_commit: _builtins.str
+    """The commit of the evaluator."""
     code_dirty: _builtins.bool
+    """True if the evaluator's code differed from that commit."""
     champion_entry: _builtins.int
-    """The number of the champion's ledger entry that was read before; 0: none."""
+    """Number of the champion's newest ledger entry when it was read. 0: none."""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricResult]:
-        """The first is the recipe's primary metric."""
+        """The recipe's primary metric comes first."""
 
     @_builtins.property
-    def gate(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateResult]: ...
+    def gate(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateResult]:
+        """One result for each rule of the gate."""
+
     @_builtins.property
-    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportTable]: ...
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportTable]:
+        """Further tables that the recipe adds, for example a confusion matrix."""
+
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -113,7 +129,7 @@ class EvaluationReport(_message.Message):
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What a reader must know beside the figures: for example that the champion could not be loaded."""
+        """Remarks that a reader of the metrics needs, for example that the champion could not be loaded."""
 
     def __init__(
         self,
@@ -154,6 +170,8 @@ Global___EvaluationReport: _TypeAlias = EvaluationReport  # noqa: Y015
 
 @_typing.final
 class MetricResult(_message.Message):
+    """One metric of the version and of what it is compared with."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     METRIC_FIELD_NUMBER: _builtins.int
@@ -166,8 +184,10 @@ class MetricResult(_message.Message):
     meaning: _builtins.str
     higher_is_better: _builtins.bool
     candidate: _builtins.float
+    """The evaluated version."""
     baseline: _builtins.float
     champion: _builtins.float
+    """Unset if there is no champion to compare with, or if it could not be loaded."""
     def __init__(
         self,
         *,
@@ -195,6 +215,8 @@ Global___MetricResult: _TypeAlias = MetricResult  # noqa: Y015
 
 @_typing.final
 class GateResult(_message.Message):
+    """One rule of the gate, and whether the version passed it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RULE_FIELD_NUMBER: _builtins.int
@@ -202,7 +224,7 @@ class GateResult(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     passed: _builtins.bool
     text: _builtins.str
-    """The rule and the figures in words."""
+    """The rule and the values that it compared, as a sentence."""
     @_builtins.property
     def rule(self) -> _model_pb2.GateRule: ...
     def __init__(
@@ -222,6 +244,8 @@ Global___GateResult: _TypeAlias = GateResult  # noqa: Y015
 
 @_typing.final
 class ReportTable(_message.Message):
+    """A table for people."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TITLE_FIELD_NUMBER: _builtins.int

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EvaluationServiceStub:
-    """Evaluates every model version. Owned by evaluator.
+    """Gives access to the evaluation reports. Every model version gets one without a request. Served by evaluator.
     """
 
     def __init__(self, channel):
@@ -53,7 +53,7 @@ class EvaluationServiceStub:
 
 
 class EvaluationServiceServicer:
-    """Evaluates every model version. Owned by evaluator.
+    """Gives access to the evaluation reports. Every model version gets one without a request. Served by evaluator.
     """
 
     def GetEvaluationReport(self, request, context):
@@ -69,7 +69,7 @@ class EvaluationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetEvaluationReportPage(self, request, context):
-        """The report as one page of HTML.
+        """The report as one HTML page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,7 +102,7 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EvaluationService:
-    """Evaluates every model version. Owned by evaluator.
+    """Gives access to the evaluation reports. Every model version gets one without a request. Served by evaluator.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EvaluationServiceStub:
-    """Evaluates every model version. Owned by evaluator."""
+    """Gives access to the evaluation reports. Every model version gets one without a request. Served by evaluator."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,20 +36,20 @@ class EvaluationServiceStub:
     GetEvaluationReport: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetEvaluationReportRequest, _evaluation_service_pb2.GetEvaluationReportResponse]
     ListEvaluationReports: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListEvaluationReportsRequest, _evaluation_service_pb2.ListEvaluationReportsResponse]
     GetEvaluationReportPage: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetEvaluationReportPageRequest, _evaluation_service_pb2.GetEvaluationReportPageResponse]
-    """The report as one page of HTML."""
+    """The report as one HTML page."""
 
 @_typing.type_check_only
 class EvaluationServiceAsyncStub(EvaluationServiceStub):
-    """Evaluates every model version. Owned by evaluator."""
+    """Gives access to the evaluation reports. Every model version gets one without a request. Served by evaluator."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetEvaluationReport: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetEvaluationReportRequest, _evaluation_service_pb2.GetEvaluationReportResponse]  # type: ignore[assignment]
     ListEvaluationReports: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListEvaluationReportsRequest, _evaluation_service_pb2.ListEvaluationReportsResponse]  # type: ignore[assignment]
     GetEvaluationReportPage: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetEvaluationReportPageRequest, _evaluation_service_pb2.GetEvaluationReportPageResponse]  # type: ignore[assignment]
-    """The report as one page of HTML."""
+    """The report as one HTML page."""
 
 class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Evaluates every model version. Owned by evaluator."""
+    """Gives access to the evaluation reports. Every model version gets one without a request. Served by evaluator."""
 
     @_abc_1.abstractmethod
     def GetEvaluationReport(
@@ -71,6 +71,6 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluation_service_pb2.GetEvaluationReportPageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.GetEvaluationReportPageResponse, _abc.Awaitable[_evaluation_service_pb2.GetEvaluationReportPageResponse]]:
-        """The report as one page of HTML."""
+        """The report as one HTML page."""
 
 def add_EvaluationServiceServicer_to_server(servicer: EvaluationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class EvaluationEvent(_message.Message):
-    """What is said on the topic millstream.evaluation.v1. Key: the model's name."""
+    """The value of every message on the topic millstream.evaluation.v1. Message key: the model's name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -43,6 +43,8 @@ Global___EvaluationEvent: _TypeAlias = EvaluationEvent  # noqa: Y015
 
 @_typing.final
 class EvaluationCompleted(_message.Message):
+    """A version has an evaluation report. Published by evaluator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REPORT_ID_FIELD_NUMBER: _builtins.int

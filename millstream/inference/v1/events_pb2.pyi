@@ -18,7 +18,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class InferenceEvent(_message.Message):
-    """What is said on the topic millstream.inference.v1, as well as it can be. Key: the model's name."""
+    """The value of every message on the topic millstream.inference.v1. Message key: the model's name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -42,7 +42,7 @@ Global___InferenceEvent: _TypeAlias = InferenceEvent  # noqa: Y015
 
 @_typing.final
 class VersionServed(_message.Message):
-    """One replica serves a version from now on."""
+    """One replica of inference serves a version from now on. Best effort: published once, without the outbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -141,9 +141,9 @@ class SimilarRequest(_message.Message):
     alias: _builtins.str
     text: _builtins.str
     limit: _builtins.int
-    """0: 10."""
+    """Number of entries to return. 0: 10."""
     label: _builtins.str
-    """Only entries with this label."""
+    """Return only entries with this label. Empty: with any label."""
     def __init__(
         self,
         *,
@@ -191,6 +191,8 @@ Global___SimilarResponse: _TypeAlias = SimilarResponse  # noqa: Y015
 
 @_typing.final
 class Neighbour(_message.Message):
+    """One entry of the index."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SIMILARITY_FIELD_NUMBER: _builtins.int
@@ -245,6 +247,8 @@ Global___RankRequest: _TypeAlias = RankRequest  # noqa: Y015
 
 @_typing.final
 class Candidate(_message.Message):
+    """Something to rank, described by its texts."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class InferenceServiceStub:
-    """Answers with the versions that the models' aliases name. Owned by inference.
-    In every request: an empty alias is champion, and answers are in the order of the inputs.
+    """Predicts with the versions that the models' aliases name. Served by inference.
+    In every request an empty alias means champion. Answers come in the order of the inputs.
     """
 
     def __init__(self, channel):
@@ -69,45 +69,48 @@ class InferenceServiceStub:
 
 
 class InferenceServiceServicer:
-    """Answers with the versions that the models' aliases name. Owned by inference.
-    In every request: an empty alias is champion, and answers are in the order of the inputs.
+    """Predicts with the versions that the models' aliases name. Served by inference.
+    In every request an empty alias means champion. Answers come in the order of the inputs.
     """
 
     def Classify(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """A label with its probability for each text.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Embed(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """A vector for each text.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Similar(self, request, context):
-        """Entries of the artifact's own index that are nearest to a text.
+        """The entries of the artifact's own index that are nearest to a text.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Rank(self, request, context):
-        """Candidates, each known by its texts, ordered by their mean probability of a label.
+        """Candidates ordered by the mean probability of a label over their texts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Predict(self, request, context):
-        """Any recipe: rows by the schema of its input, predictions by the schema of its output.
+        """Works with every recipe: rows follow the recipe's row schema, predictions its prediction schema.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListServedModels(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The versions that this replica has loaded, by model and alias.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -154,8 +157,8 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InferenceService:
-    """Answers with the versions that the models' aliases name. Owned by inference.
-    In every request: an empty alias is champion, and answers are in the order of the inputs.
+    """Predicts with the versions that the models' aliases name. Served by inference.
+    In every request an empty alias means champion. Answers come in the order of the inputs.
     """
 
     @staticmethod

@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InferenceServiceStub:
-    """Answers with the versions that the models' aliases name. Owned by inference.
-    In every request: an empty alias is champion, and answers are in the order of the inputs.
+    """Predicts with the versions that the models' aliases name. Served by inference.
+    In every request an empty alias means champion. Answers come in the order of the inputs.
     """
 
     @_typing.overload
@@ -36,35 +36,41 @@ class InferenceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Classify: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ClassifyRequest, _inference_service_pb2.ClassifyResponse]
+    """A label with its probability for each text."""
     Embed: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.EmbedRequest, _inference_service_pb2.EmbedResponse]
+    """A vector for each text."""
     Similar: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.SimilarRequest, _inference_service_pb2.SimilarResponse]
-    """Entries of the artifact's own index that are nearest to a text."""
+    """The entries of the artifact's own index that are nearest to a text."""
     Rank: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.RankRequest, _inference_service_pb2.RankResponse]
-    """Candidates, each known by its texts, ordered by their mean probability of a label."""
+    """Candidates ordered by the mean probability of a label over their texts."""
     Predict: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.PredictRequest, _inference_service_pb2.PredictResponse]
-    """Any recipe: rows by the schema of its input, predictions by the schema of its output."""
+    """Works with every recipe: rows follow the recipe's row schema, predictions its prediction schema."""
     ListServedModels: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListServedModelsRequest, _inference_service_pb2.ListServedModelsResponse]
+    """The versions that this replica has loaded, by model and alias."""
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
-    """Answers with the versions that the models' aliases name. Owned by inference.
-    In every request: an empty alias is champion, and answers are in the order of the inputs.
+    """Predicts with the versions that the models' aliases name. Served by inference.
+    In every request an empty alias means champion. Answers come in the order of the inputs.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Classify: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ClassifyRequest, _inference_service_pb2.ClassifyResponse]  # type: ignore[assignment]
+    """A label with its probability for each text."""
     Embed: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.EmbedRequest, _inference_service_pb2.EmbedResponse]  # type: ignore[assignment]
+    """A vector for each text."""
     Similar: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.SimilarRequest, _inference_service_pb2.SimilarResponse]  # type: ignore[assignment]
-    """Entries of the artifact's own index that are nearest to a text."""
+    """The entries of the artifact's own index that are nearest to a text."""
     Rank: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.RankRequest, _inference_service_pb2.RankResponse]  # type: ignore[assignment]
-    """Candidates, each known by its texts, ordered by their mean probability of a label."""
+    """Candidates ordered by the mean probability of a label over their texts."""
     Predict: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.PredictRequest, _inference_service_pb2.PredictResponse]  # type: ignore[assignment]
-    """Any recipe: rows by the schema of its input, predictions by the schema of its output."""
+    """Works with every recipe: rows follow the recipe's row schema, predictions its prediction schema."""
     ListServedModels: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListServedModelsRequest, _inference_service_pb2.ListServedModelsResponse]  # type: ignore[assignment]
+    """The versions that this replica has loaded, by model and alias."""
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Answers with the versions that the models' aliases name. Owned by inference.
-    In every request: an empty alias is champion, and answers are in the order of the inputs.
+    """Predicts with the versions that the models' aliases name. Served by inference.
+    In every request an empty alias means champion. Answers come in the order of the inputs.
     """
 
     @_abc_1.abstractmethod
@@ -72,14 +78,16 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _inference_service_pb2.ClassifyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_inference_service_pb2.ClassifyResponse, _abc.Awaitable[_inference_service_pb2.ClassifyResponse]]: ...
+    ) -> _typing.Union[_inference_service_pb2.ClassifyResponse, _abc.Awaitable[_inference_service_pb2.ClassifyResponse]]:
+        """A label with its probability for each text."""
 
     @_abc_1.abstractmethod
     def Embed(
         self,
         request: _inference_service_pb2.EmbedRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_inference_service_pb2.EmbedResponse, _abc.Awaitable[_inference_service_pb2.EmbedResponse]]: ...
+    ) -> _typing.Union[_inference_service_pb2.EmbedResponse, _abc.Awaitable[_inference_service_pb2.EmbedResponse]]:
+        """A vector for each text."""
 
     @_abc_1.abstractmethod
     def Similar(
@@ -87,7 +95,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.SimilarRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.SimilarResponse, _abc.Awaitable[_inference_service_pb2.SimilarResponse]]:
-        """Entries of the artifact's own index that are nearest to a text."""
+        """The entries of the artifact's own index that are nearest to a text."""
 
     @_abc_1.abstractmethod
     def Rank(
@@ -95,7 +103,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.RankRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.RankResponse, _abc.Awaitable[_inference_service_pb2.RankResponse]]:
-        """Candidates, each known by its texts, ordered by their mean probability of a label."""
+        """Candidates ordered by the mean probability of a label over their texts."""
 
     @_abc_1.abstractmethod
     def Predict(
@@ -103,13 +111,14 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.PredictRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.PredictResponse, _abc.Awaitable[_inference_service_pb2.PredictResponse]]:
-        """Any recipe: rows by the schema of its input, predictions by the schema of its output."""
+        """Works with every recipe: rows follow the recipe's row schema, predictions its prediction schema."""
 
     @_abc_1.abstractmethod
     def ListServedModels(
         self,
         request: _inference_service_pb2.ListServedModelsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_inference_service_pb2.ListServedModelsResponse, _abc.Awaitable[_inference_service_pb2.ListServedModelsResponse]]: ...
+    ) -> _typing.Union[_inference_service_pb2.ListServedModelsResponse, _abc.Awaitable[_inference_service_pb2.ListServedModelsResponse]]:
+        """The versions that this replica has loaded, by model and alias."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

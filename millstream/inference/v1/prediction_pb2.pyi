@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Served(_message.Message):
-    """What answered: every answer names it."""
+    """The version that answered. Every answer holds it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -37,12 +37,14 @@ class Served(_message.Message):
     model: _builtins.str
     version: _builtins.int
     alias: _builtins.str
-    """The alias that chose the version."""
+    """The alias that named the version."""
     artifact_digest: _builtins.str
     run_id: _builtins.str
     snapshot_id: _builtins.str
     backend: _builtins.str
+    """What runs the model, for example torch."""
     precision: _builtins.str
+    """Number format of its weights, for example fp32."""
     def __init__(
         self,
         *,
@@ -65,7 +67,7 @@ Global___Served: _TypeAlias = Served  # noqa: Y015
 
 @_typing.final
 class Timing(_message.Message):
-    """Where the time of one answer went."""
+    """How long the steps of one answer took."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -73,11 +75,17 @@ class Timing(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     INFER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def prepare(self) -> _duration_pb2.Duration: ...
+    def prepare(self) -> _duration_pb2.Duration:
+        """Checking and tokenising the rows."""
+
     @_builtins.property
-    def queue(self) -> _duration_pb2.Duration: ...
+    def queue(self) -> _duration_pb2.Duration:
+        """Waiting for a batch."""
+
     @_builtins.property
-    def infer(self) -> _duration_pb2.Duration: ...
+    def infer(self) -> _duration_pb2.Duration:
+        """Running the model."""
+
     def __init__(
         self,
         *,
@@ -95,7 +103,7 @@ Global___Timing: _TypeAlias = Timing  # noqa: Y015
 
 @_typing.final
 class ServedModel(_message.Message):
-    """A version that is loaded, and where it comes from."""
+    """A version that is loaded, with its lineage."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -107,7 +115,9 @@ class ServedModel(_message.Message):
     @_builtins.property
     def lineage(self) -> _lineage_pb2.Lineage: ...
     @_builtins.property
-    def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The typed calls that its recipe supports, for example classify."""
+
     def __init__(
         self,
         *,
@@ -125,6 +135,8 @@ Global___ServedModel: _TypeAlias = ServedModel  # noqa: Y015
 
 @_typing.final
 class Classification(_message.Message):
+    """The prediction for one text."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -154,7 +166,9 @@ class Classification(_message.Message):
     confidence: _builtins.float
     """The probability of the label, 0 to 1."""
     @_builtins.property
-    def scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    def scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Probability by label, over all labels."""
+
     def __init__(
         self,
         *,

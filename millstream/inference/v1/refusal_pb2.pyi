@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Refusal(_message.Message):
-    """Stored: a version that inference would not serve, and why."""
+    """Stored: a version that inference refuses to serve. It holds for every replica, for good."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -66,7 +66,7 @@ class ListDeadLettersRequest(_message.Message):
     page_size: _builtins.int
     page_token: _builtins.str
     show_resolved: _builtins.bool
-    """Also those that were replayed or dropped."""
+    """Include letters that were replayed or dropped."""
     def __init__(
         self,
         *,
@@ -194,7 +194,7 @@ class DropDeadLetterRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     reason: _builtins.str
-    """Why nothing is lost by it."""
+    """Required: why nothing is lost."""
     def __init__(
         self,
         *,
@@ -231,6 +231,8 @@ Global___DropDeadLetterResponse: _TypeAlias = DropDeadLetterResponse  # noqa: Y0
 
 @_typing.final
 class DeadLetter(_message.Message):
+    """A message that a consumer could not parse, kept on the topic `<group>.dlq`."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -267,28 +269,29 @@ class DeadLetter(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     RESOLUTION_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
-    """Where the letter lies."""
+    """Place of the letter itself: topic, partition (below) and offset."""
     offset: _builtins.int
     key: _builtins.bytes
-    """The original message."""
+    """Key, value and headers of the original message."""
     value: _builtins.bytes
     reason: _builtins.str
+    """Why it could not be parsed."""
     id: _builtins.str
-    """Names the letter in every replica: a hash of its topic, the original place and the original bytes."""
+    """The same in every replica: a hash of the letter's topic, the original place and the original bytes."""
     partition: _builtins.int
     original_topic: _builtins.str
-    """Where the original message lies; empty if the letter does not say."""
+    """Place of the original message. Empty if the letter does not hold it; such a letter cannot be replayed."""
     original_partition: _builtins.int
     original_offset: _builtins.int
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]: ...
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When it was laid aside."""
+        """When the consumer wrote the letter."""
 
     @_builtins.property
     def resolution(self) -> _stored_pb2.DeadLetterResolution:
-        """What was done with it; absent while nothing was."""
+        """Set once an operator has replayed or dropped it."""
 
     def __init__(
         self,
@@ -321,7 +324,9 @@ class TailEventsRequest(_message.Message):
 
     TOPICS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty: every topic."""
+
     def __init__(
         self,
         *,
@@ -348,6 +353,7 @@ class TailEventsResponse(_message.Message):
     topic: _builtins.str
     key: _builtins.str
     event_id: _builtins.str
+    """The headers ce_id, ce_type and ce_time."""
     event_type: _builtins.str
     json: _builtins.str
     """The event as JSON."""

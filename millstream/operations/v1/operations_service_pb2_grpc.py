@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class OperationsServiceStub:
-    """What an operator may look at, and do, in every service.
+    """Status, dead letters and events, for operators. Every service serves it.
     """
 
     def __init__(self, channel):
@@ -68,45 +68,47 @@ class OperationsServiceStub:
 
 
 class OperationsServiceServicer:
-    """What an operator may look at, and do, in every service.
+    """Status, dead letters and events, for operators. Every service serves it.
     """
 
     def GetStatus(self, request, context):
-        """What this replica knows about itself and the parts that it needs. Answered at once, from what it tried last.
+        """The status of this replica and of its dependencies. Answered at once, from the results of the last probes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDeadLetters(self, request, context):
-        """Messages that this service could not parse and nobody has dealt with yet, oldest first.
+        """Messages that this service could not parse and that are neither replayed nor dropped yet, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDeadLetter(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """One dead letter, resolved or not.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReplayDeadLetter(self, request, context):
-        """Publish the original message again, where it came from. Asked again, nothing more happens and the answer is the same.
+        """Publish the original message on its original topic again. Idempotent: a second call publishes nothing and returns the
+        same resolution.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DropDeadLetter(self, request, context):
-        """Say for good that a letter needs nothing more.
+        """Mark a dead letter as needing no replay. Final and idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TailEvents(self, request, context):
-        """Events as they are published from now on, on every topic or on those named.
+        """Stream the events that are published from now on, on every topic or on the named ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,7 +156,7 @@ def add_OperationsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OperationsService:
-    """What an operator may look at, and do, in every service.
+    """Status, dead letters and events, for operators. Every service serves it.
     """
 
     @staticmethod

@@ -27,43 +27,49 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OperationsServiceStub:
-    """What an operator may look at, and do, in every service."""
+    """Status, dead letters and events, for operators. Every service serves it."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OperationsServiceAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetStatusRequest, _operations_service_pb2.GetStatusResponse]
-    """What this replica knows about itself and the parts that it needs. Answered at once, from what it tried last."""
+    """The status of this replica and of its dependencies. Answered at once, from the results of the last probes."""
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListDeadLettersRequest, _operations_service_pb2.ListDeadLettersResponse]
-    """Messages that this service could not parse and nobody has dealt with yet, oldest first."""
+    """Messages that this service could not parse and that are neither replayed nor dropped yet, oldest first."""
     GetDeadLetter: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetDeadLetterRequest, _operations_service_pb2.GetDeadLetterResponse]
+    """One dead letter, resolved or not."""
     ReplayDeadLetter: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ReplayDeadLetterRequest, _operations_service_pb2.ReplayDeadLetterResponse]
-    """Publish the original message again, where it came from. Asked again, nothing more happens and the answer is the same."""
+    """Publish the original message on its original topic again. Idempotent: a second call publishes nothing and returns the
+    same resolution.
+    """
     DropDeadLetter: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.DropDeadLetterRequest, _operations_service_pb2.DropDeadLetterResponse]
-    """Say for good that a letter needs nothing more."""
+    """Mark a dead letter as needing no replay. Final and idempotent."""
     TailEvents: _grpc.UnaryStreamMultiCallable[_operations_service_pb2.TailEventsRequest, _operations_service_pb2.TailEventsResponse]
-    """Events as they are published from now on, on every topic or on those named."""
+    """Stream the events that are published from now on, on every topic or on the named ones."""
 
 @_typing.type_check_only
 class OperationsServiceAsyncStub(OperationsServiceStub):
-    """What an operator may look at, and do, in every service."""
+    """Status, dead letters and events, for operators. Every service serves it."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetStatusRequest, _operations_service_pb2.GetStatusResponse]  # type: ignore[assignment]
-    """What this replica knows about itself and the parts that it needs. Answered at once, from what it tried last."""
+    """The status of this replica and of its dependencies. Answered at once, from the results of the last probes."""
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListDeadLettersRequest, _operations_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
-    """Messages that this service could not parse and nobody has dealt with yet, oldest first."""
+    """Messages that this service could not parse and that are neither replayed nor dropped yet, oldest first."""
     GetDeadLetter: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetDeadLetterRequest, _operations_service_pb2.GetDeadLetterResponse]  # type: ignore[assignment]
+    """One dead letter, resolved or not."""
     ReplayDeadLetter: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ReplayDeadLetterRequest, _operations_service_pb2.ReplayDeadLetterResponse]  # type: ignore[assignment]
-    """Publish the original message again, where it came from. Asked again, nothing more happens and the answer is the same."""
+    """Publish the original message on its original topic again. Idempotent: a second call publishes nothing and returns the
+    same resolution.
+    """
     DropDeadLetter: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.DropDeadLetterRequest, _operations_service_pb2.DropDeadLetterResponse]  # type: ignore[assignment]
-    """Say for good that a letter needs nothing more."""
+    """Mark a dead letter as needing no replay. Final and idempotent."""
     TailEvents: _aio.UnaryStreamMultiCallable[_operations_service_pb2.TailEventsRequest, _operations_service_pb2.TailEventsResponse]  # type: ignore[assignment]
-    """Events as they are published from now on, on every topic or on those named."""
+    """Stream the events that are published from now on, on every topic or on the named ones."""
 
 class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What an operator may look at, and do, in every service."""
+    """Status, dead letters and events, for operators. Every service serves it."""
 
     @_abc_1.abstractmethod
     def GetStatus(
@@ -71,7 +77,7 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.GetStatusResponse, _abc.Awaitable[_operations_service_pb2.GetStatusResponse]]:
-        """What this replica knows about itself and the parts that it needs. Answered at once, from what it tried last."""
+        """The status of this replica and of its dependencies. Answered at once, from the results of the last probes."""
 
     @_abc_1.abstractmethod
     def ListDeadLetters(
@@ -79,14 +85,15 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.ListDeadLettersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.ListDeadLettersResponse, _abc.Awaitable[_operations_service_pb2.ListDeadLettersResponse]]:
-        """Messages that this service could not parse and nobody has dealt with yet, oldest first."""
+        """Messages that this service could not parse and that are neither replayed nor dropped yet, oldest first."""
 
     @_abc_1.abstractmethod
     def GetDeadLetter(
         self,
         request: _operations_service_pb2.GetDeadLetterRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operations_service_pb2.GetDeadLetterResponse, _abc.Awaitable[_operations_service_pb2.GetDeadLetterResponse]]: ...
+    ) -> _typing.Union[_operations_service_pb2.GetDeadLetterResponse, _abc.Awaitable[_operations_service_pb2.GetDeadLetterResponse]]:
+        """One dead letter, resolved or not."""
 
     @_abc_1.abstractmethod
     def ReplayDeadLetter(
@@ -94,7 +101,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.ReplayDeadLetterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.ReplayDeadLetterResponse, _abc.Awaitable[_operations_service_pb2.ReplayDeadLetterResponse]]:
-        """Publish the original message again, where it came from. Asked again, nothing more happens and the answer is the same."""
+        """Publish the original message on its original topic again. Idempotent: a second call publishes nothing and returns the
+        same resolution.
+        """
 
     @_abc_1.abstractmethod
     def DropDeadLetter(
@@ -102,7 +111,7 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.DropDeadLetterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.DropDeadLetterResponse, _abc.Awaitable[_operations_service_pb2.DropDeadLetterResponse]]:
-        """Say for good that a letter needs nothing more."""
+        """Mark a dead letter as needing no replay. Final and idempotent."""
 
     @_abc_1.abstractmethod
     def TailEvents(
@@ -110,6 +119,6 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.TailEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_operations_service_pb2.TailEventsResponse], _abc.AsyncIterator[_operations_service_pb2.TailEventsResponse]]:
-        """Events as they are published from now on, on every topic or on those named."""
+        """Stream the events that are published from now on, on every topic or on the named ones."""
 
 def add_OperationsServiceServicer_to_server(servicer: OperationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ServiceStatus(_message.Message):
-    """One replica, by the evidence that it has."""
+    """The status of one replica, from the results of its own probes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -35,11 +35,13 @@ class ServiceStatus(_message.Message):
     OUTBOX_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     commit: _builtins.str
-    """The code that runs; empty where neither a checkout nor an image says."""
+    """The commit of the running code. Empty if neither a checkout nor an image names it."""
     dirty: _builtins.bool
+    """True if the code differs from that commit."""
     ready: _builtins.bool
-    """Whether it can do its main job now, and if not, why."""
+    """Readiness: whether it can do its main job now."""
     not_ready_reason: _builtins.str
+    """Set if it is not ready."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -47,9 +49,13 @@ class ServiceStatus(_message.Message):
     @_builtins.property
     def bus(self) -> Global___Dependency: ...
     @_builtins.property
-    def consumer(self) -> Global___ConsumerStatus: ...
+    def consumer(self) -> Global___ConsumerStatus:
+        """Unset in a service that consumes no events."""
+
     @_builtins.property
-    def outbox(self) -> Global___OutboxStatus: ...
+    def outbox(self) -> Global___OutboxStatus:
+        """Unset in a service that publishes no facts."""
+
     def __init__(
         self,
         *,
@@ -74,7 +80,7 @@ Global___ServiceStatus: _TypeAlias = ServiceStatus  # noqa: Y015
 
 @_typing.final
 class Dependency(_message.Message):
-    """A part that the service needs, as the last tries found it."""
+    """The object store or the bus, as the last probe found it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -83,10 +89,10 @@ class Dependency(_message.Message):
     LAST_SUCCESS_TIME_FIELD_NUMBER: _builtins.int
     ok: _builtins.bool
     problem: _builtins.str
-    """What to mend. Empty while it is in order, and before the first try has ended."""
+    """What is wrong and how to repair it. Empty if ok, and before the first probe has ended."""
     @_builtins.property
     def last_success_time(self) -> _timestamp_pb2.Timestamp:
-        """Absent until a try succeeded."""
+        """Unset until a probe has succeeded."""
 
     def __init__(
         self,
@@ -105,7 +111,7 @@ Global___Dependency: _TypeAlias = Dependency  # noqa: Y015
 
 @_typing.final
 class ConsumerStatus(_message.Message):
-    """Absent in a service that listens to nothing."""
+    """How the service reads events."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -116,9 +122,9 @@ class ConsumerStatus(_message.Message):
     lag: _builtins.int
     """Messages published and not yet read by this replica."""
     problem: _builtins.str
-    """Why it cannot read now; it tries on."""
+    """Why it cannot read now. It keeps retrying."""
     stopped_reason: _builtins.str
-    """Why it stopped reading until the next start."""
+    """Why it stopped reading until the next start: too many dead letters in a row."""
     @_builtins.property
     def last_read_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -139,7 +145,7 @@ Global___ConsumerStatus: _TypeAlias = ConsumerStatus  # noqa: Y015
 
 @_typing.final
 class OutboxStatus(_message.Message):
-    """Absent in a service that states no facts."""
+    """How the service publishes its facts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -149,9 +155,9 @@ class OutboxStatus(_message.Message):
     pending: _builtins.int
     """Facts stored and not yet published, at the last sweep."""
     problem: _builtins.str
-    """Why none could be published last; it tries on."""
+    """Why publishing fails now. It keeps retrying."""
     parked: _builtins.int
-    """Facts that this process found no way to publish and set aside, by a bug; the next start tries them again."""
+    """Facts that this process could not turn into a message and parked: a bug. The next start retries them."""
     def __init__(
         self,
         *,

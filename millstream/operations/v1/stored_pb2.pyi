@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Claim(_message.Message):
-    """Stored: one numbered try at a piece of work, claimed before it begins."""
+    """Stored: the lease of one numbered attempt, put if absent before the attempt begins."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -30,7 +30,9 @@ class Claim(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     @_builtins.property
-    def process(self) -> Global___Process: ...
+    def process(self) -> Global___Process:
+        """The holder."""
+
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -50,7 +52,7 @@ Global___Claim: _TypeAlias = Claim  # noqa: Y015
 
 @_typing.final
 class Process(_message.Message):
-    """Names one process for ever: enough to know, on the same host, that it is dead."""
+    """Identifies one process, so that the same host can prove that it is dead."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -84,7 +86,7 @@ Global___Process: _TypeAlias = Process  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
-    """Stored, overwritten each second by the claim's holder: a counter that others watch."""
+    """Stored, overwritten each second by the holder of a claim. Observers see that the count changes; no clock is compared."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -105,12 +107,13 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class OutboxMarker(_message.Message):
-    """Stored: a fact that has still to be published."""
+    """Stored: a fact whose event is still to be published."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
+    """Key of the object that states the fact. The event is built from that object."""
     def __init__(
         self,
         *,
@@ -137,14 +140,17 @@ class LedgerEntry(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     request_id: _builtins.str
-    """Who appends twice with one request_id gets the first entry back."""
+    """Unique within the ledger: a second append with the same request_id returns the first entry."""
     actor: _builtins.str
+    """Name of the caller's token, `local`, or the service that appended the entry by itself."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """Never before the entry before."""
+        """Never earlier than the time of the previous entry."""
 
     @_builtins.property
-    def message(self) -> _any_pb2.Any: ...
+    def message(self) -> _any_pb2.Any:
+        """The content; one message type in each ledger."""
+
     def __init__(
         self,
         *,
@@ -164,7 +170,7 @@ Global___LedgerEntry: _TypeAlias = LedgerEntry  # noqa: Y015
 
 @_typing.final
 class DeadLetterResolution(_message.Message):
-    """Stored, once: what an operator did with a dead letter."""
+    """Stored, put if absent: what an operator did with a dead letter."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -18,7 +18,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RegistryEvent(_message.Message):
-    """What is said on the topic millstream.registry.v1. Key: the model's name."""
+    """The value of every message on the topic millstream.registry.v1. Message key: the model's name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -50,6 +50,8 @@ Global___RegistryEvent: _TypeAlias = RegistryEvent  # noqa: Y015
 
 @_typing.final
 class ModelApplied(_message.Message):
+    """A model was declared, or its spec was changed. Published by registry."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
@@ -57,6 +59,7 @@ class ModelApplied(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     number: _builtins.int
+    """Number of the spec in its ledger."""
     dataset: _builtins.str
     def __init__(
         self,
@@ -75,6 +78,8 @@ Global___ModelApplied: _TypeAlias = ModelApplied  # noqa: Y015
 
 @_typing.final
 class ModelVersionRegistered(_message.Message):
+    """A succeeded run became a model version. Published by registry."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
@@ -100,7 +105,9 @@ Global___ModelVersionRegistered: _TypeAlias = ModelVersionRegistered  # noqa: Y0
 
 @_typing.final
 class AliasMoved(_message.Message):
-    """Also said of a release, which moves nothing but the hold."""
+    """An alias has a new ledger entry: a promotion, a rollback, or a release, which keeps the version and ends the hold.
+    Published by registry.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -111,7 +118,9 @@ class AliasMoved(_message.Message):
     model: _builtins.str
     alias: _builtins.str
     number: _builtins.int
+    """Number of the entry in the alias's ledger."""
     version: _builtins.int
+    """The version that the alias names now."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ModelSpec(_message.Message):
-    """What somebody wants of a model; `millstream apply -f model.yaml` sends it."""
+    """The desired state of a model, as `millstream apply -f model.yaml` sends it. Stored: an entry of `models/{model}/spec`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -40,16 +40,18 @@ class ModelSpec(_message.Message):
     TRAINING_FIELD_NUMBER: _builtins.int
     SERVING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Its name: lower-case letters, digits and hyphens."""
+    """Name of the model: 1 to 63 lower-case letters, digits and hyphens."""
     recipe: _builtins.str
     preset: _builtins.str
-    """The recipe's config by name (empty: default), and what differs from it."""
+    """Name of one of the recipe's configs. Empty: default."""
     dataset: _builtins.str
     @_builtins.property
-    def config(self) -> _struct_pb2.Struct: ...
+    def config(self) -> _struct_pb2.Struct:
+        """Fields of the config that replace those of the preset."""
+
     @_builtins.property
     def gate(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateRule]:
-        """What a version must reach to be promoted. Empty: the recipe's own gate."""
+        """Rules that a version must pass to be promoted. Empty: the recipe's own gate."""
 
     @_builtins.property
     def promotion(self) -> Global___PromotionSpec: ...
@@ -80,7 +82,7 @@ Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
 
 @_typing.final
 class GateRule(_message.Message):
-    """One condition on one metric of the test split. Unset fields ask nothing."""
+    """Conditions on one metric of the test split. Unset fields are not checked."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -93,9 +95,9 @@ class GateRule(_message.Message):
     at_least: _builtins.float
     at_most: _builtins.float
     over_baseline: _builtins.float
-    """The least gain over the baseline on the same rows, in the metric's better direction; negative tolerates a loss."""
+    """Least gain over the baseline on the same rows, in the metric's better direction. A negative value tolerates a loss."""
     over_champion: _builtins.float
-    """The same over the present champion. Asks nothing while there is none."""
+    """Least gain over the present champion. Not checked while there is none."""
     def __init__(
         self,
         *,
@@ -157,12 +159,14 @@ class TrainingSpec(_message.Message):
     MINIMUM_INTERVAL_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
     automatic: _builtins.bool
-    """Train whenever the dataset has a new snapshot or the spec changes."""
+    """Start a run for the newest snapshot of the dataset, and another when recipe, preset, config or dataset change."""
     @_builtins.property
-    def time_limit(self) -> _duration_pb2.Duration: ...
+    def time_limit(self) -> _duration_pb2.Duration:
+        """Training time over all attempts of a run. Unset: the trainer's own limit."""
+
     @_builtins.property
     def minimum_interval(self) -> _duration_pb2.Duration:
-        """The least time between the starts of two automatic runs."""
+        """Least time between the creation of two automatic runs."""
 
     @_builtins.property
     def resources(self) -> _training_run_pb2.Resources: ...
@@ -206,6 +210,8 @@ Global___ServingSpec: _TypeAlias = ServingSpec  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
+    """A declared model with its newest spec."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -216,8 +222,9 @@ class Model(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     etag: _builtins.str
-    """The number of the spec's newest ledger entry."""
+    """Number of the newest entry of the spec's ledger."""
     actor: _builtins.str
+    """The caller that applied the newest spec."""
     @_builtins.property
     def spec(self) -> Global___ModelSpec: ...
     @_builtins.property
@@ -244,7 +251,7 @@ Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
 class ModelVersion(_message.Message):
-    """A trained artifact with a number, made from one succeeded run; immutable."""
+    """The numbered result of one succeeded run; immutable. Stored: an entry of `models/{model}/versions`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -284,7 +291,7 @@ class ModelVersion(_message.Message):
     def lineage(self) -> _lineage_pb2.Lineage: ...
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """On the validation split, from training."""
+        """Metrics of the run on the validation split."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -309,7 +316,7 @@ Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
 
 @_typing.final
 class AliasEntry(_message.Message):
-    """One move of an alias: an entry of its ledger."""
+    """One move of an alias. Stored: an entry of `models/{model}/aliases/{alias}`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -347,18 +354,18 @@ class AliasEntry(_message.Message):
     model: _builtins.str
     alias: _builtins.str
     number: _builtins.int
-    """Its number in the ledger, from 1; also the alias's etag."""
+    """Number in the alias's ledger, from 1; also the alias's etag."""
     version: _builtins.int
-    """The version that the alias names from here on; 0: none."""
+    """The version that the alias names from this entry on. 0: none."""
     action: Global___AliasEntry.Action.ValueType
     hold: _builtins.bool
-    """True from a manual promotion or a rollback until released: no automatic promotion."""
+    """True from a manual promotion or a rollback until a release: automatic promotion does not move the alias."""
     reason: _builtins.str
     actor: _builtins.str
     report_id: _builtins.str
-    """The evidence: the report that allowed it."""
+    """The report that allowed the promotion. Empty for a rollback, a release and an override."""
     override: _builtins.str
-    """Set when a promotion without a passing report was forced, with the reason given."""
+    """Reason of a promotion that needed no passing report. Empty: the promotion had one."""
     request_id: _builtins.str
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...

@@ -29,7 +29,7 @@ class ApplyModelRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     etag: _builtins.str
-    """When set, refuse with ABORTED unless it is the present one."""
+    """If set: fail with ABORTED unless it is the model's present etag."""
     @_builtins.property
     def spec(self) -> _model_pb2.ModelSpec: ...
     def __init__(
@@ -160,7 +160,7 @@ class GetModelVersionRequest(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.int
-    """A number; 0 with an alias."""
+    """Give either a version or an alias."""
     alias: _builtins.str
     def __init__(
         self,
@@ -406,10 +406,10 @@ class PromoteModelVersionRequest(_message.Message):
     version: _builtins.int
     reason: _builtins.str
     override: _builtins.str
-    """Promote without a passing report, for this reason."""
+    """If set: promote without a passing report. The ledger keeps this reason."""
     request_id: _builtins.str
     etag: _builtins.str
-    """When set, refuse with ABORTED unless it is the alias's newest entry number."""
+    """If set: fail with ABORTED unless it is the number of the alias's newest entry."""
     def __init__(
         self,
         *,
@@ -462,7 +462,7 @@ class RollbackAliasRequest(_message.Message):
     alias: _builtins.str
     """Empty: champion."""
     version: _builtins.int
-    """0: the version before."""
+    """A version that the alias named before. 0: the one that it named before the present version."""
     reason: _builtins.str
     request_id: _builtins.str
     def __init__(
@@ -560,6 +560,7 @@ class DownloadArtifactRequest(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.int
+    """Give either a version or an alias."""
     alias: _builtins.str
     def __init__(
         self,
@@ -583,6 +584,7 @@ class DownloadArtifactResponse(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """The file that the chunk belongs to, relative to the artifact's folder."""
     chunk: _builtins.bytes
     def __init__(
         self,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RegistryServiceStub:
-    """Keeps models, their versions and which version each alias names. Owned by registry.
+    """Keeps models, their versions and the aliases that name versions. Served by registry.
     """
 
     def __init__(self, channel):
@@ -98,11 +98,11 @@ class RegistryServiceStub:
 
 
 class RegistryServiceServicer:
-    """Keeps models, their versions and which version each alias names. Owned by registry.
+    """Keeps models, their versions and the aliases that name versions. Served by registry.
     """
 
     def ApplyModel(self, request, context):
-        """Declare a model, or change it. An equal spec changes nothing.
+        """Declare a model, or change its spec. An equal spec adds no entry. Idempotent by request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,42 +140,42 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAliasEntries(self, request, context):
-        """Every move of an alias, newest first.
+        """Every entry of an alias, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AliasAt(self, request, context):
-        """What the alias named at a point in time.
+        """The entry that held at a point in time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PromoteModelVersion(self, request, context):
-        """Move an alias by hand, and hold it. Needs a passing report, or an override.
+        """Move an alias to a version and put the alias on hold. Needs a passing report, or an override.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackAlias(self, request, context):
-        """Move an alias back to the version it named before (or to a given one that it once named), and hold it.
+        """Move an alias back to an earlier version and put the alias on hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseAlias(self, request, context):
-        """Let automatic promotion move the alias again.
+        """End the hold, so that automatic promotion may move the alias again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DownloadArtifact(self, request, context):
-        """The files of a version's artifact, one after the other.
+        """Stream the files of a version's artifact, one after the other.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -253,7 +253,7 @@ def add_RegistryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RegistryService:
-    """Keeps models, their versions and which version each alias names. Owned by registry.
+    """Keeps models, their versions and the aliases that name versions. Served by registry.
     """
 
     @staticmethod

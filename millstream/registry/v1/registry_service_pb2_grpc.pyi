@@ -27,14 +27,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RegistryServiceStub:
-    """Keeps models, their versions and which version each alias names. Owned by registry."""
+    """Keeps models, their versions and the aliases that name versions. Served by registry."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RegistryServiceAsyncStub: ...
     ApplyModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ApplyModelRequest, _registry_service_pb2.ApplyModelResponse]
-    """Declare a model, or change it. An equal spec changes nothing."""
+    """Declare a model, or change its spec. An equal spec adds no entry. Idempotent by request_id."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]
     ListModels: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]
     GetModelVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelVersionRequest, _registry_service_pb2.GetModelVersionResponse]
@@ -42,25 +42,25 @@ class RegistryServiceStub:
     GetAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetAliasRequest, _registry_service_pb2.GetAliasResponse]
     """The newest entry of an alias."""
     ListAliasEntries: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasEntriesRequest, _registry_service_pb2.ListAliasEntriesResponse]
-    """Every move of an alias, newest first."""
+    """Every entry of an alias, newest first."""
     AliasAt: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.AliasAtRequest, _registry_service_pb2.AliasAtResponse]
-    """What the alias named at a point in time."""
+    """The entry that held at a point in time."""
     PromoteModelVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.PromoteModelVersionRequest, _registry_service_pb2.PromoteModelVersionResponse]
-    """Move an alias by hand, and hold it. Needs a passing report, or an override."""
+    """Move an alias to a version and put the alias on hold. Needs a passing report, or an override."""
     RollbackAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAliasRequest, _registry_service_pb2.RollbackAliasResponse]
-    """Move an alias back to the version it named before (or to a given one that it once named), and hold it."""
+    """Move an alias back to an earlier version and put the alias on hold."""
     ReleaseAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ReleaseAliasRequest, _registry_service_pb2.ReleaseAliasResponse]
-    """Let automatic promotion move the alias again."""
+    """End the hold, so that automatic promotion may move the alias again."""
     DownloadArtifact: _grpc.UnaryStreamMultiCallable[_registry_service_pb2.DownloadArtifactRequest, _registry_service_pb2.DownloadArtifactResponse]
-    """The files of a version's artifact, one after the other."""
+    """Stream the files of a version's artifact, one after the other."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
-    """Keeps models, their versions and which version each alias names. Owned by registry."""
+    """Keeps models, their versions and the aliases that name versions. Served by registry."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplyModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ApplyModelRequest, _registry_service_pb2.ApplyModelResponse]  # type: ignore[assignment]
-    """Declare a model, or change it. An equal spec changes nothing."""
+    """Declare a model, or change its spec. An equal spec adds no entry. Idempotent by request_id."""
     GetModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelRequest, _registry_service_pb2.GetModelResponse]  # type: ignore[assignment]
     ListModels: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     GetModelVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelVersionRequest, _registry_service_pb2.GetModelVersionResponse]  # type: ignore[assignment]
@@ -68,20 +68,20 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetAliasRequest, _registry_service_pb2.GetAliasResponse]  # type: ignore[assignment]
     """The newest entry of an alias."""
     ListAliasEntries: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasEntriesRequest, _registry_service_pb2.ListAliasEntriesResponse]  # type: ignore[assignment]
-    """Every move of an alias, newest first."""
+    """Every entry of an alias, newest first."""
     AliasAt: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.AliasAtRequest, _registry_service_pb2.AliasAtResponse]  # type: ignore[assignment]
-    """What the alias named at a point in time."""
+    """The entry that held at a point in time."""
     PromoteModelVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.PromoteModelVersionRequest, _registry_service_pb2.PromoteModelVersionResponse]  # type: ignore[assignment]
-    """Move an alias by hand, and hold it. Needs a passing report, or an override."""
+    """Move an alias to a version and put the alias on hold. Needs a passing report, or an override."""
     RollbackAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAliasRequest, _registry_service_pb2.RollbackAliasResponse]  # type: ignore[assignment]
-    """Move an alias back to the version it named before (or to a given one that it once named), and hold it."""
+    """Move an alias back to an earlier version and put the alias on hold."""
     ReleaseAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ReleaseAliasRequest, _registry_service_pb2.ReleaseAliasResponse]  # type: ignore[assignment]
-    """Let automatic promotion move the alias again."""
+    """End the hold, so that automatic promotion may move the alias again."""
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_registry_service_pb2.DownloadArtifactRequest, _registry_service_pb2.DownloadArtifactResponse]  # type: ignore[assignment]
-    """The files of a version's artifact, one after the other."""
+    """Stream the files of a version's artifact, one after the other."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps models, their versions and which version each alias names. Owned by registry."""
+    """Keeps models, their versions and the aliases that name versions. Served by registry."""
 
     @_abc_1.abstractmethod
     def ApplyModel(
@@ -89,7 +89,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ApplyModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ApplyModelResponse, _abc.Awaitable[_registry_service_pb2.ApplyModelResponse]]:
-        """Declare a model, or change it. An equal spec changes nothing."""
+        """Declare a model, or change its spec. An equal spec adds no entry. Idempotent by request_id."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -133,7 +133,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ListAliasEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListAliasEntriesResponse, _abc.Awaitable[_registry_service_pb2.ListAliasEntriesResponse]]:
-        """Every move of an alias, newest first."""
+        """Every entry of an alias, newest first."""
 
     @_abc_1.abstractmethod
     def AliasAt(
@@ -141,7 +141,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.AliasAtRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.AliasAtResponse, _abc.Awaitable[_registry_service_pb2.AliasAtResponse]]:
-        """What the alias named at a point in time."""
+        """The entry that held at a point in time."""
 
     @_abc_1.abstractmethod
     def PromoteModelVersion(
@@ -149,7 +149,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.PromoteModelVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.PromoteModelVersionResponse, _abc.Awaitable[_registry_service_pb2.PromoteModelVersionResponse]]:
-        """Move an alias by hand, and hold it. Needs a passing report, or an override."""
+        """Move an alias to a version and put the alias on hold. Needs a passing report, or an override."""
 
     @_abc_1.abstractmethod
     def RollbackAlias(
@@ -157,7 +157,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.RollbackAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.RollbackAliasResponse, _abc.Awaitable[_registry_service_pb2.RollbackAliasResponse]]:
-        """Move an alias back to the version it named before (or to a given one that it once named), and hold it."""
+        """Move an alias back to an earlier version and put the alias on hold."""
 
     @_abc_1.abstractmethod
     def ReleaseAlias(
@@ -165,7 +165,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ReleaseAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ReleaseAliasResponse, _abc.Awaitable[_registry_service_pb2.ReleaseAliasResponse]]:
-        """Let automatic promotion move the alias again."""
+        """End the hold, so that automatic promotion may move the alias again."""
 
     @_abc_1.abstractmethod
     def DownloadArtifact(
@@ -173,6 +173,6 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.DownloadArtifactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_service_pb2.DownloadArtifactResponse], _abc.AsyncIterator[_registry_service_pb2.DownloadArtifactResponse]]:
-        """The files of a version's artifact, one after the other."""
+        """Stream the files of a version's artifact, one after the other."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

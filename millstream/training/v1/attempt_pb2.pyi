@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RunRequest(_message.Message):
-    """Stored: a run as it was asked for."""
+    """Stored: a run as it was requested."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -40,21 +40,24 @@ class RunRequest(_message.Message):
     ASKED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     request_id: _builtins.str
+    """Equal to run_id."""
     actor: _builtins.str
     automatic: _builtins.bool
     model_spec_number: _builtins.int
-    """The model's spec that an automatic run follows."""
+    """Number of the model's spec that an automatic run follows; 0 for other runs."""
     @_builtins.property
-    def spec(self) -> _training_run_pb2.TrainingRunSpec: ...
+    def spec(self) -> _training_run_pb2.TrainingRunSpec:
+        """Complete: what the request left open is filled in from the model's spec."""
+
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def snapshot(self) -> _dataset_pb2.Snapshot:
-        """The rows, as they were when the run was asked for."""
+        """The snapshot to train on, as it was when the run was requested."""
 
     @_builtins.property
     def asked(self) -> _training_run_pb2.TrainingRunSpec:
-        """The spec as it came in the request, before the model's own was filled in."""
+        """The spec as the caller sent it. A repeated request is compared with it."""
 
     def __init__(
         self,
@@ -79,7 +82,7 @@ Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
 
 @_typing.final
 class RunOutcome(_message.Message):
-    """Stored: the one end of a run."""
+    """Stored, put if absent: how a run ended. The worker writes SUCCEEDED, the trainer FAILED and CANCELLED."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -148,15 +151,18 @@ Global___RunOutcome: _TypeAlias = RunOutcome  # noqa: Y015
 
 @_typing.final
 class RunNumerics(_message.Message):
-    """Stored: the numerics of a run's first attempt, followed by every later one."""
+    """Stored: the numerics that a run's first attempt chose. Every later attempt uses them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NUMERICS_FIELD_NUMBER: _builtins.int
     PROCESSOR_FIELD_NUMBER: _builtins.int
     processor: _builtins.str
+    """Kind of processor of the first attempt: GPU product, else CPU model. On another kind the run is not bit-exact."""
     @_builtins.property
-    def numerics(self) -> _struct_pb2.Struct: ...
+    def numerics(self) -> _struct_pb2.Struct:
+        """dtype, threads, device and the like, as the recipe measured them."""
+
     def __init__(
         self,
         *,
@@ -173,7 +179,7 @@ Global___RunNumerics: _TypeAlias = RunNumerics  # noqa: Y015
 
 @_typing.final
 class AttemptFailure(_message.Message):
-    """Stored: a failed attempt, in its worker's words."""
+    """Stored: why an attempt failed, written by its worker."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -187,8 +193,9 @@ class AttemptFailure(_message.Message):
     message: _builtins.str
     traceback: _builtins.str
     log_tail: _builtins.str
+    """The last 4000 bytes of the worker's output."""
     invalid: _builtins.bool
-    """The request itself is wrong: trying again cannot help."""
+    """True if the request itself is wrong: the run fails without a retry."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(

@@ -18,7 +18,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class TrainingEvent(_message.Message):
-    """What is said on the topic millstream.training.v1. Key: the run's id."""
+    """The value of every message on the topic millstream.training.v1. Message key: the run's id."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -58,7 +58,7 @@ Global___TrainingEvent: _TypeAlias = TrainingEvent  # noqa: Y015
 
 @_typing.final
 class TrainingRunCreated(_message.Message):
-    """A run was asked for; trainers look whether a slot is free."""
+    """A run was requested. Published by trainer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -82,7 +82,7 @@ Global___TrainingRunCreated: _TypeAlias = TrainingRunCreated  # noqa: Y015
 
 @_typing.final
 class TrainingRunStarted(_message.Message):
-    """An attempt was claimed by a worker."""
+    """A worker has claimed an attempt. Published by trainer for its worker."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -90,6 +90,7 @@ class TrainingRunStarted(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     attempt: _builtins.int
+    """From 1."""
     def __init__(
         self,
         *,
@@ -106,6 +107,8 @@ Global___TrainingRunStarted: _TypeAlias = TrainingRunStarted  # noqa: Y015
 
 @_typing.final
 class TrainingRunSucceeded(_message.Message):
+    """A worker has stored the artifact and the outcome. Published by trainer for its worker."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
@@ -131,6 +134,8 @@ Global___TrainingRunSucceeded: _TypeAlias = TrainingRunSucceeded  # noqa: Y015
 
 @_typing.final
 class TrainingRunFailed(_message.Message):
+    """A run has failed for good. Published by trainer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
@@ -139,6 +144,7 @@ class TrainingRunFailed(_message.Message):
     run_id: _builtins.str
     model: _builtins.str
     reason: _builtins.str
+    """At most 1000 characters; the run holds all of it."""
     def __init__(
         self,
         *,
@@ -156,6 +162,8 @@ Global___TrainingRunFailed: _TypeAlias = TrainingRunFailed  # noqa: Y015
 
 @_typing.final
 class TrainingRunCancelled(_message.Message):
+    """A run was cancelled on request, or superseded by a newer automatic run. Published by trainer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
@@ -164,6 +172,7 @@ class TrainingRunCancelled(_message.Message):
     run_id: _builtins.str
     model: _builtins.str
     reason: _builtins.str
+    """At most 1000 characters; the run holds all of it."""
     def __init__(
         self,
         *,

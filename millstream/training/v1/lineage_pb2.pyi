@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Lineage(_message.Message):
-    """Where a model comes from: enough to train it again."""
+    """Where a model comes from: everything that is needed to train it again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -66,18 +66,21 @@ class Lineage(_message.Message):
     recipe: _builtins.str
     code_commit: _builtins.str
     code_dirty: _builtins.bool
-    """The code differed from the commit."""
+    """True if the worker's code differed from that commit."""
     seed: _builtins.int
     hardware: _builtins.str
+    """Kind of processor: GPU product, else CPU model."""
     attempts: _builtins.int
     inexact_from_step: _builtins.int
-    """Set when a later attempt ran on another kind of processor: from this step on it is no longer bit-exact."""
+    """Set if the last attempt ran on another kind of processor than the first: from this step on the run is not bit-exact."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
-        """The complete config that it ran with."""
+        """The complete config of the training."""
 
     @_builtins.property
-    def packages(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def packages(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Version by package."""
+
     @_builtins.property
     def numerics(self) -> _struct_pb2.Struct:
         """dtype, threads and the like, as the first attempt chose them."""

@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class TrainingRunSpec(_message.Message):
-    """What to train, on what, for whom. Part of what names an automatic run."""
+    """What to train. In a request every unset field is filled in from the model's spec."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -43,17 +43,17 @@ class TrainingRunSpec(_message.Message):
     preset: _builtins.str
     dataset: _builtins.str
     dataset_number: _builtins.int
-    """Number in the dataset's ledger. 0 in a request: the newest."""
+    """Number of the snapshot in the dataset's ledger. 0 in a request: the newest."""
     snapshot_id: _builtins.str
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
-        """Overrides of the preset, checked by the recipe's own typed config."""
+        """Fields that replace those of the preset, checked by the recipe's own typed config."""
 
     @_builtins.property
     def resources(self) -> Global___Resources: ...
     @_builtins.property
     def time_limit(self) -> _duration_pb2.Duration:
-        """Over all attempts together. Left out: the trainer's own limit."""
+        """Training time over all attempts. Unset: the model's limit, else the trainer's own."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ Global___TrainingRunSpec: _TypeAlias = TrainingRunSpec  # noqa: Y015
 
 @_typing.final
 class Resources(_message.Message):
-    """What a worker needs beside a processor."""
+    """Hardware that a worker needs beside a processor. The launcher that starts child processes ignores it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -89,7 +89,7 @@ class Resources(_message.Message):
     gpu_product: _builtins.str
     """For example NVIDIA-H100-80GB-HBM3; empty: any."""
     nodes: _builtins.int
-    """0 and 1: one."""
+    """Number of nodes. 0 means 1."""
     def __init__(
         self,
         *,
@@ -107,7 +107,7 @@ Global___Resources: _TypeAlias = Resources  # noqa: Y015
 
 @_typing.final
 class TrainingRun(_message.Message):
-    """One training, from request to outcome, over as many attempts as it takes."""
+    """One training run, from request to outcome, over one or more attempts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -119,7 +119,9 @@ class TrainingRun(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: TrainingRun._State.ValueType  # 0
         STATE_PENDING: TrainingRun._State.ValueType  # 1
+        """No worker has claimed an attempt yet."""
         STATE_RUNNING: TrainingRun._State.ValueType  # 2
+        """At least one attempt was claimed, and there is no outcome."""
         STATE_SUCCEEDED: TrainingRun._State.ValueType  # 3
         STATE_FAILED: TrainingRun._State.ValueType  # 4
         STATE_CANCELLED: TrainingRun._State.ValueType  # 5
@@ -127,7 +129,9 @@ class TrainingRun(_message.Message):
     class State(_State, metaclass=_StateEnumTypeWrapper): ...
     STATE_UNSPECIFIED: TrainingRun.State.ValueType  # 0
     STATE_PENDING: TrainingRun.State.ValueType  # 1
+    """No worker has claimed an attempt yet."""
     STATE_RUNNING: TrainingRun.State.ValueType  # 2
+    """At least one attempt was claimed, and there is no outcome."""
     STATE_SUCCEEDED: TrainingRun.State.ValueType  # 3
     STATE_FAILED: TrainingRun.State.ValueType  # 4
     STATE_CANCELLED: TrainingRun.State.ValueType  # 5
@@ -169,19 +173,19 @@ class TrainingRun(_message.Message):
     run_id: _builtins.str
     state: Global___TrainingRun.State.ValueType
     reason: _builtins.str
-    """Why it failed or was cancelled, and what to do; or what a pending run waits for."""
+    """Why it failed or was cancelled, and what to do."""
     attempt: _builtins.int
-    """The newest attempt, from 1; 0 before the first."""
+    """Number of the newest attempt, from 1. 0 before the first."""
     actor: _builtins.str
     automatic: _builtins.bool
-    """Made by the trainer because a snapshot or a model spec is new."""
+    """Created by the trainer because of a new snapshot or a changed model spec."""
     @_builtins.property
     def spec(self) -> Global___TrainingRunSpec: ...
     @_builtins.property
     def progress(self) -> Global___RunProgress: ...
     @_builtins.property
     def artifact(self) -> Global___Artifact:
-        """Set once it has succeeded."""
+        """Artifact, lineage and metrics are set once the run has succeeded."""
 
     @_builtins.property
     def lineage(self) -> _lineage_pb2.Lineage: ...
@@ -221,7 +225,7 @@ Global___TrainingRun: _TypeAlias = TrainingRun  # noqa: Y015
 
 @_typing.final
 class RunProgress(_message.Message):
-    """What the worker says of itself about once a second."""
+    """The progress that a worker reports about once a second. Stored, overwritten."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -259,7 +263,7 @@ class RunProgress(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     total_steps: _builtins.int
-    """The most steps it can take; early stopping may take fewer."""
+    """Upper limit of the steps; early stopping may need fewer."""
     epoch: _builtins.float
     loss: _builtins.float
     learning_rate: _builtins.float
@@ -268,7 +272,7 @@ class RunProgress(_message.Message):
     tokens_per_second: _builtins.float
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """From the newest evaluation on the validation split."""
+        """Metrics of the newest evaluation on the validation split."""
 
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
@@ -276,7 +280,7 @@ class RunProgress(_message.Message):
 
     @_builtins.property
     def remaining(self) -> _duration_pb2.Duration:
-        """Time left at the present pace, at most."""
+        """Upper limit of the time left at the present pace."""
 
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
@@ -306,7 +310,7 @@ Global___RunProgress: _TypeAlias = RunProgress  # noqa: Y015
 
 @_typing.final
 class Artifact(_message.Message):
-    """The files of a trained model, named by what they hold."""
+    """The manifest of a folder of files: a trained model, or a checkpoint. Stored, put last."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -314,6 +318,7 @@ class Artifact(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
+    """32 hex digits: a hash of the paths, sizes and contents of all files."""
     size_bytes: _builtins.int
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArtifactFile]: ...
@@ -334,13 +339,17 @@ Global___Artifact: _TypeAlias = Artifact  # noqa: Y015
 
 @_typing.final
 class ArtifactFile(_message.Message):
+    """One file of an artifact."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """Relative to the artifact's folder."""
     digest: _builtins.str
+    """sha256 of the contents, in hex."""
     size_bytes: _builtins.int
     def __init__(
         self,

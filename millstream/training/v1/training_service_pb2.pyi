@@ -26,6 +26,7 @@ class CreateTrainingRunRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Becomes the run's id. 1 to 100 letters, digits and . _ = ~ -. Empty: the server creates one."""
     @_builtins.property
     def spec(self) -> _training_run_pb2.TrainingRunSpec: ...
     def __init__(
@@ -112,12 +113,12 @@ class ListTrainingRunsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Empty: of every model."""
+    """Empty: runs of every model."""
     page_size: _builtins.int
     page_token: _builtins.str
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_training_run_pb2.TrainingRun.State.ValueType]:
-        """Empty: in any state."""
+        """Empty: runs in any state."""
 
     def __init__(
         self,
@@ -247,7 +248,7 @@ class ReadTrainingLogRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     follow: _builtins.bool
-    """Go on until the run has ended."""
+    """Keep streaming until the run has ended."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TrainingServiceStub:
-    """Runs trainings in workers. Owned by trainer.
+    """Runs trainings in worker processes. Served by trainer.
     """
 
     def __init__(self, channel):
@@ -68,11 +68,12 @@ class TrainingServiceStub:
 
 
 class TrainingServiceServicer:
-    """Runs trainings in workers. Owned by trainer.
+    """Runs trainings in worker processes. Served by trainer.
     """
 
     def CreateTrainingRun(self, request, context):
-        """Asked again with the same request_id and spec, it answers the same run.
+        """Request a run. Idempotent: the same request_id with the same spec returns the same run; with another spec it is
+        INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,20 +92,21 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchTrainingRun(self, request, context):
-        """The run now, and again at each change until it has ended.
+        """Stream the run: its state now, then each change, until it has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTrainingRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """End a run that has not ended. FAILED_PRECONDITION if it has succeeded or failed.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadTrainingLog(self, request, context):
-        """What the run's workers printed, attempt after attempt.
+        """Stream what the run's workers printed, attempt after attempt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,7 +154,7 @@ def add_TrainingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainingService:
-    """Runs trainings in workers. Owned by trainer.
+    """Runs trainings in worker processes. Served by trainer.
     """
 
     @staticmethod

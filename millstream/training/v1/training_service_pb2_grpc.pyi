@@ -27,39 +27,45 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TrainingServiceStub:
-    """Runs trainings in workers. Owned by trainer."""
+    """Runs trainings in worker processes. Served by trainer."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrainingServiceAsyncStub: ...
     CreateTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CreateTrainingRunRequest, _training_service_pb2.CreateTrainingRunResponse]
-    """Asked again with the same request_id and spec, it answers the same run."""
+    """Request a run. Idempotent: the same request_id with the same spec returns the same run; with another spec it is
+    INVALID_ARGUMENT.
+    """
     GetTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetTrainingRunRequest, _training_service_pb2.GetTrainingRunResponse]
     ListTrainingRuns: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingRunsRequest, _training_service_pb2.ListTrainingRunsResponse]
     WatchTrainingRun: _grpc.UnaryStreamMultiCallable[_training_service_pb2.WatchTrainingRunRequest, _training_service_pb2.WatchTrainingRunResponse]
-    """The run now, and again at each change until it has ended."""
+    """Stream the run: its state now, then each change, until it has ended."""
     CancelTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CancelTrainingRunRequest, _training_service_pb2.CancelTrainingRunResponse]
+    """End a run that has not ended. FAILED_PRECONDITION if it has succeeded or failed."""
     ReadTrainingLog: _grpc.UnaryStreamMultiCallable[_training_service_pb2.ReadTrainingLogRequest, _training_service_pb2.ReadTrainingLogResponse]
-    """What the run's workers printed, attempt after attempt."""
+    """Stream what the run's workers printed, attempt after attempt."""
 
 @_typing.type_check_only
 class TrainingServiceAsyncStub(TrainingServiceStub):
-    """Runs trainings in workers. Owned by trainer."""
+    """Runs trainings in worker processes. Served by trainer."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTrainingRun: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CreateTrainingRunRequest, _training_service_pb2.CreateTrainingRunResponse]  # type: ignore[assignment]
-    """Asked again with the same request_id and spec, it answers the same run."""
+    """Request a run. Idempotent: the same request_id with the same spec returns the same run; with another spec it is
+    INVALID_ARGUMENT.
+    """
     GetTrainingRun: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetTrainingRunRequest, _training_service_pb2.GetTrainingRunResponse]  # type: ignore[assignment]
     ListTrainingRuns: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingRunsRequest, _training_service_pb2.ListTrainingRunsResponse]  # type: ignore[assignment]
     WatchTrainingRun: _aio.UnaryStreamMultiCallable[_training_service_pb2.WatchTrainingRunRequest, _training_service_pb2.WatchTrainingRunResponse]  # type: ignore[assignment]
-    """The run now, and again at each change until it has ended."""
+    """Stream the run: its state now, then each change, until it has ended."""
     CancelTrainingRun: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CancelTrainingRunRequest, _training_service_pb2.CancelTrainingRunResponse]  # type: ignore[assignment]
+    """End a run that has not ended. FAILED_PRECONDITION if it has succeeded or failed."""
     ReadTrainingLog: _aio.UnaryStreamMultiCallable[_training_service_pb2.ReadTrainingLogRequest, _training_service_pb2.ReadTrainingLogResponse]  # type: ignore[assignment]
-    """What the run's workers printed, attempt after attempt."""
+    """Stream what the run's workers printed, attempt after attempt."""
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs trainings in workers. Owned by trainer."""
+    """Runs trainings in worker processes. Served by trainer."""
 
     @_abc_1.abstractmethod
     def CreateTrainingRun(
@@ -67,7 +73,9 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.CreateTrainingRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.CreateTrainingRunResponse, _abc.Awaitable[_training_service_pb2.CreateTrainingRunResponse]]:
-        """Asked again with the same request_id and spec, it answers the same run."""
+        """Request a run. Idempotent: the same request_id with the same spec returns the same run; with another spec it is
+        INVALID_ARGUMENT.
+        """
 
     @_abc_1.abstractmethod
     def GetTrainingRun(
@@ -89,14 +97,15 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.WatchTrainingRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_training_service_pb2.WatchTrainingRunResponse], _abc.AsyncIterator[_training_service_pb2.WatchTrainingRunResponse]]:
-        """The run now, and again at each change until it has ended."""
+        """Stream the run: its state now, then each change, until it has ended."""
 
     @_abc_1.abstractmethod
     def CancelTrainingRun(
         self,
         request: _training_service_pb2.CancelTrainingRunRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_training_service_pb2.CancelTrainingRunResponse, _abc.Awaitable[_training_service_pb2.CancelTrainingRunResponse]]: ...
+    ) -> _typing.Union[_training_service_pb2.CancelTrainingRunResponse, _abc.Awaitable[_training_service_pb2.CancelTrainingRunResponse]]:
+        """End a run that has not ended. FAILED_PRECONDITION if it has succeeded or failed."""
 
     @_abc_1.abstractmethod
     def ReadTrainingLog(
@@ -104,6 +113,6 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.ReadTrainingLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_training_service_pb2.ReadTrainingLogResponse], _abc.AsyncIterator[_training_service_pb2.ReadTrainingLogResponse]]:
-        """What the run's workers printed, attempt after attempt."""
+        """Stream what the run's workers printed, attempt after attempt."""
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
