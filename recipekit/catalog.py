@@ -1,20 +1,20 @@
-"""Finds recipes by listing folders and imports one only when it is asked for.
+"""Finds recipes by listing folders, and imports a recipe on first use.
 
-A message never chooses an import: a name is looked up in the listing first, and is refused if it is not there.
+A message never chooses an import: a name that the listing does not hold raises UnknownRecipe.
 """
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from recipekit.spec import Spec
+from recipekit.spec import BadConfig, Config, Spec
 
 
 class UnknownRecipe(LookupError):
-    """No folder of that name holds a recipe."""
+    """No folder of that name holds a recipe. The text names those that do."""
 
 
 class Catalog:
@@ -33,14 +33,24 @@ class Catalog:
         return found
 
     def names(self) -> list[str]:
+        """The names of all recipes, sorted."""
         return sorted(self._folders)
 
     def folder(self, name: str) -> Path:
-        """Where the recipe lives: its sample.jsonl and model.yaml are there."""
+        """The recipe's folder, with its sample.jsonl and model.yaml. Raises UnknownRecipe."""
         return self._find(name)[1]
 
     def spec(self, name: str) -> Spec:
+        """The recipe's SPEC. Raises UnknownRecipe."""
         return cast(Spec, self._module(name, "spec").SPEC)
+
+    def configure(self, recipe: str, preset: str, overrides: Mapping[str, Any]) -> Config:
+        """The complete config of a run. Raises BadConfig for an unknown recipe or preset, or the first wrong field."""
+        try:
+            spec = self.spec(recipe)
+        except UnknownRecipe as error:
+            raise BadConfig("recipe", str(error)) from None
+        return spec.configure(preset, overrides)
 
     def fit(self, name: str) -> Callable[..., None]:
         """`fit(config, data, run)`; importing it may import torch."""

@@ -1,14 +1,16 @@
-"""What a recipe says about itself, without importing torch.
+"""What a recipe declares, without importing torch.
 
-Data preparation checks rows by it, the registry checks configs by it, the evaluator measures by it and inference
-checks requests and answers by it, so all of them agree on one recipe by reading one file.
+Dataprep checks rows by it, registry and trainer check configs by it, the evaluator measures by it, and inference checks
+requests and answers by it. So all of them agree on a recipe, because they read the same file.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Row = Mapping[str, Any]
 Prediction = Mapping[str, Any]
@@ -25,7 +27,7 @@ class Config(BaseModel):
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that the recipe is judged by."""
+    """A number by which models of the recipe are compared. Every measure() gives it."""
 
     name: str
     meaning: str
@@ -34,10 +36,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class GateRule:
-    """One condition of a gate on one metric of the test split. Fields left None ask nothing.
+    """One condition of a gate on one metric of the test split. A field that is None sets no condition.
 
     `at_least` / `at_most` are absolute. `over_baseline` / `over_champion` are the least gain over the other's metric on
-    the same rows, counted in the metric's better direction; a negative number tolerates that much loss.
+    the same rows, in the metric's better direction; a negative number tolerates that much loss.
     """
 
     metric: str
@@ -49,7 +51,7 @@ class GateRule:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the evaluation report, drawn as it is."""
+    """A table of the evaluation report, shown as it is."""
 
     title: str
     columns: tuple[str, ...]
@@ -58,10 +60,27 @@ class Table:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a recipe says of predictions on rows: every declared metric, and tables worth looking at."""
+    """What a recipe measures of predictions on rows: every declared metric, and tables for the report."""
 
     metrics: dict[str, float]
     tables: tuple[Table, ...] = ()
+
+
+class BadConfig(ValueError):
+    """A run's config is not valid. `field` is `recipe`, `preset` or `config.<path>`; the text begins with it."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(f"{field}: {text}")
+        self.field = field
+
+
+def row_key(row: Row, identity: Sequence[str] = ()) -> bytes:
+    """Which rows are the same: sha256 of the identity columns, or of the whole row where there are none.
+
+    Neither the order of columns nor the process changes it. Raises ValueError for a row that JSON in UTF-8 cannot hold.
+    """
+    same = {name: row.get(name) for name in identity} if identity else dict(row)
+    return hashlib.sha256(json.dumps(same, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()).digest()
 
 
 @dataclass(frozen=True)
@@ -81,24 +100,36 @@ class Spec:
     tasks: frozenset[Task]
     """The typed RPCs that it serves; Predict serves every recipe."""
     identity: tuple[str, ...]
-    """Columns that say which rows are the same: they decide exact duplicates and the split."""
+    """Rows that agree in these columns are the same row (row_key). Empty: all columns count."""
     metrics: tuple[Metric, ...]
-    """The first is the primary one: it chooses the best checkpoint and heads the report."""
+    """The first is the primary one: it chooses the best checkpoint and stands first in the report."""
     gate: tuple[GateRule, ...]
     """The gate of a Model that declares none."""
     measure: Callable[[Sequence[Row], Sequence[Prediction]], Measured]
     baseline: Callable[[Sequence[Row], Sequence[Row]], Sequence[Prediction]]
-    """(train rows, test rows) → predictions of something simple that the model must be seen beside."""
+    """(train rows, test rows) → predictions of something simple, with which the report compares the model."""
     baseline_name: str
     tolerance: float = 1e-3
     """How far a number of a golden prediction may be off on another backend or precision."""
     label: str | None = None
-    """The column to be predicted: rows that are the same but for it contradict each other."""
+    """The column to predict. Two rows with one row_key and different labels contradict each other."""
 
     @property
     def primary(self) -> Metric:
+        """The metric that chooses the best checkpoint."""
         return self.metrics[0]
 
+    def row_key(self, row: Row) -> bytes:
+        """row_key() by this recipe's identity columns: it decides duplicates, the split, and what was seen in training."""
+        return row_key(row, self.identity)
+
     def configure(self, preset: str, overrides: Mapping[str, Any]) -> Config:
-        """The complete config of a run. Raises KeyError for an unknown preset, ValidationError for a bad field."""
-        return self.config.model_validate({**self.presets[preset or "default"], **overrides})
+        """The complete config of a run; an empty preset is `default`. Raises BadConfig for the first wrong field."""
+        base = self.presets.get(preset or "default")
+        if base is None:
+            raise BadConfig("preset", f"{self.name} has no preset {preset!r}; it has: {', '.join(self.presets)}")
+        try:
+            return self.config.model_validate({**base, **overrides})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise BadConfig(f"config.{'.'.join(map(str, first['loc']))}", str(first["msg"])) from None

@@ -1,41 +1,80 @@
-"""Rows of a snapshot's parts: JSON Lines, gzip, split on LF only."""
+"""The parts of a snapshot: JSON Lines in gzip, split on LF only, written to a file and read from the store.
+
+The same rows always give the same bytes, so a part is named by its digest and an import may be repeated.
+"""
 
 import asyncio
 import gzip
 import hashlib
-import io
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
 from millstream.errors import InvalidArgument
+from millstream.files import file_digest
 from servicekit.blobs.port import Blobs
 
 
-def pack_rows(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """The bytes of a part: the same rows always give the same bytes."""
-    packed = io.BytesIO()
-    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0) as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False, sort_keys=True).encode() + b"\n")
-    return packed.getvalue()
+def encode_row(row: Mapping[str, Any]) -> bytes:
+    """The row's line, without its LF. Raises ValueError for a number that is not finite, UnicodeEncodeError for a lone
+    surrogate."""
+    return json.dumps(row, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+
+
+class PartFile(NamedTuple):
+    """A part on disk; its digest is sha256 in hex."""
+
+    split: str
+    path: Path
+    digest: str
+    size_bytes: int
+    rows: int
+
+
+class PartWriter:
+    """Writes the part of one split to `{folder}/{split}.jsonl.gz`. A context manager: part() is complete after it."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.split, self.path, self.rows = split, folder / f"{split}.jsonl.gz", 0
+
+    def __enter__(self) -> Self:
+        self._file = self.path.open("wb")
+        # No name and no time in the header, or the same rows would not give the same bytes.
+        self._gzip = gzip.GzipFile(filename="", fileobj=self._file, mode="wb", compresslevel=6, mtime=0)
+        return self
+
+    def write(self, line: bytes) -> None:
+        """Add a line of encode_row()."""
+        self._gzip.write(line + b"\n")
+        self.rows += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._gzip.close()
+        self._file.close()
+
+    def part(self) -> PartFile:
+        """The finished file. Blocking: it reads the file for its digest."""
+        return PartFile(self.split, self.path, file_digest(self.path), self.path.stat().st_size, self.rows)
 
 
 def unpack_rows(data: bytes) -> list[dict[str, Any]]:
+    """The rows in the bytes of a part. Blocking."""
     return [json.loads(line) for line in gzip.decompress(data).split(b"\n") if line]
 
 
 async def read_part(blobs: Blobs, part: DatasetPart) -> list[dict[str, Any]]:
-    """The rows of a part, verified. Raises NotFound, or InvalidArgument when the bytes are not those of its digest."""
+    """The rows of a part. Raises NotFound, or InvalidArgument when its bytes do not have its digest."""
     data = await blobs.get(part.key)
     if hashlib.sha256(data).hexdigest() != part.digest:
-        raise InvalidArgument(f"{part.key} does not hold the bytes that its snapshot names: it was damaged")
+        raise InvalidArgument(f"{part.key} does not have the digest that its snapshot names: it was damaged")
     return await asyncio.to_thread(unpack_rows, data)
 
 
 async def read_split(blobs: Blobs, snapshot: Snapshot, split: str) -> list[dict[str, Any]]:
-    """All rows of a split: train, validation, test or quarantine."""
+    """All rows of a split: train, validation, test or quarantine. Raises as read_part() does."""
     rows: list[dict[str, Any]] = []
     for part in snapshot.parts:
         if part.split == split and part.table in ("", "rows"):

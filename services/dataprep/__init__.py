@@ -1,1 +1,1 @@
-"""From files to snapshots."""
+"""Dataprep: turns files into snapshots of datasets."""

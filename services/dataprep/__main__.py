@@ -1,6 +1,8 @@
-"""Wiring only."""
+"""Starts dataprep: opens its parts and serves DatasetService."""
 
 import asyncio
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from millstream.dataset.v1.dataset_service_pb2 import DESCRIPTOR
 from millstream.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server as add_to_server
@@ -14,21 +16,25 @@ from services.dataprep.reconcile import EndImport
 from services.dataprep.service import DatasetService
 from services.dataprep.settings import Settings
 from services.dataprep.store import FACTS, Store
+from services.dataprep.uploads import Uploads
 
 CONTRACT = DESCRIPTOR.services_by_name["DatasetService"]
 
 
 async def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
     settings = Settings.read()
     setup_logs("dataprep", settings.log_level)
     blobs, bus = open_both(settings)
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
     store, catalog = Store(blobs, outbox), Catalog(settings.recipes.split(","))
-    imports = EndImport(store, catalog, settings.unpacked_limit_bytes)
-    work = Work(blobs, bus, "dataprep", {}, [imports], resync_seconds=settings.resync_seconds)
-    service = DatasetService(store, catalog, imports, work, settings.upload_limit_bytes)
-    grpc_service = GrpcService(CONTRACT, add_to_server, service)
-    await serve(settings, "dataprep", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)
+    with TemporaryDirectory(prefix="millstream-uploads-", ignore_cleanup_errors=True) as folder:
+        uploads = Uploads(Path(folder), settings.upload_limit_bytes)
+        imports = EndImport(store, catalog, uploads, settings.unpacked_limit_bytes)
+        work = Work(blobs, bus, "dataprep", {}, [imports], resync_seconds=settings.resync_seconds)
+        service = DatasetService(store, catalog, uploads, imports, work)
+        grpc_service = GrpcService(CONTRACT, add_to_server, service)
+        await serve(settings, "dataprep", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
-"""What dataprep counts. An import is counted by the replica that ended it."""
+"""Metrics of dataprep. The replica that stored an import's outcome counts it."""
 
 from prometheus_client import Counter, Histogram
 
 from millstream.dataset.v1.import_pb2 import Import
 from servicekit.metrics import SLOW
 
-ROWS = Counter(
-    "millstream_dataprep_rows", "Rows of imports that were not refused, by what became of them.", ("outcome",)
-)
+ROWS = Counter("millstream_dataprep_rows", "Rows of imports that were not refused, by outcome.", ("outcome",))
 IMPORTS = Counter("millstream_dataprep_imports", "Imports that ended, by their state.", ("state",))
-SECONDS = Histogram("millstream_dataprep_import_seconds", "Time from an import's request to its end.", buckets=SLOW)
-UPLOADED = Counter("millstream_dataprep_uploaded_bytes", "Bytes of files that were uploaded.")
+SECONDS = Histogram("millstream_dataprep_import_seconds", "Time from an import's request to its outcome.", buckets=SLOW)
+UPLOADED = Counter("millstream_dataprep_uploaded_bytes", "Bytes of received files.")
 
 ENDS = {Import.STATE_SUCCEEDED: "succeeded", Import.STATE_UNCHANGED: "unchanged", Import.STATE_REFUSED: "refused"}
 OUTCOMES = ("kept", "duplicate", "quarantined")

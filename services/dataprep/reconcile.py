@@ -1,4 +1,4 @@
-"""What should be: every import that was asked for ends, in a snapshot, unchanged or refused."""
+"""Every recorded import ends: succeeded with a snapshot, unchanged, or refused."""
 
 import asyncio
 import tempfile
@@ -6,23 +6,28 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import override
+
 from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import InvalidArgument, MillstreamError, NotFound
 from millstream.files import file_digest
 from millstream.timestamps import now, seconds_of
 from recipekit.catalog import Catalog, UnknownRecipe
+from servicekit.blobs.parts import PartFile
 from servicekit.facts.ledger import Entry
 from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 from servicekit.work.keys import Key
+from servicekit.work.queue import Reconciler
 from services.dataprep import metrics
-from services.dataprep.pipeline.ingest import ImportProgress, Ingested, Job, PartFile, ingest
+from services.dataprep.pipeline.ingest import ImportProgress, Ingested, Job, ingest
 from services.dataprep.pipeline.read import Refused
 from services.dataprep.store import Store, to_snapshot
+from services.dataprep.uploads import Uploads
 
 TURN_SECONDS = 0.1
-"""How long an import waits before it looks again whether its turn has come."""
+"""Seconds until an import checks again whether an earlier one of its dataset has ended."""
 
 
 @dataclass(frozen=True, order=True)
@@ -34,36 +39,39 @@ class ImportKey(Key):
     request_id: str
 
 
-class EndImport:
-    """Reads the upload, stores the parts, appends to the dataset's ledger, and says how it ended, in this order.
+class EndImport(Reconciler[ImportKey]):
+    """Reads the file, stores the parts, appends to the dataset's ledger, and stores the outcome, in this order.
 
-    Each step does nothing new when it is done again: parts are named by their digest, the ledger knows the request_id,
-    the outcome is put if absent. So it may die between any two, or be done by two replicas at once.
+    Each step is idempotent: parts are named by their digest, the ledger has one entry a request_id, the outcome is put if
+    absent. So the process may die between any two steps, and two replicas may do the same import at once.
     """
 
     kind = ImportKey.kind
 
-    def __init__(self, store: Store, catalog: Catalog, unpacked_limit: int) -> None:
-        self.store, self.catalog, self.unpacked_limit = store, catalog, unpacked_limit
-        self.running: dict[tuple[str, str], ImportProgress] = {}
-        """What this replica is at."""
+    def __init__(self, store: Store, catalog: Catalog, uploads: Uploads, unpacked_limit: int) -> None:
+        self.store, self.catalog, self.uploads, self.unpacked_limit = store, catalog, uploads, unpacked_limit
+        self.running: dict[ImportKey, ImportProgress] = {}
+        """The imports that this replica is running."""
 
+    @override
     async def pending(self) -> AsyncIterator[ImportKey]:
         for dataset in await self.store.names():
             for request_id in await self.store.pending(dataset):
                 yield ImportKey(dataset, request_id)
 
+    @override
     async def reconcile(self, key: ImportKey) -> float | None:
         dataset, request_id = key.dataset, key.request_id
         wanted = await self.store.requested(dataset, request_id)
         if await self.store.outcome(dataset, request_id):
+            self.uploads.drop(key)
             return None
         if await self._waits(wanted):
             return TURN_SECONDS
-        progress = self.running.setdefault((dataset, request_id), ImportProgress())
+        progress = self.running.setdefault(key, ImportProgress())
         try:
             with tempfile.TemporaryDirectory(prefix="millstream-import-", ignore_cleanup_errors=True) as folder:
-                made = await self._ingest(wanted, Path(folder), progress)
+                made = await self._ingest(key, wanted, Path(folder), progress)
                 parts = [await self._store(dataset, part) for part in made.parts]
             entry = await self._append(wanted, made, parts)
             failpoint("dataprep.ledger-appended")
@@ -71,41 +79,50 @@ class EndImport:
         except Refused as refusal:
             await self._end(wanted, _refused(wanted, str(refusal), progress.rows_read))
         finally:
-            self.running.pop((dataset, request_id), None)
+            self.running.pop(key, None)
+        self.uploads.drop(key)
         return None
 
+    @override
     async def end(self, key: ImportKey, error: MillstreamError) -> None:
         dataset, request_id = key.dataset, key.request_id
         try:
             wanted = await self.store.requested(dataset, request_id)
         except NotFound:
-            return  # nobody asked for it: a listing made it up (see Blobs.list)
-        text = f"the import failed: {error}. The log of dataprep says more; import again with a new request_id"
+            return  # a key may be listed that was never stored (see Blobs.list)
+        text = f"the import failed: {error}. See the log of dataprep, then import again with a new request_id"
         await self._end(wanted, _refused(wanted, text, 0))
+        self.uploads.drop(key)
 
     async def _waits(self, wanted: Import) -> bool:
-        """Imports of one dataset end in the order in which they were asked for, as the newest snapshot is its state."""
+        """Whether an earlier import of the dataset is pending: they end in order, because the last one is its state."""
         for request_id in await self.store.pending(wanted.dataset):
             other = await self.store.requested(wanted.dataset, request_id)
             if _turn(other) < _turn(wanted):
                 return True
         return False
 
-    async def _ingest(self, wanted: Import, folder: Path, progress: ImportProgress) -> Ingested:
+    async def _ingest(self, key: ImportKey, wanted: Import, folder: Path, progress: ImportProgress) -> Ingested:
         try:
             recipe = self.catalog.spec(wanted.spec.recipe) if wanted.spec.recipe else None
         except UnknownRecipe as error:
-            raise Refused(f"{error}: its recipe went away since the import was asked for") from None
-        path = folder / "upload"
-        await self.store.fetch_upload(wanted.source.digest, path)
-        if await asyncio.to_thread(file_digest, path) != wanted.source.digest:
-            raise InvalidArgument("the stored upload is not what was sent: it was damaged")
+            raise Refused(f"{error}: this replica of dataprep lacks the recipe of the import") from None
+        path = self.uploads.path(key) or await self._download(wanted, folder)
         job = Job(path, wanted.source.format, wanted.spec, recipe, self.unpacked_limit)
         try:
             return await asyncio.to_thread(ingest, job, folder, progress)
         except asyncio.CancelledError:
             progress.stop = True
             raise
+
+    async def _download(self, wanted: Import, folder: Path) -> Path:
+        path = folder / "upload"
+        await self.store.fetch_upload(wanted.source.digest, path)
+        if await asyncio.to_thread(file_digest, path) != wanted.source.digest:
+            raise InvalidArgument(
+                "the stored upload does not have the digest of the file that was sent: it was damaged"
+            )
+        return path
 
     async def _store(self, dataset: str, part: PartFile) -> DatasetPart:
         stored = await self.store.store_part(dataset, part)
@@ -129,7 +146,7 @@ class EndImport:
         def next_snapshot(known: Sequence[Entry[Snapshot]]) -> Snapshot | None:
             if known and known[-1].message.spec != wanted.spec:
                 raise Refused(
-                    "another import has fixed another spec for this dataset: leave the spec out, or repeat it"
+                    "an earlier import has fixed another spec for this dataset: leave the spec out, or repeat that one"
                 )
             return None if known and known[-1].message.snapshot_id == snapshot.snapshot_id else snapshot
 
@@ -148,6 +165,7 @@ class EndImport:
 
 
 def _turn(wanted: Import) -> tuple[int, str]:
+    """Imports of one dataset end in this order."""
     return wanted.create_time.ToNanoseconds(), wanted.request_id
 
 
@@ -161,14 +179,15 @@ def _ended(wanted: Import, entry: Entry[Snapshot], made: Ingested) -> Import:
         snapshot_id=snapshot.snapshot_id,
         end_time=now(),
     )
-    return _over(wanted, ended)
+    return _extended(wanted, ended)
 
 
-def _refused(wanted: Import, why: str, rows_read: int) -> Import:
-    return _over(wanted, Import(state=Import.STATE_REFUSED, refusal=why, rows_read=rows_read, end_time=now()))
+def _refused(wanted: Import, reason: str, rows_read: int) -> Import:
+    return _extended(wanted, Import(state=Import.STATE_REFUSED, refusal=reason, rows_read=rows_read, end_time=now()))
 
 
-def _over(wanted: Import, more: Import) -> Import:
+def _extended(wanted: Import, more: Import) -> Import:
+    """A copy of the import with the fields of `more`."""
     ended = Import()
     ended.CopyFrom(wanted)
     ended.MergeFrom(more)

@@ -1,4 +1,4 @@
-"""What dataprep reads from its environment."""
+"""Settings of dataprep, read from MILLSTREAM_* variables."""
 
 from pydantic import Field
 
@@ -7,7 +7,9 @@ from servicekit.runtime.settings import Settings as Base
 
 
 class Settings(Base):
+    """Settings of dataprep."""
+
     listen: str = Field(address("dataprep"), description="host:port of the gRPC server")
     metrics_listen: str = Field(metrics_address("dataprep"), description="host:port of /metrics; empty shows none")
-    upload_limit_bytes: int = Field(1 << 30, gt=0, description="largest file that may be uploaded")
-    unpacked_limit_bytes: int = Field(4 << 30, gt=0, description="most bytes that a file may hold once unpacked")
+    upload_limit_bytes: int = Field(1 << 30, gt=0, description="most bytes of an uploaded file")
+    unpacked_limit_bytes: int = Field(4 << 30, gt=0, description="most bytes of an uploaded file once unpacked")

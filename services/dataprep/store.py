@@ -1,6 +1,6 @@
-"""Dataprep's objects: what was asked, how it ended, and each dataset's ledgers of specs and of snapshots.
+"""Dataprep's objects: imports and their outcomes, and each dataset's ledgers of specs and of snapshots.
 
-Everything about a dataset lies under `datasets/{dataset}/`; uploaded bytes lie under `uploads/{digest}`.
+Everything of a dataset is under `datasets/{dataset}/`; uploaded files are under `uploads/{digest}`.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,16 @@ from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import NotFound
 from millstream.timestamps import timestamp_of_ns
+from servicekit.blobs.parts import PartFile
 from servicekit.blobs.port import Blobs
 from servicekit.facts.ledger import Entry, Ledger, read_entry
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.ids import check_name
-from services.dataprep.pipeline.ingest import PartFile
 
 
 class Store:
+    """Reads and writes dataprep's objects. Every method may raise Unavailable."""
+
     def __init__(self, blobs: Blobs, outbox: Outbox) -> None:
         self.blobs, self.outbox = blobs, outbox
         self._specs: dict[str, Ledger[DatasetSpec]] = {}
@@ -27,24 +29,26 @@ class Store:
     # --- datasets
 
     def specs(self, dataset: str) -> Ledger[DatasetSpec]:
-        """What was asked for before there was a snapshot; from then on the snapshots say it."""
+        """The specs of recorded imports. Once a dataset has a snapshot, the newest snapshot's spec holds."""
         return self._specs.setdefault(dataset, Ledger(self.blobs, f"datasets/{dataset}/spec", DatasetSpec))
 
     def snapshots(self, dataset: str) -> Ledger[Snapshot]:
+        """The dataset's snapshots; an appended one is announced as SnapshotCreated."""
         made = Ledger(self.blobs, f"datasets/{dataset}/ledger", Snapshot, self.outbox.put)
         return self._snapshots.setdefault(dataset, made)
 
     async def names(self) -> list[str]:
+        """The names of all datasets; one may be listed that does not exist (see Blobs.list)."""
         return [name async for name in self.blobs.children("datasets/")]
 
     async def dataset(self, name: str) -> Dataset:
-        """Raises NotFound for one into which nothing was ever imported."""
+        """One dataset. Raises NotFound when no import of it was ever recorded."""
         check_name(name, "dataset")
-        # A ledger may be there before its first entry: the first import is just being recorded.
+        # The ledger object may exist before its first entry, while the first import is being recorded.
         known = name in self._specs or await self.blobs.exists(f"datasets/{name}/spec/{1:010d}")
         asked = await self.specs(name).entries() if known else ()
         if not asked:
-            raise NotFound(f"no dataset {name}: `millstream datasets import` makes one of a file", dataset=name)
+            raise NotFound(f"no dataset {name}: create it with `millstream datasets import`", dataset=name)
         newest = await self.snapshots(name).newest()
         dataset = Dataset(name=name, spec=newest.message.spec if newest else asked[-1].message)
         dataset.newest_number = newest.number if newest else 0
@@ -52,15 +56,16 @@ class Store:
         return dataset
 
     async def snapshot(self, dataset: str, number: int) -> Snapshot:
-        """One snapshot, the newest by 0. Raises NotFound."""
+        """One snapshot; number 0 is the newest. Raises NotFound."""
         entries = await self._entries(dataset)
         if not entries:
-            raise NotFound(f"{dataset} has no snapshot yet: look at its imports", dataset=dataset)
+            raise NotFound(f"{dataset} has no snapshot yet: see how its imports ended", dataset=dataset)
         if number > len(entries):
             raise NotFound(f"{dataset} has no snapshot {number}; its newest is {len(entries)}", dataset=dataset)
         return to_snapshot(entries[number - 1])
 
     async def snapshots_newest_first(self, dataset: str) -> list[Snapshot]:
+        """All snapshots of a dataset. Raises NotFound for an unknown dataset."""
         return [to_snapshot(entry) for entry in reversed(await self._entries(dataset))]
 
     async def _entries(self, dataset: str) -> Sequence[Entry[Snapshot]]:
@@ -70,14 +75,14 @@ class Store:
     # --- imports
 
     async def record(self, wanted: Import) -> Import:
-        """The import that is recorded under this request_id: this one, unless another came first."""
+        """Record the import. Returns the one that stands under this request_id: an earlier one wins."""
         key = f"datasets/{wanted.dataset}/imports/{wanted.request_id}"
         if await self.blobs.put_if_absent(key, wanted.SerializeToString(deterministic=True)):
             return wanted
         return Import.FromString(await self.blobs.get(key))
 
     async def requested(self, dataset: str, request_id: str) -> Import:
-        """The import as it was asked for. Raises NotFound."""
+        """The import as it was recorded. Raises NotFound."""
         try:
             return Import.FromString(await self.blobs.get(f"datasets/{dataset}/imports/{request_id}"))
         except NotFound:
@@ -86,19 +91,19 @@ class Store:
             ) from None
 
     async def outcome(self, dataset: str, request_id: str) -> Import | None:
-        """The import as it ended; None while it has not."""
+        """The import as it ended; None while it is pending."""
         try:
             return Import.FromString(await self.blobs.get(f"datasets/{dataset}/outcomes/{request_id}"))
         except NotFound:
             return None
 
     async def end(self, ended: Import) -> bool:
-        """Store how an import ended. False: it ended before, and that stands."""
+        """Store how an import ended. False: another outcome was stored before, and holds."""
         key = f"datasets/{ended.dataset}/outcomes/{ended.request_id}"
         return await self.blobs.put_if_absent(key, ended.SerializeToString(deterministic=True))
 
     async def pending(self, dataset: str) -> list[str]:
-        """The request_ids of imports that have not ended."""
+        """The request_ids of imports without an outcome, sorted."""
         asked, ended = f"datasets/{dataset}/imports/", f"datasets/{dataset}/outcomes/"
         requests = {listed.key.removeprefix(asked) async for listed in self.blobs.list(asked)}
         return sorted(requests - {listed.key.removeprefix(ended) async for listed in self.blobs.list(ended)})
@@ -106,12 +111,15 @@ class Store:
     # --- bytes
 
     async def store_upload(self, digest: str, path: Path) -> None:
+        """Store a received file under its digest."""
         await self.blobs.upload(f"uploads/{digest}", path)
 
     async def fetch_upload(self, digest: str, path: Path) -> None:
+        """Download a received file, unverified. Raises NotFound."""
         await self.blobs.download(f"uploads/{digest}", path)
 
     async def store_part(self, dataset: str, part: PartFile) -> DatasetPart:
+        """Store a part under its digest."""
         key = f"datasets/{dataset}/parts/{part.digest}"
         await self.blobs.upload(key, part.path)
         return DatasetPart(
@@ -120,6 +128,7 @@ class Store:
 
 
 def to_snapshot(entry: Entry[Snapshot]) -> Snapshot:
+    """The snapshot of a ledger entry, with its number, request_id and time."""
     snapshot = Snapshot()
     snapshot.CopyFrom(entry.message)
     snapshot.number, snapshot.request_id = entry.number, entry.request_id

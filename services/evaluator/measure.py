@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import json
 import logging
 import math
 import threading
@@ -56,8 +55,8 @@ def measure(folder: Path, train: Sequence[Row], test: Sequence[Row], rival: Riva
     Raises CannotEvaluate, or whatever a bug raises.
     """
     spec, predictor = _load(folder, catalog)
-    seen = {_identity(row, spec) for rows in (train, rival.train if rival else ()) for row in rows}
-    rows = [row for row in test if _identity(row, spec) not in seen]
+    seen = {spec.row_key(row) for rows in (train, rival.train if rival else ()) for row in rows}
+    rows = [row for row in test if spec.row_key(row) not in seen]
     if not rows:
         raise CannotEvaluate(_no_rows(len(test)))
     notes: list[str] = []
@@ -108,10 +107,6 @@ def _or_note(notes: list[str], what: str, figure: Callable[[], Measured]) -> Mea
         log.exception("not measured", extra={"what": what})
         notes.append(f"{what} was not measured: {type(error).__name__}: {error}")
         return None
-
-
-def _identity(row: Row, spec: Spec) -> str:
-    return json.dumps([row.get(column) for column in spec.identity], sort_keys=True, default=str)
 
 
 def _no_rows(test_rows: int) -> str:

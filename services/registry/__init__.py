@@ -1,1 +1,1 @@
-"""Keeps models, their versions and which version each alias names."""
+"""Registry: models, their versions, and which version each alias names."""

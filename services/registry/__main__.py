@@ -1,4 +1,4 @@
-"""Wiring only."""
+"""Starts the registry: opens its parts and serves RegistryService."""
 
 import asyncio
 
@@ -23,6 +23,7 @@ CONTRACT = DESCRIPTOR.services_by_name["RegistryService"]
 
 
 async def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
     settings = Settings.read()
     setup_logs("registry", settings.log_level)
     blobs, bus = open_both(settings)

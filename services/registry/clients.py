@@ -1,4 +1,4 @@
-"""What the registry asks other services."""
+"""Calls of the registry to other services."""
 
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 
 
 async def all_reports(evaluator: "EvaluationServiceAsyncStub", model: str, version: int = 0) -> list[EvaluationReport]:
-    """Every report of a model, or of one version of it; newest first."""
+    """Every evaluation report of a model, or of one version of it (0: of all), newest first."""
     request = ListEvaluationReportsRequest(model=model, version=version, page_size=1000)
     return [report async for page in pages(evaluator.ListEvaluationReports, request) for report in page.reports]

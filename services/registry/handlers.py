@@ -1,4 +1,4 @@
-"""What an event means to the registry."""
+"""Which work each event queues in the registry."""
 
 from millstream.evaluation.v1.events_pb2 import EvaluationCompleted
 from millstream.registry.v1.events_pb2 import AliasMoved
@@ -9,6 +9,6 @@ from services.registry.reconcile import PromotionKey, VersionKey
 HANDLERS: Handlers = {
     TrainingRunSucceeded: lambda event: [VersionKey(event.run_id)],
     EvaluationCompleted: lambda event: [PromotionKey(event.model)],
-    # A release may let a promotion through that waited.
+    # The release of a hold may allow a promotion that was refused before.
     AliasMoved: lambda event: [PromotionKey(event.model)],
 }

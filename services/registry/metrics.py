@@ -1,4 +1,4 @@
-"""What the registry counts."""
+"""Metrics of the registry."""
 
 from prometheus_client import Counter
 

@@ -1,9 +1,11 @@
-"""What should be, from what is: a version for every succeeded run, and the champion where the reports allow it."""
+"""Registers a version for every succeeded run, and promotes the champion where the evaluation reports allow it."""
 
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 from millstream.client.aio.pages import pages
 from millstream.defaults import CHAMPION
@@ -12,6 +14,7 @@ from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from millstream.training.v1.training_service_pb2 import GetTrainingRunRequest, ListTrainingRunsRequest
 from servicekit.work.keys import Key
+from servicekit.work.queue import Reconciler
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES, VERSIONS
 from services.registry.rules import next_promotion
@@ -41,14 +44,15 @@ class PromotionKey(Key):
     model: str
 
 
-class RegisterVersion:
-    """Every succeeded run gets one model version: the ledger's request_id is the run's id."""
+class RegisterVersion(Reconciler[VersionKey]):
+    """Every succeeded run gets exactly one model version: it is appended with the run's id as request_id."""
 
     kind = VersionKey.kind
 
     def __init__(self, store: Store, trainer: "TrainingServiceAsyncStub") -> None:
         self.store, self.trainer = store, trainer
 
+    @override
     async def pending(self) -> AsyncIterator[VersionKey]:
         request = ListTrainingRunsRequest(states=[TrainingRun.STATE_SUCCEEDED], page_size=1000)
         async for page in pages(self.trainer.ListTrainingRuns, request):
@@ -57,6 +61,7 @@ class RegisterVersion:
                 if all(entry.request_id != run.run_id for entry in known):
                     yield VersionKey(run.run_id)
 
+    @override
     async def reconcile(self, key: VersionKey) -> None:
         run = (await self.trainer.GetTrainingRun(GetTrainingRunRequest(run_id=key.run_id))).run
         if run.state != TrainingRun.STATE_SUCCEEDED:
@@ -71,11 +76,12 @@ class RegisterVersion:
         if entry.number > known:
             VERSIONS.labels(model).inc()
 
+    @override
     async def end(self, key: VersionKey, error: MillstreamError) -> None:
-        log.error("run stays without a version", extra={"run_id": key.run_id, "error": str(error)})
+        log.error("version not registered", extra={"run_id": key.run_id, "error": str(error)})
 
 
-class Promote:
+class Promote(Reconciler[PromotionKey]):
     """A passing report moves the champion of a model that promotes automatically."""
 
     kind = PromotionKey.kind
@@ -83,11 +89,13 @@ class Promote:
     def __init__(self, store: Store, evaluator: "EvaluationServiceAsyncStub") -> None:
         self.store, self.evaluator = store, evaluator
 
+    @override
     async def pending(self) -> AsyncIterator[PromotionKey]:
         for name in await self.store.models():
             if (await self.store.model(name)).spec.promotion.automatic:
                 yield PromotionKey(name)
 
+    @override
     async def reconcile(self, key: PromotionKey) -> None:
         name = key.model
         if not (await self.store.model(name)).spec.promotion.automatic:
@@ -108,5 +116,6 @@ class Promote:
             await ledger.append(entry, request_id=report.report_id, actor="registry", expected=len(entries))
             MOVES.labels(name, "promoted_automatically").inc()
 
+    @override
     async def end(self, key: PromotionKey, error: MillstreamError) -> None:
-        log.error("promotion given up until the next look", extra={"model": key.model, "error": str(error)})
+        log.error("promotion failed; the next resync tries again", extra={"model": key.model, "error": str(error)})

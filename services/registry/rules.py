@@ -1,4 +1,4 @@
-"""The rules of promotion and rollback: pure functions, no store and no clock."""
+"""The rules of promotion and rollback, as pure functions."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from millstream.registry.v1.model_pb2 import AliasEntry
 
 
 def next_promotion(entries: Sequence[AliasEntry], reports: Sequence[EvaluationReport]) -> EvaluationReport | None:
-    """The report that moves the champion now, or None.
+    """The report whose version becomes champion now, or None.
 
-    It passed, it compared with the version that is champion now, and its version is above that one and never held the
-    alias. While the alias is on hold nothing moves it. Of several, the newest version wins.
+    It passed, it compared its version with the present champion, and its version is newer than the champion and was never
+    champion before. Of several such reports the newest version wins. An alias on hold is not moved.
     """
     if entries and entries[-1].hold:
         return None
@@ -29,18 +29,20 @@ def next_promotion(entries: Sequence[AliasEntry], reports: Sequence[EvaluationRe
 
 
 def rollback_target(entries: Sequence[AliasEntry], wanted: int) -> int:
-    """The version to go back to: the wanted one if the alias ever named it, else the one before the present came.
+    """The version of a rollback: the wanted one, or by 0 the one that the alias named before it first named the present.
 
-    Going back twice goes back two versions: what counts is what stood before the present version was first named.
+    So two rollbacks go back two versions. Raises FailedPrecondition when the alias never named such a version.
     """
     versions = [entry.version for entry in entries]
     if not versions:
-        raise FailedPrecondition("the alias has never named a version: there is nothing to go back to")
+        raise FailedPrecondition("the alias has never named a version: there is none to roll back to")
     if wanted:
         if wanted not in versions:
             raise FailedPrecondition(f"the alias has never named version {wanted}: promote it instead")
         return wanted
     first = versions.index(versions[-1])
     if first == 0:
-        raise FailedPrecondition(f"version {versions[-1]} was the alias's first: there is nothing to go back to")
+        raise FailedPrecondition(
+            f"version {versions[-1]} is the first that the alias named: there is none to roll back to"
+        )
     return versions[first - 1]

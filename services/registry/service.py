@@ -1,4 +1,4 @@
-"""RegistryService: message in, message out."""
+"""RegistryService: models, versions and aliases."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
 
 class RegistryService:
+    """Answers the RPCs of RegistryService."""
+
     def __init__(self, store: Store, evaluator: "EvaluationServiceAsyncStub", catalog: Catalog) -> None:
         self.store, self.evaluator, self.catalog = store, evaluator, catalog
 
     async def ApplyModel(self, request: rpc.ApplyModelRequest) -> rpc.ApplyModelResponse:
+        """Declare a model, or change its spec; an equal spec changes nothing. Raises InvalidArgument or Conflict."""
         spec = request.spec
         check_spec(spec, self.catalog)
         ledger = self.store.specs(spec.model)
@@ -36,44 +39,54 @@ class RegistryService:
             return None if known and known[-1].message == spec else spec
 
         made = await ledger.append(
-            change, request_id=check_request_id(request.request_id), actor=actor(), expected=_number(request.etag)
+            change,
+            request_id=check_request_id(request.request_id),
+            actor=actor(),
+            expected=_expected_number(request.etag),
         )
-        _check_same(made.request_id == request.request_id, made.message == spec)
+        _check_same_request(made.request_id == request.request_id, made.message == spec)
         return rpc.ApplyModelResponse(model=to_model(await ledger.entries()))
 
     async def GetModel(self, request: rpc.GetModelRequest) -> rpc.GetModelResponse:
+        """One model. Raises NotFound."""
         return rpc.GetModelResponse(model=await self.store.model(request.model))
 
     async def ListModels(self, request: rpc.ListModelsRequest) -> rpc.ListModelsResponse:
+        """Models by name, page by page."""
         names, token = page(await self.store.models(), request.page_size, request.page_token, str)
         models: list[Model] = [await self.store.model(name) for name in names]
         return rpc.ListModelsResponse(models=models, next_page_token=token)
 
     async def GetModelVersion(self, request: rpc.GetModelVersionRequest) -> rpc.GetModelVersionResponse:
+        """One version, by number or by alias. Raises NotFound."""
         return rpc.GetModelVersionResponse(
             model_version=await self._version(request.model, request.version, request.alias)
         )
 
     async def ListModelVersions(self, request: rpc.ListModelVersionsRequest) -> rpc.ListModelVersionsResponse:
+        """A model's versions, newest first, page by page. Raises NotFound."""
         await self.store.model(request.model)
         entries = await self.store.versions(request.model).entries()
         shown, token = page(entries[::-1], request.page_size, request.page_token, lambda entry: str(entry.number))
         return rpc.ListModelVersionsResponse(model_versions=map(to_version, shown), next_page_token=token)
 
     async def GetAlias(self, request: rpc.GetAliasRequest) -> rpc.GetAliasResponse:
+        """The version that an alias names, and since when. Raises NotFound."""
         entries = await self.store.alias_entries(request.model, request.alias)
         if not entries:
-            raise _unnamed(request.model, request.alias)
+            raise _names_nothing(request.model, request.alias)
         return rpc.GetAliasResponse(entry=entries[-1])
 
     async def ListAliasEntries(self, request: rpc.ListAliasEntriesRequest) -> rpc.ListAliasEntriesResponse:
+        """Every move of an alias, newest first, page by page. Raises NotFound."""
         entries = await self.store.alias_entries(request.model, request.alias)
         shown, token = page(entries[::-1], request.page_size, request.page_token, lambda entry: str(entry.number))
         return rpc.ListAliasEntriesResponse(entries=shown, next_page_token=token)
 
     async def AliasAt(self, request: rpc.AliasAtRequest) -> rpc.AliasAtResponse:
+        """The entry that held at a given time. Raises NotFound."""
         if not request.HasField("time"):
-            raise InvalidArgument("time: say at which time", field="time")
+            raise InvalidArgument("time is missing: set the time to look up", field="time")
         entries = await self.store.alias_entries(request.model, request.alias)
         at = request.time.ToNanoseconds()
         before = [entry for entry in entries if entry.time.ToNanoseconds() <= at]
@@ -82,6 +95,7 @@ class RegistryService:
         return rpc.AliasAtResponse(entry=before[-1])
 
     async def PromoteModelVersion(self, request: rpc.PromoteModelVersionRequest) -> rpc.PromoteModelVersionResponse:
+        """Move the alias by hand, which puts it on hold. Raises NotFound, FailedPrecondition or Conflict."""
         await self.store.version(request.model, request.version)
         entry = AliasEntry(
             model=request.model,
@@ -91,16 +105,20 @@ class RegistryService:
             hold=True,
             reason=request.reason,
             override=request.override,
-            report_id=await self._evidence(request),
+            report_id=await self._passing_report(request),
         )
         ledger = self.store.alias(request.model, request.alias)
         made = await ledger.append(
-            entry, request_id=check_request_id(request.request_id), actor=actor(), expected=_number(request.etag)
+            entry,
+            request_id=check_request_id(request.request_id),
+            actor=actor(),
+            expected=_expected_number(request.etag),
         )
         MOVES.labels(request.model, "promoted").inc()
         return rpc.PromoteModelVersionResponse(entry=to_alias(made))
 
     async def RollbackAlias(self, request: rpc.RollbackAliasRequest) -> rpc.RollbackAliasResponse:
+        """Move the alias to an earlier version, which puts it on hold. Raises FailedPrecondition."""
         await self.store.model(request.model)
 
         def back(known: Sequence[Entry[AliasEntry]]) -> AliasEntry:
@@ -116,16 +134,17 @@ class RegistryService:
         ledger = self.store.alias(request.model, request.alias)
         made = await ledger.append(back, request_id=check_request_id(request.request_id), actor=actor())
         same = made.message.reason == request.reason and request.version in (0, made.message.version)
-        _check_same(True, same and made.message.action == AliasEntry.ACTION_ROLLED_BACK)
+        _check_same_request(True, same and made.message.action == AliasEntry.ACTION_ROLLED_BACK)
         MOVES.labels(request.model, "rolled_back").inc()
         return rpc.RollbackAliasResponse(entry=to_alias(made))
 
     async def ReleaseAlias(self, request: rpc.ReleaseAliasRequest) -> rpc.ReleaseAliasResponse:
+        """End the hold, so that automatic promotion may move the alias again. Raises NotFound."""
         await self.store.model(request.model)
 
         def release(known: Sequence[Entry[AliasEntry]]) -> AliasEntry | None:
             if not known:
-                raise _unnamed(request.model, request.alias)
+                raise _names_nothing(request.model, request.alias)
             newest = known[-1].message
             if not newest.hold:
                 return None
@@ -140,12 +159,13 @@ class RegistryService:
         ledger = self.store.alias(request.model, request.alias)
         made = await ledger.append(release, request_id=check_request_id(request.request_id), actor=actor())
         same = made.message.action == AliasEntry.ACTION_RELEASED and made.message.reason == request.reason
-        _check_same(made.request_id == request.request_id, same)
+        _check_same_request(made.request_id == request.request_id, same)
         return rpc.ReleaseAliasResponse(entry=to_alias(made))
 
     async def DownloadArtifact(
         self, request: rpc.DownloadArtifactRequest
     ) -> AsyncIterator[rpc.DownloadArtifactResponse]:
+        """The files of a version's artifact, in chunks. Raises NotFound."""
         version = await self._version(request.model, request.version, request.alias)
         for file in version.artifact.files:
             async for chunk in self.store.blobs.read(f"artifacts/{version.artifact.digest}/files/{file.path}"):
@@ -153,45 +173,46 @@ class RegistryService:
 
     async def _version(self, model: str, number: int, alias: str) -> ModelVersion:
         if bool(number) == bool(alias):
-            raise InvalidArgument("give either a version or an alias", field="version")
+            raise InvalidArgument("set either version or alias", field="version")
         if alias:
             entries = await self.store.alias_entries(model, alias)
             if not entries:
-                raise _unnamed(model, alias)
+                raise _names_nothing(model, alias)
             number = entries[-1].version
         return await self.store.version(model, number)
 
-    async def _evidence(self, request: rpc.PromoteModelVersionRequest) -> str:
-        """The id of a passing report; none is asked for where the caller overrides it. Raises FailedPrecondition."""
+    async def _passing_report(self, request: rpc.PromoteModelVersionRequest) -> str:
+        """The id of the passing report that allows the promotion, "" with an override. Raises FailedPrecondition."""
         if request.override:
             return ""
         for entry in await self.store.alias(request.model, request.alias).entries():
             if entry.request_id == request.request_id:
-                # Asked again, it rests on what it rested on the first time.
+                # A repeated request gets the same answer, with the same report.
                 return entry.message.report_id
         for report in await all_reports(self.evaluator, request.model, request.version):
             if report.status == EvaluationReport.STATUS_PASSED:
                 return report.report_id
         raise FailedPrecondition(
-            f"{request.model} version {request.version} has no passing evaluation report: look at its reports, or give "
-            "an override with your reason",
+            f"{request.model} version {request.version} has no passing evaluation report: read its reports, or set "
+            "override to your reason",
             model=request.model,
         )
 
 
-def _check_same(asked_before: bool, same: bool) -> None:
-    """A request_id that stands in the ledger must stand there for the same request. Raises InvalidArgument."""
-    if asked_before and not same:
+def _check_same_request(repeated: bool, same: bool) -> None:
+    """Refuse a repeated request_id whose ledger entry was made for another request. Raises InvalidArgument."""
+    if repeated and not same:
         raise InvalidArgument("request_id was used before for something else: send a new one", field="request_id")
 
 
-def _unnamed(model: str, alias: str) -> NotFound:
+def _names_nothing(model: str, alias: str) -> NotFound:
     return NotFound(f"{alias or CHAMPION} of {model} names no version yet", model=model, alias=alias or CHAMPION)
 
 
-def _number(etag: str) -> int | None:
+def _expected_number(etag: str) -> int | None:
+    """The entry that must be the newest, None without an etag. Raises InvalidArgument."""
     if not etag:
         return None
     if not etag.isdigit():
-        raise InvalidArgument(f"etag {etag!r} is no number: send the one that you read", field="etag")
+        raise InvalidArgument(f"etag {etag!r} is not a number: send the etag that you read", field="etag")
     return int(etag)

@@ -1,4 +1,4 @@
-"""What the registry reads from its environment."""
+"""Settings of the registry, read from MILLSTREAM_* variables."""
 
 from pydantic import Field
 
@@ -7,7 +7,11 @@ from servicekit.runtime.settings import Settings as Base
 
 
 class Settings(Base):
+    """Settings of the registry."""
+
     listen: str = Field(address("registry"), description="host:port of the gRPC server")
     metrics_listen: str = Field(metrics_address("registry"), description="host:port of /metrics; empty shows none")
-    trainer: str = Field(address("trainer"), description="host:port of trainer, several with commas between")
-    evaluator: str = Field(address("evaluator"), description="host:port of evaluator, several with commas between")
+    trainer: str = Field(address("trainer"), description="host:port of trainer; several replicas separated by commas")
+    evaluator: str = Field(
+        address("evaluator"), description="host:port of evaluator; several replicas separated by commas"
+    )

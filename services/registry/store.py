@@ -1,4 +1,4 @@
-"""The registry's objects: three ledgers a model, and what each of their entries means on the bus."""
+"""The registry's objects: three ledgers a model, and the event that each of their entries is announced by."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +15,7 @@ from servicekit.ids import check_name
 
 
 class Store:
-    """Ledgers `models/{model}/spec|versions|aliases/{alias}`."""
+    """Ledgers `models/{model}/spec|versions|aliases/{alias}`. Every method may raise Unavailable."""
 
     def __init__(self, blobs: Blobs, outbox: Outbox) -> None:
         self.blobs, self.outbox = blobs, outbox
@@ -24,14 +24,17 @@ class Store:
         self._aliases: dict[tuple[str, str], Ledger[AliasEntry]] = {}
 
     def specs(self, model: str) -> Ledger[ModelSpec]:
+        """The specs that were applied. Raises InvalidArgument for a name that is not valid."""
         prefix = f"models/{check_name(model, 'model')}/spec"
         return self._specs.setdefault(model, Ledger(self.blobs, prefix, ModelSpec, self.outbox.put))
 
     def versions(self, model: str) -> Ledger[ModelVersion]:
+        """The versions; an entry's number is the version's. Raises InvalidArgument for a name that is not valid."""
         prefix = f"models/{check_name(model, 'model')}/versions"
         return self._versions.setdefault(model, Ledger(self.blobs, prefix, ModelVersion, self.outbox.put))
 
     def alias(self, model: str, alias: str) -> Ledger[AliasEntry]:
+        """The moves of an alias, "" being champion. Raises InvalidArgument for a name that is not valid."""
         alias = alias or CHAMPION
         prefix = f"models/{check_name(model, 'model')}/aliases/{check_name(alias, 'alias')}"
         return self._aliases.setdefault((model, alias), Ledger(self.blobs, prefix, AliasEntry, self.outbox.put))
@@ -42,13 +45,15 @@ class Store:
         return [name for name in names if await self.specs(name).newest()]
 
     async def model(self, name: str) -> Model:
+        """A model with its newest spec. Raises NotFound."""
         entries = await self.specs(name).entries()
         if not entries:
             known = ", ".join(await self.models()) or "none yet"
-            raise NotFound(f"no model {name}; applied are: {known}. Declare it with `millstream apply -f`.", model=name)
+            raise NotFound(f"no model {name}; there are: {known}. Declare it with `millstream apply -f`.", model=name)
         return to_model(entries)
 
     async def version(self, model: str, number: int) -> ModelVersion:
+        """One version of a model. Raises NotFound."""
         await self.model(model)
         entries = await self.versions(model).entries()
         if not 0 < number <= len(entries):
@@ -56,12 +61,13 @@ class Store:
         return to_version(entries[number - 1])
 
     async def alias_entries(self, model: str, alias: str) -> list[AliasEntry]:
-        """Every move of the alias, oldest first."""
+        """Every move of the alias, oldest first. Raises NotFound for an unknown model."""
         await self.model(model)
         return [to_alias(entry) for entry in await self.alias(model, alias).entries()]
 
 
 def to_model(entries: Sequence[Entry[ModelSpec]]) -> Model:
+    """The model of a ledger of specs; its etag is the number of the newest."""
     newest = entries[-1]
     model = Model(name=newest.message.model, spec=newest.message, etag=str(newest.number), actor=newest.actor)
     model.create_time.CopyFrom(timestamp_of_ns(entries[0].time_ns))
@@ -70,12 +76,14 @@ def to_model(entries: Sequence[Entry[ModelSpec]]) -> Model:
 
 
 def to_version(entry: Entry[ModelVersion]) -> ModelVersion:
+    """The version of a ledger entry, with its number and time."""
     version = ModelVersion(version=entry.number, create_time=timestamp_of_ns(entry.time_ns))
     version.MergeFrom(entry.message)
     return version
 
 
 def to_alias(entry: Entry[AliasEntry]) -> AliasEntry:
+    """The move of a ledger entry, with its number, request_id, actor and time."""
     alias = AliasEntry(
         number=entry.number, actor=entry.actor, request_id=entry.request_id, time=timestamp_of_ns(entry.time_ns)
     )

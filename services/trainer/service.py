@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import MessageToDict
-from pydantic import ValidationError
 
 from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -16,8 +15,10 @@ from millstream.training.v1 import training_service_pb2 as rpc
 from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
+from recipekit.spec import BadConfig
 from servicekit.ids import check_request_id
 from servicekit.paging import page
+from servicekit.processes import this_process
 from servicekit.rpc.interceptor import actor
 from services.trainer.automatic import run_spec
 from services.trainer.launchers.port import Launcher
@@ -130,12 +131,13 @@ class TrainingService:
 
     def _check(self, spec: TrainingRunSpec) -> None:
         try:
-            self.catalog.spec(spec.recipe).configure(spec.preset, MessageToDict(spec.config))
-        except KeyError:
-            raise InvalidArgument(f"{spec.recipe} has no preset {spec.preset!r}", field="spec.preset") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = f"spec.config.{'.'.join(map(str, first['loc']))}"
-            raise InvalidArgument(f"{field}: {first['msg']}", field=field) from None
+            self.catalog.configure(spec.recipe, spec.preset, MessageToDict(spec.config))
+        except BadConfig as error:
+            field = f"spec.{error.field}"
+            if error.field == "recipe":
+                # The registry knows the recipe, so it is this trainer that lacks it.
+                text = f"{error} (trainer on {this_process().host}): set MILLSTREAM_RECIPES alike on all services"
+                raise FailedPrecondition(text, field=field) from None
+            raise InvalidArgument(f"spec.{error}", field=field) from None
         if spec.HasField("time_limit") and spec.time_limit.ToNanoseconds() <= 0:
             raise InvalidArgument("spec.time_limit must be above 0 s", field="spec.time_limit")

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.json_format import ParseDict
 
 from millstream import errors
-from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
+from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.files import file_digest
 from millstream.timestamps import now
 from millstream.training.v1 import training_service_pb2 as rpc
@@ -20,7 +20,6 @@ from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun, Tr
 from recipekit.catalog import Catalog
 from servicekit.blobs.artifacts import fetch
 from servicekit.blobs.directory import DirectoryBlobs
-from servicekit.blobs.parts import pack_rows
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
 from servicekit.ids import new_id
@@ -31,6 +30,7 @@ from services.trainer.reconcile import BringToOutcome
 from services.trainer.service import TrainingService
 from services.trainer.settings import Settings
 from services.trainer.store import FACTS, Store
+from tests.worlds.parts import stored_part
 
 SLOW = {"steps": 40, "step_seconds": 0.05, "checkpoint_every": 5, "evaluate_every": 10}
 ROWS = [{"text": f"good word{i}", "label": "pos"} for i in range(20)] + [
@@ -78,13 +78,7 @@ class Trainer:
         run_id = new_id()
         snapshot = Snapshot(dataset="words", number=1, snapshot_id="s1")
         for split, rows in (("train", ROWS), ("validation", ROWS[::4]), ("test", ROWS[1::4])):
-            key = f"datasets/words/parts/{split}"
-            data = pack_rows(rows)
-            await self.blobs.put(key, data)
-            path = self.blobs.root / key
-            snapshot.parts.append(
-                DatasetPart(split=split, table="rows", key=key, digest=file_digest(path), rows=len(rows))
-            )
+            snapshot.parts.append(await stored_part(self.blobs, split, rows))
         spec = TrainingRunSpec(model="toy", recipe="toy_words", dataset="words", dataset_number=1, snapshot_id="s1")
         ParseDict({"config": config or {}, **change}, spec)
         await self.store.ask(RunRequest(run_id=run_id, spec=spec, snapshot=snapshot, time=now()))

@@ -1,10 +1,14 @@
-"""Dataprep in memory: any number of replicas over one store and one bus, driven as its callers drive it."""
+"""Dataprep in memory: any number of replicas on one store and one bus, called as clients call them."""
 
 import asyncio
 import gzip
 import json
+import shutil
+import weakref
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -28,6 +32,7 @@ from servicekit.work.queue import Work
 from services.dataprep.reconcile import EndImport
 from services.dataprep.service import DatasetService
 from services.dataprep.store import FACTS, Store
+from services.dataprep.uploads import Uploads
 from tests.recipes.toy_words.sample import rows as sample_rows
 
 TOY = DatasetSpec(recipe="toy_words")
@@ -43,7 +48,7 @@ def sample(count: int = 200) -> bytes:
 
 
 class World:
-    """One replica. Replicas share what they are given."""
+    """One replica. Worlds with the same store and bus are replicas of one dataprep."""
 
     def __init__(
         self,
@@ -52,15 +57,19 @@ class World:
         *,
         upload_limit: int = 1 << 26,
         unpacked_limit: int = 1 << 26,
+        kept_bytes: int = 1 << 26,
         recipes: str = "tests.recipes",
     ) -> None:
         self.blobs, self.bus = blobs or MemoryBlobs(), bus or MemoryBus()
         self.outbox = Outbox(self.blobs, self.bus, "dataprep", FACTS)
         self.store = Store(self.blobs, self.outbox)
         catalog = Catalog([recipes])
-        self.imports = EndImport(self.store, catalog, unpacked_limit)
+        folder = mkdtemp(prefix="dataprep-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.uploads = Uploads(Path(folder), upload_limit, kept_bytes=kept_bytes)
+        self.imports = EndImport(self.store, catalog, self.uploads, unpacked_limit)
         self.work = Work(self.blobs, self.bus, "dataprep", {}, [self.imports], resync_seconds=30)
-        self.service = DatasetService(self.store, catalog, self.imports, self.work, upload_limit)
+        self.service = DatasetService(self.store, catalog, self.uploads, self.imports, self.work)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["World"]:
@@ -133,4 +142,5 @@ class World:
 
 
 def zipped(data: bytes) -> bytes:
+    """The bytes in gzip."""
     return gzip.compress(data, mtime=0)

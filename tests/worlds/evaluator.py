@@ -2,7 +2,6 @@
 
 import asyncio
 import atexit
-import hashlib
 import json
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
+from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotResponse
 from millstream.errors import NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
@@ -24,7 +23,6 @@ from recipekit.predictor import write_golden
 from recipekit.run import Data, LocalRun
 from servicekit.blobs import artifacts
 from servicekit.blobs.memory import MemoryBlobs
-from servicekit.blobs.parts import pack_rows
 from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import Bus
@@ -38,6 +36,7 @@ from services.evaluator.handlers import HANDLERS
 from services.evaluator.reconcile import Evaluate, EvaluationKey, FindChallengers
 from services.evaluator.service import EvaluationService
 from services.evaluator.store import FACTS, Store
+from tests.worlds.parts import stored_part
 
 CATALOG = Catalog(["tests.recipes"])
 MODEL = "toy"
@@ -119,11 +118,7 @@ class World:
     async def snapshot(self, *, train: Sequence[Any] = TRAIN, test: Sequence[Any] = TEST) -> Snapshot:
         parts = []
         for split, rows in (("train", train), ("validation", VALIDATION), ("test", test)):
-            data = pack_rows(rows)
-            digest = hashlib.sha256(data).hexdigest()
-            key = f"datasets/words/parts/{digest}"
-            await self.blobs.put_if_absent(key, data)
-            parts.append(DatasetPart(split=split, table="rows", key=key, digest=digest, rows=len(rows)))
+            parts.append(await stored_part(self.blobs, split, rows))
         snapshot = Snapshot(dataset="words", number=len(self.dataprep.snapshots) + 1, parts=parts)
         snapshot.snapshot_id = hash_of(*(part.digest for part in parts))
         self.dataprep.snapshots.append(snapshot)

@@ -1,1 +1,1 @@
-"""From a file to the parts of a snapshot: read, clean, check, split, pack."""
+"""From a file to the parts of a snapshot: read, clean, check by the rules, split, write."""

@@ -1,6 +1,6 @@
 """Cleans the text of a row: line ends, control characters, Unicode form, whitespace, HTML, broken encoding.
 
-Combining marks, joiners and every other letter of a script stay as they are.
+Combining marks, joiners and all letters of every script stay.
 """
 
 import html
@@ -10,15 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 from millstream.dataset.v1.dataset_pb2 import Cleaning
-from services.dataprep.pipeline.read import Bad
+from services.dataprep.pipeline.read import BadRow
 
 DEEPEST = 20
+"""Lists and objects may be nested so deep in a cell."""
 _LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85]")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9:-]{0,40})(?:[\s/][^<>]*)?>|<[!?][^<>]*>")
-_UNSEEN = re.compile(r"<!--|<(script|style)(?=[\s/>])", re.IGNORECASE)
-_UNSEEN_ENDS = {
+_HIDDEN = re.compile(r"<!--|<(script|style)(?=[\s/>])", re.IGNORECASE)
+_HIDDEN_ENDS = {
     "": re.compile("-->"),
     "script": re.compile("</script[^<>]*>", re.IGNORECASE),
     "style": re.compile("</style[^<>]*>", re.IGNORECASE),
@@ -32,7 +33,7 @@ _BLOCKS = frozenset(
 
 
 def cleaner(cleaning: Cleaning) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A function from a row to the row with clean text, also inside lists and objects. It raises Bad."""
+    """A function from a row to the row with clean text, also inside lists and objects. It raises BadRow."""
     steps: list[Callable[[str], str]] = []
     if cleaning.fix_encoding:
         import ftfy
@@ -40,11 +41,11 @@ def cleaner(cleaning: Cleaning) -> Callable[[dict[str, Any]], dict[str, Any]]:
         steps.append(ftfy.fix_encoding)
     if cleaning.strip_html:
         steps.append(strip_html)
-    steps += [_plain, str.strip if cleaning.keep_whitespace else _one_blank]
+    steps += [_plain, str.strip if cleaning.keep_whitespace else _single_spaces]
 
     def clean_text(text: str) -> str:
         if not text.isascii() and _SURROGATES.search(text):
-            raise Bad("broken Unicode")
+            raise BadRow("broken Unicode")
         for step in steps:
             text = step(text)
         return text
@@ -53,7 +54,7 @@ def cleaner(cleaning: Cleaning) -> Callable[[dict[str, Any]], dict[str, Any]]:
         if isinstance(value, str):
             return clean_text(value)
         if depth > DEEPEST:
-            raise Bad("nested too deeply")
+            raise BadRow("nested too deeply")
         if isinstance(value, list):
             return [clean(item, depth + 1) for item in value]
         if isinstance(value, dict):
@@ -65,7 +66,7 @@ def cleaner(cleaning: Cleaning) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 def _checked_key(key: str) -> str:
     if _SURROGATES.search(key):
-        raise Bad("broken Unicode")
+        raise BadRow("broken Unicode")
     return key
 
 
@@ -74,36 +75,35 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFC", _CONTROLS.sub("", _LINE_ENDS.sub("\n", text)))
 
 
-def _one_blank(text: str) -> str:
+def _single_spaces(text: str) -> str:
     return " ".join(text.split())
 
 
 def strip_html(text: str) -> str:
-    """The text without tags and entities; where a block ends, a line ends. `3 < 5`, `<3` and `<a@b.org>` stay.
+    """The text without tags and with entities decoded; a block element becomes a line end. `3 < 5` and `<a@b.org>` stay.
 
-    Every step is linear: html.parser needs minutes for a cell of 100 kB that somebody made for it, and holds up the
-    whole service meanwhile.
+    Every step takes linear time. html.parser takes minutes for a hostile cell of 100 kB, and holds the GIL meanwhile.
     """
     if "<" not in text and "&" not in text:
         return text
-    shown = _TAG.sub(lambda tag: "\n" if (tag[1] or "").lower() in _BLOCKS else "", _without_unseen(text))
+    shown = _TAG.sub(lambda tag: "\n" if (tag[1] or "").lower() in _BLOCKS else "", _without_hidden(text))
     try:
         return html.unescape(shown)
     except ValueError:
-        raise Bad("broken HTML") from None
+        raise BadRow("broken HTML") from None
 
 
-def _without_unseen(text: str) -> str:
-    """Take comments, scripts and styles out, those that end."""
-    seen: list[str] = []
+def _without_hidden(text: str) -> str:
+    """Remove comments, scripts and styles; one without an end stays."""
+    shown: list[str] = []
     place, endless = 0, set()
-    for start in _UNSEEN.finditer(text):
+    for start in _HIDDEN.finditer(text):
         kind = (start[1] or "").lower()
         if start.start() < place or kind in endless:
             continue
-        if end := _UNSEEN_ENDS[kind].search(text, start.end()):
-            seen.append(text[place : start.start()])
+        if end := _HIDDEN_ENDS[kind].search(text, start.end()):
+            shown.append(text[place : start.start()])
             place = end.end()
         else:
             endless.add(kind)
-    return "".join((*seen, text[place:]))
+    return "".join((*shown, text[place:]))

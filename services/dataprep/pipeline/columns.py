@@ -1,4 +1,4 @@
-"""What the columns of the kept rows hold, counted in bounded memory."""
+"""The column report of a snapshot: what the columns of the kept rows hold, counted in bounded memory."""
 
 import json
 from collections import Counter
@@ -10,21 +10,23 @@ from services.dataprep.pipeline.read import Refused
 
 MOST_COLUMNS = 1000
 MOST_DISTINCT = 1000
+"""Different values that are counted in a column; more are reported as this many."""
 FEW_DISTINCT = 100
+"""Up to so many different values a column holds categories, and its frequent values are reported."""
 SHOWN = 20
 LONGEST_SHOWN = 200
-"""Characters. A column with longer values is text to read, not categories."""
+"""Characters. A column with longer values holds text, not categories."""
 
 
 class Columns:
-    """Counts every column that a kept row brought, also those that the snapshot leaves out."""
+    """Counts every column of the kept rows, also those that the snapshot leaves out."""
 
     def __init__(self, keeps: Callable[[str], bool]) -> None:
         self.keeps, self.rows = keeps, 0
         self._columns: dict[str, _Column] = {}
 
     def add(self, row: Mapping[str, Any], as_found: Mapping[str, Any]) -> None:
-        """A row as it is kept, and as the file had it."""
+        """Count a row, as it is kept and as the file has it. Raises Refused for too many different columns."""
         self.rows += 1
         for name, value in row.items():
             self._column(name).add(value)
@@ -33,14 +35,15 @@ class Columns:
                 self._column(name).add(as_found[name])
 
     def reports(self) -> list[ColumnReport]:
+        """One report a column, sorted by name."""
         return [self._columns[name].report(self.rows, self.keeps(name)) for name in sorted(self._columns)]
 
     def _column(self, name: str) -> "_Column":
         if name not in self._columns:
             if len(self._columns) == MOST_COLUMNS:
                 raise Refused(
-                    f"the rows have more than {MOST_COLUMNS} different columns: give every row the same few names, "
-                    "and put open sets of names into lists"
+                    f"the rows have more than {MOST_COLUMNS} different columns: give every row the same few columns, "
+                    "and put names that vary into a list"
                 )
             self._columns[name] = _Column(name)
         return self._columns[name]
@@ -64,7 +67,7 @@ class _Column:
             self.characters += length
         else:
             value = json.dumps(value, ensure_ascii=False, sort_keys=True)
-        # A long value is only told apart, not kept.
+        # A long value is counted by its hash, to bound the memory.
         key = value if len(value) <= LONGEST_SHOWN else hash(value)
         if key in self.values or len(self.values) < MOST_DISTINCT:
             self.values[key] += 1

@@ -1,57 +1,50 @@
-"""From a file to the parts of a snapshot, row by row: parse, clean, check, drop duplicates, split, pack.
+"""From a file to the parts of a snapshot, row by row: read, clean, check, drop duplicates, split, write.
 
-The same file and spec always give the same parts, byte for byte, which is what makes an import safe to repeat. Rows are
-never all in memory; of each kept row 16 bytes stay, to know it again.
+The same file and spec always give the same parts, byte for byte, so an import may be repeated. Memory holds 16 bytes and
+the label of each kept row, to find duplicates.
 """
 
-import gzip
 import math
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, RowCounts
-from millstream.files import file_digest
 from recipekit.spec import Spec
+from servicekit.blobs.parts import PartFile, PartWriter
 from services.dataprep.pipeline.clean import cleaner
 from services.dataprep.pipeline.columns import Columns
-from services.dataprep.pipeline.read import Bad, Record, Refused, read_records
+from services.dataprep.pipeline.read import BadRow, Record, Refused, read_records
 from services.dataprep.pipeline.rules import SPLITS, Rules, encode
 
 QUARANTINE = "quarantine"
-SURE = 0.001
-"""How likely a split may stay empty when we say how many rows it needs."""
+EMPTY_RISK = 0.001
+"""The chance that a split is empty in a file of as many rows as a refusal recommends."""
 
 
 class ImportProgress:
-    """Rows looked at so far, told by the thread that works and read by the event loop; `stop` ends that thread."""
+    """Rows read so far: written by the thread that ingests, read by the event loop. `stop` makes that thread end."""
 
     def __init__(self) -> None:
         self.rows_read = 0
         self.stop = False
 
-    def tell(self, rows_read: int) -> None:
+    def report(self, rows_read: int) -> None:
+        """Publish the count. Raises ImportStopped once `stop` is set."""
         self.rows_read = rows_read
         if self.stop:
             raise ImportStopped
 
 
 class ImportStopped(Exception):
-    """The service is ending; the import goes on elsewhere, or at the next start."""
-
-
-class PartFile(NamedTuple):
-    split: str
-    path: Path
-    digest: str
-    size_bytes: int
-    rows: int
+    """The service is shutting down; another replica or the next start repeats the import."""
 
 
 class Ingested(NamedTuple):
+    """What a file became: its parts on disk, and the counts of the snapshot. `splits` has the rows of each split."""
+
     parts: list[PartFile]
     rows: RowCounts
     splits: Mapping[str, int]
@@ -60,7 +53,7 @@ class Ingested(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One file and what is to be made of it."""
+    """A file and how to ingest it. `recipe` is None for a dataset without one; the limit is in unpacked bytes."""
 
     path: Path
     file_format: Format.ValueType
@@ -70,13 +63,13 @@ class Job(NamedTuple):
 
 
 def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
-    """Write the parts into the folder. Raises Refused. Blocking: runs in a thread."""
+    """Write the parts into the folder. Raises Refused or ImportStopped. Blocking: runs in a thread."""
     with ExitStack() as files:
-        writers = {split: files.enter_context(_PartWriter(folder, split)) for split in (*SPLITS, QUARANTINE)}
+        writers = {split: files.enter_context(PartWriter(folder, split)) for split in (*SPLITS, QUARANTINE)}
         sorter = _Sorter(job, writers)
         for record in read_records(job.path, job.file_format, job.unpacked_limit):
             sorter.take(record)
-            progress.tell(sorter.rows.read)
+            progress.report(sorter.rows.read)
     sizes = {split: writers[split].rows for split in SPLITS}
     _check_result(job.spec, sorter, sizes)
     return Ingested(
@@ -88,34 +81,10 @@ def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
     )
 
 
-class _PartWriter:
-    """A part on disk, with the bytes that servicekit.blobs.parts.pack_rows would give."""
-
-    def __init__(self, folder: Path, split: str) -> None:
-        self.split, self.path, self.rows = split, folder / f"{split}.jsonl.gz", 0
-
-    def __enter__(self) -> "_PartWriter":
-        self._file = self.path.open("wb")
-        # No name and no time in the header, or the same rows would not give the same bytes.
-        self._gzip = gzip.GzipFile(filename="", fileobj=self._file, mode="wb", compresslevel=6, mtime=0)
-        return self
-
-    def write(self, line: bytes) -> None:
-        self._gzip.write(line + b"\n")
-        self.rows += 1
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._gzip.close()
-        self._file.close()
-
-    def part(self) -> PartFile:
-        return PartFile(self.split, self.path, file_digest(self.path), self.path.stat().st_size, self.rows)
-
-
 class _Sorter:
-    """Puts each record where it belongs: a split, the quarantine, or nowhere, being a duplicate. All are counted."""
+    """Writes each record to its split or to the quarantine, drops duplicates, and counts all of them."""
 
-    def __init__(self, job: Job, writers: Mapping[str, _PartWriter]) -> None:
+    def __init__(self, job: Job, writers: Mapping[str, PartWriter]) -> None:
         self.rules = Rules(job.spec, job.recipe, job.file_format)
         self.clean = cleaner(job.spec.cleaning)
         self.columns = Columns(self.rules.keeps)
@@ -123,15 +92,16 @@ class _Sorter:
         self.reasons: Counter[str] = Counter()
         self._writers = writers
         self._seen: dict[bytes, Any] = {}
-        """Identity → label of the row that came first."""
+        """First half of the row key → label of the first row that has it."""
 
     def take(self, record: Record) -> None:
+        """Count a record and write it where it belongs."""
         self.rows.read += 1
         try:
             if record.row is None:
-                raise Bad(record.reason)
+                raise BadRow(record.reason)
             self._keep(record.row, record.line)
-        except Bad as bad:
+        except BadRow as bad:
             self.rows.quarantined += 1
             self.reasons[str(bad)] += 1
             raw = record.raw.encode(errors="backslashreplace").decode()
@@ -140,45 +110,45 @@ class _Sorter:
     def _keep(self, found: dict[str, Any], line: int) -> None:
         row = self.clean(found)
         as_found = dict(row)
-        said = self.rules.take_split(row, line)
+        named_split = self.rules.take_split(row, line)
         row = self.rules.check(row)
-        packed = encode(row)
-        identity = self.rules.identity(row, packed)
+        encoded = encode(row)
+        key = self.rules.key(row)
         label = self.rules.label(row)
-        if identity[:16] in self._seen:
-            if self._seen[identity[:16]] != label:
-                raise Bad(f"{self.rules.label_column}: conflicts with an earlier row")
+        if key[:16] in self._seen:
+            if self._seen[key[:16]] != label:
+                raise BadRow(f"{self.rules.label_column}: conflicts with an earlier row")
             self.rows.duplicate += 1
             return
-        self._seen[identity[:16]] = label
-        self._writers[said or self.rules.split_of(identity)].write(packed)
+        self._seen[key[:16]] = label
+        self._writers[named_split or self.rules.split_of(key)].write(encoded)
         self.rows.kept += 1
         self.columns.add(row, as_found)
 
 
 def _check_result(spec: DatasetSpec, sorter: _Sorter, sizes: Mapping[str, int]) -> None:
-    """Refuse what nobody could train on and evaluate."""
+    """Refuse a file that leaves a split empty: training and evaluation need all three."""
     rows = sorter.rows
     if not rows.read:
-        raise Refused("the file holds no rows: check that it is the right file")
+        raise Refused("the file has no rows: check that it is the right file")
     reasons = ", ".join(f"{count:,} × {reason}" for reason, count in sorter.reasons.most_common(5))
     if not rows.kept:
         raise Refused(
-            f"none of the {rows.read:,} rows can be used ({reasons}): mend the file, or import it under a spec that it meets"
+            f"none of the {rows.read:,} rows can be used ({reasons}): correct the file, or import it with a fitting spec"
         )
     empty = [split for split in SPLITS if not sizes[split]]
     if not empty:
         return
     can = f"{rows.kept:,} of {rows.read:,} rows can be used{f' ({reasons})' if reasons else ''}"
     if column := spec.split.column:
-        raise Refused(f"{can}, and none says {' or '.join(empty)} in {column}: every split needs rows")
+        raise Refused(f"{can}, and none has {' or '.join(empty)} in {column}: every split needs rows")
     raise Refused(
         f"{can}, which leaves none for {' and '.join(empty)}: import {_needed(spec):,} rows or more, "
-        "or say each row's split in a column of your own (spec.split.column)"
+        "or name each row's split in a column (spec.split.column)"
     )
 
 
 def _needed(spec: DatasetSpec) -> int:
-    """Rows with which the smallest split is as good as never empty."""
+    """Rows with which the smallest split is empty only with a chance of EMPTY_RISK."""
     validation, test = spec.split.validation_share, spec.split.test_share
-    return math.ceil(math.log(SURE) / math.log(1 - min(validation, test, 1 - validation - test)))
+    return math.ceil(math.log(EMPTY_RISK) / math.log(1 - min(validation, test, 1 - validation - test)))

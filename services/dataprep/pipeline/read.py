@@ -1,7 +1,7 @@
 """A file as records: JSON Lines or CSV, gzip or not, one record in memory at a time.
 
-A record that cannot be read carries the reason and goes to quarantine; Refused says that the file as a whole makes no
-sense. Reasons are short and from a closed set, because they are counted.
+A record that cannot be read carries the reason and goes to quarantine. Refused means that no part of the file can be used.
+Reasons are short and from a closed set, because they are counted.
 """
 
 import csv
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, Format
 
 LONGEST_LINE = 4 << 20
-"""Bytes. A row must also fit into a gRPC message (16 MiB) when somebody looks at it."""
+"""Bytes. ListRows must fit a row into a gRPC message (16 MiB)."""
 LONGEST_RAW = 10_000
 """Characters of a bad record that the quarantine keeps."""
 
@@ -25,15 +25,15 @@ csv.field_size_limit(LONGEST_LINE)
 
 
 class Refused(Exception):
-    """The file cannot become a snapshot. The text says why, and what to do."""
+    """The file cannot become a snapshot. The text says why, and what to do next."""
 
 
-class Bad(Exception):
+class BadRow(Exception):
     """One row cannot be kept. The text is the reason that is counted."""
 
 
 class Record(NamedTuple):
-    """What stands at one place of the file: a row, or the reason why it is none."""
+    """One record of the file: a row, or None and the reason why it cannot be read. `line` is its first line, from 1."""
 
     line: int
     raw: str
@@ -42,13 +42,13 @@ class Record(NamedTuple):
 
 
 def read_records(path: Path, file_format: Format.ValueType, unpacked_limit: int) -> Iterator[Record]:
-    """Every record of the file in order; blank lines are none. Raises Refused, also on the way."""
+    """Every record of the file in order, without blank lines. Raises Refused at the first call or at any later record."""
     lines = _lines(path, unpacked_limit)
     return _csv_records(lines) if file_format == FORMAT_CSV else _json_records(lines)
 
 
 def _lines(path: Path, unpacked_limit: int) -> Iterator[bytes]:
-    """Lines with their LF, the byte order mark taken off. A line that is too long is cut there and has no LF."""
+    """Lines with their LF, without the byte order mark. A line that is too long is cut and has no LF."""
     first, total = True, 0
     with path.open("rb") as packed:
         zipped = packed.read(2) == b"\x1f\x8b"
@@ -74,7 +74,7 @@ def _read_line(file: BinaryIO) -> bytes:
     try:
         return file.readline(LONGEST_LINE + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise Refused(f"the gzip cannot be read ({error}): pack the file again, then import it") from None
+        raise Refused(f"the gzip cannot be read ({error}): compress the file again, then import it") from None
 
 
 def _without_mark(line: bytes) -> bytes:
@@ -91,40 +91,40 @@ def _json_records(lines: Iterable[bytes]) -> Iterator[Record]:
         if line.strip():
             try:
                 yield Record(number, _raw(line), _json_row(line))
-            except Bad as bad:
+            except BadRow as bad:
                 yield Record(number, _raw(line), None, str(bad))
 
 
 def _json_row(line: bytes) -> dict[str, Any]:
     if len(line) > LONGEST_LINE:
-        raise Bad("line too long")
+        raise BadRow("line too long")
     try:
         row = json.loads(line.decode(), parse_constant=_no_constant, object_pairs_hook=_object)
     except UnicodeDecodeError:
-        raise Bad("not UTF-8") from None
+        raise BadRow("not UTF-8") from None
     except RecursionError:
-        raise Bad("nested too deeply") from None
+        raise BadRow("nested too deeply") from None
     except ValueError:
-        raise Bad("not JSON") from None
+        raise BadRow("not JSON") from None
     if not isinstance(row, dict):
-        raise Bad("not a JSON object")
+        raise BadRow("not a JSON object")
     return row
 
 
 def _no_constant(name: str) -> None:
-    """NaN and Infinity are Python's, not JSON's."""
-    raise Bad("not JSON")
+    """Refuse NaN and Infinity, which Python reads and JSON does not have."""
+    raise BadRow("not JSON")
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise Bad("a key stands twice")
+        raise BadRow("a key appears twice")
     return made
 
 
 def _raw(line: bytes) -> str:
-    """The line as text for the quarantine; bytes that are no UTF-8 are shown as escapes."""
+    """The line as text for the quarantine; bytes that are not UTF-8 become escapes."""
     return line[: 4 * LONGEST_RAW].decode(errors="backslashreplace").rstrip("\r\n")[:LONGEST_RAW]
 
 
@@ -132,7 +132,7 @@ def _raw(line: bytes) -> str:
 
 
 class _Text:
-    """The file's lines as text, remembering those that the reader took for the present record."""
+    """The file's lines as text. `taken` holds those that the CSV reader consumed for the current record."""
 
     def __init__(self, lines: Iterable[bytes]) -> None:
         self.taken: list[str] = []
@@ -160,7 +160,7 @@ class _Text:
                     f"line {number} is not UTF-8 (byte 0x{line[error.start]:02x}): save the file as UTF-8 "
                     "(`iconv -f WINDOWS-1252 -t UTF-8`, if that is what it is), then import it"
                 ) from None
-            # Old files end their lines with a bare CR.
+            # Some old programs end lines with a bare CR.
             yield from io.StringIO(text, newline="") if "\r" in text else (text,)
 
 
@@ -206,7 +206,7 @@ def _joined(taken: Sequence[str]) -> str:
 
 
 def _check_commas(header: Sequence[str]) -> None:
-    """Refuse a header without a comma in which something else separates the names."""
+    """Refuse a header that has no comma but another usual separator."""
     text = "".join(header)
     for mark in ";\t|":
         if mark in text and "," not in text:

@@ -15,11 +15,11 @@ from millstream.timestamps import duration, now, seconds_of
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
 from millstream.training.v1.lineage_pb2 import Lineage
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
-from recipekit.catalog import Catalog, UnknownRecipe
+from recipekit.catalog import Catalog
 from recipekit.hardware import processor
 from recipekit.predictor import write_golden
 from recipekit.run import Data, Stopped
-from recipekit.spec import Config
+from recipekit.spec import BadConfig, Config
 from servicekit.blobs import artifacts
 from servicekit.blobs.parts import read_split
 from servicekit.build_info import code, package_versions
@@ -95,8 +95,7 @@ class Attempt:
 
     async def _train(self) -> None:
         spec = self.request.spec
-        recipe = self.catalog.spec(spec.recipe)
-        config = recipe.configure(spec.preset, MessageToDict(spec.config))
+        config = self.catalog.configure(spec.recipe, spec.preset, MessageToDict(spec.config))
         blobs, snapshot = self.store.blobs, self.request.snapshot
         train, validation = [await read_split(blobs, snapshot, split) for split in ("train", "validation")]
         log.info("training", extra={"recipe": spec.recipe, "train_rows": len(train), "config": config.model_dump()})
@@ -179,9 +178,7 @@ class Attempt:
 
     def _failure(self, error: Exception) -> AttemptFailure:
         text = error.text if isinstance(error, errors.MillstreamError) else str(error)
-        invalid = isinstance(
-            error, errors.InvalidArgument | errors.FailedPrecondition | UnknownRecipe | ValidationError
-        )
+        invalid = isinstance(error, errors.InvalidArgument | errors.FailedPrecondition | BadConfig | ValidationError)
         failure = AttemptFailure(error_class=type(error).__name__, message=text, invalid=invalid)
         failure.traceback = "".join(traceback.format_exception(error))
         failure.log_tail = self.log.tail()

@@ -20,8 +20,8 @@ from tests.worlds.dataprep import PLAIN, TOY, World, lines, sample, zipped
         ({"dataset": ""}, "dataset", "lower-case"),
         ({"dataset": "a/../b"}, "dataset", "lower-case"),
         ({"request_id": "../x"}, "request_id", "letters"),
-        ({"file_name": "words.parquet"}, "file_name", "tells no format"),
-        ({"file_name": ""}, "file_name", "tells no format"),
+        ({"file_name": "words.parquet"}, "file_name", "no known ending"),
+        ({"file_name": ""}, "file_name", "no known ending"),
         ({"file_format": 9}, "format", "unknown"),
         ({"spec": None}, "spec", "first import of words"),
         ({"spec": DatasetSpec(recipe="nobody")}, "spec.recipe", "there are: .*toy_words"),
@@ -50,8 +50,9 @@ CHUNK = ImportDatasetRequest(chunk=b"a,b\n")
 
 @pytest.mark.parametrize(("parts", "field"), [([], "header"), ([CHUNK], "header"), ([HEADER, CHUNK, HEADER], "header")])
 async def test_a_stream_is_one_header_and_chunks(parts: list[ImportDatasetRequest], field: str) -> None:
+    world = World()
     with pytest.raises(InvalidArgument) as caught:
-        await World().service.ImportDataset(requests(*parts))
+        await world.service.ImportDataset(requests(*parts))
     assert caught.value.field == field
 
 
@@ -64,14 +65,14 @@ async def test_a_file_that_is_too_large_is_refused_on_the_way() -> None:
 
 CSV = b"text,label\n"
 REFUSED = {
-    "empty": ("a.jsonl", b"", "holds no rows"),
-    "blank lines": ("a.jsonl", b"\n \n\r\n", "holds no rows"),
-    "header only": ("a.csv", CSV, "holds no rows"),
+    "empty": ("a.jsonl", b"", "has no rows"),
+    "blank lines": ("a.jsonl", b"\n \n\r\n", "has no rows"),
+    "header only": ("a.csv", CSV, "has no rows"),
     "no row fits": ("a.jsonl", lines([{"text": "x"}] * 3), "none of the 3 rows can be used .3 × label: missing"),
     "not JSON": ("a.jsonl", b"text,label\nx,y\n", "2 × not JSON"),
     "JSON array": ("a.jsonl", b"[1]\n", "not a JSON object"),
     "too few rows": ("a.jsonl", sample(3), "3 of 3 rows can be used, which leaves none .* import 66 rows or more"),
-    "cut gzip": ("a.jsonl.gz", zipped(sample())[:-20], "gzip cannot be read .* pack the file again"),
+    "cut gzip": ("a.jsonl.gz", zipped(sample())[:-20], "gzip cannot be read .* compress the file again"),
     "damaged gzip": ("a.jsonl.gz", zipped(sample())[:200] + b"?" * 50 + zipped(sample())[250:], "gzip cannot be read"),
     "UTF-16": ("a.csv", "text,label\nx,y\n".encode("utf-16"), "UTF-16: save it as UTF-8"),
     "Latin-1": ("a.csv", CSV + "café,good\n".encode("latin-1"), "line 2 is not UTF-8 .byte 0xe9.: save the file as UTF-8"),
@@ -99,8 +100,8 @@ async def test_a_file_without_rows_to_train_on_ends_refused(why: str) -> None:
 @pytest.mark.parametrize(
     ("splits", "text"),
     [
-        (["train", "dev", "test"], "line 2: fold is 'dev': say train, validation or test"),
-        (["train", "test", "test"], "3 of 3 rows can be used, and none says validation in fold"),
+        (["train", "dev", "test"], "line 2: fold is 'dev': use train, validation or test"),
+        (["train", "test", "test"], "3 of 3 rows can be used, and none has validation in fold"),
         ([None, None, ""], "3 × fold: missing"),
     ],
 )
@@ -124,12 +125,12 @@ async def test_a_million_columns_are_refused() -> None:
         assert "more than 1000 different columns" in ended.refusal
 
 
-async def test_a_damaged_upload_is_refused() -> None:
-    world = World()
-    asked = await world.ask(sample())
-    await world.blobs.put(f"uploads/{asked.source.digest}", b"something else")
-    async with world.running():
-        ended = (await world.watch(asked))[-1]
+async def test_an_upload_that_was_damaged_in_the_store_is_refused() -> None:
+    received = World()
+    asked = await received.ask(sample())
+    await received.blobs.put(f"uploads/{asked.source.digest}", b"something else")
+    async with World(received.blobs, received.bus).running() as other:
+        ended = (await other.watch(asked))[-1]
         assert ended.state == Import.STATE_REFUSED and "damaged" in ended.refusal
 
 

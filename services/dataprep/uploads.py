@@ -1,0 +1,86 @@
+"""Files that this replica receives: written and hashed chunk by chunk, and kept on disk until their import has ended.
+
+An import goes on with the file that its replica kept. Another replica, or this one after a restart, downloads it from the
+store.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from millstream.dataset.v1.dataset_service_pb2 import ImportDatasetRequest
+from millstream.errors import InvalidArgument
+from servicekit.ids import new_id
+from servicekit.work.keys import Key
+from services.dataprep import metrics
+
+KEPT_FILES = 100
+"""Most files that wait for their import, so that many small ones do not use up inodes."""
+KEPT_BYTES = 2 << 30
+"""Most bytes of them: two of the largest uploads that the default limit allows. A longer queue waits in the store only."""
+
+
+class Received(NamedTuple):
+    """A file on this replica's disk; its digest is sha256 in hex."""
+
+    path: Path
+    digest: str
+    size_bytes: int
+
+
+class Uploads:
+    """Receives files into a folder, which belongs to this object alone."""
+
+    def __init__(self, folder: Path, limit_bytes: int, *, kept_bytes: int = KEPT_BYTES) -> None:
+        """`limit_bytes` bounds one file, `kept_bytes` all files that wait for their import."""
+        self.folder, self.limit_bytes, self.kept_bytes = folder, limit_bytes, kept_bytes
+        self._kept: dict[Key, Received] = {}
+
+    @asynccontextmanager
+    async def receive(self, requests: AsyncIterator[ImportDatasetRequest]) -> AsyncIterator[Received]:
+        """Write the chunks to a file that is removed after the block, unless keep() took it. Raises InvalidArgument."""
+        path = self.folder / new_id()
+        try:
+            yield await self._write(requests, path)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def keep(self, key: Key, file: Received) -> None:
+        """Keep the file for this import, unless too much is kept already: the import then downloads it."""
+        waiting = sum(kept.size_bytes for kept in self._kept.values())
+        if key in self._kept or len(self._kept) >= KEPT_FILES or waiting + file.size_bytes > self.kept_bytes:
+            return
+        kept = file.path.with_suffix(".kept")
+        file.path.rename(kept)
+        self._kept[key] = file._replace(path=kept)
+
+    def path(self, key: Key) -> Path | None:
+        """The file kept for this import, None when there is none and it must be downloaded."""
+        kept = self._kept.get(key)
+        # Cleaners of /tmp remove old files.
+        return kept.path if kept and kept.path.is_file() else None
+
+    def drop(self, key: Key) -> None:
+        """Remove the file kept for this import, if there is one."""
+        if kept := self._kept.pop(key, None):
+            kept.path.unlink(missing_ok=True)
+
+    async def _write(self, requests: AsyncIterator[ImportDatasetRequest], path: Path) -> Received:
+        digest, size = hashlib.sha256(), 0
+        with path.open("wb") as file:
+            async for request in requests:
+                if request.WhichOneof("part") != "chunk":
+                    raise InvalidArgument("only the first message is a header: send chunks after it", field="header")
+                size += len(request.chunk)
+                if size > self.limit_bytes:
+                    raise InvalidArgument(
+                        f"the file is larger than {self.limit_bytes:,} bytes: compress it with gzip, import less, "
+                        "or raise MILLSTREAM_UPLOAD_LIMIT_BYTES",
+                        field="chunk",
+                    )
+                digest.update(request.chunk)
+                file.write(request.chunk)
+        metrics.UPLOADED.inc(size)
+        return Received(path, digest.hexdigest(), size)
