@@ -1,12 +1,8 @@
 """One evaluation: ask for everything that is needed, bring it here, measure, make the report."""
 
 import logging
-import os
-import shutil
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.errors import InvalidArgument, NotFound
@@ -14,7 +10,7 @@ from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import GateRule, ModelVersion
 from recipekit.catalog import Catalog
 from recipekit.spec import Row
-from servicekit.blobs import artifacts
+from servicekit.blobs.artifact_cache import ArtifactCache
 from servicekit.blobs.parts import read_split
 from servicekit.blobs.port import Blobs
 from services.evaluator import metrics
@@ -24,8 +20,6 @@ from services.evaluator.measure import CannotEvaluate, Figures, Rival, in_backgr
 from services.evaluator.report.build import add_error, add_figures, report_on
 
 log = logging.getLogger(__name__)
-ABANDONED_SECONDS = 3600.0
-"""Age at which a download that never ended is taken for one whose process died."""
 
 
 @dataclass(frozen=True)
@@ -41,41 +35,12 @@ class EvaluationInputs:
     rival_missing: str = ""
 
 
-class Cache:
-    """Downloaded artifacts in a folder that does not grow: the ones used last stay.
-
-    Replicas may share the folder: an artifact comes and goes by one rename.
-    """
-
-    def __init__(self, blobs: Blobs, folder: Path, keep: int) -> None:
-        self.blobs, self.folder, self.keep = blobs, folder, keep
-
-    async def fetch(self, digest: str) -> Path:
-        """The artifact's folder, verified. Raises NotFound, or InvalidArgument when its bytes were damaged."""
-        while True:
-            found = await artifacts.fetch(self.blobs, digest, self.folder)
-            # Another replica may prune it between the two: it is fetched anew then.
-            with suppress(FileNotFoundError):
-                os.utime(found)
-                return found
-
-    def prune(self) -> None:
-        """Remove all but the newest few, and what a killed download left. Blocking."""
-        with suppress(FileNotFoundError):
-            for path in self.folder.iterdir():
-                if path.name.startswith(".") and time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
-                    shutil.rmtree(path, ignore_errors=True)
-            whole = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
-            whole.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-            for path in whole[self.keep :]:
-                going = path.with_name(f".going-{path.name}-{os.getpid()}")
-                path.rename(going)
-                shutil.rmtree(going, ignore_errors=True)
-
-
 class Evaluator:
-    def __init__(self, blobs: Blobs, clients: Clients, cache: Cache, catalog: Catalog) -> None:
+    def __init__(
+        self, blobs: Blobs, clients: Clients, cache: ArtifactCache, keep_artifacts: int, catalog: Catalog
+    ) -> None:
         self.blobs, self.clients, self.cache, self.catalog = blobs, clients, cache, catalog
+        self.keep_artifacts = keep_artifacts
 
     async def ask(self, version: ModelVersion, champion: Champion) -> EvaluationInputs:
         """Ask the peers. Raises NotFound while one does not have what the version names, Unavailable while one is down."""
@@ -111,7 +76,7 @@ class Evaluator:
         folder = await self.cache.fetch(inputs.version.artifact.digest)
         rival = await self._rival(inputs)
         figures = await in_background(lambda: measure(folder, train, test, rival, self.catalog))
-        await in_background(self.cache.prune)
+        await in_background(lambda: self.cache.keep_newest(self.keep_artifacts))
         return figures
 
     async def _rival(self, inputs: EvaluationInputs) -> Rival | None:

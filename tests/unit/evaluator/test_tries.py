@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -278,37 +276,15 @@ async def test_one_evaluation_runs_at_a_time(world: World, monkeypatch: pytest.M
     assert most == 1
 
 
-async def test_the_cache_keeps_the_artifacts_used_last(world: World, tmp_path: Path) -> None:
-    cache = world.replica().evaluate.evaluator.cache
-    cache.keep = 2
-    digests = []
+async def test_an_evaluation_leaves_the_artifacts_used_last_in_the_cache(world: World) -> None:
+    replica = world.replica()
     for steps in (1, 2, 3):
-        digests.append((await world.version(trained(steps=steps))).artifact.digest)
-        os.utime(await cache.fetch(digests[-1]), (steps, steps))
-    await cache.fetch(digests[0])
-    abandoned, young = cache.folder / ".fetching-a", cache.folder / ".fetching-b"
-    abandoned.mkdir()
-    young.mkdir()
-    os.utime(abandoned, (1, 1))
-    cache.prune()
-    assert {path.name for path in cache.folder.iterdir()} == {digests[0], digests[2], young.name}
-
-
-async def test_an_artifact_that_another_replica_prunes_at_that_moment_is_fetched_anew(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    version = await world.version()
-    cache = world.replica().evaluate.evaluator.cache
-    pruned: list[Path] = []
-
-    def used_now(path: Path) -> None:
-        if not pruned:
-            pruned.append(path)
-            shutil.rmtree(path)
-            raise FileNotFoundError(path)
-
-    monkeypatch.setattr("services.evaluator.evaluate.os.utime", used_now)
-    assert (await cache.fetch(version.artifact.digest)).is_dir() and pruned
+        await world.version(trained(steps=steps))
+    replica.evaluate.evaluator.keep_artifacts = 2
+    for version in (1, 2, 3):
+        await replica.report(version)
+    kept = {path.name for path in replica.evaluate.evaluator.cache.folder.iterdir()}
+    assert kept == {version.artifact.digest for version in world.registry.made[1:]}
 
 
 async def test_background_work_gives_its_value_or_its_error() -> None:
