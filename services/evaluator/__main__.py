@@ -28,6 +28,7 @@ CONTRACT = DESCRIPTOR.services_by_name["EvaluationService"]
 
 
 async def main() -> None:
+    """Serve until SIGTERM."""
     settings = Settings.read()
     setup_logs("evaluator", settings.log_level)
     blobs, bus = open_both(settings)

@@ -1,7 +1,8 @@
-"""One evaluation: ask for everything that is needed, bring it here, measure, make the report."""
+"""One evaluation: collect what it needs, measure, make the report."""
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from millstream.dataset.v1.dataset_pb2 import Snapshot
@@ -15,8 +16,8 @@ from servicekit.blobs.parts import read_split
 from servicekit.blobs.port import Blobs
 from services.evaluator import metrics
 from services.evaluator.clients import Clients
-from services.evaluator.due import Champion
-from services.evaluator.measure import CannotEvaluate, Figures, Rival, in_background, measure
+from services.evaluator.due import ChampionAlias
+from services.evaluator.measure import CannotEvaluate, ChampionModel, Figures, in_background, measure
 from services.evaluator.report.build import add_error, add_figures, report_on
 
 log = logging.getLogger(__name__)
@@ -24,41 +25,45 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluationInputs:
-    """All that peers have to say for one evaluation. `rival` is the champion if that is another version."""
+    """What one evaluation needs from other services."""
 
     version: ModelVersion
-    champion: Champion
+    champion: ChampionAlias
     gate: list[GateRule]
+    """Empty: the recipe's own rules apply."""
     snapshot: Snapshot
-    rival: ModelVersion | None = None
-    rival_snapshot: Snapshot | None = None
-    rival_missing: str = ""
+    champion_version: ModelVersion | None = None
+    """None: there is no other champion, or `champion_missing` says why it cannot be compared with."""
+    champion_snapshot: Snapshot | None = None
+    champion_missing: str = ""
 
 
 class Evaluator:
+    """Collects what an evaluation needs, and measures."""
+
     def __init__(
         self, blobs: Blobs, clients: Clients, cache: ArtifactCache, keep_artifacts: int, catalog: Catalog
     ) -> None:
         self.blobs, self.clients, self.cache, self.catalog = blobs, clients, cache, catalog
         self.keep_artifacts = keep_artifacts
 
-    async def ask(self, version: ModelVersion, champion: Champion) -> EvaluationInputs:
-        """Ask the peers. Raises NotFound while one does not have what the version names, Unavailable while one is down."""
+    async def collect(self, version: ModelVersion, champion: ChampionAlias) -> EvaluationInputs:
+        """Ask registry and dataprep. Raises NotFound for what they do not have, Unavailable while one is down."""
         gate = await self.clients.gate(version.model)
         snapshot = await self.clients.snapshot(version.lineage)
         if champion.version in (0, version.version):
             return EvaluationInputs(version, champion, gate, snapshot)
         try:
-            rival = await self.clients.version(version.model, champion.version)
-            same = rival.lineage.snapshot_id == snapshot.snapshot_id
-            rival_snapshot = snapshot if same else await self.clients.snapshot(rival.lineage)
+            other = await self.clients.version(version.model, champion.version)
+            same = other.lineage.snapshot_id == snapshot.snapshot_id
+            other_snapshot = snapshot if same else await self.clients.snapshot(other.lineage)
         except (NotFound, InvalidArgument) as error:
-            # What became of the champion's data must not keep its challenger from a report.
-            return EvaluationInputs(version, champion, gate, snapshot, rival_missing=str(error))
-        return EvaluationInputs(version, champion, gate, snapshot, rival, rival_snapshot)
+            # A champion whose data is gone must not keep its challenger from a report.
+            return EvaluationInputs(version, champion, gate, snapshot, champion_missing=str(error))
+        return EvaluationInputs(version, champion, gate, snapshot, other, other_snapshot)
 
     async def evaluate(self, inputs: EvaluationInputs) -> EvaluationReport:
-        """The report on a version beside the present champion, not stored yet. Raises what the store raises, and bugs."""
+        """The report, not stored yet, on a version beside the champion. Raises what the store raises, and bugs."""
         started = time.monotonic()
         report = report_on(inputs.version, inputs.champion)
         try:
@@ -74,22 +79,23 @@ class Evaluator:
         train = await read_split(self.blobs, inputs.snapshot, "train")
         test = await read_split(self.blobs, inputs.snapshot, "test")
         folder = await self.cache.fetch(inputs.version.artifact.digest)
-        rival = await self._rival(inputs)
-        figures = await in_background(lambda: measure(folder, train, test, rival, self.catalog))
+        champion = await self._champion(inputs)
+        figures = await in_background(lambda: measure(folder, train, test, champion, self.catalog))
         await in_background(lambda: self.cache.keep_newest(self.keep_artifacts))
         return figures
 
-    async def _rival(self, inputs: EvaluationInputs) -> Rival | None:
-        """The champion's artifact and the rows that it has seen, or why they cannot be had."""
-        if inputs.rival_missing:
-            return Rival(inputs.champion.version, missing=inputs.rival_missing)
-        if not inputs.rival or not inputs.rival_snapshot:
+    async def _champion(self, inputs: EvaluationInputs) -> ChampionModel | None:
+        """The champion's artifact and the rows that it was trained on, or why they cannot be read."""
+        version, snapshot = inputs.champion_version, inputs.champion_snapshot
+        if inputs.champion_missing:
+            return ChampionModel(inputs.champion.version, missing=inputs.champion_missing)
+        if not version or not snapshot:
             return None
-        seen: list[Row] = []
+        train: Sequence[Row] = ()
         try:
-            if inputs.rival_snapshot.snapshot_id != inputs.snapshot.snapshot_id:
-                seen += await read_split(self.blobs, inputs.rival_snapshot, "train")
-            return Rival(inputs.rival.version, seen, await self.cache.fetch(inputs.rival.artifact.digest))
+            if snapshot.snapshot_id != inputs.snapshot.snapshot_id:
+                train = await read_split(self.blobs, snapshot, "train")
+            return ChampionModel(version.version, train, await self.cache.fetch(version.artifact.digest))
         except (NotFound, InvalidArgument) as error:
-            log.warning("champion not to be had", extra={"version": inputs.rival.version, "error": str(error)})
-            return Rival(inputs.rival.version, seen, missing=str(error))
+            log.warning("champion not readable", extra={"version": version.version, "error": str(error)})
+            return ChampionModel(version.version, train, missing=str(error))

@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AttemptEnd(_message.Message):
-    """Stored: a try at an evaluation that ended without a report, in the words of whoever tried."""
+    """Stored: why an attempt at an evaluation ended without a report."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -28,7 +28,7 @@ class AttemptEnd(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     counts: _builtins.bool
-    """It counts as one of the three tries that a report is worth; one that was stopped, or lacked a peer, does not."""
+    """It is one of the three failures after which the report is an error; stopping, or a service that is away, is none."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(

@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class EvaluationEvent(_message.Message):
-    """What is said on the topic millstream.evaluation.v1. Key: the model's name."""
+    """The messages of the topic millstream.evaluation.v1. Key: the model's name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
