@@ -1,32 +1,53 @@
 """What a worker runs on, for lineage and for the promise of exact resume. Needs no torch."""
 
+import os
 import platform
 import subprocess
 from functools import cache
 from pathlib import Path
 
+CPU_KEYS = ("model name", "cpu family", "model", "CPU implementer", "CPU part")
+"""Name, family and model number, because clouds give the same name to several generations; the last two: Arm."""
+
 
 @cache
 def processor() -> str:
-    """The kind of processor that decides how numbers round: the GPUs' product if there are any, else the CPU's model."""
-    return _gpus() or _cpu()
+    """The kind of processor that decides how numbers round: the visible GPUs' products if there are any, else the CPU."""
+    return visible_gpus(_gpu_listing(), os.environ.get("CUDA_VISIBLE_DEVICES")) or cpu_model(_cpu_listing())
 
 
-def _cpu() -> str:
-    """Name, family and model number: clouds give the same name to several generations."""
-    wanted = ("model name", "cpu family", "model")
+def cpu_model(listing: str) -> str:
+    """The first CPU of a /proc/cpuinfo, or the machine's architecture where it names none."""
+    lines = (line.partition(":") for line in listing.split("\n\n")[0].splitlines())
+    found = {name.strip(): value.strip() for name, _, value in lines}
+    return " / ".join(found[key] for key in CPU_KEYS if key in found) or platform.processor() or platform.machine()
+
+
+def visible_gpus(listing: str, visible: str | None) -> str:
+    """The distinct products among lines of `index, uuid, name`, that CUDA_VISIBLE_DEVICES (None: not set) lets CUDA see."""
+    gpus = [line.split(", ", 2) for line in listing.splitlines() if line.count(", ") >= 2]
+    if visible is not None:
+        wanted = [device.strip() for device in visible.split(",")]
+        if wanted[0] in ("", "-1"):
+            return ""
+        # A MIG slice has an id of its own, which the listing of whole GPUs lacks.
+        if not any(device.startswith("MIG-") for device in wanted):
+            uuids = tuple(device for device in wanted if device.startswith("GPU-"))
+            gpus = [gpu for gpu in gpus if gpu[0] in wanted or gpu[1].startswith(uuids)]
+    return ", ".join(dict.fromkeys(name.strip() for _, _, name in gpus))
+
+
+def _cpu_listing() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        return Path("/proc/cpuinfo").read_text()
     except OSError:
-        return platform.processor() or platform.machine()
-    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return " / ".join(found[name] for name in wanted if name in found) or platform.machine()
+        return ""
 
 
-def _gpus() -> str:
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+def _gpu_listing() -> str:
+    command = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return ", ".join(line.strip() for line in done.stdout.splitlines() if line.strip())
+    return done.stdout

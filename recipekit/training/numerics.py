@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from recipekit.hardware import processor
 from recipekit.training.seeding import undisturbed
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -33,24 +34,13 @@ class Numerics:
     processor: str
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """bf16 for the operations that bear it, or nothing."""
+        """bf16 for the operations that have it, or nothing."""
         return torch.autocast(device(), torch.bfloat16) if self.dtype == "bf16" else nullcontext()
 
 
 def device() -> str:
+    """`cuda` or `cpu`, as torch names it."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def processor() -> str:
-    """The kind of processor that computes: the same name, the same bits."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            told = dict(line.strip().split("\t: ", 1) for line in lines if "\t: " in line)
-        return f"{told['model name']} family {told['cpu family']} model {told['model']}"
-    except (OSError, KeyError):
-        return f"{platform.machine()} {platform.processor()}"
 
 
 def choose(
@@ -60,45 +50,45 @@ def choose(
 
     `threads` 0 takes as many as torch has; small models are faster, and steadier beside other work, with one.
     """
-    there, name = device(), processor()
     if threads:
         torch.set_num_threads(threads)
-    told: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     dtype = precision
     if precision == "auto":
-        seconds = _measure(model, step, there)
-        told["seconds"] = seconds
+        seconds = _measure(model, step, device())
+        measured["seconds"] = seconds
         dtype = "bf16" if seconds.get("bf16", float("inf")) * GAIN < seconds["fp32"] else "fp32"
-    return {"dtype": dtype, "threads": torch.get_num_threads(), "device": there, "processor": name, **told}
+    numerics = {"dtype": dtype, "threads": torch.get_num_threads(), "device": device(), "processor": processor()}
+    return {**numerics, **measured}
 
 
-def recorded(told: Mapping[str, Any]) -> Numerics:
-    """What choose() told, also after a trip through JSON."""
-    return Numerics(told["dtype"], int(told["threads"]), told["device"], told["processor"])
+def recorded(values: Mapping[str, Any]) -> Numerics:
+    """What choose() gave, also after a trip through JSON."""
+    return Numerics(values["dtype"], int(values["threads"]), values["device"], values["processor"])
 
 
-def differs(told: Numerics) -> str | None:
+def differs(first: Numerics) -> str | None:
     """Why this machine cannot give the first attempt's bits, or None if it can."""
-    now = (device(), processor())
-    if now == (told.device, told.processor):
+    here = (device(), processor())
+    if here == (first.device, first.processor):
         return None
-    return f"began on {told.device} ({told.processor}), goes on with {now[0]} ({now[1]})"
+    return f"began on {first.device} ({first.processor}), goes on with {here[0]} ({here[1]})"
 
 
 def write_environment(folder: Path, numerics: Numerics, departures: Sequence[str]) -> None:
     """environment.json: package versions, numerics, and from where on a run was no longer bit-exact."""
     installed = {d.metadata["Name"].lower() for d in importlib.metadata.distributions() if d.metadata["Name"]}
     versions = {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}
-    told = {
+    environment = {
         "numerics": asdict(numerics),
         "packages": {"python": platform.python_version(), **versions},
         "departures": list(departures),
     }
-    (folder / "environment.json").write_text(json.dumps(told, indent=1))
+    (folder / "environment.json").write_text(json.dumps(environment, indent=1))
 
 
 def keep_memory() -> None:
-    """Tell glibc to keep freed memory: tensors of changing sizes else spend a third of the time in page faults."""
+    """Make glibc keep freed memory: tensors of changing sizes else spend a third of the time in page faults."""
     if not sys.platform.startswith("linux"):
         return
     try:
@@ -112,16 +102,16 @@ def keep_memory() -> None:
 
 
 def _measure(
-    model: nn.Module, step: Callable[[AbstractContextManager[Any]], None], there: str, rounds: int = 3
+    model: nn.Module, step: Callable[[AbstractContextManager[Any]], None], where: str, rounds: int = 3
 ) -> dict[str, float]:
     """Best seconds of a step in each precision; weights, buffers, gradients and generators stay as they were."""
     kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     seconds: dict[str, float] = {}
     with undisturbed():
         for dtype in ("fp32", "bf16"):
-            numerics = Numerics(dtype, 0, there, "")
+            numerics = Numerics(dtype, 0, where, "")
             try:
-                seconds[dtype] = min(_timed(lambda n=numerics: step(n.autocast()), there) for _ in range(rounds))  # type: ignore[misc]
+                seconds[dtype] = min(_timed(lambda n=numerics: step(n.autocast()), where) for _ in range(rounds))  # type: ignore[misc]
             except RuntimeError:  # an operation that has no bf16 kernel here
                 if dtype == "fp32":
                     raise
@@ -130,10 +120,10 @@ def _measure(
     return seconds
 
 
-def _timed(work: Callable[[], None], there: str) -> float:
+def _timed(work: Callable[[], None], where: str) -> float:
     started = time.perf_counter()
     work()
-    if there == "cuda":
+    if where == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
 

@@ -1,14 +1,13 @@
-"""Folders of files in the object store, named by what they hold.
+"""Folders of files in the object store: a trained model, named by what it holds, or a checkpoint of a training run.
 
-`artifacts/{digest}/files/{path}` first, `artifacts/{digest}/manifest` last: readers go by the manifest. The digest names
-paths, sizes and contents, so storing the same folder twice, from two places at once, is one artifact.
+`{prefix}/files/{path}` first, `{prefix}/manifest` last: readers go by the manifest, so a folder is whole or not there.
+An artifact's prefix is `artifacts/{digest}`. The digest names paths, sizes and contents, so storing the same folder twice,
+from two places at once, is one artifact.
 """
 
 import asyncio
-import os
 import re
-import shutil
-import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from millstream.errors import InvalidArgument
@@ -19,10 +18,11 @@ from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 
 _DIGEST = re.compile("[0-9a-f]{32}")
+_MANIFEST = "/manifest"
 
 
 def describe(folder: Path) -> Artifact:
-    """The manifest of a folder: its files in order of path, and the digest of them all."""
+    """The manifest of a folder on disk: its files in order of path, and the digest of them all. Blocking."""
     files = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
@@ -31,68 +31,59 @@ def describe(folder: Path) -> Artifact:
     return Artifact(digest=digest, files=files, size_bytes=sum(file.size_bytes for file in files))
 
 
-async def store(blobs: Blobs, folder: Path) -> Artifact:
-    """Store a folder and return its manifest."""
+def prefix_of(digest: str) -> str:
+    """Where the artifact of a digest lies. Raises InvalidArgument for what is no digest."""
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidArgument(f"{digest!r} is no digest of an artifact: 32 hex digits", field="digest")
+    return f"artifacts/{digest}"
+
+
+def file_key(prefix: str, path: str) -> str:
+    """The key of one file of a stored folder."""
+    return f"{prefix}/files/{path}"
+
+
+async def store(blobs: Blobs, folder: Path, prefix: str = "") -> Artifact:
+    """Store a folder and return its manifest. `prefix`: where; by default where the digest says."""
     artifact = await asyncio.to_thread(describe, folder)
+    prefix = prefix or prefix_of(artifact.digest)
     for file in artifact.files:
-        await blobs.upload(_file_key(artifact.digest, file.path), folder / file.path)
-    failpoint("artifact.files-stored")
-    await blobs.put(_manifest_key(artifact.digest), artifact.SerializeToString(deterministic=True))
+        await blobs.upload(file_key(prefix, file.path), folder / file.path)
+    kind = prefix.partition("/")[0]
+    failpoint(f"{kind}.files-stored")
+    await blobs.put(prefix + _MANIFEST, artifact.SerializeToString(deterministic=True))
     return artifact
 
 
-async def manifest(blobs: Blobs, digest: str) -> Artifact:
-    """The manifest of a stored artifact. Raises NotFound."""
-    return Artifact.FromString(await blobs.get(_manifest_key(digest)))
+async def manifest(blobs: Blobs, prefix: str) -> Artifact:
+    """The manifest of a stored folder. Raises NotFound."""
+    return Artifact.FromString(await blobs.get(prefix + _MANIFEST))
 
 
-async def fetch(blobs: Blobs, digest: str, cache: Path) -> Path:
-    """The artifact as a folder `{cache}/{digest}`, downloaded and verified unless it is there already.
+async def stored_under(blobs: Blobs, prefix: str) -> AsyncIterator[str]:
+    """The prefixes of the whole folders among all objects under `prefix`, which ends with `/`."""
+    async for listed in blobs.list(prefix):
+        if listed.key.endswith(_MANIFEST) and "/files/" not in listed.key:
+            yield listed.key.removesuffix(_MANIFEST)
 
-    It appears whole or not at all, so two processes may fetch it at once. Raises NotFound, or InvalidArgument when the
-    bytes are not those that the digest names.
+
+async def download(blobs: Blobs, prefix: str, folder: Path, digest: str = "") -> None:
+    """Fill an empty folder on disk and verify it against `digest`, by default the manifest's own.
+
+    Raises NotFound, or InvalidArgument when the bytes are not those that the digest names.
     """
-    if not _DIGEST.fullmatch(digest):
-        raise InvalidArgument(f"{digest!r} is no digest of an artifact: 32 hex digits", field="digest")
-    target = cache / digest
-    if target.is_dir():
-        return target
-    cache.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=cache, prefix=".fetching-"))
-    try:
-        for file in (await manifest(blobs, digest)).files:
-            path = path_inside(fresh, file.path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            await blobs.download(_file_key(digest, file.path), path)
-        found = await asyncio.to_thread(describe, fresh)
-        if found.digest != digest:
-            raise InvalidArgument(
-                f"the stored files of artifact {digest} are those of {found.digest}: they were damaged"
-            )
-        await asyncio.to_thread(_sync, fresh)
-        try:
-            os.rename(fresh, target)
-        except OSError:
-            if not target.is_dir():
-                raise
-        return target
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    stored = await manifest(blobs, prefix)
+    for file in stored.files:
+        path = path_inside(folder, file.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        await blobs.download(file_key(prefix, file.path), path)
+    wanted, found = digest or stored.digest, (await asyncio.to_thread(describe, folder)).digest
+    if found != wanted:
+        raise InvalidArgument(f"the files under {prefix} have the digest {found}, not {wanted}: they were damaged")
 
 
-def _sync(folder: Path) -> None:
-    """A power cut after the rename must not leave a folder that is there, and trusted, with empty files in it."""
-    for path in (*folder.rglob("*"), folder):
-        opened = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-
-
-def _file_key(digest: str, path: str) -> str:
-    return f"artifacts/{digest}/files/{path}"
-
-
-def _manifest_key(digest: str) -> str:
-    return f"artifacts/{digest}/manifest"
+async def delete(blobs: Blobs, prefix: str) -> None:
+    """Remove a stored folder, its manifest first, so that no reader takes what is left for a whole one."""
+    await blobs.delete(prefix + _MANIFEST)
+    async for listed in blobs.list(f"{prefix}/"):
+        await blobs.delete(listed.key)

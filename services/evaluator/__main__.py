@@ -10,13 +10,14 @@ from millstream.evaluation.v1.evaluation_service_pb2_grpc import (
 )
 from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from recipekit.catalog import Catalog
+from servicekit.blobs.artifact_cache import ArtifactCache
 from servicekit.facts.outbox import Outbox
 from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import GrpcService, serve
 from servicekit.work.queue import Work
 from services.evaluator.clients import Clients
-from services.evaluator.evaluate import Cache, Evaluator
+from services.evaluator.evaluate import Evaluator
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.reconcile import Evaluate, FindChallengers
 from services.evaluator.service import EvaluationService
@@ -27,6 +28,7 @@ CONTRACT = DESCRIPTOR.services_by_name["EvaluationService"]
 
 
 async def main() -> None:
+    """Serve until SIGTERM."""
     settings = Settings.read()
     setup_logs("evaluator", settings.log_level)
     blobs, bus = open_both(settings)
@@ -35,15 +37,11 @@ async def main() -> None:
     registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))
     dataprep = DatasetServiceStub(open_channel(settings.dataprep, settings.credentials()))
     clients = Clients(registry, dataprep)
-    cache = Cache(blobs, settings.cache, settings.cache_artifacts)
-    evaluator = Evaluator(blobs, clients, cache, Catalog(settings.recipes.split(",")))
+    cache, catalog = ArtifactCache(blobs, settings.cache), Catalog(settings.recipes.split(","))
+    evaluator = Evaluator(blobs, clients, cache, settings.cache_artifacts, catalog)
     work = Work(blobs, bus, "evaluator", HANDLERS, resync_seconds=settings.resync_seconds)
     work.register(Evaluate(store, clients, evaluator, settings.lease_seconds), FindChallengers(store, clients, work))
-    grpc_service = GrpcService(
-        CONTRACT,
-        add_to_server,
-        EvaluationService(store),
-    )
+    grpc_service = GrpcService(CONTRACT, add_to_server, EvaluationService(store))
     await serve(settings, "evaluator", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)
 
 

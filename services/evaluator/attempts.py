@@ -1,4 +1,4 @@
-"""The tries at one report, each claimed first, so that an artifact that kills its evaluator cannot do so for ever."""
+"""The attempts at one report, each claimed first, so that an artifact that kills its evaluator cannot do so for ever."""
 
 from dataclasses import dataclass
 
@@ -8,62 +8,66 @@ from millstream.timestamps import now
 from servicekit.blobs.port import Blobs
 from servicekit.facts.lease import Leases
 from servicekit.processes import this_process
-from services.evaluator.store import ATTEMPTS
+from services.evaluator.store import folder_of
 
-TRIES = 3
+MOST_FAILURES = 3
 
 
 @dataclass(frozen=True)
 class AttemptStatus:
-    """Where the tries stand. `spent` says how each counted try ended."""
+    """The attempts at one report so far."""
 
     newest: int
-    busy: bool
-    spent: tuple[str, ...]
+    """The number of the newest attempt; 0: none."""
+    in_progress: bool
+    """Another process may be working on the newest."""
+    failures: tuple[str, ...]
+    """How each attempt that counts failed, oldest first."""
 
     @property
-    def exhausted(self) -> bool:
-        return len(self.spent) >= TRIES
+    def is_exhausted(self) -> bool:
+        """Too many attempts failed: the report is an error, with `reason`."""
+        return len(self.failures) >= MOST_FAILURES
 
     @property
     def reason(self) -> str:
-        return f"given up after {len(self.spent)} tries: " + "; ".join(
-            f"try {number}: {text}" for number, text in enumerate(self.spent, 1)
-        )
+        """All failures in one sentence."""
+        failures = (f"{number}. {text}" for number, text in enumerate(self.failures, 1))
+        return f"given up after {len(self.failures)} failed attempts: {'; '.join(failures)}"
 
 
 class Attempts:
-    """`reports/attempts/{report_id}/{n:010d}/claim`, `…/heartbeat`, and `…/end` for a try that ended without a report.
+    """`{folder of the report}/attempts/{n:010d}/claim`, `…/heartbeat`, and `…/end` for one that ended without a report.
 
-    Keep the object while the report is owed: a silent heartbeat is judged over time.
+    Keep the object while the report is pending: a heartbeat that stands still is judged over time.
     """
 
     def __init__(self, blobs: Blobs, report_id: str, lease_seconds: float) -> None:
         self.blobs = blobs
-        self.leases = Leases(blobs, f"reports/{ATTEMPTS}/{report_id}", lease_seconds)
+        self.leases = Leases(blobs, f"{folder_of(report_id)}/attempts", lease_seconds)
 
     async def status(self) -> AttemptStatus:
-        """To be asked only while this process works on no try: one of its own is then over, however it ended."""
+        """Call it only while this process has no attempt in progress: a claim of its own is then one that is over."""
         newest = await self.leases.newest()
-        spent: list[str] = []
-        busy = False
+        failures: list[str] = []
+        in_progress = False
         for number in range(1, newest + 1):
             end = await self._end(number)
             if end is not None:
-                spent += [end.reason] if end.counts else []
+                failures += [end.reason] if end.counts else []
             elif (await self.leases.read(number)).process == this_process():
                 continue
             elif number == newest and await self.leases.is_alive(number):
-                busy = True
+                in_progress = True
             elif end := await self._end(number):
-                # It said so between our two reads, and ended.
-                spent += [end.reason] if end.counts else []
+                # It ended between the two reads.
+                failures += [end.reason] if end.counts else []
             else:
-                spent.append("its evaluator died")
-        return AttemptStatus(newest, busy, tuple(spent))
+                failures.append("its evaluator died")
+        return AttemptStatus(newest, in_progress, tuple(failures))
 
     async def end(self, number: int, reason: str, *, counts: bool) -> None:
-        """Say how a try ended that gave no report."""
+        """Record why an attempt gave no report. `counts`: it is one of the failures after which the report is an error."""
         end = AttemptEnd(reason=reason, counts=counts, time=now())
         await self.blobs.put_if_absent(f"{self.leases.folder(number)}/end", end.SerializeToString())
 

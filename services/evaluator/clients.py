@@ -1,4 +1,4 @@
-"""What the evaluator asks of registry and dataprep."""
+"""What the evaluator reads from registry and dataprep."""
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -19,7 +19,7 @@ from millstream.registry.v1.registry_service_pb2 import (
     ListModelVersionsRequest,
 )
 from millstream.training.v1.lineage_pb2 import Lineage
-from services.evaluator.due import Champion, champion_of
+from services.evaluator.due import ChampionAlias, champion_of
 
 if TYPE_CHECKING:
     from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Clients:
+    """The two services that the evaluator calls. Every method may raise Unavailable."""
+
     registry: "RegistryServiceAsyncStub"
     dataprep: "DatasetServiceAsyncStub"
 
@@ -48,8 +50,8 @@ class Clients:
         response = await self.registry.GetModelVersion(GetModelVersionRequest(model=model, version=version))
         return response.model_version
 
-    async def champion(self, model: str) -> Champion:
-        """The alias of a model that is known to exist; an alias that never named anything has no entries."""
+    async def champion(self, model: str) -> ChampionAlias:
+        """The alias of a model that is known to exist; one that never named a version has no entries."""
         entries: list[AliasEntry] = []
         with suppress(NotFound):
             async for page in pages(
@@ -59,12 +61,12 @@ class Clients:
         return champion_of(entries)
 
     async def gate(self, model: str) -> list[GateRule]:
-        """The rules that the model declares; none: the recipe's own hold."""
+        """The rules that the model declares; empty: the recipe's own apply."""
         response = await self.registry.GetModel(GetModelRequest(model=model))
         return list(response.model.spec.gate)
 
     async def snapshot(self, lineage: Lineage) -> Snapshot:
-        """The snapshot that a version was trained on. Raises NotFound."""
+        """The snapshot that a version was trained on. Raises NotFound, or InvalidArgument when the dataset was replaced."""
         request = GetSnapshotRequest(dataset=lineage.dataset, number=lineage.dataset_number)
         snapshot = (await self.dataprep.GetSnapshot(request)).snapshot
         if snapshot.snapshot_id != lineage.snapshot_id:

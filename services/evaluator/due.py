@@ -1,4 +1,4 @@
-"""Which reports are owed: the rule, as a pure function of what stands."""
+"""Which reports are pending: the rule, as a pure function of the champion's ledger and the reports there are."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -8,26 +8,29 @@ from millstream.registry.v1.model_pb2 import AliasEntry
 
 
 @dataclass(frozen=True)
-class Champion:
-    """The alias champion as it was read: the version it names (0: none), its ledger's newest number, all it ever named."""
+class ChampionAlias:
+    """The alias champion as its ledger was read."""
 
     version: int = 0
+    """The version that it names; 0: none."""
     entry: int = 0
+    """The number of the ledger's newest entry; 0: none."""
     ever: frozenset[int] = frozenset()
+    """All versions that it ever named."""
 
 
-def champion_of(entries: Collection[AliasEntry]) -> Champion:
-    """What the ledger of the alias says, in whatever order its entries come."""
+def champion_of(entries: Collection[AliasEntry]) -> ChampionAlias:
+    """What the ledger's entries, in any order, say of the alias."""
     if not entries:
-        return Champion()
+        return ChampionAlias()
     newest = max(entries, key=lambda entry: entry.number)
-    return Champion(newest.version, newest.number, frozenset(entry.version for entry in entries))
+    return ChampionAlias(newest.version, newest.number, frozenset(entry.version for entry in entries))
 
 
-def is_pending(version: int, champion: Champion, reports: Sequence[EvaluationReport]) -> bool:
-    """Whether the version is owed a report beside the present champion, given all reports on it.
+def is_pending(version: int, champion: ChampionAlias, reports: Sequence[EvaluationReport]) -> bool:
+    """Whether the version needs a report beside the present champion, given all reports on it.
 
-    Each version is owed one. Once it has one, it is owed another only if the newest passed, it never was champion, it is
+    Each version needs one. Once it has one, it needs another only if the newest passed, it never was champion, it is
     above the champion, and no report compares it with that champion. "Newest" goes by the champion's ledger, which no
     clock can disturb.
     """

@@ -9,7 +9,7 @@ from millstream.registry.v1.model_pb2 import GateRule
 from recipekit.spec import Spec
 
 ROUNDING = 1e-9
-"""A gain that misses its rule by less than this misses it by the binary representation of decimals."""
+"""A figure this close below its limit misses it only by the binary representation of decimals."""
 
 
 def rules_of(spec: Spec) -> list[GateRule]:
@@ -26,10 +26,10 @@ def rules_of(spec: Spec) -> list[GateRule]:
     ]
 
 
-def judge(rules: Iterable[GateRule], metrics: Sequence[MetricResult], *, has_rival: bool) -> list[GateResult]:
-    """One result per rule. `has_rival`: another version is champion, so `over_champion` asks something."""
+def judge(rules: Iterable[GateRule], metrics: Sequence[MetricResult], *, has_champion: bool) -> list[GateResult]:
+    """One result per rule. `has_champion`: another version is champion, so `over_champion` rules apply."""
     known = {metric.metric: metric for metric in metrics}
-    return [_judge_rule(rule, known, has_rival) for rule in rules]
+    return [_judge_rule(rule, known, has_champion) for rule in rules]
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ class _Check:
     text: str
 
 
-def _judge_rule(rule: GateRule, known: dict[str, MetricResult], has_rival: bool) -> GateResult:
+def _judge_rule(rule: GateRule, known: dict[str, MetricResult], has_champion: bool) -> GateResult:
     metric = known.get(rule.metric)
     if metric is None:
         text = f"no metric is named {rule.metric!r}; the recipe measures {', '.join(known) or 'none'}"
         return GateResult(rule=rule, passed=False, text=text)
     checks = [
         *_absolute(rule, metric),
-        *_beside(rule, metric, "baseline"),
-        *_beside(rule, metric, "champion", asked=has_rival),
+        *_gain_over(rule, metric, "baseline"),
+        *_gain_over(rule, metric, "champion", applies=has_champion),
     ]
     if not checks:
         return GateResult(
-            rule=rule, passed=True, text=f"{rule.metric} is {metric.candidate:.4f}; nothing is asked of it"
+            rule=rule, passed=True, text=f"{rule.metric} is {metric.candidate:.4f}; its rule sets no limit"
         )
     passed = all(check.passed for check in checks)
     return GateResult(rule=rule, passed=passed, text="; ".join(check.text for check in checks))
@@ -68,9 +68,9 @@ def _absolute(rule: GateRule, metric: MetricResult) -> list[_Check]:
     return checks
 
 
-def _beside(rule: GateRule, metric: MetricResult, other: str, *, asked: bool = True) -> list[_Check]:
+def _gain_over(rule: GateRule, metric: MetricResult, other: str, *, applies: bool = True) -> list[_Check]:
     """The gain over the baseline or the champion, counted in the metric's better direction."""
-    if not rule.HasField(f"over_{other}") or not asked:  # type: ignore[arg-type]
+    if not rule.HasField(f"over_{other}") or not applies:  # type: ignore[arg-type]
         return []
     if not metric.HasField(other):  # type: ignore[arg-type]
         return [_Check(False, f"{metric.metric} cannot be compared: the {other} was not measured, see the notes")]

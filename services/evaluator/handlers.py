@@ -1,4 +1,4 @@
-"""What an event means here."""
+"""The work that each event queues."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ def _registered(event: ModelVersionRegistered) -> Iterable[Key]:
 
 
 def _moved(event: AliasMoved) -> Iterable[Key]:
-    """Another champion may owe its challengers another report; other aliases are compared with nobody."""
+    """With another champion its challengers may need another report; no version is compared with other aliases."""
     return [ChallengersKey(event.model)] if event.alias == CHAMPION else []
 
 

@@ -21,22 +21,24 @@ T = TypeVar("T")
 
 
 class CannotEvaluate(Exception):
-    """The version itself is the reason: another try would end the same. The text goes into the report."""
+    """The version itself is the reason: another attempt would end the same. The text goes into the report."""
 
 
 @dataclass(frozen=True)
-class Rival:
-    """The champion as far as it could be had; `missing` says why it cannot be measured."""
+class ChampionModel:
+    """The champion that a version is compared with."""
 
     version: int
     train: Sequence[Row] = ()
+    """The rows that it was trained on, where they are others than the version's."""
     folder: Path | None = None
+    """Its artifact; None: it cannot be measured, see `missing`."""
     missing: str = ""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """All that was measured. `baseline` and `champion` are None when there is none, or when a note says why not."""
+    """All measurements. `baseline` and `champion` are None when there is none, or when a note says why not."""
 
     spec: Spec
     backend: str
@@ -49,26 +51,22 @@ class Figures:
     notes: list[str] = field(default_factory=list)
 
 
-def measure(folder: Path, train: Sequence[Row], test: Sequence[Row], rival: Rival | None, catalog: Catalog) -> Figures:
-    """Measure the artifact in `folder`, trained on `train`, on those test rows that nobody compared was trained on.
+def measure(
+    folder: Path, train: Sequence[Row], test: Sequence[Row], champion: ChampionModel | None, catalog: Catalog
+) -> Figures:
+    """Measure the artifact in `folder`, trained on `train`, on the test rows that no compared version was trained on.
 
-    Raises CannotEvaluate, or whatever a bug raises.
+    Raises CannotEvaluate, and what a bug in a recipe raises.
     """
     spec, predictor = _load(folder, catalog)
-    seen = {spec.row_key(row) for rows in (train, rival.train if rival else ()) for row in rows}
+    seen = {spec.row_key(row) for rows in (train, champion.train if champion else ()) for row in rows}
     rows = [row for row in test if spec.row_key(row) not in seen]
     if not rows:
         raise CannotEvaluate(_no_rows(len(test)))
     notes: list[str] = []
     candidate = spec.measure(rows, _predict(spec, predictor, rows))
     baseline = _or_note(notes, "the baseline", lambda: spec.measure(rows, spec.baseline(train, rows)))
-    champion = None
-    if rival and rival.folder:
-        there = rival.folder
-        name = f"the champion, version {rival.version},"
-        champion = _or_note(notes, name, lambda: spec.measure(rows, _predict(*load_artifact(there, catalog), rows)))
-    elif rival:
-        notes.append(f"the champion, version {rival.version}, was not measured: {rival.missing}")
+    beside = _measure_champion(champion, spec, rows, catalog, notes) if champion else None
     return Figures(
         spec=spec,
         backend=predictor.backend,
@@ -77,9 +75,19 @@ def measure(folder: Path, train: Sequence[Row], test: Sequence[Row], rival: Riva
         rows_left_out=len(test) - len(rows),
         candidate=candidate,
         baseline=baseline,
-        champion=champion,
+        champion=beside,
         notes=notes,
     )
+
+
+def _measure_champion(
+    champion: ChampionModel, spec: Spec, rows: Sequence[Row], catalog: Catalog, notes: list[str]
+) -> Measured | None:
+    folder, name = champion.folder, f"the champion, version {champion.version},"
+    if folder is None:
+        notes.append(f"{name} was not measured: {champion.missing}")
+        return None
+    return _or_note(notes, name, lambda: spec.measure(rows, _predict(*load_artifact(folder, catalog), rows)))
 
 
 def _load(folder: Path, catalog: Catalog) -> tuple[Spec, Predictor]:
@@ -99,10 +107,10 @@ def _predict(spec: Spec, predictor: Predictor, rows: Sequence[Row]) -> list[Pred
     return predict(predictor, inputs)
 
 
-def _or_note(notes: list[str], what: str, figure: Callable[[], Measured]) -> Measured | None:
-    """What the candidate is seen beside must not end its evaluation; a gate that asks for it fails, and says so."""
+def _or_note(notes: list[str], what: str, measure_it: Callable[[], Measured]) -> Measured | None:
+    """A baseline or champion that fails must not end the evaluation; a rule that needs it fails, and names the note."""
     try:
-        return figure()
+        return measure_it()
     except Exception as error:
         log.exception("not measured", extra={"what": what})
         notes.append(f"{what} was not measured: {type(error).__name__}: {error}")
@@ -119,7 +127,7 @@ def _no_rows(test_rows: int) -> str:
 
 
 def figure_of(measured: Measured, metric: str) -> float:
-    """One figure; NaN, which no gate passes, where a recipe forgot one that it declares."""
+    """One figure; NaN, which no gate passes, where a recipe does not measure what it declares."""
     return float(measured.metrics.get(metric, math.nan))
 
 

@@ -1,4 +1,4 @@
-"""What the evaluator shows beside the metrics of every service."""
+"""The evaluator's own metrics, beside those of every service."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

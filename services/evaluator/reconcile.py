@@ -1,4 +1,4 @@
-"""Every version gets the reports that it is owed, each exactly once."""
+"""Every version gets the reports that it needs, each exactly once."""
 
 import asyncio
 import logging
@@ -6,23 +6,26 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from millstream.errors import InvalidArgument, MillstreamError, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import ModelVersion
 from millstream.states import word_of
 from servicekit.failpoints import failpoint
 from servicekit.work.keys import Key
-from servicekit.work.queue import Work
+from servicekit.work.queue import Reconciler, Work
 from services.evaluator import metrics
 from services.evaluator.attempts import Attempts
 from services.evaluator.clients import Clients
-from services.evaluator.due import Champion, is_pending
+from services.evaluator.due import ChampionAlias, is_pending
 from services.evaluator.evaluate import EvaluationInputs, Evaluator
 from services.evaluator.report.build import add_error, report_on
 from services.evaluator.store import Store
 
 log = logging.getLogger(__name__)
-BUSY_SECONDS = 0.5
+POLL_SECONDS = 0.5
+"""Between two reads of an attempt that another replica works on."""
 
 
 @dataclass(frozen=True, order=True)
@@ -46,20 +49,20 @@ async def pending_of(model: str, clients: Clients, store: Store) -> AsyncIterato
     """The versions of a model that have no report beside the present champion yet."""
     champion = await clients.champion(model)
     reports = await store.reports(model)
-    _show_primary(model, reports)
+    _export_primary(model, reports)
     async for version in clients.versions(model):
         if is_pending(version, champion, [report for report in reports if report.version == version]):
             yield EvaluationKey(model, version)
 
 
-def _show_primary(model: str, reports: list[EvaluationReport]) -> None:
+def _export_primary(model: str, reports: list[EvaluationReport]) -> None:
     newest = max((r for r in reports if r.metrics), key=lambda r: (r.version, r.champion_entry), default=None)
     if newest:
         metrics.PRIMARY.labels(model).set(newest.metrics[0].candidate)
 
 
-class Evaluate:
-    """A version gets its report. One evaluation at a time: a model may need all the memory that there is."""
+class Evaluate(Reconciler[EvaluationKey]):
+    """A version gets its report. One evaluation runs at a time: a model may need all the memory that there is."""
 
     kind = EvaluationKey.kind
 
@@ -67,56 +70,59 @@ class Evaluate:
         self.store, self.clients, self.evaluator = store, clients, evaluator
         self.lease_seconds = lease_seconds
         self._attempts: dict[str, Attempts] = {}
-        self._one = asyncio.Lock()
+        self._one_at_a_time = asyncio.Lock()
 
+    @override
     async def pending(self) -> AsyncIterator[EvaluationKey]:
         async for model in self.clients.models():
             async for key in pending_of(model, self.clients, self.store):
                 yield key
 
+    @override
     async def reconcile(self, key: EvaluationKey) -> float | None:
-        async with self._one:
+        async with self._one_at_a_time:
             version, champion = await self._subject(key)
             if not await self._is_pending(version, champion):
                 return None
-            return await self._try(report_on(version, champion), await self.evaluator.ask(version, champion))
+            inputs = await self.evaluator.collect(version, champion)
+            return await self._attempt(report_on(version, champion), inputs)
 
+    @override
     async def end(self, key: EvaluationKey, error: MillstreamError) -> None:
-        """The report says why there is none. A version that the registry does not know is owed nothing."""
         try:
             version, champion = await self._subject(key)
         except (NotFound, InvalidArgument):
-            return
+            return  # the registry does not know the version, so it needs no report
         if await self._is_pending(version, champion):
             await self._conclude(add_error(report_on(version, champion), str(error)))
 
-    async def _subject(self, key: EvaluationKey) -> tuple[ModelVersion, Champion]:
+    async def _subject(self, key: EvaluationKey) -> tuple[ModelVersion, ChampionAlias]:
         version = await self.clients.version(key.model, key.version)
         return version, await self.clients.champion(key.model)
 
-    async def _is_pending(self, version: ModelVersion, champion: Champion) -> bool:
+    async def _is_pending(self, version: ModelVersion, champion: ChampionAlias) -> bool:
         return is_pending(version.version, champion, await self.store.reports(version.model, version.version))
 
-    async def _try(self, report: EvaluationReport, inputs: EvaluationInputs) -> float | None:
-        """Claim a try and make the report, unless another replica is at it or the tries are used up."""
+    async def _attempt(self, report: EvaluationReport, inputs: EvaluationInputs) -> float | None:
+        """Claim an attempt and make the report, unless another replica does or too many attempts failed."""
         attempts = self._attempts.setdefault(
             report.report_id, Attempts(self.store.blobs, report.report_id, self.lease_seconds)
         )
         status = await attempts.status()
-        if status.busy:
-            return BUSY_SECONDS
-        if status.exhausted:
+        if status.in_progress:
+            return POLL_SECONDS
+        if status.is_exhausted:
             await self._conclude(add_error(report, status.reason))
             return None
         number = status.newest + 1
         if not await attempts.leases.claim(number):
-            return BUSY_SECONDS
+            return POLL_SECONDS
         async with attempts.leases.holding(number):
             failpoint("evaluator.claimed")
             try:
                 await self._conclude(await self.evaluator.evaluate(inputs))
             except BaseException as error:
-                # A cancelled try (SIGTERM) and one that lacked a peer are no sign against the version.
+                # SIGTERM, and a store or service that is away, say nothing against the version.
                 is_bug = isinstance(error, Exception) and not isinstance(error, MillstreamError)
                 with suppress(MillstreamError):
                     await attempts.end(number, f"{type(error).__name__}: {error}", counts=is_bug)
@@ -129,29 +135,32 @@ class Evaluate:
         status = word_of(EvaluationReport.Status, first.status)
         if first.create_time == report.create_time:
             metrics.REPORTS.labels(status).inc()
-        _show_primary(report.model, await self.store.reports(report.model))
+        _export_primary(report.model, await self.store.reports(report.model))
         log.info("evaluated", extra={"model": first.model, "version": first.version, "status": status})
 
 
-class FindChallengers:
-    """When a champion changes, the versions of its model that are owed another report are queued."""
+class FindChallengers(Reconciler[ChallengersKey]):
+    """When a champion changes, the versions of its model that need another report are queued."""
 
     kind = ChallengersKey.kind
 
     def __init__(self, store: Store, clients: Clients, work: Work) -> None:
         self.store, self.clients, self.work = store, clients, work
 
+    @override
     async def pending(self) -> AsyncIterator[ChallengersKey]:
-        """Nothing: the look of Evaluate finds every evaluation by itself."""
+        # The resync of Evaluate finds every pending report by itself.
         nothing: tuple[ChallengersKey, ...] = ()
         for key in nothing:
             yield key
 
+    @override
     async def reconcile(self, key: ChallengersKey) -> float | None:
         async for evaluation in pending_of(key.model, self.clients, self.store):
             self.work.add(evaluation)
         return None
 
+    @override
     async def end(self, key: ChallengersKey, error: MillstreamError) -> None:
-        """Nothing to write: every version has its own end."""
+        # There is nothing to store: each version's evaluation has an end of its own.
         log.warning("challengers not found", extra={"model": key.model, "error": str(error)})

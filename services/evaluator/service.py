@@ -1,4 +1,4 @@
-"""Answers questions about evaluation reports."""
+"""EvaluationService: message in, message out."""
 
 from millstream.errors import NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
@@ -16,31 +16,34 @@ from services.evaluator.store import Store
 
 
 class EvaluationService:
+    """Reads reports; nothing is written here."""
+
     def __init__(self, store: Store) -> None:
         self.store = store
 
     async def GetEvaluationReport(self, request: GetEvaluationReportRequest) -> GetEvaluationReportResponse:
+        """Raises NotFound, or InvalidArgument for what is no id of a report."""
         return GetEvaluationReportResponse(report=await self._report(request.report_id))
 
     async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
+        """Of a model, newest first; a model that does not exist has none."""
         check_name(request.model, "model")
         found = await self.store.reports(request.model, request.version)
         reports, token = page(found, request.page_size, request.page_token, lambda report: report.report_id)
         return ListEvaluationReportsResponse(reports=reports, next_page_token=token)
 
     async def GetEvaluationReportPage(self, request: GetEvaluationReportPageRequest) -> GetEvaluationReportPageResponse:
-        """Drawn from the report, of which the stored page is a copy for people who look into the store."""
+        """Drawn anew from the report; the stored page is a copy for people who read the store."""
         from services.evaluator.report.page import render
 
         return GetEvaluationReportPageResponse(html=render(await self._report(request.report_id)))
 
     async def _report(self, report_id: str) -> EvaluationReport:
-        check_name(report_id, "report_id")
         try:
             return await self.store.report(report_id)
         except NotFound:
             raise NotFound(
-                f"there is no evaluation report {report_id}: list a model's with ListEvaluationReports; a version whose "
-                "evaluation has not ended has none yet",
+                f"there is no evaluation report {report_id}: ListEvaluationReports names those of a model; a version has "
+                "none until its evaluation has ended",
                 report_id=report_id,
             ) from None

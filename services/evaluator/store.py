@@ -1,19 +1,24 @@
-"""Reports ↔ objects: `reports/{report_id}/report.html` and `report.json` for people, `report` last, which makes it true."""
+"""Reports ↔ objects: `reports/{model}/{version:010d}/{name}/report`, after `report.html` and `report.json` for people.
+
+`{name}` is the last part of the report's id, `{model}.{version}.{name}`.
+"""
 
 import asyncio
+import re
 
 from google.protobuf.json_format import MessageToJson
 
-from millstream.errors import NotFound
+from millstream.errors import InvalidArgument, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.evaluation.v1.events_pb2 import EvaluationCompleted
 from servicekit.blobs.port import Blobs
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.failpoints import failpoint
-from servicekit.ids import hash_of
+from servicekit.ids import check_name, hash_of
 
-ATTEMPTS = "attempts"
 READERS = 16
+"""Reports read at once."""
+_REPORT_ID = re.compile(r"([^.]+)\.([1-9][0-9]{0,9})\.([0-9a-f]{16})")
 
 
 def _completed(key: str, data: bytes) -> Fact:
@@ -24,12 +29,22 @@ def _completed(key: str, data: bytes) -> Fact:
     return Fact(report.model, event)
 
 
-FACTS: Announce = {"reports/*/report": _completed}
+FACTS: Announce = {"reports/*/*/*/report": _completed}
 
 
 def report_id_of(model: str, version: int, snapshot_id: str, champion_version: int) -> str:
-    """Names a report by what it compares, so that two replicas cannot make two."""
-    return hash_of(model, version, snapshot_id, champion_version)
+    """Names a report by what it compares, so that two replicas cannot make two: `toy.3.0123456789abcdef`."""
+    return f"{model}.{version}.{hash_of(snapshot_id, champion_version)[:16]}"
+
+
+def folder_of(report_id: str) -> str:
+    """Where a report and its attempts lie. Raises InvalidArgument for what is no id of a report."""
+    parts = _REPORT_ID.fullmatch(report_id)
+    if not parts:
+        text = f"report_id is {report_id!r}: use one that ListEvaluationReports names, like toy.3.0123456789abcdef"
+        raise InvalidArgument(text, field="report_id")
+    model, version, name = parts.groups()
+    return f"reports/{check_name(model, 'report_id')}/{int(version):010d}/{name}"
 
 
 class Store:
@@ -38,42 +53,53 @@ class Store:
     def __init__(self, blobs: Blobs, outbox: Outbox) -> None:
         self.blobs, self.outbox = blobs, outbox
         self._known: dict[str, EvaluationReport] = {}
+        """By folder."""
 
     async def report(self, report_id: str) -> EvaluationReport:
-        """Raises NotFound."""
-        if report_id not in self._known:
-            data = await self.blobs.get(f"reports/{report_id}/report")
-            self._known[report_id] = EvaluationReport.FromString(data)
-        return self._known[report_id]
+        """Raises NotFound, or InvalidArgument for what is no id of a report."""
+        return await self._read(folder_of(report_id))
 
     async def reports(self, model: str, version: int = 0) -> list[EvaluationReport]:
         """All reports on a model, or on one version of it, newest first."""
-        fresh = [name async for name in self.blobs.children("reports/") if name != ATTEMPTS and name not in self._known]
-        for start in range(0, len(fresh), READERS):
-            await asyncio.gather(*(self._remember(name) for name in fresh[start : start + READERS]))
-        found = [report for report in self._known.values() if report.model == model and version in (0, report.version)]
+        prefix = f"reports/{model}/{version:010d}/" if version else f"reports/{model}/"
+        # Attempts lie deeper, and a report whose page stands already may not stand yet.
+        keys = [listed.key async for listed in self.blobs.list(prefix)]
+        folders = [
+            key.removesuffix("/report") for key in keys if re.fullmatch(r"reports/[^/]+/[^/]+/[^/]+/report", key)
+        ]
+        found: list[EvaluationReport] = []
+        for start in range(0, len(folders), READERS):
+            some = (self._read_listed(folder) for folder in folders[start : start + READERS])
+            found += [report for report in await asyncio.gather(*some) if report]
         return sorted(found, key=lambda report: (-report.create_time.ToNanoseconds(), report.report_id))
 
-    async def _remember(self, report_id: str) -> None:
-        try:
-            await self.report(report_id)
-        except NotFound:
-            return  # its page stands already, itself not yet
-
     async def put(self, report: EvaluationReport) -> EvaluationReport:
-        """Store a report and say so; the first of its id wins and is returned."""
+        """Store a report and publish it; the first of its id wins and is returned."""
+        folder = folder_of(report.report_id)
         await self._put_pages(report)
-        made = await self.outbox.put(f"reports/{report.report_id}/report", report.SerializeToString(deterministic=True))
-        first = await self.report(report.report_id)
+        made = await self.outbox.put(f"{folder}/report", report.SerializeToString(deterministic=True))
+        first = await self._read(folder)
         if not made and first != report:
             await self._put_pages(first)
         return first
 
+    async def _read(self, folder: str) -> EvaluationReport:
+        if folder not in self._known:
+            self._known[folder] = EvaluationReport.FromString(await self.blobs.get(f"{folder}/report"))
+        return self._known[folder]
+
+    async def _read_listed(self, folder: str) -> EvaluationReport | None:
+        """None: it was listed, but its put was given up (see Blobs.list)."""
+        try:
+            return await self._read(folder)
+        except NotFound:
+            return None
+
     async def _put_pages(self, report: EvaluationReport) -> None:
-        """What stands beside the report is made of the report alone, so whoever writes it last writes what it says."""
+        """The pages are drawn from the report alone, so of two writers of one report both write the same."""
         from services.evaluator.report.page import render
 
-        folder = f"reports/{report.report_id}"
+        folder = folder_of(report.report_id)
         await self.blobs.put(f"{folder}/report.html", render(report).encode())
         failpoint("evaluator.page-stored")
         text = MessageToJson(report, preserving_proto_field_name=True, ensure_ascii=False, indent=1)

@@ -38,7 +38,7 @@ async def main() -> None:
     serving, health = Serving(), Health()
     loader = Loader(blobs, store, catalog, cache, limits, prepare_pool)
     models = ServeModel(registry, store, loader, serving, bus, health.set)
-    pruning = PruneCache(cache, serving, settings.cache_keep_seconds)
+    pruning = PruneCache(loader.cache, serving, settings.cache_keep_seconds)
     work = Work(blobs, bus, "inference", HANDLERS, resync_seconds=settings.resync_seconds, broadcast=True)
     work.register(models, pruning)
     grpc_service = GrpcService(

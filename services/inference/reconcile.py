@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from millstream.client.aio.pages import pages
@@ -20,13 +19,14 @@ from millstream.registry.v1.registry_service_pb2 import (
     ListAliasEntriesRequest,
     ListModelsRequest,
 )
+from servicekit.blobs.artifact_cache import ArtifactCache
 from servicekit.bus.port import Bus
 from servicekit.facts.events import to_message
 from servicekit.ids import new_id
 from servicekit.work.keys import Key
 from services.inference import metrics
 from services.inference.store import Store
-from services.inference.versions.loader import Loader, MissingRecipe, Rejected, prune
+from services.inference.versions.loader import Loader, MissingRecipe, Rejected
 from services.inference.versions.serving import LoadedVersion, Serving, UnavailableSlot
 
 if TYPE_CHECKING:
@@ -233,14 +233,14 @@ class PruneCache:
 
     kind = CacheKey.kind
 
-    def __init__(self, cache: Path, serving: Serving, keep_seconds: float) -> None:
+    def __init__(self, cache: ArtifactCache, serving: Serving, keep_seconds: float) -> None:
         self.cache, self.serving, self.keep_seconds = cache, serving, keep_seconds
 
     async def pending(self) -> AsyncIterator[CacheKey]:
         yield CacheKey()
 
     async def reconcile(self, key: CacheKey) -> None:
-        gone = await asyncio.to_thread(prune, self.cache, self.serving.digests(), self.keep_seconds)
+        gone = await asyncio.to_thread(self.cache.remove_unused, self.keep_seconds, self.serving.digests())
         if gone:
             log.info("cache pruned", extra={"artifacts": gone})
 

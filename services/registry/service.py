@@ -9,6 +9,7 @@ from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1 import registry_service_pb2 as rpc
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 from recipekit.catalog import Catalog
+from servicekit.blobs.artifacts import file_key, prefix_of
 from servicekit.facts.ledger import Entry
 from servicekit.ids import check_request_id
 from servicekit.paging import page
@@ -168,7 +169,7 @@ class RegistryService:
         """The files of a version's artifact, in chunks. Raises NotFound."""
         version = await self._version(request.model, request.version, request.alias)
         for file in version.artifact.files:
-            async for chunk in self.store.blobs.read(f"artifacts/{version.artifact.digest}/files/{file.path}"):
+            async for chunk in self.store.blobs.read(file_key(prefix_of(version.artifact.digest), file.path)):
                 yield rpc.DownloadArtifactResponse(path=file.path, chunk=chunk)
 
     async def _version(self, model: str, number: int, alias: str) -> ModelVersion:

@@ -14,7 +14,9 @@ from servicekit.facts.outbox import kind_name
 from servicekit.failpoints import TOLD
 from tests.worlds.platform import ROOT
 
-CALL = re.compile(r'crashpoint\(f?"([^"]+)"\)')
+CALL = re.compile(r'failpoint\(f?"([^"]+)"\)')
+STORED_FOLDERS = ("artifacts", "checkpoints")
+"""The kinds of folders that servicekit/blobs/artifacts.py stores: its one failpoint is passed for each."""
 OWNERS = ("dataprep", "trainer", "registry", "evaluator")
 REFUSING, REPLAYED, PARKED = "inference.refused", "operations.replayed", "outbox.parked"
 ELSEWHERE = (REFUSING, REPLAYED, PARKED)
@@ -23,7 +25,14 @@ ELSEWHERE = (REFUSING, REPLAYED, PARKED)
 STAGES: dict[str, Sequence[str]] = {
     "apply": ("outbox.models-spec.",),
     "import": ("dataprep.", "outbox.datasets-ledger."),
-    "train": ("trainer.", "worker.", "artifact.", "outbox.runs-requests.", "outbox.runs-attempts-claim."),
+    "train": (
+        "trainer.",
+        "worker.",
+        "artifacts.",
+        "checkpoints.",
+        "outbox.runs-requests.",
+        "outbox.runs-attempts-claim.",
+    ),
     "register": ("outbox.runs-outcomes.", "outbox.models-versions."),
     "evaluate": ("evaluator.", "outbox.reports-report."),
     "promote": ("outbox.models-aliases.",),
@@ -40,7 +49,12 @@ def failpoints() -> list[str]:
     names: list[str] = []
     for file in sorted([*(ROOT / "services").rglob("*.py"), *(ROOT / "servicekit").rglob("*.py")]):
         for name in CALL.findall(file.read_text()):
-            names += [name.replace("{kind.name}", kind) for kind in kinds] if "{" in name else [name]
+            if "{kind.name}" in name:
+                names += [name.replace("{kind.name}", kind) for kind in kinds]
+            elif "{kind}" in name:
+                names += [name.replace("{kind}", kind) for kind in STORED_FOLDERS]
+            else:
+                names.append(name)
     return list(dict.fromkeys(names))
 
 

@@ -58,8 +58,8 @@ def test_all_that_was_there_is_listed(platform: World, old: Corpus) -> None:
         told = read_in(old, f"models/{MODEL}/versions/").values()
         assert versions[: len(told)] == [(entry["number"], entry["message"]["run_id"]) for entry in told]
         reports = {report.report_id: EvaluationReport.Status.Name(report.status) for report in client.reports(MODEL)}
-        statuses = {key.split("/")[0]: told.get("status") for key, told in read_in(old, "reports/").items()}
-        del statuses["attempts"]
+        stored = {key: told for key, told in read_in(old, f"reports/{MODEL}/").items() if key.endswith("/report")}
+        statuses = {told["report_id"]: told.get("status") for told in stored.values()}
         assert {report_id: reports[report_id] for report_id in statuses} == statuses
         history = [(entry.number, entry.version) for entry in client.alias_history(MODEL, OTHER_ALIAS)][::-1]
         moves = read_in(old, f"models/{MODEL}/aliases/{OTHER_ALIAS}/").values()

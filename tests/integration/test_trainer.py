@@ -18,7 +18,7 @@ from millstream.training.v1 import training_service_pb2 as rpc
 from millstream.training.v1.attempt_pb2 import RunRequest
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
-from servicekit.blobs.artifacts import fetch
+from servicekit.blobs.artifact_cache import ArtifactCache
 from servicekit.blobs.directory import DirectoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
@@ -107,7 +107,7 @@ class Trainer:
         return self.launcher.workers()[run_id].pid
 
     async def weights(self, run: TrainingRun, folder: Path) -> str:
-        return file_digest(await fetch(self.blobs, run.artifact.digest, folder) / "model.json")
+        return file_digest(await ArtifactCache(self.blobs, folder).fetch(run.artifact.digest) / "model.json")
 
 
 @pytest.fixture

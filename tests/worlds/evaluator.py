@@ -22,6 +22,7 @@ from recipekit.catalog import Catalog
 from recipekit.predictor import write_golden
 from recipekit.run import Data, LocalRun
 from servicekit.blobs import artifacts
+from servicekit.blobs.artifact_cache import ArtifactCache
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
@@ -31,7 +32,7 @@ from servicekit.ids import hash_of
 from servicekit.paging import page
 from servicekit.work.queue import Work
 from services.evaluator.clients import Clients
-from services.evaluator.evaluate import Cache, Evaluator
+from services.evaluator.evaluate import Evaluator
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.reconcile import Evaluate, EvaluationKey, FindChallengers
 from services.evaluator.service import EvaluationService
@@ -161,7 +162,7 @@ class Replica:
         self.outbox = Outbox(blobs, bus, "evaluator", FACTS)
         self.store = Store(blobs, self.outbox)
         clients = Clients(world.registry, world.dataprep)  # type: ignore[arg-type]
-        evaluator = Evaluator(blobs, clients, Cache(blobs, cache, 4), CATALOG)
+        evaluator = Evaluator(blobs, clients, ArtifactCache(blobs, cache), 4, CATALOG)
         self.evaluate = Evaluate(self.store, clients, evaluator, lease_seconds)
         self.work = Work(blobs, bus, "evaluator", HANDLERS, resync_seconds=30)
         self.find = FindChallengers(self.store, clients, self.work)

@@ -144,7 +144,7 @@ class Replica:
         loader = Loader(world.blobs, self.store, CATALOG, world.cache, Limits(), self.pool)
         registry: Any = world.registry
         models = ServeModel(registry, self.store, loader, self.serving, world.bus, self._set_health)
-        pruning = PruneCache(world.cache, self.serving, 3600)
+        pruning = PruneCache(loader.cache, self.serving, 3600)
         reconcilers: list[Reconciler] = [models, pruning]
         self.work = Work(
             world.blobs, world.bus, "inference", HANDLERS, reconcilers, resync_seconds=resync_seconds, broadcast=True

@@ -81,6 +81,7 @@ class EvaluationReport(_message.Message):
     LINEAGE_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
+    """`{model}.{version}.{hash of the snapshot and the champion's version}`: the same comparison has the same id."""
     model: _builtins.str
     version: _builtins.int
     snapshot_id: _builtins.str

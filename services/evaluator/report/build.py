@@ -10,14 +10,14 @@ from millstream.registry.v1.model_pb2 import GateRule, ModelVersion
 from millstream.timestamps import duration, now
 from recipekit.spec import Metric, Table
 from servicekit.build_info import code
-from services.evaluator.due import Champion
+from services.evaluator.due import ChampionAlias
 from services.evaluator.gate import judge, rules_of
 from services.evaluator.measure import Figures, cell, figure_of
 from services.evaluator.store import report_id_of
 
 
-def report_on(version: ModelVersion, champion: Champion) -> EvaluationReport:
-    """A report with everything that is known before anything is measured."""
+def report_on(version: ModelVersion, champion: ChampionAlias) -> EvaluationReport:
+    """A report with all that is known before measuring."""
     lineage = version.lineage
     report = EvaluationReport(
         report_id=report_id_of(version.model, version.version, lineage.snapshot_id, champion.version),
@@ -38,7 +38,7 @@ def report_on(version: ModelVersion, champion: Champion) -> EvaluationReport:
 
 
 def add_error(report: EvaluationReport, reason: str, started: float | None = None) -> EvaluationReport:
-    """End the report as an error. `started`: monotonic seconds."""
+    """Give the report the status error. `started`: time.monotonic() at the start of the evaluation."""
     report.status = EvaluationReport.STATUS_ERROR
     report.error = reason
     return _timed(report, started)
@@ -47,7 +47,7 @@ def add_error(report: EvaluationReport, reason: str, started: float | None = Non
 def add_figures(
     report: EvaluationReport, figures: Figures, declared: Sequence[GateRule], started: float
 ) -> EvaluationReport:
-    """Put the figures in and let the gate decide. `declared`: the Model's own rules; empty: the recipe's."""
+    """Add the figures and the gate's verdict. `declared`: the model's own rules; empty: the recipe's apply."""
     spec = figures.spec
     report.metrics.extend(_metric(figures, metric) for metric in spec.metrics)
     report.tables.extend(_table(table) for table in figures.candidate.tables)
@@ -58,7 +58,7 @@ def add_figures(
     rules = list(declared) or rules_of(spec)
     if not rules:
         report.notes.append("neither the model nor its recipe declares a gate, so every version passes")
-    report.gate.extend(judge(rules, report.metrics, has_rival=report.champion_version not in (0, report.version)))
+    report.gate.extend(judge(rules, report.metrics, has_champion=report.champion_version not in (0, report.version)))
     passed = all(result.passed for result in report.gate)
     report.status = EvaluationReport.STATUS_PASSED if passed else EvaluationReport.STATUS_FAILED
     return _timed(report, started)

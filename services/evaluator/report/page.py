@@ -1,6 +1,6 @@
 """A report as one page of HTML that needs nothing else: no script, no font, no image from anywhere.
 
-The page is a function of the report alone, so it can be drawn again whenever somebody asks.
+The page is a function of the report alone, so it can be drawn again at any time.
 """
 
 import json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 TEMPLATE = "report.html.j2"
-WORDS = {
+STATUS_TEXTS = {
     EvaluationReport.STATUS_PASSED: ("passed", "The gate lets it through."),
     EvaluationReport.STATUS_FAILED: ("failed", "The gate holds it back."),
     EvaluationReport.STATUS_ERROR: ("error", "It could not be evaluated."),
@@ -27,7 +27,8 @@ WORDS = {
 
 
 def render(report: EvaluationReport) -> str:
-    status, verdict = WORDS.get(report.status, ("unknown", ""))
+    """The page as HTML; every text of the report is escaped."""
+    status, verdict = STATUS_TEXTS.get(report.status, ("unknown", ""))
     return _template().render(
         report=report,
         status=status,
@@ -141,7 +142,7 @@ def _cells(row: Sequence[Any], *, shaded: bool) -> list[dict[str, Any]]:
 
 def _lineage(report: EvaluationReport) -> list[tuple[str, str]]:
     lineage = report.lineage
-    told = [
+    facts = [
         ("training run", lineage.run_id),
         ("recipe", lineage.recipe),
         ("dataset", f"{report.dataset}, snapshot {report.dataset_number}" if report.dataset else ""),
@@ -157,7 +158,7 @@ def _lineage(report: EvaluationReport) -> list[tuple[str, str]]:
         ("precision", report.precision),
         ("report", report.report_id),
     ]
-    return [(name, text) for name, text in told if text]
+    return [(name, text) for name, text in facts if text]
 
 
 def _commit(commit: str, dirty: bool) -> str:

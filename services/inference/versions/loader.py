@@ -3,8 +3,6 @@
 import asyncio
 import json
 import logging
-import os
-import shutil
 import time
 from concurrent.futures import Executor
 from pathlib import Path
@@ -13,9 +11,9 @@ from millstream.errors import InvalidArgument, MillstreamError, Unavailable
 from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.predictor import GoldenMismatch, load_artifact
-from servicekit.blobs.artifacts import describe, fetch
+from servicekit.blobs.artifact_cache import ArtifactCache
+from servicekit.blobs.artifacts import describe
 from servicekit.blobs.port import Blobs
-from servicekit.ids import new_id
 from services.inference import metrics
 from services.inference.engine.batcher import Batcher
 from services.inference.engine.queue import Limits
@@ -38,19 +36,20 @@ class Loader:
     def __init__(
         self, blobs: Blobs, store: Store, catalog: Catalog, cache: Path, limits: Limits, prepare_pool: Executor
     ) -> None:
-        self.blobs, self.store, self.catalog, self.cache = blobs, store, catalog, cache
+        self.store, self.catalog, self.cache = store, catalog, ArtifactCache(blobs, cache)
         self.limits, self.prepare_pool = limits, prepare_pool
         # One at a time: so a load that kills the process is counted against the right version, and memory is spared.
         self._one_at_a_time = asyncio.Lock()
 
     async def load(self, version: ModelVersion) -> LoadedVersion:
         """Fetch, load, check the golden rows, warm up. Raises Refused, NotHere, or what a later try may mend."""
+        digest = version.artifact.digest
         try:
-            folder = await fetch(self.blobs, version.artifact.digest, self.cache)
+            folder = await self.cache.fetch(digest)
         except InvalidArgument as error:
             raise Rejected(error.text) from error
         except OSError as error:
-            raise Unavailable(f"artifact {version.artifact.digest} cannot be kept in {self.cache}: {error}") from error
+            raise Unavailable(f"artifact {digest} cannot be kept in {self.cache.folder}: {error}") from error
         async with self._one_at_a_time, self.store.attempt(version.model, version.version) as dead:
             if dead >= DEADLY_LOADS:
                 raise Rejected(f"{dead} processes died while they loaded it: is there enough memory for it?")
@@ -92,37 +91,8 @@ class Loader:
         except OSError:
             intact = False
         if not intact:
-            await asyncio.to_thread(remove, folder)
+            await asyncio.to_thread(self.cache.remove, digest)
             return Unavailable(f"the cached copy of artifact {digest} is damaged or was removed: it is fetched anew")
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             return Unavailable(f"artifact {digest} cannot be read now: {error}")
         return Rejected(told)
-
-
-def remove(folder: Path) -> None:
-    """Remove a cached artifact at once for all who share the cache, never file by file under their eyes."""
-    away = folder.with_name(f".removed-{new_id()}")
-    try:
-        os.rename(folder, away)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(away, ignore_errors=True)
-
-
-def prune(cache: Path, served: set[str], keep_seconds: float) -> list[str]:
-    """Mark what is served as used now and remove what nobody has used for so long; returns the names that went.
-
-    Every process that shares the cache marks its own, so none removes what another serves.
-    """
-    now = time.time()
-    gone = []
-    for folder in sorted(cache.iterdir()) if cache.is_dir() else ():
-        try:
-            if folder.name in served:
-                os.utime(folder)
-            elif now - folder.stat().st_mtime > keep_seconds:
-                remove(folder)
-                gone.append(folder.name)
-        except FileNotFoundError:
-            continue
-    return gone

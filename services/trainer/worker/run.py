@@ -1,6 +1,6 @@
 """A training run as its recipe sees it, with checkpoints in the object store.
 
-`checkpoints/{run_id}/{attempt}/{step}/files/{name}` first, `…/manifest` last. A worker writes only under its own attempt,
+A checkpoint is a stored folder under `checkpoints/{run_id}/{attempt}/{step}`. A worker writes only under its own attempt,
 keeps its newest two, and removes nothing once a newer attempt exists, whose worker may be reading.
 """
 
@@ -15,12 +15,11 @@ from typing import Any, TypeVar
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 
-from millstream.errors import FailedPrecondition, NotFound
+from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from millstream.training.v1.attempt_pb2 import RunNumerics
-from millstream.training.v1.training_run_pb2 import Artifact
 from recipekit.hardware import processor
 from recipekit.run import Progress
-from servicekit.blobs.artifacts import describe
+from servicekit.blobs import artifacts
 from servicekit.failpoints import failpoint
 from services.trainer.store import Store
 
@@ -79,71 +78,57 @@ class StoredRun:
         try:
             write(fresh)
             (fresh / METRICS).write_text(json.dumps(self.metrics))
-            self._wait(self._upload(step, fresh))
+            self._wait(self._store(step, fresh))
         finally:
             shutil.rmtree(fresh)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
-    async def _upload(self, step: int, folder: Path) -> None:
-        blobs, prefix = self.store.blobs, self._prefix(self.attempt, step)
-        manifest = await asyncio.to_thread(describe, folder)
-        for file in manifest.files:
-            await blobs.upload(f"{prefix}/files/{file.path}", folder / file.path)
-        failpoint("worker.checkpoint-files")
-        await blobs.put(f"{prefix}/manifest", manifest.SerializeToString())
+    async def _store(self, step: int, folder: Path) -> None:
+        await artifacts.store(self.store.blobs, folder, self._prefix(step))
         failpoint("worker.checkpoint")
         await self._prune()
 
     async def _prune(self) -> None:
-        """Remove all but the newest two of this attempt, manifest first, so that no reader finds half of one."""
-        blobs, own = self.store.blobs, f"checkpoints/{self.run_id}/{self.attempt:010d}/"
+        """Remove all but the newest two of this attempt."""
+        blobs, own = self.store.blobs, f"{self._prefix()}/"
         steps = [int(step) async for step in blobs.children(own)]
         if await self.store.attempts(self.run_id).newest() != self.attempt:
             return
         for step in steps[:-KEPT]:
-            prefix = self._prefix(self.attempt, step)
-            keys = [listed.key async for listed in blobs.list(f"{prefix}/")]
-            for key in sorted(keys, key=lambda key: not key.endswith("/manifest")):
-                await blobs.delete(key)
+            await artifacts.delete(blobs, self._prefix(step))
 
     async def _download_newest(self) -> Path | None:
+        """The checkpoint with the most steps, of whatever attempt, that can be read."""
+        unreadable: set[str] = set()
         while True:
-            found = [key.split("/") async for key in self._manifests(f"checkpoints/{self.run_id}/")]
-            if not found:
+            every = [prefix async for prefix in artifacts.stored_under(self.store.blobs, f"checkpoints/{self.run_id}/")]
+            prefix = max(set(every) - unreadable, key=_step_and_attempt, default=None)
+            if prefix is None:
                 return None
-            attempt, step = max(((int(parts[2]), int(parts[3])) for parts in found), key=lambda at: (at[1], at[0]))
+            folder = Path(tempfile.mkdtemp(dir=self.folder))
             try:
-                folder = await self._download(self._prefix(attempt, step))
-            except NotFound:
-                # Its worker pruned it meanwhile: it has a newer one.
+                await artifacts.download(self.store.blobs, prefix, folder)
+            except (NotFound, InvalidArgument) as error:
+                # Its worker pruned it meanwhile, and has a newer one; or it is damaged, and an older one may be whole.
+                log.warning("checkpoint not readable", extra={"checkpoint": prefix, "error": str(error)})
+                unreadable.add(prefix)
+                shutil.rmtree(folder)
                 continue
-            self.resumed_from = step
+            self.resumed_from, attempt = _step_and_attempt(prefix)
             self.metrics = json.loads((folder / METRICS).read_text())
-            log.info("resuming", extra={"from_attempt": attempt, "step": step})
+            log.info("resuming", extra={"from_attempt": attempt, "step": self.resumed_from})
             return folder
 
-    async def _manifests(self, prefix: str) -> Any:
-        async for listed in self.store.blobs.list(prefix):
-            if listed.key.endswith("/manifest"):
-                yield listed.key
+    def _prefix(self, step: int | None = None) -> str:
+        own = f"checkpoints/{self.run_id}/{self.attempt:010d}"
+        return own if step is None else f"{own}/{step:010d}"
 
-    async def _download(self, prefix: str) -> Path:
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
-        blobs = self.store.blobs
-        async for listed in blobs.list(f"{prefix}/files/"):
-            path = folder / listed.key[len(prefix) + len("/files/") :]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            await blobs.download(listed.key, path)
-        found = await asyncio.to_thread(describe, folder)
-        # By what names the contents: another version's manifest may say more than ours.
-        if found.digest != Artifact.FromString(await blobs.get(f"{prefix}/manifest")).digest:
-            raise NotFound(f"{prefix} is not whole any more")
-        return folder
 
-    def _prefix(self, attempt: int, step: int) -> str:
-        return f"checkpoints/{self.run_id}/{attempt:010d}/{step:010d}"
+def _step_and_attempt(prefix: str) -> tuple[int, int]:
+    _, _, attempt, step = prefix.split("/")
+    return int(step), int(attempt)
 
 
 def _whole(value: Any) -> Any:

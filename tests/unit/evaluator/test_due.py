@@ -1,10 +1,10 @@
-"""Which reports are owed, to the last branch."""
+"""Which reports are pending, to the last branch."""
 
 import pytest
 
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import AliasEntry
-from services.evaluator.due import Champion, champion_of, is_pending
+from services.evaluator.due import ChampionAlias, champion_of, is_pending
 
 PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
 
@@ -17,17 +17,17 @@ def beside(
     return report
 
 
-def now(version: int, entry: int, *ever: int) -> Champion:
-    return Champion(version, entry, frozenset({version, *ever}))
+def now(version: int, entry: int, *ever: int) -> ChampionAlias:
+    return ChampionAlias(version, entry, frozenset({version, *ever}))
 
 
 CASES = {
-    "a first one, without a champion": (1, Champion(), [], True),
+    "a first one, without a champion": (1, ChampionAlias(), [], True),
     "a first one, beside a champion": (2, now(1, 1), [], True),
     "a first one, even below the champion": (1, now(2, 1), [], True),
     "a first one, even when it is champion itself": (1, now(1, 1), [], True),
     "nothing while the champion is the one compared with": (2, now(1, 1), [beside(1, 1)], False),
-    "nothing while there is still no champion": (1, Champion(), [beside(0, 0)], False),
+    "nothing while there is still no champion": (1, ChampionAlias(), [beside(0, 0)], False),
     "another when the first champion came": (2, now(1, 1), [beside(0, 0)], True),
     "another when the champion changed": (3, now(2, 2, 1), [beside(1, 1)], True),
     "nothing when the newest failed": (3, now(2, 2, 1), [beside(1, 1, FAILED)], False),
@@ -51,7 +51,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_owed(name: str) -> None:
+def test_pending(name: str) -> None:
     version, champion, reports, expected = CASES[name]
     assert is_pending(version, champion, reports) is expected
     assert is_pending(version, champion, reports[::-1]) is expected
@@ -59,5 +59,5 @@ def test_owed(name: str) -> None:
 
 def test_the_champion_is_what_the_newest_entry_names_in_whatever_order_they_come() -> None:
     entries = [AliasEntry(number=2, version=5), AliasEntry(number=3, version=4), AliasEntry(number=1, version=4)]
-    assert champion_of(entries) == Champion(4, 3, frozenset({4, 5}))
-    assert champion_of([]) == Champion(0, 0, frozenset())
+    assert champion_of(entries) == ChampionAlias(4, 3, frozenset({4, 5}))
+    assert champion_of([]) == ChampionAlias(0, 0, frozenset())

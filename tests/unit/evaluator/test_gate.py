@@ -14,8 +14,8 @@ LOSS = MetricResult(metric="loss", higher_is_better=False, candidate=0.4, baseli
 NOTHING_BESIDE = MetricResult(metric="accuracy", higher_is_better=True, candidate=0.8)
 
 
-def verdict(rule: GateRule, *metrics: MetricResult, has_rival: bool = True) -> tuple[bool, str]:
-    (result,) = judge([rule], metrics or (ACCURACY, LOSS), has_rival=has_rival)
+def verdict(rule: GateRule, *metrics: MetricResult, has_champion: bool = True) -> tuple[bool, str]:
+    (result,) = judge([rule], metrics or (ACCURACY, LOSS), has_champion=has_champion)
     assert result.rule == rule
     return result.passed, result.text
 
@@ -68,8 +68,8 @@ def test_what_is_no_number_fails(number: float) -> None:
     assert not verdict(GateRule(metric="m", at_least=math.nan))[0]
 
 
-def test_over_champion_asks_nothing_without_a_rival() -> None:
-    assert verdict(GateRule(metric="accuracy", over_champion=0.5), NOTHING_BESIDE, has_rival=False)[0]
+def test_over_champion_does_not_apply_without_another_champion() -> None:
+    assert verdict(GateRule(metric="accuracy", over_champion=0.5), NOTHING_BESIDE, has_champion=False)[0]
 
 
 def test_a_champion_or_baseline_that_was_not_measured_fails() -> None:
@@ -80,7 +80,7 @@ def test_a_champion_or_baseline_that_was_not_measured_fails() -> None:
 
 
 def test_no_rules_give_no_results_and_the_recipes_own_keep_what_they_leave_open() -> None:
-    assert judge([], [ACCURACY], has_rival=True) == []
+    assert judge([], [ACCURACY], has_champion=True) == []
     (rule,) = rules_of(CATALOG.spec("toy_words"))
     assert rule == GateRule(metric="accuracy", at_least=0.7, over_baseline=0.0, over_champion=-0.1)
     assert not rule.HasField("at_most")

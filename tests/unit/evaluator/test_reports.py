@@ -9,7 +9,7 @@ from millstream.errors import InvalidArgument, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import GateRule
 from services.evaluator.reconcile import ChallengersKey, EvaluationKey
-from services.evaluator.store import report_id_of
+from services.evaluator.store import folder_of, report_id_of
 from tests.worlds.evaluator import CATALOG, MODEL, TEST, TRAIN, World, copied, trained
 
 PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
@@ -118,9 +118,10 @@ async def test_a_golden_mismatch_is_an_error_at_once(world: World, tmp_path: Pat
     assert report.status == ERROR
     assert "golden row 3" in report.error
     assert not report.metrics
-    assert await world.blobs.exists(f"reports/{report.report_id}/report.html")
-    assert [key.key async for key in world.blobs.list("reports/attempts/") if key.key.endswith("/claim")] == [
-        f"reports/attempts/{report.report_id}/0000000001/claim"
+    folder = folder_of(report.report_id)
+    assert await world.blobs.exists(f"{folder}/report.html")
+    assert [key.key async for key in world.blobs.list("reports/") if key.key.endswith("/claim")] == [
+        f"{folder}/attempts/0000000001/claim"
     ]
 
 
@@ -178,7 +179,7 @@ async def test_a_metric_that_the_recipe_forgot_is_no_number_and_fails(world: Wor
     finally:
         object.__setattr__(spec, "measure", original)
     assert report.status == FAILED
-    stored = json.loads(await world.blobs.get(f"reports/{report.report_id}/report.json"))
+    stored = json.loads(await world.blobs.get(f"{folder_of(report.report_id)}/report.json"))
     assert stored["metrics"][0]["candidate"] == "NaN"
 
 
@@ -189,7 +190,7 @@ async def test_a_snapshot_that_was_replaced_is_refused(world: World) -> None:
         await world.replica().report()
 
 
-async def test_an_obligation_ends_in_a_report_with_the_reason(world: World) -> None:
+async def test_work_that_cannot_be_done_ends_in_a_report_with_the_reason(world: World) -> None:
     await world.version()
     replica = world.replica()
     await replica.evaluate.end(EvaluationKey(MODEL, 1), NotFound("no snapshot 1 of words"))

@@ -24,6 +24,7 @@ from services.evaluator.metrics import PRIMARY, REPORTS
 from services.evaluator.reconcile import ChallengersKey, EvaluationKey
 from services.evaluator.report.page import figure, render
 from services.evaluator.settings import Settings
+from services.evaluator.store import folder_of
 from tests.worlds.evaluator import MODEL, TRAIN, VALIDATION, Replica, World, trained, until
 
 PASSED = EvaluationReport.STATUS_PASSED
@@ -123,12 +124,14 @@ async def test_refusals_name_the_field_and_say_what_to_do(world: World) -> None:
     with pytest.raises(InvalidArgument) as refused:
         await service.ListEvaluationReports(ListEvaluationReportsRequest())
     assert refused.value.field == "model"
-    for request_id in ("", "../runs", "attempts/x"):
+    name = "0123456789abcdef"
+    malformed = ["", "toy", f"toy.1.{name}0", f"toy.0.{name}", f"toy.1.{name[:-1]}", f"toy.01.{name}", f"TOY.1.{name}"]
+    for report_id in (*malformed, f"../runs.1.{name}", f"a/b.1.{name}", f"toy.{'9' * 11}.{name}", f"toy.1.{name}\n"):
         with pytest.raises(InvalidArgument) as refused:
-            await service.GetEvaluationReport(GetEvaluationReportRequest(report_id=request_id))
-        assert refused.value.field == "report_id"
+            await service.GetEvaluationReport(GetEvaluationReportRequest(report_id=report_id))
+        assert refused.value.field == "report_id", report_id
     with pytest.raises(NotFound, match="ListEvaluationReports"):
-        await service.GetEvaluationReportPage(GetEvaluationReportPageRequest(report_id="0" * 32))
+        await service.GetEvaluationReportPage(GetEvaluationReportPageRequest(report_id=f"toy.1.{name}"))
 
 
 async def test_the_page_shows_everything_and_escapes_what_rows_say(world: World) -> None:
@@ -141,7 +144,7 @@ async def test_the_page_shows_everything_and_escapes_what_rows_say(world: World)
     report = await replica.report(2)
     request = GetEvaluationReportPageRequest(report_id=report.report_id)
     html = (await replica.service.GetEvaluationReportPage(request)).html
-    assert html == (await world.blobs.get(f"reports/{report.report_id}/report.html")).decode()
+    assert html == (await world.blobs.get(f"{folder_of(report.report_id)}/report.html")).decode()
     assert "<script" not in html
     assert "&lt;script&gt;alert(" in html
     for text in ("toy, version 2", "majority class", "Confusion matrix", "rgba(36, 103, 201", "run-2", "c0ffee"):

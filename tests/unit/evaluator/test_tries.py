@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ from servicekit.processes import this_process
 from services.evaluator import attempts
 from services.evaluator.measure import Figures, in_background
 from services.evaluator.reconcile import EvaluationKey
-from services.evaluator.store import report_id_of
+from services.evaluator.store import folder_of, report_id_of
 from tests.worlds.evaluator import MODEL, Replica, World, copied, trained, until
 
 PASSED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_ERROR
@@ -31,8 +29,8 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def folder_of(version: ModelVersion) -> str:
-    return f"reports/attempts/{report_id_of(MODEL, version.version, version.lineage.snapshot_id, 0)}"
+def attempts_of(version: ModelVersion) -> str:
+    return f"{folder_of(report_id_of(MODEL, version.version, version.lineage.snapshot_id, 0))}/attempts"
 
 
 def dead_process() -> Process:
@@ -44,11 +42,11 @@ def dead_process() -> Process:
 
 async def claim(world: World, version: ModelVersion, number: int, process: Process) -> None:
     data = Claim(number=number, process=process).SerializeToString()
-    assert await world.blobs.put_if_absent(f"{folder_of(version)}/{number:010d}/claim", data)
+    assert await world.blobs.put_if_absent(f"{attempts_of(version)}/{number:010d}/claim", data)
 
 
 async def ends(world: World, version: ModelVersion) -> list[AttemptEnd]:
-    keys = [listed.key async for listed in world.blobs.list(folder_of(version)) if listed.key.endswith("/end")]
+    keys = [listed.key async for listed in world.blobs.list(attempts_of(version)) if listed.key.endswith("/end")]
     return [AttemptEnd.FromString(await world.blobs.get(key)) for key in keys]
 
 
@@ -66,7 +64,7 @@ async def test_three_deaths_end_in_an_error(world: World) -> None:
     report = await world.replica().report()
     assert report.status == ERROR
     assert report.error == (
-        "given up after 3 tries: try 1: its evaluator died; try 2: its evaluator died; try 3: its evaluator died"
+        "given up after 3 failed attempts: 1. its evaluator died; 2. its evaluator died; 3. its evaluator died"
     )
     assert report.lineage.run_id == "run-1"
 
@@ -79,7 +77,7 @@ async def test_a_living_holder_is_waited_for_and_its_silence_ends_its_claim(worl
     assert await replica.evaluate.reconcile(NAME) == 0.5
     await asyncio.sleep(0.06)
     assert (await replica.report()).status == PASSED
-    assert [listed.key async for listed in world.blobs.list(folder_of(version)) if "0000000002/claim" in listed.key]
+    assert [listed.key async for listed in world.blobs.list(attempts_of(version)) if "0000000002/claim" in listed.key]
 
 
 async def test_a_claim_of_this_process_that_nobody_works_on_blocks_nothing_and_counts_for_nothing(world: World) -> None:
@@ -94,14 +92,14 @@ async def test_a_try_that_ends_while_it_is_looked_at_is_no_death(world: World, m
     """A replica that is stopped says so and is gone between two reads of another."""
     version = await world.version()
     await claim(world, version, 1, Process(host="elsewhere", boot_id="b", pid=1))
-    tries = attempts.Attempts(world.blobs, folder_of(version).rpartition("/")[2], 10)
+    tries = attempts.Attempts(world.blobs, report_id_of(MODEL, 1, version.lineage.snapshot_id, 0), 10)
 
     async def ends_now(number: int) -> bool:
         await tries.end(number, "stopped", counts=False)
         return False
 
     monkeypatch.setattr(tries.leases, "is_alive", ends_now)
-    assert await tries.status() == attempts.AttemptStatus(1, busy=False, spent=())
+    assert await tries.status() == attempts.AttemptStatus(1, in_progress=False, failures=())
 
 
 async def test_a_bug_is_tried_three_times_and_ends_in_an_error(world: World, tmp_path: Path) -> None:
@@ -124,8 +122,8 @@ async def test_tries_that_failed_elsewhere_count(world: World) -> None:
     for number in (1, 2, 3):
         await claim(world, version, number, dead_process())
         end = AttemptEnd(reason=f"ValueError: {number}", counts=True)
-        await world.blobs.put(f"{folder_of(version)}/{number:010d}/end", end.SerializeToString())
-    assert (await replica.report()).error.endswith("try 3: ValueError: 3")
+        await world.blobs.put(f"{attempts_of(version)}/{number:010d}/end", end.SerializeToString())
+    assert (await replica.report()).error.endswith("3. ValueError: 3")
 
 
 async def test_what_is_no_sign_against_the_version_does_not_count(
@@ -163,7 +161,7 @@ async def test_a_peer_that_is_down_leaves_no_claim(world: World, monkeypatch: py
     monkeypatch.setattr(world.dataprep, "GetSnapshot", down)
     with pytest.raises(Unavailable):
         await world.replica().evaluate.reconcile(NAME)
-    assert not [listed async for listed in world.blobs.list(folder_of(version))]
+    assert not [listed async for listed in world.blobs.list(attempts_of(version))]
 
 
 async def test_two_evaluators_at_once_make_one_report(world: World) -> None:
@@ -176,7 +174,7 @@ async def test_two_evaluators_at_once_make_one_report(world: World) -> None:
     first, second = [await replica.store.reports(MODEL) for replica in replicas]
     assert first == second
     for report in first:
-        page = (await world.blobs.get(f"reports/{report.report_id}/report.html")).decode()
+        page = (await world.blobs.get(f"{folder_of(report.report_id)}/report.html")).decode()
         assert page == (await replicas[0].service.GetEvaluationReportPage(page_of(report))).html
 
 
@@ -188,8 +186,8 @@ async def test_the_pages_are_those_of_the_report_that_was_first(world: World) ->
     late.CopyFrom(first)
     late.status, late.error = ERROR, "given up"
     assert await two.store.put(late) == first
-    assert b"given up" not in await world.blobs.get(f"reports/{first.report_id}/report.html")
-    assert json.loads(await world.blobs.get(f"reports/{first.report_id}/report.json"))["status"] == "STATUS_PASSED"
+    assert b"given up" not in await world.blobs.get(f"{folder_of(first.report_id)}/report.html")
+    assert json.loads(await world.blobs.get(f"{folder_of(first.report_id)}/report.json"))["status"] == "STATUS_PASSED"
 
 
 class Failing(MemoryBlobs):
@@ -235,7 +233,7 @@ async def test_a_failure_at_each_write_still_gives_one_report(tmp_path: Path, at
     await replica.outbox.sweep()
     await replica.outbox.flush()
     stored = [listed.key async for listed in blobs.list("reports/") if listed.key.endswith("/report")]
-    assert stored == [f"reports/{report.report_id}/report"]
+    assert stored == [f"{folder_of(report.report_id)}/report"]
     assert not [end for end in await ends(world, version) if end.counts]
 
 
@@ -278,37 +276,15 @@ async def test_one_evaluation_runs_at_a_time(world: World, monkeypatch: pytest.M
     assert most == 1
 
 
-async def test_the_cache_keeps_the_artifacts_used_last(world: World, tmp_path: Path) -> None:
-    cache = world.replica().evaluate.evaluator.cache
-    cache.keep = 2
-    digests = []
+async def test_an_evaluation_leaves_the_artifacts_used_last_in_the_cache(world: World) -> None:
+    replica = world.replica()
     for steps in (1, 2, 3):
-        digests.append((await world.version(trained(steps=steps))).artifact.digest)
-        os.utime(await cache.fetch(digests[-1]), (steps, steps))
-    await cache.fetch(digests[0])
-    abandoned, young = cache.folder / ".fetching-a", cache.folder / ".fetching-b"
-    abandoned.mkdir()
-    young.mkdir()
-    os.utime(abandoned, (1, 1))
-    cache.prune()
-    assert {path.name for path in cache.folder.iterdir()} == {digests[0], digests[2], young.name}
-
-
-async def test_an_artifact_that_another_replica_prunes_at_that_moment_is_fetched_anew(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    version = await world.version()
-    cache = world.replica().evaluate.evaluator.cache
-    pruned: list[Path] = []
-
-    def used_now(path: Path) -> None:
-        if not pruned:
-            pruned.append(path)
-            shutil.rmtree(path)
-            raise FileNotFoundError(path)
-
-    monkeypatch.setattr("services.evaluator.evaluate.os.utime", used_now)
-    assert (await cache.fetch(version.artifact.digest)).is_dir() and pruned
+        await world.version(trained(steps=steps))
+    replica.evaluate.evaluator.keep_artifacts = 2
+    for version in (1, 2, 3):
+        await replica.report(version)
+    kept = {path.name for path in replica.evaluate.evaluator.cache.folder.iterdir()}
+    assert kept == {version.artifact.digest for version in world.registry.made[1:]}
 
 
 async def test_background_work_gives_its_value_or_its_error() -> None:
@@ -318,4 +294,4 @@ async def test_background_work_gives_its_value_or_its_error() -> None:
 
 
 def test_three_tries_as_the_design_says() -> None:
-    assert attempts.TRIES == 3
+    assert attempts.MOST_FAILURES == 3

@@ -13,6 +13,7 @@ from millstream.inference.v1.refusal_pb2 import Refusal
 from millstream.operations.v1.stored_pb2 import Claim
 from millstream.training.v1.training_run_pb2 import Artifact
 from servicekit.blobs import artifacts
+from servicekit.blobs.artifact_cache import ArtifactCache
 from servicekit.ids import new_id
 from servicekit.processes import process_here
 from tests.worlds.inference import World, damaged, dead_attempt, metric, trained, until
@@ -116,7 +117,7 @@ async def test_bytes_that_were_damaged_in_the_store_are_refused(world: World) ->
 async def test_a_copy_that_was_damaged_in_the_cache_is_fetched_anew(world: World) -> None:
     await world.register(world.folders[2])
     digest = artifacts.describe(world.folders[2]).digest
-    folder = await artifacts.fetch(world.blobs, digest, world.cache)
+    folder = await ArtifactCache(world.blobs, world.cache).fetch(digest)
     (folder / "model.json").write_text("{}")
     await world.apply()
     await world.promote(1)

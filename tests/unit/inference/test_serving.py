@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import subprocess
 import sys
 import weakref
@@ -19,7 +18,6 @@ from millstream.registry.v1.model_pb2 import AliasEntry
 from recipekit.predictor import predict
 from servicekit.blobs import artifacts
 from servicekit.facts.events import from_message
-from services.inference.versions.loader import prune
 from tests.recipes.toy_words.sample import rows
 from tests.worlds.inference import World, metric, trained, until
 
@@ -243,16 +241,6 @@ async def test_two_replicas_may_share_a_cache(world: World) -> None:
     await second.ready()
     assert first.version() == second.version() == 1
     assert [path.name for path in world.cache.iterdir()] == [artifacts.describe(world.folders[2]).digest]
-
-
-def test_the_cache_keeps_what_anybody_serves_or_has_served_lately(tmp_path: Path) -> None:
-    for name in ("mine", "others", "old", ".fetching-x"):
-        (tmp_path / name).mkdir()
-        os.utime(tmp_path / name, (0, 0))
-    os.utime(tmp_path / "others")
-    assert sorted(prune(tmp_path, {"mine"}, 60)) == [".fetching-x", "old"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "others"]
-    assert prune(tmp_path, set(), 60) == []
 
 
 @pytest.mark.parametrize(

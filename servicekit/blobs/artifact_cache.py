@@ -1,0 +1,116 @@
+"""Artifacts on disk, downloaded once and kept for a while."""
+
+import asyncio
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from servicekit.blobs import artifacts
+from servicekit.blobs.port import Blobs
+from servicekit.ids import new_id
+
+ABANDONED_SECONDS = 3600.0
+"""A download that has not grown for so long belongs to a process that died."""
+
+
+class ArtifactCache:
+    """`{folder}/{digest}`, each verified. Its modification time is when it was last used.
+
+    Processes may share the folder: an artifact comes and goes by one rename, so none sees half of one. What is on its way in
+    or out has a name that starts with a dot.
+    """
+
+    def __init__(self, blobs: Blobs, folder: Path) -> None:
+        self.blobs, self.folder = blobs, folder
+
+    async def fetch(self, digest: str) -> Path:
+        """The artifact's folder, used now. Raises NotFound, OSError, or InvalidArgument (no digest, or damaged bytes)."""
+        prefix, target = artifacts.prefix_of(digest), self.folder / digest
+        while True:
+            if not target.is_dir():
+                await self._download(prefix, digest, target)
+            # Another process may remove it at this moment; it is downloaded again then.
+            with suppress(FileNotFoundError):
+                os.utime(target)
+                return target
+
+    def keep_newest(self, count: int) -> list[str]:
+        """Remove all but those used last, and abandoned downloads. Blocking; returns the digests that went."""
+        self._remove_abandoned()
+        used = sorted(self._artifacts(), key=lambda found: found[1], reverse=True)
+        return self._remove_all(digest for digest, _ in used[count:])
+
+    def remove_unused(self, seconds: float, in_use: Collection[str]) -> list[str]:
+        """Remove what no process has used for so long, and abandoned downloads. Blocking; returns the digests that went.
+
+        `in_use` are digests that this process uses now: they count as used, so another process keeps them, too.
+        """
+        self._remove_abandoned()
+        for digest in in_use:
+            with suppress(FileNotFoundError):
+                os.utime(self.folder / digest)
+        now = time.time()
+        return self._remove_all(
+            digest for digest, used in self._artifacts() if digest not in in_use and now - used > seconds
+        )
+
+    def remove(self, digest: str) -> bool:
+        """Remove one at once, for all processes. Blocking; False: it was not there."""
+        removed = self.folder / f".removed-{new_id()}"
+        try:
+            (self.folder / digest).rename(removed)
+        except FileNotFoundError:
+            return False
+        shutil.rmtree(removed, ignore_errors=True)
+        return True
+
+    async def _download(self, prefix: str, digest: str, target: Path) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=".fetching-"))
+        try:
+            await artifacts.download(self.blobs, prefix, fresh, digest)
+            await asyncio.to_thread(_sync, fresh)
+            try:
+                fresh.rename(target)
+            except OSError as error:
+                # Another process was faster.
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+    def _remove_all(self, digests: Iterator[str]) -> list[str]:
+        return [digest for digest in list(digests) if self.remove(digest)]
+
+    def _artifacts(self) -> Iterator[tuple[str, float]]:
+        """Digest and time of last use, in seconds since the epoch."""
+        for path in self._paths():
+            with suppress(FileNotFoundError):
+                if not path.name.startswith("."):
+                    yield path.name, path.stat().st_mtime
+
+    def _remove_abandoned(self) -> None:
+        for path in self._paths():
+            if path.name.startswith("."):
+                with suppress(FileNotFoundError):
+                    grown = max(file.stat().st_mtime for file in (path, *path.rglob("*")))
+                    if time.time() - grown > ABANDONED_SECONDS:
+                        shutil.rmtree(path, ignore_errors=True)
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+
+
+def _sync(folder: Path) -> None:
+    """A power cut after the rename must not leave a folder that is there, and trusted, with empty files in it."""
+    for path in (*folder.rglob("*"), folder):
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

@@ -1,0 +1,163 @@
+"""Artifacts on disk: fetched once, shared by processes, and removed when they are no longer used."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from millstream.errors import InvalidArgument, NotFound
+from servicekit.blobs.artifact_cache import ABANDONED_SECONDS, ArtifactCache
+from servicekit.blobs.artifacts import describe, store
+from servicekit.blobs.directory import DirectoryBlobs
+from servicekit.blobs.memory import MemoryBlobs
+
+LONG_AGO = 1.0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "made"
+    (made / "deep").mkdir(parents=True)
+    (made / "model.json").write_bytes(b"{}")
+    (made / "deep" / "weights.bin").write_bytes(os.urandom(1 << 20))
+    return made
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ArtifactCache:
+    return ArtifactCache(MemoryBlobs(), tmp_path / "cache")
+
+
+def names(cache: ArtifactCache) -> set[str]:
+    return {path.name for path in cache.folder.iterdir()}
+
+
+async def three(cache: ArtifactCache, folder: Path) -> list[str]:
+    """Three artifacts in the cache, last used 1, 2 and 3 seconds after the epoch."""
+    digests = []
+    for seconds in (1, 2, 3):
+        (folder / "model.json").write_text(str(seconds))
+        digests.append((await store(cache.blobs, folder)).digest)
+        os.utime(await cache.fetch(digests[-1]), (seconds, seconds))
+    return digests
+
+
+async def test_an_artifact_is_downloaded_once(cache: ArtifactCache, folder: Path) -> None:
+    digest = (await store(cache.blobs, folder)).digest
+    found = await cache.fetch(digest)
+    assert found == cache.folder / digest and describe(found) == describe(folder)
+    assert await ArtifactCache(MemoryBlobs(), cache.folder).fetch(digest) == found, "not even its store is asked"
+
+
+async def test_five_callers_at_once_get_one_artifact(cache: ArtifactCache, folder: Path) -> None:
+    digest = (await store(cache.blobs, folder)).digest
+    found = await asyncio.gather(*(cache.fetch(digest) for _ in range(5)))
+    assert set(found) == {cache.folder / digest} and describe(found[0]).digest == digest
+    assert names(cache) == {digest}, "nothing stays behind"
+
+
+async def test_a_damaged_artifact_is_refused_and_leaves_nothing(cache: ArtifactCache, folder: Path) -> None:
+    digest = (await store(cache.blobs, folder)).digest
+    await cache.blobs.put(f"artifacts/{digest}/files/model.json", b"[]")
+    with pytest.raises(InvalidArgument, match="damaged"):
+        await cache.fetch(digest)
+    await cache.blobs.delete(f"artifacts/{digest}/files/model.json")
+    with pytest.raises(NotFound):
+        await cache.fetch(digest)
+    assert names(cache) == set()
+
+
+@pytest.mark.parametrize("digest", ["", "..", "../made", "0" * 31])
+async def test_what_is_no_digest_names_no_folder(cache: ArtifactCache, folder: Path, digest: str) -> None:
+    with pytest.raises(InvalidArgument, match="no digest"):
+        await cache.fetch(digest)
+
+
+async def test_the_newest_are_kept(cache: ArtifactCache, folder: Path) -> None:
+    first, second, third = await three(cache, folder)
+    await cache.fetch(first)
+    assert cache.keep_newest(2) == [second]
+    assert names(cache) == {first, third}
+
+
+async def test_what_is_unused_for_long_goes_unless_it_is_in_use_here_or_elsewhere(
+    cache: ArtifactCache, folder: Path
+) -> None:
+    first, second, third = await three(cache, folder)
+    elsewhere = ArtifactCache(cache.blobs, cache.folder)
+    assert set(elsewhere.remove_unused(60, {first, second})) == {third}
+    assert cache.remove_unused(60, set()) == [], "the other process has marked its own"
+    for path in cache.folder.iterdir():
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    assert cache.remove_unused(60, {second}) == [first]
+    assert names(cache) == {second}
+
+
+@pytest.mark.parametrize("way", ["keep_newest", "remove_unused"])
+async def test_abandoned_downloads_go_and_growing_ones_stay(cache: ArtifactCache, way: str) -> None:
+    for name in (".fetching-dead", ".fetching-growing", ".removed-dead"):
+        (cache.folder / name).mkdir(parents=True)
+    growing = cache.folder / ".fetching-growing" / "weights.bin"
+    growing.write_bytes(b"half")
+    for path in cache.folder.iterdir():
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    cache.keep_newest(1) if way == "keep_newest" else cache.remove_unused(ABANDONED_SECONDS, set())
+    assert names(cache) == {".fetching-growing"}
+
+
+def test_a_cache_that_does_not_exist_yet_has_nothing_to_remove(cache: ArtifactCache) -> None:
+    assert cache.keep_newest(1) == cache.remove_unused(0, {"0" * 32}) == []
+    assert not cache.remove("0" * 32)
+
+
+class RemovesAtOnce(ArtifactCache):
+    """Another process removes the artifact as soon as it has come."""
+
+    async def _download(self, prefix: str, digest: str, target: Path) -> None:
+        await super()._download(prefix, digest, target)
+        self.downloads = getattr(self, "downloads", 0) + 1
+        if self.downloads == 1:
+            assert ArtifactCache(self.blobs, self.folder).remove(digest)
+
+
+async def test_an_artifact_that_another_process_removes_at_that_moment_is_downloaded_again(
+    cache: ArtifactCache, folder: Path
+) -> None:
+    digest = (await store(cache.blobs, folder)).digest
+    racing = RemovesAtOnce(cache.blobs, cache.folder)
+    assert (await racing.fetch(digest)).is_dir() and racing.downloads == 2
+
+
+FETCH_AND_REMOVE = """
+import asyncio, sys
+from pathlib import Path
+from servicekit.blobs.artifact_cache import ArtifactCache
+from servicekit.blobs.artifacts import describe
+from servicekit.blobs.directory import DirectoryBlobs
+
+async def main(blobs, folder, digest):
+    cache = ArtifactCache(DirectoryBlobs(Path(blobs)), Path(folder))
+    for _ in range(20):
+        path = await cache.fetch(digest)
+        assert path.name == digest
+        cache.remove(digest)
+        cache.keep_newest(0)
+        await cache.fetch(digest)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_processes_that_fetch_and_remove_at_once_leave_one_whole_artifact(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    digest = asyncio.run(store(DirectoryBlobs(tmp_path / "blobs"), folder)).digest
+    command = [sys.executable, "-c", FETCH_AND_REMOVE, str(tmp_path / "blobs"), str(tmp_path / "cache"), digest]
+    racers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    ended = [(racer.communicate()[1].decode(), racer.returncode) for racer in racers]
+    assert [code for _, code in ended] == [0, 0, 0], ended
+    cache = ArtifactCache(DirectoryBlobs(tmp_path / "blobs"), tmp_path / "cache")
+    assert describe(asyncio.run(cache.fetch(digest))).digest == digest
+    assert names(cache) == {digest}
