@@ -14,6 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from kafka.errors import KafkaError
+from typing_extensions import override
 
 from millstream.errors import Unavailable
 from servicekit.bus.kafka.connection import link
@@ -21,7 +22,7 @@ from servicekit.bus.kafka.options import KafkaOptions
 from servicekit.bus.kafka.reader import Reader
 from servicekit.bus.kafka.topics import ensure
 from servicekit.bus.kafka.writer import Writer
-from servicekit.bus.port import Message, Received, Subscription, check_message, check_names
+from servicekit.bus.port import Bus, Message, Received, Subscription, check_message, check_names
 
 log = logging.getLogger(__name__)
 logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs an error for each try to connect
@@ -34,7 +35,7 @@ LEAVE_SECONDS = 5.0
 THREADS = 8
 
 
-class KafkaBus:
+class KafkaBus(Bus):
     def __init__(self, servers: Sequence[str], options: KafkaOptions) -> None:
         self.link = link(servers, options)
         self.succeeded = 0.0
@@ -45,6 +46,7 @@ class KafkaBus:
         self._members: set[KafkaSubscription] = set()
         self._closed = False
 
+    @override
     async def publish(self, message: Message) -> None:
         check_message(message)
         topic = self.name(message.topic)
@@ -60,18 +62,22 @@ class KafkaBus:
                 self.heard()
                 return
 
+    @override
     def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
         check_names(group, *topics)
         return KafkaSubscription(self, topics, group)
 
+    @override
     def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
         check_names(*topics)
         return KafkaSubscription(self, topics, None, from_start)
 
+    @override
     async def check(self) -> None:
         if self._closed or time.monotonic() - self.succeeded > FRESH_SECONDS:
             await self.work(lambda asked: self._once(asked, self.link.probe))
 
+    @override
     async def close(self) -> None:
         """Let all subscriptions leave and send what is under way. Whatever comes after is Unavailable."""
         for member in list(self._members):
@@ -156,7 +162,7 @@ class KafkaBus:
             writer.close(seconds)
 
 
-class KafkaSubscription:
+class KafkaSubscription(Subscription):
     """A member of a group, or a tail: the event loop's side of a Reader."""
 
     def __init__(self, bus: KafkaBus, topics: Sequence[str], group: str | None, from_start: bool = False) -> None:
@@ -166,6 +172,7 @@ class KafkaSubscription:
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @override
     async def start(self) -> None:
         if self.closed or (self._reader and self._reader.positioned):
             return
@@ -187,6 +194,7 @@ class KafkaSubscription:
             if not reader.positioned:
                 await self._woken.wait()
 
+    @override
     async def batch(self) -> Sequence[Received]:
         await self.start()
         while True:
@@ -197,15 +205,18 @@ class KafkaSubscription:
                 return found
             await self._woken.wait()
 
+    @override
     async def commit(self) -> None:
         reader = self._reader
         if self.group and reader and not self.closed:
             await self.bus.work(lambda _: reader.commit())
 
+    @override
     async def lag(self) -> int:
         await asyncio.sleep(0)
         return self._reader.lag() if self._reader else 0
 
+    @override
     async def close(self) -> None:
         self.closed = True
         self.bus.exit(self)
