@@ -15,7 +15,7 @@ from bench.events.said import Heard, a_pause, facts, message, orders, report
 from deploy.local.child import end_with
 from millstream.dataset.v1.events_pb2 import DatasetEvent
 from millstream.defaults import topic_of
-from servicekit.bus.kafka.reader import BYTES_AHEAD, MESSAGES_AT_ONCE
+from servicekit.bus.kafka.buffer import BYTES_AHEAD, MESSAGES_AT_ONCE
 from servicekit.bus.kafka.writer import BATCH_BYTES, MAX_REQUEST
 from servicekit.bus.port import Message
 

@@ -1,9 +1,8 @@
-"""The object store in a folder: what a laptop, a test or a single machine with a shared volume needs.
+"""The object store in a folder, for a laptop, a test, or one machine with a shared volume.
 
-An object is one file. It is written whole and synced under `.tmp`, which no key can name, and only then linked
-(put_if_absent) or renamed (put) into its place, so a process that dies between any two lines leaves at most a file in
-`.tmp`. Threads and processes need no lock: the file system decides every race. It must be case-sensitive and know hard
-links; check() tries them.
+An object is one file. It is written and synced under `.tmp`, which no key can name, then atomically linked (put_if_absent)
+or renamed (put) into its place. A process that dies on the way leaves at most a file in `.tmp`. The file system
+decides every race, so threads and processes need no lock. It must be case-sensitive and support hard links (check() tries).
 """
 
 import asyncio
@@ -20,8 +19,10 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
+from typing_extensions import override
+
 from millstream.errors import InvalidArgument, NotFound, Unavailable
-from servicekit.blobs.port import CHUNK, SEGMENT, Listed, check_folder, check_key
+from servicekit.blobs.port import CHUNK, SEGMENT, Blobs, Listed, check_folder, check_key
 
 T = TypeVar("T")
 
@@ -35,38 +36,46 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LINKS = {errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
-class DirectoryBlobs:
-    """Objects as files under `root`, which is made when first written to."""
+class DirectoryBlobs(Blobs):
+    """Objects as files under `root`, which the first write creates."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
         self._temporary = self.root / ".tmp"
         self._collected = -STALE_SECONDS
 
+    @override
     async def get(self, key: str) -> bytes:
         return await asyncio.to_thread(self._get, check_key(key))
 
+    @override
     async def put(self, key: str, data: bytes) -> None:
         await asyncio.to_thread(self._store, check_key(key), BytesIO(data), exclusive=False)
 
+    @override
     async def put_if_absent(self, key: str, data: bytes) -> bool:
         return await asyncio.to_thread(self._store, check_key(key), BytesIO(data), exclusive=True)
 
+    @override
     async def delete(self, key: str) -> None:
         await asyncio.to_thread(self._delete, check_key(key))
 
+    @override
     async def exists(self, key: str) -> bool:
         path = self._path(check_key(key))
-        with _named(path):
+        with _as_unavailable(path):
             return await asyncio.to_thread(path.is_file)
 
+    @override
     def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
         folder = prefix[: prefix.rfind("/") + 1]
         return _from_thread(self._walk(folder, prefix, after) if _is_folder(folder) else iter(()))
 
+    @override
     def children(self, prefix: str) -> AsyncIterator[str]:
         return _from_thread(self._children(check_folder(prefix)))
 
+    @override
     async def upload(self, key: str, path: Path) -> None:
         def store() -> None:
             with path.open("rb") as source:
@@ -75,15 +84,18 @@ class DirectoryBlobs:
         check_key(key)
         await asyncio.to_thread(store)
 
+    @override
     async def download(self, key: str, path: Path) -> None:
         await asyncio.to_thread(self._download, check_key(key), path)
 
+    @override
     async def read(self, key: str) -> AsyncIterator[bytes]:
         file = await asyncio.to_thread(self._open, check_key(key))
-        with file, _named(self._path(key)):
+        with file, _as_unavailable(self._path(key)):
             while chunk := await asyncio.to_thread(file.read, CHUNK):
                 yield chunk
 
+    @override
     async def check(self) -> None:
         await asyncio.to_thread(self._check)
 
@@ -92,19 +104,19 @@ class DirectoryBlobs:
 
     def _open(self, key: str) -> BinaryIO:
         path = self._path(key)
-        with _named(path):
+        with _as_unavailable(path):
             try:
                 return path.open("rb")
             except _ABSENT:
                 raise NotFound(f"no object {key}", key=key) from None
 
     def _get(self, key: str) -> bytes:
-        with _named(self._path(key)), self._open(key) as file:
+        with _as_unavailable(self._path(key)), self._open(key) as file:
             return file.read()
 
     def _download(self, key: str, path: Path) -> None:
         beside = path.with_name(f".{uuid4().hex}.part")
-        with self._open(key) as source, _named(path):
+        with self._open(key) as source, _as_unavailable(path):
             try:
                 with beside.open("xb") as file:
                     shutil.copyfileobj(source, file, CHUNK)
@@ -115,7 +127,7 @@ class DirectoryBlobs:
     def _store(self, key: str, source: BinaryIO, *, exclusive: bool) -> bool:
         """Write beside, then put into place; False when `exclusive` and the key is taken."""
         target = self._path(key)
-        with _named(self.root):
+        with _as_unavailable(self.root):
             if exclusive and target.is_file():
                 return False
             written = self._new_temporary()
@@ -134,28 +146,28 @@ class DirectoryBlobs:
                 else:
                     os.replace(written, target)
             except (FileNotFoundError, NotADirectoryError):
-                continue  # a delete() elsewhere took the empty folder away between our two steps
+                continue  # a delete() removed the empty folder between the two steps: retry
             except (FileExistsError, IsADirectoryError):
                 if target.is_dir():
                     self._free_folder(target)
                 elif exclusive and target.exists():
-                    return written.stat().st_nlink > 1  # over NFS the reply to a link that was made can be lost
+                    return written.stat().st_nlink > 1  # over NFS the reply to a link() that succeeded can be lost
             else:
                 with suppress(FileNotFoundError):  # deleted already
                     _sync_folder(target.parent)
                 return True
-        raise Unavailable(f"{target} could not be put into place: folders vanish under it; see who removes them")
+        raise Unavailable(f"{target} could not be stored: something keeps removing its folder; find and stop it")
 
     def _free_folder(self, folder: Path) -> None:
-        """Take away empty folders that a deleted or never finished object left; InvalidArgument if they hold any."""
+        """Remove empty folders that a deleted or unfinished object left. Raises InvalidArgument if they hold objects."""
         if next(self._walk(f"{folder.relative_to(self.root)}/"), None):
             raise InvalidArgument(f"{folder.name!r} is the folder of other keys", field="key")
         for path, _, _ in os.walk(folder, topdown=False):
-            with suppress(OSError):  # it filled meanwhile, or somebody else was faster
+            with suppress(OSError):  # an object was put there, or another process removed it
                 os.rmdir(path)
 
     def _make_folders(self, folder: Path) -> None:
-        """Make and sync what is missing between the root and the folder."""
+        """Create and sync the folders that are missing from the root down."""
         if folder.is_dir():
             return
         if folder == self.root:
@@ -177,7 +189,7 @@ class DirectoryBlobs:
         return self._temporary / uuid4().hex
 
     def _collect_stale(self) -> None:
-        """Remove what killed processes left behind; a living one writes on, so its file is never a day old."""
+        """Remove the files of killed processes: the file of a live upload is written to, so it is never a day old."""
         with os.scandir(self._temporary) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
@@ -186,13 +198,13 @@ class DirectoryBlobs:
 
     def _delete(self, key: str) -> None:
         path = self._path(key)
-        with _named(path):
+        with _as_unavailable(path):
             try:
                 path.unlink()
             except _ABSENT:
                 return
             except PermissionError:
-                if path.is_dir():  # POSIX lets unlink() of a folder fail with EPERM
+                if path.is_dir():  # POSIX: unlink() of a folder may fail with EPERM
                     return
                 raise
             folder = path.parent
@@ -218,7 +230,7 @@ class DirectoryBlobs:
 
     def _names(self, folder: str) -> Sequence[str]:
         """Names in order of key: a folder sorts as `name/`, since `a-b` comes before `a/b`."""
-        with _named(self.root / folder):
+        with _as_unavailable(self.root / folder):
             try:
                 with os.scandir(self.root / folder) as entries:
                     found = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
@@ -232,14 +244,14 @@ class DirectoryBlobs:
                 yield name.removesuffix("/")
 
     def _check(self) -> None:
-        with _named(self.root):
+        with _as_unavailable(self.root):
             written = self._new_temporary()
             linked = written.with_suffix(".link")
             try:
                 _write_synced(written, BytesIO(b"check"))
                 os.link(written, linked)
                 if linked.read_bytes() != b"check":
-                    raise Unavailable(f"{self.root} does not give back what was written: check its file system")
+                    raise Unavailable(f"{self.root} does not return what was written: check its file system")
             finally:
                 written.unlink(missing_ok=True)
                 linked.unlink(missing_ok=True)
@@ -258,7 +270,7 @@ def _write_synced(path: Path, source: BinaryIO) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make names durable; a folder's entries are its data."""
+    """Make the folder's entries durable."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)
@@ -267,7 +279,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 async def _from_thread(items: Iterator[T]) -> AsyncIterator[T]:
-    """Iterate in a thread, some hundred items at a time, so that a listing neither blocks the loop nor is held whole."""
+    """Iterate in a thread, some hundred items at a time, so that a listing neither blocks the loop nor is held in memory."""
 
     def take() -> list[T]:
         return list(islice(items, _LISTED_AT_ONCE))
@@ -278,17 +290,17 @@ async def _from_thread(items: Iterator[T]) -> AsyncIterator[T]:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn what the system says into Unavailable that names the path and what to mend."""
+def _as_unavailable(path: Path) -> Iterator[None]:
+    """Turn an OSError into Unavailable that names the path and what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            mend = "free space (or raise the quota) on its file system"
+            advice = "free space (or raise the quota) on its file system"
         elif error.errno in _FORBIDDEN:
-            mend = f"let user {os.geteuid()} write there (permissions, a read-only mount)"
+            advice = f"let user {os.geteuid()} write there (permissions, a read-only mount)"
         elif error.errno in _NO_LINKS:
-            mend = "use a file system that knows hard links"
+            advice = "use a file system that supports hard links"
         else:
-            mend = "point MILLSTREAM_BLOBS at a folder that works"
-        raise Unavailable(f"{path}: {error.strerror or error}; {mend}", path=str(path)) from error
+            advice = "point MILLSTREAM_BLOBS at a folder that works"
+        raise Unavailable(f"{path}: {error.strerror or error}; {advice}", path=str(path)) from error

@@ -1,4 +1,4 @@
-"""The object store port: immutable facts by key, and the one power that they rest on, put if absent.
+"""The object store port: immutable objects by key, and the one guarantee that facts rest on, put-if-absent.
 
 Three adapters pass one contract suite (tests/suites/blobs.py): memory, directory and s3. servicekit/runtime/backends.py
 opens them by address. A key is `segment/segment/…`: each segment of letters, digits, `.`, `_`, `=`, `-` or `~`, not
@@ -43,16 +43,17 @@ class Blobs(Protocol):
         ...
 
     async def delete(self, key: str) -> None:
-        """Remove; an absent key is fine."""
+        """Remove the object; an absent key is no error."""
         ...
 
-    async def exists(self, key: str) -> bool: ...
+    async def exists(self, key: str) -> bool:
+        """Whether get() would find the object now."""
+        ...
 
     def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
         """Objects whose key starts with the prefix and is greater than `after`, in order of key (code points).
 
-        One may be listed that is not there when it is read, nor later: it is being deleted, or its writer died while it was
-        put, and the store, which had shown it already, gives that up.
+        A listed object may be absent when read: it was deleted, or its writer died during the put and the store dropped it.
         """
         ...
 
@@ -61,11 +62,11 @@ class Blobs(Protocol):
         ...
 
     async def upload(self, key: str, path: Path) -> None:
-        """put() from a file of any size, in bounded memory. A file that is not there raises FileNotFoundError."""
+        """put() from a file of any size, in bounded memory. Raises FileNotFoundError for a missing file."""
         ...
 
     async def download(self, key: str, path: Path) -> None:
-        """Write the object to a file that appears whole or not at all; whoever keeps it syncs it. Raises NotFound."""
+        """Write the object to a file that appears whole or not at all, not yet synced to disk. Raises NotFound."""
         ...
 
     def read(self, key: str) -> AsyncIterator[bytes]:
@@ -73,12 +74,12 @@ class Blobs(Protocol):
         ...
 
     async def check(self) -> None:
-        """Raise Unavailable, naming what to mend, unless the store can be read and written now."""
+        """Raise Unavailable, with what to do, unless the store can be read and written now."""
         ...
 
 
 def check_key(key: str) -> str:
-    """Return the key. Raises InvalidArgument for one that could leave its prefix or that a store could misread."""
+    """Return the key. Raises InvalidArgument for one that could leave its prefix or that some store could misread."""
     if len(key) > 900 or not _KEY.fullmatch(key):
         raise InvalidArgument(f"{key!r} is not a key: use segments of A-Z a-z 0-9 . _ = ~ - joined by /", field="key")
     return key

@@ -3,50 +3,62 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from typing_extensions import override
+
 from millstream.errors import InvalidArgument
 from servicekit.bus.port import Bus, Message, Received, Subscription
 
 
-class DroppingBus:
+class DroppingBus(Bus):
     """Takes every message and delivers none: only the periodic look is left."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
+    @override
     async def publish(self, message: Message) -> None:
         await self._bus.publish(message)
 
+    @override
     def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
         return _Silence()
 
+    @override
     def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
         return _Silence()
 
+    @override
     async def check(self) -> None:
         await self._bus.check()
 
+    @override
     async def close(self) -> None:
         await self._bus.close()
 
 
-class DuplicatingBus:
+class DuplicatingBus(Bus):
     """Delivers each batch three times, backwards: duplicates and late comers, as after a rebalance at a bad moment."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
+    @override
     async def publish(self, message: Message) -> None:
         await self._bus.publish(message)
 
+    @override
     def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
         return _Duplicating(self._bus.subscribe(group, topics))
 
+    @override
     def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
         return _Duplicating(self._bus.tail(topics, from_start))
 
+    @override
     async def check(self) -> None:
         await self._bus.check()
 
+    @override
     async def close(self) -> None:
         await self._bus.close()
 
@@ -61,39 +73,49 @@ def faulty(bus: Bus, mode: str) -> Bus:
     return MODES[mode](bus)
 
 
-class _Silence:
+class _Silence(Subscription):
+    @override
     async def start(self) -> None:
         await asyncio.sleep(0)
 
+    @override
     async def batch(self) -> Sequence[Received]:
         await asyncio.Event().wait()
         return ()
 
+    @override
     async def commit(self) -> None:
         await asyncio.sleep(0)
 
+    @override
     async def lag(self) -> int:
         return 0
 
+    @override
     async def close(self) -> None:
         await asyncio.sleep(0)
 
 
-class _Duplicating:
+class _Duplicating(Subscription):
     def __init__(self, subscription: Subscription) -> None:
         self._subscription = subscription
 
+    @override
     async def start(self) -> None:
         await self._subscription.start()
 
+    @override
     async def batch(self) -> Sequence[Received]:
         return list(await self._subscription.batch())[::-1] * 3
 
+    @override
     async def commit(self) -> None:
         await self._subscription.commit()
 
+    @override
     async def lag(self) -> int:
         return await self._subscription.lag()
 
+    @override
     async def close(self) -> None:
         await self._subscription.close()

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 
+from typing_extensions import override
+
 from millstream.errors import Unavailable
-from servicekit.bus.port import Message, Received, Subscription, check_message, check_names
+from servicekit.bus.port import Bus, Message, Received, Subscription, check_message, check_names
 
 
-class MemoryBus:
+class MemoryBus(Bus):
     """A log in a list, one partition a topic, for tests in one event loop."""
 
     def __init__(self) -> None:
@@ -16,6 +18,7 @@ class MemoryBus:
         self.owners: dict[tuple[str, str], list[object]] = {}
         self.changed = asyncio.Condition()
 
+    @override
     async def publish(self, message: Message) -> None:
         check_message(message)
         offset = sum(1 for old in self.log if old.topic == message.topic)
@@ -23,22 +26,26 @@ class MemoryBus:
         async with self.changed:
             self.changed.notify_all()
 
+    @override
     def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
         check_names(group, *topics)
         return _MemorySubscription(self, group, topics)
 
+    @override
     def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
         check_names(*topics)
         return _MemorySubscription(self, None, topics, from_start)
 
+    @override
     async def check(self) -> None:
         await asyncio.sleep(0)
 
+    @override
     async def close(self) -> None:
         await asyncio.sleep(0)
 
 
-class _MemorySubscription:
+class _MemorySubscription(Subscription):
     """The member that joined a topic first reads it; when it leaves the next one takes over."""
 
     def __init__(self, bus: MemoryBus, group: str | None, topics: Sequence[str], from_start: bool = False) -> None:
@@ -46,6 +53,7 @@ class _MemorySubscription:
         self.position: dict[str, int] = {}
         self.started = self.closed = False
 
+    @override
     async def start(self) -> None:
         if self.started or self.closed:
             return
@@ -69,6 +77,7 @@ class _MemorySubscription:
                     found.append(message)
         return found
 
+    @override
     async def batch(self) -> Sequence[Received]:
         await self.start()
         async with self.bus.changed:
@@ -80,6 +89,7 @@ class _MemorySubscription:
             self.position[message.topic] = message.offset + 1
         return found
 
+    @override
     async def commit(self) -> None:
         await asyncio.sleep(0)
         if self.group:
@@ -87,10 +97,12 @@ class _MemorySubscription:
                 if self._owned(topic):
                     self.bus.committed[(self.group, topic)] = position
 
+    @override
     async def lag(self) -> int:
         await asyncio.sleep(0)
         return len(self._pending())
 
+    @override
     async def close(self) -> None:
         self.closed = True
         for topic in self.topics:

@@ -18,14 +18,14 @@ from servicekit.runtime.settings import Settings
 from tests.suites.bus import collect, fresh, publish
 from tests.suites.processes import child, finish
 from tests.suites.shared_bus import SharedBusContract, collect_values
-from tests.worlds.servers import Broker, running
+from tests.worlds.servers import Broker, running, settings_of
 
 # kafka-python leaves the sockets of tries that failed to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def bus_with(settings: Mapping[str, str]) -> KafkaBus:
-    bus = open_bus(Settings.model_validate(settings))
+    bus = open_bus(settings_of(settings))
     assert isinstance(bus, KafkaBus)
     return bus
 

@@ -15,7 +15,7 @@ from servicekit.bus.kafka.bus import KafkaBus
 from servicekit.bus.kafka.connection import link
 from servicekit.bus.kafka.options import KafkaOptions
 from servicekit.bus.kafka.topics import ensure
-from servicekit.bus.kafka.writer import Told, Writer
+from servicekit.bus.kafka.writer import Acknowledgements, Writer
 from servicekit.bus.port import Message
 from tests.worlds.servers import Broker
 
@@ -98,17 +98,17 @@ async def test_a_broker_killed_under_many_messages_leaves_none_open_and_loses_no
 
 async def test_whatever_the_library_never_tells_of_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "DELIVERY_SECONDS", 0.05)
-    monkeypatch.setattr(writer_module, "LATE_SECONDS", 0.0)
-    told = Told(asyncio.get_running_loop())
-    kept, *never = [told.expect() for _ in range(3)]
-    await asyncio.to_thread(told.tell, kept, "metadata of the record")
+    monkeypatch.setattr(writer_module, "GRACE_SECONDS", 0.0)
+    acknowledgements = Acknowledgements(asyncio.get_running_loop())
+    kept, *never = [acknowledgements.expect() for _ in range(3)]
+    await asyncio.to_thread(acknowledgements.report, kept, "metadata of the record")
     async with asyncio.timeout(PATIENCE):
         await kept
         for done in never:
             with pytest.raises(KafkaTimeoutError, match="not acknowledged"):
                 await done
         with pytest.raises(KafkaTimeoutError):  # the timer of those before has ended
-            await told.expect()
+            await acknowledgements.expect()
 
 
 async def test_a_producer_that_has_lost_its_connection_fails_as_the_outbox_expects(kafka: Broker) -> None:
@@ -116,7 +116,7 @@ async def test_a_producer_that_has_lost_its_connection_fails_as_the_outbox_expec
     options = KafkaOptions(prefix=f"{uuid4().hex}.")
     ensure(link([kafka.address], options), [options.prefix + TOPIC])
     writer = Writer(link([kafka.address], options))
-    writer._lose(None)
+    writer._abort(None)
     writer._producer._sender.join(PATIENCE)
     with pytest.raises(KafkaError):
         writer.learn(options.prefix + TOPIC)

@@ -12,8 +12,7 @@ from deploy.servers.kafka import Kafka
 from millstream.errors import Unavailable
 from servicekit.bus.port import Message
 from servicekit.runtime.backends import open_bus
-from servicekit.runtime.settings import Settings
-from tests.worlds.servers import running
+from tests.worlds.servers import running, settings_of
 
 READER, TOPIC, MISSING, GROUP = "reader", "millstream.registry.v1", "missing", "trainer"
 AUTHORIZER = {
@@ -45,7 +44,7 @@ def allowed(topic: str, operation: ACLOperation) -> ACL:
 
 @pytest.mark.timeout(120)
 async def test_read_only_credentials_read_and_are_told_what_else_they_need(guarded: Kafka) -> None:
-    bus = open_bus(Settings.model_validate(guarded.settings(READER)))
+    bus = open_bus(settings_of(guarded.settings(READER)))
     tail = bus.tail([TOPIC], from_start=True)
     await asyncio.wait_for(tail.start(), 60)
     member = bus.subscribe(GROUP, [TOPIC])

@@ -15,7 +15,7 @@ from servicekit.runtime.backends import open_blobs
 from servicekit.runtime.settings import Settings
 from tests.suites.blobs import SharedBlobsContract, everything, keys
 from tests.suites.proxy import Proxy
-from tests.worlds.servers import Store, admin_of
+from tests.worlds.servers import Store, admin_of, settings_of
 
 LEAST = {
     "Version": "2012-10-17",
@@ -38,7 +38,7 @@ def bucket_of(tmp_path: Path) -> str:
 def blobs_at(settings: dict[str, str], endpoint: str = "") -> MinioBlobs:
     if endpoint:
         settings = {**settings, "blobs": f"minio:{endpoint}/{settings['blobs'].rpartition('/')[2]}"}
-    opened = open_blobs(Settings.model_validate(settings))
+    opened = open_blobs(settings_of(settings))
     assert isinstance(opened, MinioBlobs)
     return opened
 
@@ -128,7 +128,7 @@ async def test_a_store_that_is_silent_is_told_of_and_while_one_call_waits_for_it
     far = blobs_at(minio.settings(bucket_of(tmp_path)), f"http://{wire.address}")
     await far.put("key", b"before")
     wire.cut()
-    with pytest.raises(Unavailable, match=f"{wire.address}: it does not answer in time: look at its log"):
+    with pytest.raises(Unavailable, match=f"{wire.address}: it does not answer in time: see its log"):
         await far.get("key")
     waiting = asyncio.create_task(far.get("key"))
     await asyncio.sleep(0.2)

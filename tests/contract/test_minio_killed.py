@@ -12,16 +12,16 @@ from deploy.servers.minio import Minio
 from millstream.errors import Unavailable
 from servicekit.blobs.port import CHUNK, Blobs
 from servicekit.runtime.backends import open_blobs
-from servicekit.runtime.settings import Settings
 from tests.suites.blobs import SharedBlobsContract, keys
 from tests.suites.processes import child
+from tests.worlds.servers import settings_of
 
 BUCKET = "killed"
 HUGE = 300 << 20
 
 
 def blobs_of(store: Minio) -> Blobs:
-    return open_blobs(Settings.model_validate(store.settings(BUCKET)))
+    return open_blobs(settings_of(store.settings(BUCKET)))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ async def test_a_store_that_lost_its_data_is_not_taken_for_an_empty_one(store: M
     store.wipe()
     store.start()
     for call in (blobs.get("facts/1"), blobs.put_if_absent("facts/2", b""), keys(blobs, ""), blobs.check()):
-        with pytest.raises(Unavailable, match=f"bucket {BUCKET} was there and is gone.*bring it back"):
+        with pytest.raises(Unavailable, match=f"bucket {BUCKET} existed and is gone.*restore it"):
             await call
     after_a_start = blobs_of(store)
     await after_a_start.check()

@@ -118,7 +118,7 @@ def no_topics(kafka: Kafka, folder: Path) -> dict[str, str]:
     [
         (wrong_password, "refuses the login of 'ada': set MILLSTREAM_KAFKA_USER and the password"),
         (no_password, "cannot read MILLSTREAM_KAFKA_PASSWORD_FILE="),
-        (wrong_authority, "shows a certificate that is not trusted"),
+        (wrong_authority, "presents a certificate that is not trusted"),
         (no_topics, "is missing and MILLSTREAM_KAFKA_CREATE_TOPICS=false: create it"),
     ],
 )

@@ -1,4 +1,4 @@
-"""One outage, seen by many callers: they wait it out together, and once that was long enough one at a time still asks."""
+"""The circuit breaker that all requests to one store share."""
 
 import threading
 import time
@@ -10,42 +10,43 @@ from millstream.errors import Unavailable
 
 
 class CircuitBreaker:
-    """When it began is told by the first failure since the last answer.
+    """Closed for `retry_seconds` from the first failure on, so that every caller retries; then half-open: one caller probes.
 
-    For `patience` seconds from then on every caller goes on trying. Afterwards each tries once; and while one of them waits
-    for an answer (`answer` seconds at most), the others are refused at once, in the words of the last failure.
+    While half-open each caller tries once. Those that come while a probe waits for its answer (`probe_seconds` at most)
+    fail at once with a copy of the last error. Any answer of the store closes it. Threads may share it.
     """
 
-    def __init__(self, patience: float, answer: float) -> None:
-        self.patience, self.answer = patience, answer
+    def __init__(self, retry_seconds: float, probe_seconds: float) -> None:
+        self.retry_seconds, self.probe_seconds = retry_seconds, probe_seconds
         self._lock = threading.Lock()
-        self.began: float | None = None
-        """On the monotonic clock; None: there is no outage."""
+        self.failing_since: float | None = None
+        """On the monotonic clock; None: the last request was answered."""
         self._error = Unavailable("")
-        self._asking, self._asked = 0, 0.0
+        self._in_flight, self._newest_start = 0, 0.0
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Around each try. Raises Unavailable where it is not worth one."""
+    def attempt(self) -> Iterator[None]:
+        """Surrounds each request. Raises Unavailable, without a request, while another caller probes."""
         now = time.monotonic()
         with self._lock:
-            waited_for = self._asking and now - self._asked < self.answer
-            if waited_for and self.began is not None and now - self.began > self.patience:
+            probing = self._in_flight and now - self._newest_start < self.probe_seconds
+            half_open = self.failing_since is not None and now - self.failing_since > self.retry_seconds
+            if probing and half_open:
                 raise copy(self._error)
-            self._asking, self._asked = self._asking + 1, now
+            self._in_flight, self._newest_start = self._in_flight + 1, now
         try:
             yield
         finally:
             with self._lock:
-                self._asking -= 1
+                self._in_flight -= 1
 
-    def over(self) -> None:
-        """There was an answer."""
-        self.began = None
+    def record_answer(self) -> None:
+        """Close: the store answered, if only to refuse."""
+        self.failing_since = None
 
-    def is_worth_waiting(self, since: float, error: Unavailable) -> bool:
-        """Note that a call has been failing since then, lastly by this error; the answer is whether to try it again."""
+    def record_failure(self, since: float, error: Unavailable) -> bool:
+        """Record that a call has been failing since that time, most recently by this error; True: retry it."""
         with self._lock:
             self._error = error
-            self.began = since if self.began is None else self.began
-            return time.monotonic() - min(since, self.began) <= self.patience
+            self.failing_since = since if self.failing_since is None else self.failing_since
+            return time.monotonic() - min(since, self.failing_since) <= self.retry_seconds

@@ -1,4 +1,4 @@
-"""The keys of an S3 store, as their files say."""
+"""The access and secret key of an S3 store, read from files."""
 
 import time
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from minio.credentials.credentials import Credentials
 from minio.credentials.providers import Provider
+from typing_extensions import override
 
 from millstream.errors import Unavailable
 from servicekit.blobs.s3.options import MinioOptions
@@ -14,13 +15,14 @@ FRESH_SECONDS = 1.0
 
 
 class KeyFiles(Provider):
-    """Read again after a second, so that rotated keys need no restart."""
+    """Credentials from two files, read again after FRESH_SECONDS, so that rotated keys need no restart."""
 
     def __init__(self, options: MinioOptions, unavailable: Callable[[str], Unavailable]) -> None:
         self._options, self._unavailable = options, unavailable
         self._read = -FRESH_SECONDS
         self._found: Credentials | None = None
 
+    @override
     def retrieve(self) -> Credentials:
         if self._found is None or time.monotonic() - self._read > FRESH_SECONDS:
             self._found = Credentials(

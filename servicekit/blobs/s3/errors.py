@@ -1,4 +1,4 @@
-"""What an S3 store says when it cannot do what was asked: whether to try again, and what to mend."""
+"""Errors of an S3 store: which to retry, and what each means to an operator."""
 
 import ssl
 from typing import Any
@@ -13,7 +13,7 @@ from servicekit.blobs.s3.options import MinioOptions
 
 Failure = S3Error | ServerError | InvalidResponseError | HTTPError
 FAILURES = (MinioException, HTTPError, ssl.SSLError)
-"""All that a call of the client may raise."""
+"""Everything that a call of the client may raise."""
 
 ABSENT = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
 BUSY = {
@@ -26,7 +26,7 @@ _HTTPS = "write https:// in MILLSTREAM_BLOBS"
 
 
 def refusal(answer: BaseHTTPResponse) -> S3Error | InvalidResponseError:
-    """The error that an answer to a request of our own tells, as the client tells those to its requests."""
+    """The error of a refused request that did not go through the client, as the client would raise it."""
     kind = answer.headers.get("Content-Type", "")
     if "application/xml" in kind:
         return S3Error.fromxml(answer)
@@ -34,53 +34,53 @@ def refusal(answer: BaseHTTPResponse) -> S3Error | InvalidResponseError:
 
 
 def code_of(error: BaseException) -> str:
-    """The error code that the store gave, also where a HEAD has no body to say it in; "" for any other error."""
+    """The store's error code, from the header where a HEAD has no body; "" for any other error."""
     if not isinstance(error, S3Error):
         return ""
-    told = error.response.headers.get("X-Minio-Error-Code") if error.response is not None else None
+    header = error.response.headers.get("X-Minio-Error-Code") if error.response is not None else None
     if "no space left on device" in str(error.message):
-        return "XMinioStorageFull"  # MinIO calls it an InternalError, until it has looked again
-    return str(told or error.code)
+        return "XMinioStorageFull"  # MinIO reports an InternalError until its next check of the disk
+    return str(header or error.code)
 
 
-def nothing_happened(error: BaseException) -> bool:
-    """Whether the store has certainly not done it: the request never reached it, or it was turned away."""
+def had_no_effect(error: BaseException) -> bool:
+    """Whether the request certainly had no effect: it never reached the store, or the store rejected it as busy."""
     if isinstance(error, MaxRetryError):
-        return nothing_happened(error.reason) if error.reason else False
+        return had_no_effect(error.reason) if error.reason else False
     if isinstance(error, NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
         return True
     return code_of(error) in BUSY - {"InternalError", "RequestTimeout"}
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether the same call may succeed a moment later."""
+def is_transient(error: BaseException) -> bool:
+    """Whether to retry: the same call may succeed a moment later."""
     if isinstance(error, MaxRetryError):
-        return error.reason is not None and is_passing(error.reason)
+        return error.reason is not None and is_transient(error.reason)
     if isinstance(error, urllib3.exceptions.SSLError | ssl.SSLError):
         return False
     if isinstance(error, ServerError):
         return True
     if isinstance(error, InvalidResponseError):
-        return "Response code: 5" in str(error)  # of a gateway whose store is away
+        return "Response code: 5" in str(error)  # from a gateway whose store is away
     return code_of(error) in BUSY or isinstance(error, NewConnectionError | ProtocolError | TimeoutError)
 
 
-def was_silent(error: BaseException) -> bool:
-    """Whether it is the lack of any answer that tells."""
+def was_timeout(error: BaseException) -> bool:
+    """Whether the error is that no answer came in time."""
     if isinstance(error, MaxRetryError):
-        return error.reason is not None and was_silent(error.reason)
+        return error.reason is not None and was_timeout(error.reason)
     return isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError)
 
 
 def explain(error: BaseException, endpoint: str, bucket: str, options: MinioOptions) -> Unavailable:
-    """The error in words that say what to mend."""
-    return Unavailable(f"S3 store at {endpoint}: {_words(error, bucket, options)}", endpoint=endpoint, bucket=bucket)
+    """The error as Unavailable, with what to do next."""
+    return Unavailable(f"S3 store at {endpoint}: {_describe(error, bucket, options)}", endpoint=endpoint, bucket=bucket)
 
 
-def _words(error: BaseException, bucket: str, options: MinioOptions) -> str:
+def _describe(error: BaseException, bucket: str, options: MinioOptions) -> str:
     code, text = code_of(error), str(error)
     if code:
-        return _said(code, error, bucket, options)
+        return _describe_code(code, error, bucket, options)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         ca = options.ca_file or "not set"
         return f"its certificate is not trusted: set MILLSTREAM_MINIO_CA_FILE ({ca}) to the authority that signed it"
@@ -93,15 +93,15 @@ def _words(error: BaseException, bucket: str, options: MinioOptions) -> str:
     if isinstance(error, InvalidResponseError) and "HTTPS" in text:
         return f"it speaks TLS: {_HTTPS}"
     if isinstance(error, InvalidResponseError):
-        return f"what answers there is no S3 store ({text[:120]}): look at MILLSTREAM_BLOBS"
+        return f"the server there is no S3 store ({text[:120]}): correct MILLSTREAM_BLOBS"
     if isinstance(error, ProtocolError):
-        return f"it breaks connections off ({text[:200]}): look at its log, or {_HTTPS} if it speaks TLS"
+        return f"it closes connections ({text[:200]}): see its log, or {_HTTPS} if it speaks TLS"
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
-        return "it does not answer in time: look at its log and its disks"
+        return "it does not answer in time: see its log, and check its disks"
     return f"cannot be reached ({text[:200]}): start it, or set MILLSTREAM_BLOBS"
 
 
-def _said(code: str, error: Any, bucket: str, options: MinioOptions) -> str:
+def _describe_code(code: str, error: Any, bucket: str, options: MinioOptions) -> str:
     actor = options.access_key_file or "no access key: set MILLSTREAM_MINIO_ACCESS_KEY_FILE"
     if code == "InvalidAccessKeyId":
         return f"it does not know the access key in MILLSTREAM_MINIO_ACCESS_KEY_FILE ({actor}): put the right one there"
@@ -116,11 +116,11 @@ def _said(code: str, error: Any, bucket: str, options: MinioOptions) -> str:
     if code in _FULL:
         return f"it has no space left ({code}): free space on its disks, or raise the quota of bucket {bucket}"
     if code in ("SlowDownRead", "SlowDownWrite"):
-        return f"it cannot use its disks ({code}): look at them, and at its log"
+        return f"it cannot use its disks ({code}): check them, and see its log"
     if code == "AuthorizationHeaderMalformed":
         return f"it is of another region (MILLSTREAM_MINIO_REGION={options.region}): {error.message}"
     if code == "RequestTimeTooSkewed":
-        return "its clock and this machine's differ by more than 15 minutes: mend the clocks"
-    if code == "BadRequest":  # all that a HEAD can say
-        return f"it does not take what it is asked: look at its log, or {_HTTPS} if it speaks TLS"
-    return f"{code}: {error.message or 'no more is said'} (bucket {bucket}); look at its log"
+        return "its clock and this machine's differ by more than 15 minutes: correct the clocks"
+    if code == "BadRequest":  # a HEAD has no body with more
+        return f"it rejects the request: see its log, or {_HTTPS} if it speaks TLS"
+    return f"{code}: {error.message or 'no message'} (bucket {bucket}); see its log"

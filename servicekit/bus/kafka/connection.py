@@ -1,14 +1,13 @@
-"""How this process reaches the brokers: configuration of the client, and what to say when it cannot.
+"""The brokers: configuration of the client, a probe, and errors explained.
 
-kafka-python tells a dead broker, a wrong password and a wrong authority by one and the same timeout, after having tried
-for as long as it may. So a short connection of our own (probe) asks first, and again when something has failed.
+kafka-python reports a dead broker, a wrong password and an untrusted certificate by one and the same timeout, after it has
+retried for as long as it may. So a short connection of our own (the probe) comes first, and again after any failure.
 
-`_manager` and `config` of the client are not public in kafka-python: uv.lock holds its version.
+The client's `_manager` and `config` are private to kafka-python: uv.lock pins its version.
 """
 
 import socket
 import ssl
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ METADATA_SECONDS = 5.0
 
 
 class Client(KafkaNetClient):  # type: ignore[misc]
-    """Never lets a broker invent a topic: it would have the broker's number of partitions, not ours."""
+    """Never lets a broker create a topic by itself: it would have the broker's number of partitions, not the options'."""
 
     def __init__(self, **configs: Any) -> None:
         super().__init__(**configs, socket_connection_setup_timeout_ms=CONNECT_SECONDS * 1000)
@@ -46,17 +45,18 @@ class Client(KafkaNetClient):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Link:
-    """The brokers and our access to them."""
+    """The brokers' addresses and the options to connect with."""
 
     servers: tuple[str, ...]
     options: KafkaOptions
 
     @property
     def address(self) -> str:
+        """All servers, with commas between."""
         return ",".join(self.servers)
 
     def configuration(self) -> dict[str, Any]:
-        """What every client of the library is given. Raises Unavailable if a file is missing or no good."""
+        """The library's settings for every client. Raises Unavailable for a file that is missing or invalid."""
         options = self.options
         login = {
             "sasl_mechanism": options.mechanism,
@@ -67,7 +67,7 @@ class Link:
         return {
             "bootstrap_servers": list(self.servers),
             "client_id": "millstream",
-            "security_protocol": protocol.replace("PLAINTEXT", "PLAINTEXT"),
+            "security_protocol": protocol,
             "ssl_context": self._tls() if options.uses_tls else None,
             **(login if options.user else {}),
             "bootstrap_timeout_ms": int(CONNECT_SECONDS * 1000),
@@ -77,79 +77,80 @@ class Link:
         }
 
     def unavailable(self, text: str) -> Unavailable:
+        """An Unavailable whose text names the brokers."""
         return Unavailable(f"Kafka at {self.address}: {text}", address=self.address)
 
     def probe(self) -> None:
-        """Connect, log in and ask who is there. Raises Unavailable, naming what to mend."""
-        troubles = []
+        """Connect, log in and fetch metadata from any server. Blocks. Raises Unavailable with the first server's problem."""
+        problems = []
         for server in self.servers:
-            incident = self._trouble(server)
-            if not incident:
+            problem = self._probe(server)
+            if not problem:
                 return
-            troubles.append(incident)
-        raise self.unavailable(troubles[0])
+            problems.append(problem)
+        raise self.unavailable(problems[0])
 
     def explain(self, error: Exception) -> Unavailable:
-        """The same error in words that say what to mend; asks the brokers if the error alone does not tell."""
+        """The client's error as Unavailable, with what to do. Blocks: where the error is unclear it probes the brokers."""
         if isinstance(error, AuthorizationError):
-            return self.unavailable(_refused(error, self.options.user))
-        if "ClusterAuthorizationFailedError" in str(error):  # as a producer's plain KafkaError: it is given no id
+            return self.unavailable(_describe_denied(error, self.options.user))
+        if "ClusterAuthorizationFailedError" in str(error):  # a producer that may write no topic gets no id
             return self.unavailable(
                 f"{user_label(self.options.user)} may write no topic: grant it WRITE (kafka-acls.sh)"
             )
         self.probe()
-        return self.unavailable(f"{type(error).__name__}: {error}. The broker answers; look at its log.")
+        return self.unavailable(f"{type(error).__name__}: {error}. The broker answers; see its log.")
 
-    def _trouble(self, server: str) -> str:
+    def _probe(self, server: str) -> str:
+        """The problem with a server; "" if it answers."""
         client = Client(**{**self.configuration(), "bootstrap_servers": [server]})
         manager = client._manager
         node = manager.cluster.bootstrap_brokers()[0].node_id
 
-        async def ask() -> None:
+        async def fetch_metadata() -> None:
             await manager.wait_for(manager.get_connection(node).init_future, CONNECT_SECONDS * 1000)
             await manager.wait_for(manager.send(MetadataRequest(topics=[]), node), CONNECT_SECONDS * 1000)
 
         try:
-            client._net.run(ask)
+            client._net.run(fetch_metadata)
         except (KafkaError, OSError, ValueError) as error:
-            return self._words(server, error)
+            return self._describe(server, error)
         finally:
             client.close()
         return ""
 
-    def _words(self, server: str, error: Exception) -> str:
+    def _describe(self, server: str, error: Exception) -> str:
         options, text = self.options, str(error)
-        host = f"{server} "
         if isinstance(error, UnsupportedSaslMechanismError | IllegalSaslStateError):
-            text = f"{host}offers no login by {options.mechanism}"
+            text = f"{server} offers no login by {options.mechanism}"
             return f"{text}: set MILLSTREAM_KAFKA_MECHANISM, or unset MILLSTREAM_KAFKA_USER"
         refused = (
-            f"{host}refuses the login of {options.user!r}: set MILLSTREAM_KAFKA_USER and the password "
+            f"{server} refuses the login of {options.user!r}: set MILLSTREAM_KAFKA_USER and the password "
             f"in MILLSTREAM_KAFKA_PASSWORD_FILE ({options.password_file or 'not set'})"
         )
         if isinstance(error, SaslAuthenticationFailedError):
             return refused
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return (
-                f"{host}shows a certificate that is not trusted ({_reason(text)}): set MILLSTREAM_KAFKA_CA_FILE "
+                f"{server} presents a certificate that is not trusted ({_reason(text)}): set MILLSTREAM_KAFKA_CA_FILE "
                 f"({options.ca_file or 'not set'}) to the authority that signed it"
             )
         if options.uses_tls and "Handshake failed" in text:
             return (
-                f"{host}does not finish a TLS handshake ({_reason(text)}): a plaintext listener? Unset MILLSTREAM_KAFKA_TLS "
-                "and the files for TLS, or name its TLS port in MILLSTREAM_BUS; with mTLS, look at "
+                f"{server} does not complete a TLS handshake ({_reason(text)}): a plaintext listener? Unset "
+                "MILLSTREAM_KAFKA_TLS and the files for TLS, or name its TLS port in MILLSTREAM_BUS; with mTLS, check "
                 "MILLSTREAM_KAFKA_CLIENT_CERT_FILE"
             )
         if _listens(server):
             if not options.uses_tls and _speaks_tls(server):
-                return f"{host}speaks TLS: set MILLSTREAM_KAFKA_TLS=true and MILLSTREAM_KAFKA_CA_FILE"
+                return f"{server} speaks TLS: set MILLSTREAM_KAFKA_TLS=true and MILLSTREAM_KAFKA_CA_FILE"
             if not options.user:
-                text = f"{host}hangs up: if it asks for a login"
+                text = f"{server} closes the connection: if it requires a login"
                 return f"{text}, set MILLSTREAM_KAFKA_USER and MILLSTREAM_KAFKA_PASSWORD_FILE"
             if isinstance(error, KafkaConnectionError):
-                return refused  # a broker hangs up after its refusal, and the client reads both at once
-            return f"{host}does not answer as a broker ({text}): look at MILLSTREAM_BUS, and at the broker's log"
-        return f"{host}cannot be reached ({text}): start the broker, or set MILLSTREAM_BUS"
+                return refused  # a broker closes after it refused a login, and the client may see only that
+            return f"{server} does not answer as a broker ({text}): check MILLSTREAM_BUS, and see the broker's log"
+        return f"{server} cannot be reached ({text}): start the broker, or set MILLSTREAM_BUS"
 
     def _password(self) -> str:
         if not self.options.user:
@@ -176,7 +177,7 @@ class Link:
 
 
 def link(servers: Sequence[str], options: KafkaOptions) -> Link:
-    """Raises InvalidArgument for an address that is none."""
+    """The brokers at these addresses, `HOST:PORT` each. Connects to none. Raises InvalidArgument for another form."""
     for server in servers:
         host, _, port = server.rpartition(":")
         if not (host and port.isdigit() and 0 < int(port) < 65536):
@@ -185,11 +186,11 @@ def link(servers: Sequence[str], options: KafkaOptions) -> Link:
 
 
 def user_label(user: str) -> str:
-    """The user in words, also where nobody logs in."""
-    return f"user {user!r}" if user else "whoever logs in nowhere"
+    """How error texts name the user."""
+    return f"user {user!r}" if user else "a client without login"
 
 
-def _refused(error: Exception, user: str) -> str:
+def _describe_denied(error: Exception, user: str) -> str:
     actor = user_label(user)
     names = ", ".join(sorted(map(str, error.args[0] if error.args and isinstance(error.args[0], set) else error.args)))
     if isinstance(error, TopicAuthorizationFailedError):
@@ -211,7 +212,7 @@ def _listens(server: str) -> bool:
 
 def _speaks_tls(server: str) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is said on it: only whether it speaks
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # no data is sent: this only detects TLS
     with suppress(OSError), _connection(server) as plain, context.wrap_socket(plain):
         return True
     return False
@@ -220,7 +221,3 @@ def _speaks_tls(server: str) -> bool:
 def _connection(server: str) -> socket.socket:
     host, _, port = server.rpartition(":")
     return socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS)
-
-
-def now() -> float:
-    return time.monotonic()

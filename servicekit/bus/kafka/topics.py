@@ -1,4 +1,4 @@
-"""Topics that are missing are made when they are first used, with what the settings say of partitions and retention."""
+"""Creates missing topics when they are first used, with the partitions, replicas and retention of the options."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,9 +20,9 @@ READY_SECONDS = 3.0
 
 
 def ensure(link: Link, topics: Sequence[str]) -> None:
-    """Return once all of them can be written and read. Raises Unavailable, naming what to mend.
+    """Create the missing topics and return once all can be used. Blocks. Raises Unavailable, with what to do.
 
-    Any number of processes may do this at once: that a topic is there already is what was wanted.
+    Idempotent: any number of processes may do this at once.
     """
     try:
         admin = KafkaAdminClient(**link.configuration(), kafka_client=Client)
@@ -55,19 +55,19 @@ def _create(link: Link, admin: KafkaAdminClient, topics: Sequence[str]) -> None:
             f"topic {names} is missing and MILLSTREAM_KAFKA_CREATE_TOPICS=false: create it with "
             f"{options.partitions} partitions, or allow its creation"
         )
-    made = admin.create_topics({topic: _settings(link) for topic in topics}, raise_errors=False)
-    for topic in made["topics"]:
+    created = admin.create_topics({topic: _settings(link) for topic in topics}, raise_errors=False)
+    for topic in created["topics"]:
         kind = for_code(topic["error_code"])
         if kind in (NoError, TopicAlreadyExistsError):
             continue
-        said = topic.get("error_message") or kind.__name__
+        reason = topic.get("error_message") or kind.__name__
         if issubclass(kind, AuthorizationError):
             raise link.unavailable(
                 f"topic {topic['name']} is missing and {user_label(options.user)} may not create it: "
                 f"grant CREATE (kafka-acls.sh), or create it with {options.partitions} partitions"
             )
         hint = " Set MILLSTREAM_KAFKA_REPLICAS." if kind is InvalidReplicationFactorError else ""
-        raise link.unavailable(f"topic {topic['name']} cannot be created: {said}.{hint}")
+        raise link.unavailable(f"topic {topic['name']} cannot be created: {reason}.{hint}")
 
 
 def _settings(link: Link) -> Mapping[str, Any]:

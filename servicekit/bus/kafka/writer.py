@@ -1,4 +1,4 @@
-"""The one producer of a bus: idempotent, acknowledged by all replicas in sync, and never waiting long."""
+"""The one producer of a bus: idempotent, acknowledged by all in-sync replicas, with bounded waits."""
 
 import asyncio
 from collections import deque
@@ -14,24 +14,25 @@ from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 from servicekit.bus.kafka.connection import Client, Link
 
 DELIVERY_SECONDS = 6.0
-LATE_SECONDS = 1.0
-"""After a broker was killed, the library's producer at times waits for a producer id for ever, and expires nothing."""
+GRACE_SECONDS = 1.0
+"""After a broker was killed, the library's producer may wait for a producer id without end, and report no timeout."""
 METADATA_SECONDS = 3.0
-MAX_REQUEST = 1_048_576  # what a broker takes unless told otherwise
+MAX_REQUEST = 1_048_576  # a broker's default limit
 BATCH_BYTES = 131_072
 
 
 class Writer:
-    """Wraps the library's producer, whose own thread sends. Opening it connects, so do that in a thread.
+    """Wraps the library's producer, whose own thread sends. Opening it connects, and so blocks.
 
-    It lives no longer than its connections. A broker that has lost its data gives producer ids out anew, and two producers
-    with one id take each other's messages for duplicates, which the broker acknowledges and throws away.
+    It must not outlive its connections: a broker that has lost its data gives out the same producer ids again, and of two
+    producers with one id it acknowledges and drops each other's messages as duplicates.
     """
 
     def __init__(self, link: Link) -> None:
         self.lost = False
+        """A connection was lost: the producer is closed."""
         self._clients: list[Client] = []
-        self._told: Told | None = None
+        self._acknowledgements: Acknowledgements | None = None
         try:
             self._producer = KafkaProducer(
                 **link.configuration(),
@@ -54,93 +55,94 @@ class Writer:
         self._clients.append(client)
         connect, seen = client._manager.get_connection, WeakSet[Any]()
 
-        def watched(*words: Any, **named: Any) -> Any:
-            connection = connect(*words, **named)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            connection = connect(*args, **kwargs)
             if connection not in seen:
                 seen.add(connection)
-                connection.init_future.add_callback(lambda _: connection.close_future.add_errback(self._lose))
+                connection.init_future.add_callback(lambda _: connection.close_future.add_errback(self._abort))
             return connection
 
         client._manager.get_connection = watched
         return client
 
-    def _lose(self, _: object) -> None:
-        """Called in the library's thread before it could connect again: what is under way fails, and can be sent anew."""
+    def _abort(self, _: object) -> None:
+        """Called in the library's thread before it can reconnect: messages in flight fail, and can be sent again."""
         self.lost = True
         self._producer._sender.force_close()
 
     def knows(self, topic: str) -> bool:
-        """Whether send() of this topic will not have to look for it."""
+        """Whether send() has the topic's metadata and so does not block."""
         return not self.lost and self._clients[0].cluster.partitions_for_topic(topic) is not None
 
     def learn(self, topic: str) -> None:
-        """Look for the topic: blocks. Raises KafkaError."""
+        """Fetch the topic's metadata. Blocks. Raises KafkaError."""
         try:
             self._producer.partitions_for(topic)
-        except RuntimeError as error:  # so the library tells that the producer was closed meanwhile
+        except RuntimeError as error:  # the library's error for a producer that was closed meanwhile
             raise KafkaConnectionError(str(error)) from error
 
     def send(self, topic: str, key: bytes, value: bytes, headers: Mapping[str, bytes]) -> "asyncio.Future[None]":
-        """Done once the message is kept, or fails with a KafkaError."""
+        """A future that is done once the message is acknowledged, or fails with a KafkaError."""
         loop = asyncio.get_running_loop()
-        if self._told is None or self._told.loop is not loop:
-            self._told = Told(loop)
+        if self._acknowledgements is None or self._acknowledgements.loop is not loop:
+            self._acknowledgements = Acknowledgements(loop)
         try:
-            kept = self._producer.send(topic, key=key, value=value, headers=list(headers.items()))
+            sent = self._producer.send(topic, key=key, value=value, headers=list(headers.items()))
         except RuntimeError as error:
             raise KafkaConnectionError(str(error)) from error
-        done = self._told.expect()
-        kept.add_both(partial(self._told.tell, done))
+        done = self._acknowledgements.expect()
+        sent.add_both(partial(self._acknowledgements.report, done))
         return done
 
     def close(self, seconds: float) -> None:
-        """Send what is under way for so long, then give up the rest."""
+        """Send messages in flight for so long, then give up the rest."""
         with suppress(KafkaError, RuntimeError):
             self._producer.close(timeout=seconds)
         self._producer._sender.force_close()
 
 
-class Told:
-    """Wakes the loop once for all outcomes that the producer's thread tells in a row, and gives up what it never tells."""
+class Acknowledgements:
+    """Batches delivery callbacks: one wake-up of the event loop for many, and a timeout for those that never come."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._expected: deque[tuple[float, asyncio.Future[None]]] = deque()
-        self._watching = False
+        self._timer_runs = False
         self._outcomes: deque[tuple[asyncio.Future[None], object]] = deque()
-        self._due = False
+        self._wake_up_pending = False
 
     def expect(self) -> "asyncio.Future[None]":
-        """Done with the outcome that is told, or given up when it is late."""
+        """A future for one delivery callback; it fails with KafkaTimeoutError when that is overdue."""
         done: asyncio.Future[None] = self.loop.create_future()
-        self._expected.append((self.loop.time() + DELIVERY_SECONDS + LATE_SECONDS, done))
-        if not self._watching:
-            self._watch()
+        self._expected.append((self.loop.time() + DELIVERY_SECONDS + GRACE_SECONDS, done))
+        if not self._timer_runs:
+            self._expire()
         return done
 
-    def _watch(self) -> None:
-        """One timer for all: each is given the same time, so the first that is expected is the first that is late."""
-        while self._expected:
-            late, done = self._expected[0]
-            if not done.done():
-                if self.loop.time() < late:
-                    break
-                text = f"not acknowledged within {DELIVERY_SECONDS + LATE_SECONDS:g} s"
-                done.set_exception(KafkaTimeoutError(text))
-            self._expected.popleft()
-        self._watching = bool(self._expected)
-        if self._watching:
-            self.loop.call_at(self._expected[0][0], self._watch)
-
-    def tell(self, done: "asyncio.Future[None]", outcome: object) -> None:
+    def report(self, done: "asyncio.Future[None]", outcome: object) -> None:
+        """The delivery callback, called in the producer's thread; `outcome` is an exception or the record's metadata."""
         self._outcomes.append((done, outcome))
-        if not self._due:
-            self._due = True
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
+        if not self._wake_up_pending:
+            self._wake_up_pending = True
+            with suppress(RuntimeError):  # the loop is closed, with all its futures
                 self.loop.call_soon_threadsafe(self._settle)
 
+    def _expire(self) -> None:
+        """Fail the overdue. One timer for all: each has the same time, so the oldest is overdue first."""
+        while self._expected:
+            deadline, done = self._expected[0]
+            if not done.done():
+                if self.loop.time() < deadline:
+                    break
+                text = f"not acknowledged within {DELIVERY_SECONDS + GRACE_SECONDS:g} s"
+                done.set_exception(KafkaTimeoutError(text))
+            self._expected.popleft()
+        self._timer_runs = bool(self._expected)
+        if self._timer_runs:
+            self.loop.call_at(self._expected[0][0], self._expire)
+
     def _settle(self) -> None:
-        self._due = False  # first: what is told from now on wakes the loop again
+        self._wake_up_pending = False  # first: a report from now on needs another wake-up
         while self._outcomes:
             done, outcome = self._outcomes.popleft()
             if done.done():

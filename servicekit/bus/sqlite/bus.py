@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
+from typing_extensions import override
+
 from millstream.errors import Unavailable
-from servicekit.bus.port import Message, Received, Subscription, check_message, check_names
+from servicekit.bus.port import Bus, Message, Received, Subscription, check_message, check_names
 from servicekit.bus.sqlite.log import PARTITIONS, Log, MemberLeases, Place
 from servicekit.bus.sqlite.watch import Watch
 
@@ -25,7 +27,7 @@ T = TypeVar("T")
 _PATIENCE = 5.0
 
 
-class SqliteBus:
+class SqliteBus(Bus):
     """A log in the file `path`; the newest `retain` messages of each topic are kept.
 
     Several objects may use one file, in one process or in many. After a fork the child starts with nothing of the
@@ -46,22 +48,27 @@ class SqliteBus:
         self._watch: Watch | None = None
         self._inherited: list[object] = []
 
+    @override
     async def publish(self, message: Message) -> None:
         check_message(message)
         await self.work(lambda log: log.append(message))
         self.wake()
 
+    @override
     def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
         check_names(group, *topics)
         return GroupMember(self, group, topics)
 
+    @override
     def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
         check_names(*topics)
         return _Tail(self, topics, from_start)
 
+    @override
     async def check(self) -> None:
         await self.work(Log.check)
 
+    @override
     async def close(self) -> None:
         """Let all subscriptions leave, then end both threads. Whatever comes after is Unavailable."""
         self._after_fork()
@@ -114,7 +121,7 @@ class SqliteBus:
         return {m.name: (m.group, m.topics) for m in self.members() if isinstance(m, GroupMember)}
 
 
-class _Member:
+class _Member(Subscription):
     """What tails and members of groups have in common: waiting."""
 
     def __init__(self, bus: SqliteBus, topics: Sequence[str]) -> None:
@@ -123,6 +130,7 @@ class _Member:
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @override
     async def start(self) -> None:
         if not (self.started or self.closed):
             await self._position()
@@ -130,6 +138,7 @@ class _Member:
             self.bus.enter(self)
             self.started = True
 
+    @override
     async def batch(self) -> Sequence[Received]:
         await self.start()
         while True:
@@ -147,6 +156,7 @@ class _Member:
         except RuntimeError:  # its loop is closed: nobody waits there, and its lease may run out
             self.bus.exit(self)
 
+    @override
     async def close(self) -> None:
         self.closed = True
         self.bus.exit(self)
@@ -180,9 +190,11 @@ class _Tail(_Member):
             self._reached = found[-1].offset
         return found
 
+    @override
     async def commit(self) -> None:
         return None
 
+    @override
     async def lag(self) -> int:
         return await self.bus.work(lambda log: log.count(self._places(log)))
 
@@ -225,18 +237,21 @@ class GroupMember(_Member):
             self._reached[place] = (places[place][0], message.offset)
         return found
 
+    @override
     async def commit(self) -> None:
         new = {place: reached for place, reached in self._reached.items() if reached != self._committed.get(place)}
         if new:
             await self.bus.work(lambda log: log.commit(self.group, self.name, new))
             self._committed |= new
 
+    @override
     async def lag(self) -> int:
         def count(log: Log) -> int:
             return log.count({place: position for place, (_, position) in self._places(log).items()})
 
         return await self.bus.work(count)
 
+    @override
     async def close(self) -> None:
         """Leave at once; if the file cannot be written now, the lease ends it."""
         await super().close()

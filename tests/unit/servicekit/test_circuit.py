@@ -1,4 +1,4 @@
-"""Callers are patient with an outage together; once that is over, one at a time asks and nobody else waits."""
+"""The circuit breaker: closed it lets every caller retry, half-open it lets one probe and fails the others at once."""
 
 import time
 
@@ -10,42 +10,42 @@ from servicekit.blobs.s3.circuit import CircuitBreaker
 AWAY = Unavailable("the store is away: start it", bucket="facts")
 
 
-def test_all_try_again_while_an_outage_is_young() -> None:
-    outage = CircuitBreaker(patience=60.0, answer=60.0)
-    assert outage.is_worth_waiting(time.monotonic(), AWAY)
-    with outage.asking(), outage.asking():
+def test_closed_it_lets_all_callers_retry() -> None:
+    breaker = CircuitBreaker(retry_seconds=60.0, probe_seconds=60.0)
+    assert breaker.record_failure(time.monotonic(), AWAY)
+    with breaker.attempt(), breaker.attempt():
         pass
 
 
-def test_later_each_tries_once_and_while_one_asks_the_others_are_refused_in_the_same_words() -> None:
-    outage = CircuitBreaker(patience=1.0, answer=60.0)
-    assert not outage.is_worth_waiting(time.monotonic() - 2.0, AWAY)
-    assert not outage.is_worth_waiting(time.monotonic(), AWAY), "the patience is with the outage, not with each call"
-    with outage.asking(), pytest.raises(Unavailable, match=AWAY.text) as refused, outage.asking():
-        raise AssertionError("it was let through")
+def test_half_open_it_fails_all_but_the_probe_with_the_last_error() -> None:
+    breaker = CircuitBreaker(retry_seconds=1.0, probe_seconds=60.0)
+    assert not breaker.record_failure(time.monotonic() - 2.0, AWAY)
+    assert not breaker.record_failure(time.monotonic(), AWAY), "retry_seconds are counted for the store, not for a call"
+    with breaker.attempt(), pytest.raises(Unavailable, match=AWAY.text) as refused, breaker.attempt():
+        raise AssertionError("a second probe was let through")
     assert refused.value is not AWAY and refused.value.metadata == AWAY.metadata
-    with outage.asking():
+    with breaker.attempt():
         pass
 
 
-def test_whoever_asks_for_too_long_keeps_nobody_from_asking() -> None:
-    outage = CircuitBreaker(patience=1.0, answer=0.0)
-    assert not outage.is_worth_waiting(time.monotonic() - 2.0, AWAY)
-    with outage.asking(), outage.asking():
+def test_a_probe_that_takes_too_long_blocks_no_other_probe() -> None:
+    breaker = CircuitBreaker(retry_seconds=1.0, probe_seconds=0.0)
+    assert not breaker.record_failure(time.monotonic() - 2.0, AWAY)
+    with breaker.attempt(), breaker.attempt():
         pass
 
 
-def test_an_answer_ends_it() -> None:
-    outage = CircuitBreaker(patience=1.0, answer=60.0)
-    assert not outage.is_worth_waiting(time.monotonic() - 2.0, AWAY)
-    outage.over()
-    with outage.asking(), outage.asking():
+def test_an_answer_closes_it() -> None:
+    breaker = CircuitBreaker(retry_seconds=1.0, probe_seconds=60.0)
+    assert not breaker.record_failure(time.monotonic() - 2.0, AWAY)
+    breaker.record_answer()
+    with breaker.attempt(), breaker.attempt():
         pass
-    assert outage.is_worth_waiting(time.monotonic(), AWAY), "the next one is a new one"
+    assert breaker.record_failure(time.monotonic(), AWAY), "the next failure begins a new outage"
 
 
 def test_a_call_that_alone_keeps_failing_is_given_up_too() -> None:
-    outage = CircuitBreaker(patience=1.0, answer=60.0)
+    breaker = CircuitBreaker(retry_seconds=1.0, probe_seconds=60.0)
     since = time.monotonic() - 2.0
-    outage.over()
-    assert not outage.is_worth_waiting(since, AWAY)
+    breaker.record_answer()
+    assert not breaker.record_failure(since, AWAY)
