@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recipekit.catalog import Catalog
+from recipekit.packing import BATCH_TOKENS, run_packed
 from recipekit.spec import Config, Prediction, Row, Spec
 
 GOLDEN_ROWS = 64
@@ -88,20 +89,10 @@ def load_artifact(folder: Path, catalog: Catalog) -> tuple[Spec, Predictor]:
     return spec, predictor
 
 
-def predict(predictor: Predictor, rows: Sequence[Row], budget: int = 8192) -> list[Prediction]:
-    """Predict for all rows, in batches of similar length under a token budget, answers in the order of the rows."""
+def predict(predictor: Predictor, rows: Sequence[Row], budget: int = BATCH_TOKENS) -> list[Prediction]:
+    """Predict for all rows, in batches of at most `budget` padded tokens; predictions are in the order of the rows."""
     items = predictor.prepare(rows)
-    order = sorted(range(len(items)), key=lambda i: items[i].cost)
-    answers: dict[int, Prediction] = {}
-    batch: list[int] = []
-    for i in order:
-        if batch and items[i].cost * (len(batch) + 1) > budget:
-            answers.update(zip(batch, predictor.forward([items[j] for j in batch]), strict=True))
-            batch = []
-        batch.append(i)
-    if batch:
-        answers.update(zip(batch, predictor.forward([items[j] for j in batch]), strict=True))
-    return [answers[i] for i in range(len(items))]
+    return run_packed(predictor.forward, items, [item.cost for item in items], budget)
 
 
 def differences(expected: Any, got: Any, tolerance: float, path: str = "") -> Iterator[tuple[str, str]]:

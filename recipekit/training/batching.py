@@ -1,7 +1,7 @@
 """Batches of similar length under a token budget, the same for the same (seed, epoch) on any machine.
 
 Padding is the largest avoidable cost of training on text: rows are put into buckets of similar length, shuffled within
-their bucket, cut so that padded length × rows stays within the budget, and the batches are shuffled.
+their bucket and packed (recipekit/packing.py), and the batches are shuffled.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,14 @@ from functools import cached_property
 
 import numpy as np
 
+from recipekit.packing import pack
+
 GROWTH = 1.2
-"""Each bucket's longest row is at most this times the one's before: at most a sixth of a full batch is padding."""
+"""The longest row of a bucket is at most this times its shortest: at most a sixth of a full batch is padding."""
 
 
 def generator(*place: int) -> np.random.Generator:
-    """A generator that hangs on its place alone, for example (seed, epoch, batch): it needs no state to resume."""
+    """A generator that depends on its place alone, for example (seed, epoch, batch): it needs no state to resume."""
     return np.random.default_rng(place)
 
 
@@ -30,22 +32,15 @@ class TokenBatches:
     costs: Sequence[int]
     budget: int
     seed: int
-    max_rows: int = 1_000_000
+    max_rows: int | None = None
 
     def epoch(self, number: int) -> list[list[int]]:
         """The batches of one epoch, as indices of rows; each row is in exactly one."""
         rng = generator(self.seed, number)
-        batches: list[list[int]] = []
-        waiting: list[int] = []
-        for longest, rows in self._buckets:
-            waiting += [rows[i] for i in rng.permutation(len(rows))]
-            size = max(1, min(self.max_rows, self.budget // longest))
-            full = len(waiting) // size * size
-            batches += [waiting[i : i + size] for i in range(0, full, size)]
-            waiting = waiting[full:]
-        if waiting:
-            batches.append(waiting)
-        return [batches[i] for i in rng.permutation(len(batches))]
+        shuffled = rng.permutation(len(self.costs)).tolist()
+        # Packing keeps the order of rows that cost the same, so the rows of a bucket stay shuffled.
+        packed = pack([self._rounded[i] for i in shuffled], self.budget, self.max_rows, free_padding=None)
+        return [[shuffled[i] for i in packed[place]] for place in rng.permutation(len(packed))]
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -60,17 +55,15 @@ class TokenBatches:
         return len(self.epoch(0))
 
     @cached_property
-    def _buckets(self) -> list[tuple[int, list[int]]]:
-        """(longest cost, rows), shortest bucket first."""
-        buckets: list[tuple[int, list[int]]] = []
-        limit = 0
-        for i in sorted(range(len(self.costs)), key=lambda i: (self.costs[i], i)):
+    def _rounded(self) -> list[int]:
+        """Each row's cost, rounded up to the longest of its bucket: the same in every epoch, so batches are as many."""
+        rounded = list(self.costs)
+        longest = 0
+        for i in sorted(range(len(self.costs)), key=self.costs.__getitem__, reverse=True):
             cost = self.costs[i]
             if cost < 1:
                 raise ValueError(f"row {i} costs {cost} tokens; a cost is at least 1")
-            if cost > limit:
-                limit = max(cost, int(cost * GROWTH))
-                buckets.append((cost, []))
-            buckets[-1] = (cost, buckets[-1][1])
-            buckets[-1][1].append(i)
-        return buckets
+            if cost * GROWTH < longest or not longest:
+                longest = cost
+            rounded[i] = longest
+        return rounded

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recipekit.backends.torch import to_device_of
 from recipekit.run import Progress, Run, Stopped
 from recipekit.training import numerics as numeric
 from recipekit.training.batching import TokenBatches, generator
@@ -170,9 +171,7 @@ class Loop:
                 means.add(losses, len(rows), self.batches.tokens(rows))
 
     def _collate(self, rows: Sequence[int], epoch: int, number: int) -> Batch:
-        batch = self.collate(rows, generator(self.seed, epoch, number))
-        there = next(self.model.parameters()).device
-        return {name: tensor.to(there, non_blocking=True) for name, tensor in batch.items()}
+        return to_device_of(self.model, self.collate(rows, generator(self.seed, epoch, number)))
 
     def _evaluate(self) -> dict[str, float]:
         """Measure, remember the best weights, let the schedule look, and decide whether to go on."""

@@ -16,8 +16,8 @@ from torch import Tensor
 from recipes.siamese_sentiment.spec import Config
 from recipes.siamese_sentiment.text import bucket, ngrams, words
 
-Review = tuple[str, ...]
-"""The words of a review, at least one."""
+Words = tuple[str, ...]
+"""The words of one review, at least one."""
 
 UNKNOWN = "<unknown>"
 NOTHING = "<nothing>"
@@ -31,10 +31,10 @@ class Tokenizer:
     def __init__(self, longest_review: int) -> None:
         self.longest_review = longest_review
 
-    def cut(self, text: str) -> Review:
+    def cut(self, text: str) -> Words:
         return tuple(words(text)[: self.longest_review]) or (NOTHING,)
 
-    def tensors(self, reviews: Sequence[Review], whole: Sequence[Review] | None = None) -> dict[str, Tensor]:
+    def tensors(self, reviews: Sequence[Words], whole: Sequence[Words] | None = None) -> dict[str, Tensor]:
         """What Encoder.forward takes: `words` (rows, longest) padded with 0, `lengths` (rows,), and its own.
 
         `whole`: the same reviews where some words of `reviews` are hidden; the linear model reads all of them.
@@ -63,12 +63,12 @@ class Vocabulary(Tokenizer):
         self._id = {word: i for i, word in enumerate([UNKNOWN, *known], start=1)}
 
     @classmethod
-    def of(cls, reviews: Iterable[Review], config: Config) -> "Vocabulary":
+    def of(cls, reviews: Iterable[Words], config: Config) -> "Vocabulary":
         counts = Counter(word for review in reviews for word in review)
         order = sorted(counts, key=lambda word: (-counts[word], word))
         return cls(order[: config.vocabulary_size - 1], config.longest_review)
 
-    def tensors(self, reviews: Sequence[Review], whole: Sequence[Review] | None = None) -> dict[str, Tensor]:
+    def tensors(self, reviews: Sequence[Words], whole: Sequence[Words] | None = None) -> dict[str, Tensor]:
         return _padded([[self._id.get(word, 1) for word in review] for review in reviews])
 
     @property
@@ -98,7 +98,7 @@ class HashedNgrams(Tokenizer):
             config.wide_buckets if config.wide else 0,
         )
 
-    def cut(self, text: str) -> Review:
+    def cut(self, text: str) -> Words:
         review = super().cut(text)
         for word in review:
             self.rows_of(word)
@@ -106,7 +106,7 @@ class HashedNgrams(Tokenizer):
                 self.features_of(word)
         return review
 
-    def tensors(self, reviews: Sequence[Review], whole: Sequence[Review] | None = None) -> dict[str, Tensor]:
+    def tensors(self, reviews: Sequence[Words], whole: Sequence[Words] | None = None) -> dict[str, Tensor]:
         """Also `ngrams` (all,) and `offsets` (distinct words + 1,): word 0 is padding and has none."""
         place: dict[str, int] = {}
         padded = _padded([[place.setdefault(word, len(place) + 1) for word in review] for review in reviews])
@@ -116,7 +116,7 @@ class HashedNgrams(Tokenizer):
         padded["offsets"] = torch.from_numpy(offsets)
         return {**padded, **self._wide(whole or reviews)} if self.wide_buckets else padded
 
-    def _wide(self, reviews: Sequence[Review]) -> dict[str, Tensor]:
+    def _wide(self, reviews: Sequence[Words]) -> dict[str, Tensor]:
         """What Wide.forward takes: each review's distinct `features` end to end, their counts, where each begins."""
         found = [np.unique(self._features(review), return_counts=True) for review in reviews]
         starts = np.cumsum([0, *(len(features) for features, _ in found)])[:-1]
@@ -126,7 +126,7 @@ class HashedNgrams(Tokenizer):
             "feature_starts": torch.from_numpy(starts),
         }
 
-    def _features(self, review: Review) -> NDArray[np.int64]:
+    def _features(self, review: Words) -> NDArray[np.int64]:
         pairs = [bucket(f"{left} {right}", self.wide_buckets) for left, right in pairwise(review)]
         return np.concatenate([np.array(pairs, dtype=np.int64), *(self.features_of(word) for word in review)])
 
@@ -202,7 +202,7 @@ def partners(labels: Sequence[int], rng: np.random.Generator) -> tuple[Tensor, T
     return torch.tensor(left, dtype=torch.int64), torch.tensor(right, dtype=torch.int64)
 
 
-def _some(review: Review, rng: np.random.Generator, hide: float) -> Review:
+def _some(review: Words, rng: np.random.Generator, hide: float) -> Words:
     kept = rng.random(len(review)) >= hide
     return tuple(word for word, keep in zip(review, kept, strict=True) if keep) or review
 

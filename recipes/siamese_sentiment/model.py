@@ -46,8 +46,11 @@ class Wide(nn.Module):
         self.bias = nn.Parameter(torch.zeros(classes))
         self.register_buffer("rarity", torch.zeros(buckets))
 
-    def look(self, features: Tensor, rows: int) -> None:
-        """Learn how rare each feature is; `features` (all,) holds each training row's distinct ones. Singles are noise."""
+    def weigh(self, features: Tensor, rows: int) -> None:
+        """Set each feature's inverse document frequency; `features` (all,) holds each training row's distinct ones.
+
+        A feature of a single row gets 0: it is noise.
+        """
         number = torch.bincount(features, minlength=len(self.rarity)).float()
         self.rarity.copy_(torch.where(number > 1, torch.log((1 + rows) / (1 + number)) + 1, 0.0))
 

@@ -1,4 +1,4 @@
-"""Loads the artifact and answers: sentiment, embedding, similar reviews."""
+"""Loads the artifact and predicts: sentiment, embedding, similar reviews."""
 
 import json
 from collections.abc import Sequence
@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from typing_extensions import override
 
-from recipekit.predictor import Item, Neighbour
+from recipekit.backends.torch import TorchBackend
+from recipekit.predictor import Item, Neighbour, Predictor, Searcher
 from recipekit.spec import Prediction, Row
-from recipes.siamese_sentiment.data import Review, Tokenizer, load_tokenizer
+from recipes.siamese_sentiment.data import Tokenizer, Words, load_tokenizer
 from recipes.siamese_sentiment.model import SiameseSentiment
 from recipes.siamese_sentiment.spec import Config
 
@@ -19,14 +21,14 @@ INDEX, INDEX_ROWS = "index.safetensors", "index.json"
 
 
 class Index:
-    """The training reviews by their embeddings, searched exactly."""
+    """The training reviews by their embeddings; a search compares the query with every one of them."""
 
     def __init__(self, embeddings: Tensor, rows: Sequence[Row]) -> None:
         self.embeddings = embeddings
         self.rows = list(rows)
 
     def nearest(self, embedding: Sequence[float], limit: int, label: str | None) -> list[Neighbour]:
-        """The `limit` reviews of highest cosine, of one label if one is given."""
+        """The `limit` reviews of highest cosine similarity, of one label if one is given."""
         cosines = self.embeddings @ torch.tensor(embedding, dtype=torch.float32)
         order = torch.argsort(cosines, descending=True, stable=True).tolist()
         found = (i for i in order if label is None or self.rows[i]["label"] == label)
@@ -36,51 +38,51 @@ class Index:
         ]
 
     def save(self, folder: Path) -> None:
+        """Write the embeddings and the rows, in the same order."""
         save_file({"embeddings": self.embeddings.contiguous()}, folder / INDEX)
         (folder / INDEX_ROWS).write_text(json.dumps(self.rows, ensure_ascii=False))
 
     @classmethod
     def load(cls, folder: Path) -> "Index":
+        """The index of an artifact folder, in memory."""
         return cls(load_file(folder / INDEX)["embeddings"], json.loads((folder / INDEX_ROWS).read_text()))
 
 
-class SentimentPredictor:
-    """Answers for one batch at a time, in fp32 on the device that the model is on."""
-
-    backend = "torch"
-    precision = "fp32"
+class SentimentPredictor(Predictor, Searcher):
+    """Predicts for one batch at a time with a model that torch runs."""
 
     def __init__(
         self, model: SiameseSentiment, tokenizer: Tokenizer, labels: Sequence[str], index: Index | None = None
     ) -> None:
-        self.model = model.eval()
+        self.run = TorchBackend(model)
+        self.backend, self.precision = self.run.name, self.run.precision
         self.tokenizer = tokenizer
         self.labels = list(labels)
         self.index = index
 
+    @override
     def prepare(self, rows: Sequence[Row]) -> list[Item]:
         reviews = [self.tokenizer.cut(str(row["text"])) for row in rows]
         return [Item(cost=len(review), payload=review) for review in reviews]
 
-    @torch.inference_mode()
+    @override
     def forward(self, items: Sequence[Item]) -> list[Prediction]:
-        probabilities, embeddings = self.read([item.payload for item in items])
-        answers: list[Prediction] = []
-        for scores, embedding in zip(probabilities.tolist(), embeddings.tolist(), strict=True):
-            named = dict(zip(self.labels, scores, strict=True))
-            label = max(named, key=named.__getitem__)
-            answers.append({"label": label, "confidence": named[label], "scores": named, "embedding": embedding})
-        return answers
+        predictions: list[Prediction] = []
+        for probabilities, embedding in self.read([item.payload for item in items]):
+            scores = dict(zip(self.labels, probabilities.tolist(), strict=True))
+            label = max(scores, key=scores.__getitem__)
+            predictions.append(
+                {"label": label, "confidence": scores[label], "scores": scores, "embedding": embedding.tolist()}
+            )
+        return predictions
 
-    def read(self, reviews: Sequence[Review]) -> tuple[Tensor, Tensor]:
-        """Probabilities (rows, classes) and unit embeddings (rows, review_size), on the CPU."""
-        device = next(self.model.parameters()).device
-        batch = {name: tensor.to(device) for name, tensor in self.tokenizer.tensors(reviews).items()}
-        read = self.model(batch)
-        return read.scores().cpu(), read.embedding.cpu()
+    def read(self, reviews: Sequence[Words]) -> list[tuple[Tensor, Tensor]]:
+        """(probabilities (classes,), unit embedding (readers × review_size,)) of each review, on the CPU."""
+        read = self.run(self.tokenizer.tensors(reviews))
+        return list(zip(read.scores().cpu(), read.embedding.cpu(), strict=True))
 
+    @override
     def similar(self, prediction: Prediction, limit: int, label: str | None = None) -> list[Neighbour]:
-        """The training reviews that feel most like the one predicted for."""
         if self.index is None:
             raise LookupError("this artifact has no index of reviews")
         return self.index.nearest(prediction["embedding"], limit, label)

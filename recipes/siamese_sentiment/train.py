@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +10,24 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from recipekit.backends.torch import device
 from recipekit.metrics import accuracy, macro_f1
+from recipekit.packing import run_packed
 from recipekit.predictor import write_artifact_header
 from recipekit.run import Data, Run
 from recipekit.spec import Row
 from recipekit.training.batching import TokenBatches
 from recipekit.training.loop import Batch, Loop
-from recipekit.training.numerics import device
 from recipekit.training.optim import Cosine, Group, Linear, Monitor, ReduceOnPlateau, Schedule, adamw
 from recipekit.training.seeding import seed_everything
 from recipes.siamese_sentiment.card import write_card
-from recipes.siamese_sentiment.data import Reviews, make_tokenizer, partners
+from recipes.siamese_sentiment.data import Reviews, Tokenizer, Words, make_tokenizer, partners
 from recipes.siamese_sentiment.model import SiameseSentiment, losses
 from recipes.siamese_sentiment.predict import LABELS, TOKENIZER, WEIGHTS, Index, SentimentPredictor
 from recipes.siamese_sentiment.spec import SAME, SPEC, Config, balanced_pairs
 
 EVALUATION_TOKENS = 16_384
+"""Padded tokens of a batch when reviews are only read: without gradients twice a training batch fits."""
 
 
 def fit(config: Config, data: Data, run: Run) -> None:
@@ -37,18 +38,10 @@ def fit(config: Config, data: Data, run: Run) -> None:
     seed_everything(config.seed)
     labels = sorted({str(row["label"]) for row in data.train})
     tokenizer = make_tokenizer(config, [str(row["text"]) for row in data.train])
-    train, validation = (
-        Reviews(
-            [str(row["text"]) for row in rows],
-            [labels.index(str(row["label"])) for row in rows],
-            tokenizer,
-        )
-        for rows in (data.train, _known(data.validation, labels))
-    )
-    model = SiameseSentiment(config, tokenizer.rows, len(labels)).to(device())
-    model.favour(torch.bincount(torch.tensor(train.labels)).float(), config.rare_weight, config.logit_adjustment)
-    if model.wide is not None:
-        model.wide.look(train.tensors(range(len(train)))["features"], len(train))
+    train = _reviews(data.train, labels, tokenizer)
+    validation = _reviews(data.validation, labels, tokenizer)
+    model = _new_model(config, tokenizer, labels, train)
+    predictor = SentimentPredictor(model, tokenizer, labels)
     examples = MadePairs(train, config) if config.pairs == "made" else InBatchPairs(train, config)
     loop = Loop(
         model=model,
@@ -57,7 +50,7 @@ def fit(config: Config, data: Data, run: Run) -> None:
         batches=TokenBatches(examples.costs, config.tokens_per_batch, config.seed, config.batch_rows),
         collate=examples.collate,
         loss=lambda batch: losses(model, batch, config),
-        evaluate=partial(_evaluate, SentimentPredictor(model, tokenizer, labels), validation),
+        evaluate=lambda: _evaluate(predictor, validation),
         best=Monitor("macro_f1", higher_is_better=True),
         epochs=config.epochs,
         seed=config.seed,
@@ -70,8 +63,23 @@ def fit(config: Config, data: Data, run: Run) -> None:
         threads=config.threads,
     )
     loop.run(run)
-    save(config, model.cpu(), SentimentPredictor(model, tokenizer, labels), data.train, run.artifact)
+    save(config, predictor, data.train, run.artifact)
     write_card(run.artifact, config, labels, loop, len(data.train))
+
+
+def _reviews(rows: Sequence[Row], labels: Sequence[str], tokenizer: Tokenizer) -> Reviews:
+    """The rows whose label is in `labels`: a validation row of another label cannot be predicted."""
+    known = [row for row in rows if str(row["label"]) in labels]
+    return Reviews([str(row["text"]) for row in known], [labels.index(str(row["label"])) for row in known], tokenizer)
+
+
+def _new_model(config: Config, tokenizer: Tokenizer, labels: Sequence[str], train: Reviews) -> SiameseSentiment:
+    """An untrained model on this process's device, with the statistics of the training rows in its buffers."""
+    model = SiameseSentiment(config, tokenizer.rows, len(labels)).to(device())
+    model.favour(torch.bincount(torch.tensor(train.labels)).float(), config.rare_weight, config.logit_adjustment)
+    if model.wide is not None:
+        model.wide.weigh(train.tensors(range(len(train)))["features"], len(train))
+    return model
 
 
 @dataclass
@@ -83,9 +91,11 @@ class InBatchPairs:
 
     @property
     def costs(self) -> list[int]:
+        """Words of each review."""
         return [len(words) for words in self.reviews.words]
 
     def collate(self, rows: Sequence[int], rng: np.random.Generator) -> Batch:
+        """Tensors of the reviews, and `left` and `right` (pairs,): the places in the batch of each pair's reviews."""
         batch = self.reviews.tensors(rows, rng, self.config.word_dropout)
         batch["left"], batch["right"] = partners(batch["labels"].tolist(), rng)
         return batch
@@ -105,6 +115,7 @@ class MadePairs:
         return [2 * max(len(self.reviews.words[i]) for i in pair) for pair in self.pairs]
 
     def collate(self, rows: Sequence[int], rng: np.random.Generator) -> Batch:
+        """Tensors as InBatchPairs.collate returns them; `rows` are numbers of pairs."""
         left, right = zip(*(self.pairs[i] for i in rows), strict=True)
         batch = self.reviews.tensors([*left, *right], rng, self.config.word_dropout)
         batch["left"] = torch.arange(len(left))
@@ -112,23 +123,20 @@ class MadePairs:
         return batch
 
 
-def save(
-    config: Config, model: SiameseSentiment, predictor: SentimentPredictor, rows: Sequence[Row], folder: Path
-) -> None:
+def save(config: Config, predictor: SentimentPredictor, rows: Sequence[Row], folder: Path) -> None:
     """Weights, tokenizer, labels and the index of the training reviews."""
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+    weights = predictor.run.model.state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
     predictor.tokenizer.save(folder / TOKENIZER)
     (folder / LABELS).write_text(json.dumps(predictor.labels, ensure_ascii=False))
-    texts = [predictor.tokenizer.cut(str(row["text"])) for row in rows]
-    embeddings = torch.cat([found for _, found in _read(predictor, texts)])
-    Index(embeddings, [dict(row) for row in rows]).save(folder)
+    read = _read(predictor, [predictor.tokenizer.cut(str(row["text"])) for row in rows])
+    Index(torch.stack([embedding for _, embedding in read]), [dict(row) for row in rows]).save(folder)
     write_artifact_header(folder, SPEC, config)
 
 
 def _evaluate(predictor: SentimentPredictor, reviews: Reviews) -> dict[str, float]:
     """Metrics of single reviews, `pair_accuracy` of balanced pairs, and the single reviews' cross-entropy as `loss`."""
-    read = list(_read(predictor, reviews.words))
-    probabilities, embeddings = (torch.cat(parts) for parts in zip(*read, strict=True))
+    probabilities, embeddings = map(torch.stack, zip(*_read(predictor, reviews.words), strict=True))
     truth = torch.tensor(reviews.labels)
     names = [str(label) for label in reviews.labels]
     predicted = [str(label) for label in probabilities.argmax(dim=1).tolist()]
@@ -144,11 +152,9 @@ def _evaluate(predictor: SentimentPredictor, reviews: Reviews) -> dict[str, floa
     }
 
 
-def _read(predictor: SentimentPredictor, reviews: Sequence[Sequence[str]]) -> list[tuple[Tensor, Tensor]]:
-    """(probabilities, embeddings) in the reviews' order, in chunks of a bounded number of tokens."""
-    rows = max(1, EVALUATION_TOKENS // max(len(review) for review in reviews))
-    with torch.inference_mode():
-        return [predictor.read([tuple(r) for r in reviews[i : i + rows]]) for i in range(0, len(reviews), rows)]
+def _read(predictor: SentimentPredictor, reviews: Sequence[Words]) -> list[tuple[Tensor, Tensor]]:
+    """(probabilities, embedding) of each review, in their order."""
+    return run_packed(predictor.read, reviews, [len(review) for review in reviews], EVALUATION_TOKENS)
 
 
 def _groups(model: SiameseSentiment, config: Config) -> list[Group]:
@@ -166,8 +172,3 @@ def _groups(model: SiameseSentiment, config: Config) -> list[Group]:
 def _schedule(config: Config) -> Schedule:
     kinds = {"plateau": ReduceOnPlateau, "cosine": Cosine, "linear": Linear}
     return kinds[config.schedule](warm_up=config.warm_up)
-
-
-def _known(rows: Sequence[Row], labels: Sequence[str]) -> list[Row]:
-    """Validation rows of a label that training never saw cannot be predicted, so they teach nothing about stopping."""
-    return [row for row in rows if str(row["label"]) in labels]

@@ -17,6 +17,7 @@ from servicekit.work.queue import Work
 from services.inference.doors.native import InferenceService
 from services.inference.engine.queue import Limits
 from services.inference.handlers import HANDLERS
+from services.inference.predictions import Predictions
 from services.inference.reconcile import PruneCache, ServeModel
 from services.inference.settings import Settings
 from services.inference.store import Store
@@ -44,7 +45,7 @@ async def main() -> None:
     grpc_service = GrpcService(
         CONTRACT,
         add_to_server,
-        InferenceService(serving),
+        InferenceService(Predictions(serving)),
     )
     await serve(settings, "inference", [grpc_service], blobs=blobs, bus=bus, work=work, health_names=health)
 

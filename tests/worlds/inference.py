@@ -44,6 +44,7 @@ from servicekit.work.queue import Reconciler, Work
 from services.inference.doors.native import InferenceService
 from services.inference.engine.queue import Limits
 from services.inference.handlers import HANDLERS
+from services.inference.predictions import Predictions
 from services.inference.reconcile import PruneCache, ServeModel
 from services.inference.store import Store
 from services.inference.versions.loader import Loader
@@ -149,7 +150,7 @@ class Replica:
         self.work = Work(
             world.blobs, world.bus, "inference", HANDLERS, reconcilers, resync_seconds=resync_seconds, broadcast=True
         )
-        self.service = InferenceService(self.serving)
+        self.service = InferenceService(Predictions(self.serving))
         self.task = asyncio.create_task(self.work.run())
 
     async def _set_health(self, name: str, serving: bool) -> None:

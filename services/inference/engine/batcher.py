@@ -1,39 +1,81 @@
-"""Merges the rows of concurrent requests into batches, without ever making one wait for company.
+"""Merges the rows of concurrent requests into batches; a request never waits for others to fill its batch.
 
-Three steps: prepare (a thread pool, per request) → queue (bounded by tokens) → forward (one thread, one batch at a time).
-One task owns the queue of a version: nothing else takes rows out for the model, so there are no locks. Rows of all waiting
-requests are taken in turn up to a token budget, sorted by length and cut into batches; a request gets exactly its rows back,
-in its order. Whoever cannot be answered in time is turned away before it costs compute.
+Three steps: prepare (a thread pool, per request) → queue (bounded in tokens) → forward (one thread, one batch at a time).
+One task takes rows out of a version's queue, so there are no locks. Rows of all queued requests are taken in turn up to a
+token budget and packed by length; each request gets the predictions of its own rows, in its order. A request that is over
+a limit or past its deadline is refused before it costs compute.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from millstream.errors import DeadlineExceeded, Internal, Overloaded
+from recipekit.packing import pack
 from recipekit.predictor import Item, Predictor
 from recipekit.spec import Prediction, Row
 from services.inference import metrics
-from services.inference.engine.queue import Limits, Queue, QueuedRequest, QueuedRow, into_batches
+from services.inference.engine.queue import Limits, Queue, QueuedRequest, QueuedRow
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Predictions in the order of the rows, and where the time went, in seconds."""
+@dataclass
+class Timing:
+    """Where the time of one request went, in seconds."""
 
-    predictions: list[Prediction]
-    prepare: float
-    queue: float
-    infer: float
+    prepare: float = 0.0
+    queue: float = 0.0
+    infer: float = 0.0
+
+
+class Admitted:
+    """A request inside the engine. Its steps end at the request's deadline, and add up its timing."""
+
+    def __init__(self, batcher: "Batcher", deadline: float | None) -> None:
+        self.timing = Timing()
+        self._batcher, self._deadline = batcher, deadline
+
+    async def prepare(self, work: Callable[[], T]) -> T:
+        """Run `work`, which checks and tokenises the request's rows, in the prepare pool."""
+        started = time.perf_counter()
+        prepared = await self._batcher.run_in_prepare_pool(work)
+        self.timing.prepare += time.perf_counter() - started
+        return prepared
+
+    async def predict(self, items: Sequence[Item]) -> list[Prediction]:
+        """Predictions in the order of the items. Raises Overloaded when the queue is full, Internal when the model fails."""
+        if not items:
+            return []
+        started = time.perf_counter()
+        request = self._batcher.enqueue(items, self._deadline)
+        try:
+            await request.done
+        finally:
+            self._batcher.queue.remove(request)
+        self.timing.queue += max(0.0, time.perf_counter() - started - request.infer)
+        self.timing.infer += request.infer
+        return [request.predictions[i] for i in range(len(items))]
+
+    async def infer(self, work: Callable[[], T]) -> T:
+        """Run `work` in the model's own thread, between batches."""
+        queued = time.perf_counter()
+
+        def timed() -> tuple[T, float, float]:
+            started = time.perf_counter()
+            return work(), started, time.perf_counter()
+
+        found, started, ended = await self._batcher.run_in_forward_thread(timed)
+        self.timing.queue += started - queued
+        self.timing.infer += ended - started
+        return found
 
 
 class Batcher:
@@ -45,27 +87,32 @@ class Batcher:
         self.in_flight = 0
         self._prepare_pool = prepare_pool
         self._forward_thread = ThreadPoolExecutor(1, thread_name_prefix=f"forward-{model}")
-        self._arrived = asyncio.Event()
+        self._queued = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._tokens_per_second = 0.0
         for reason in ("overloaded", "deadline", "cancelled"):
             metrics.REFUSED.labels(model, reason)
-        self._owner = asyncio.create_task(self._own())
+        self._batch_loop = asyncio.create_task(self._run_batches())
 
-    async def answer(self, read: Callable[[], Sequence[Row]], deadline: float | None = None) -> Answer:
-        """Predict for the rows that `read` gives; it runs in a thread and may refuse them.
+    @asynccontextmanager
+    async def admit(self, deadline: float | None = None) -> AsyncIterator[Admitted]:
+        """One request, from admission until it has its result; `deadline` is on the monotonic clock, None is never.
 
-        Raises Overloaded at once when too much waits already, DeadlineExceeded when the deadline (monotonic clock) passes.
+        Raises Overloaded at once when too much is queued or in flight, DeadlineExceeded when the deadline passes.
         """
-        self._admit(deadline)
+        if deadline is not None and deadline <= time.monotonic():
+            raise self._deadline_exceeded()
+        if self.in_flight >= self.limits.queue_requests or self.queue.tokens >= self.limits.queue_tokens:
+            raise self._overloaded()
         self.in_flight += 1
         self._idle.clear()
+        admitted = Admitted(self, deadline)
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._answer(read, deadline)
+                yield admitted
         except TimeoutError:
-            raise self._too_late() from None
+            raise self._deadline_exceeded() from None
         except asyncio.CancelledError:
             metrics.REFUSED.labels(self.model, "cancelled").inc()
             raise
@@ -73,116 +120,96 @@ class Batcher:
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
+        metrics.PREPARE_SECONDS.labels(self.model).observe(admitted.timing.prepare)
+        metrics.QUEUE_SECONDS.labels(self.model).observe(admitted.timing.queue)
+        metrics.INFER_SECONDS.labels(self.model).observe(admitted.timing.infer)
 
     async def warm_up(self, rows: Sequence[Row], sizes: Sequence[int] = (1, 8, 64)) -> Prediction | None:
         """Predict for that many rows at once in the thread that will serve; returns a prediction, None without rows."""
         prediction = None
         for size in sizes if rows else ():
-            some = rows[:size]
-            items = await self._in_thread(self._prepare_pool, partial(self.predictor.prepare, some))
-            request = QueuedRequest(items, None, asyncio.get_running_loop().create_future())
-            for batch in into_batches([QueuedRow(request, i) for i in range(len(items))], self.limits):
-                work = partial(self._forward, [line.item for line in batch])
-                prediction = (await self._in_thread(self._forward_thread, work))[0][0]
+            items = await self.run_in_prepare_pool(partial(self.predictor.prepare, rows[:size]))
+            for batch in pack([item.cost for item in items], self.limits.batch_tokens, self.limits.batch_rows):
+                predictions, _ = await self.run_in_forward_thread(partial(self._forward, [items[i] for i in batch]))
+                prediction = predictions[0]
         return prediction
 
     async def close(self) -> None:
-        """Answer what is in flight, then let go of the model."""
+        """Finish what is in flight, then let go of the model."""
         await self._idle.wait()
-        self._owner.cancel()
+        self._batch_loop.cancel()
         with suppress(asyncio.CancelledError):
-            await self._owner
+            await self._batch_loop
         self._forward_thread.shutdown(wait=False)
 
-    def _admit(self, deadline: float | None) -> None:
-        if deadline is not None and deadline <= time.monotonic():
-            raise self._too_late()
-        if self.in_flight >= self.limits.queue_requests or self.queue.tokens >= self.limits.queue_tokens:
-            raise self._overloaded()
-
-    async def _answer(self, read: Callable[[], Sequence[Row]], deadline: float | None) -> Answer:
-        started = time.perf_counter()
-        items = await self._in_thread(self._prepare_pool, lambda: self.predictor.prepare(read()))
-        prepared = time.perf_counter()
-        request = self._enqueue(items, deadline)
-        try:
-            await request.done
-        finally:
-            self.queue.forget(request)
-        waited = time.perf_counter() - prepared
-        predictions = [request.predictions[i] for i in range(len(items))]
-        answer = Answer(predictions, prepared - started, max(0.0, waited - request.infer), request.infer)
-        metrics.PREPARE_SECONDS.labels(self.model).observe(answer.prepare)
-        metrics.QUEUE_SECONDS.labels(self.model).observe(answer.queue)
-        metrics.INFER_SECONDS.labels(self.model).observe(answer.infer)
-        return answer
-
-    def _enqueue(self, items: Sequence[Item], deadline: float | None) -> QueuedRequest:
+    def enqueue(self, items: Sequence[Item], deadline: float | None) -> QueuedRequest:
+        """Queue at least one row; the request's `done` ends when it has its predictions. Raises Overloaded."""
         request = QueuedRequest(items, deadline, asyncio.get_running_loop().create_future())
         # A request larger than the whole queue is taken when it is the only one: else it could never be.
         if self.queue.tokens and self.queue.tokens + request.queued_tokens > self.limits.queue_tokens:
             raise self._overloaded()
-        if not items:
-            request.done.set_result(None)
-            return request
         self.queue.append(request)
-        self._arrived.set()
+        self._queued.set()
         return request
 
-    async def _own(self) -> None:
-        """Take what is there, run it, again."""
+    async def run_in_prepare_pool(self, work: Callable[[], T]) -> T:
+        """Run `work` in the pool that the loaded versions share."""
+        return await asyncio.get_running_loop().run_in_executor(self._prepare_pool, work)
+
+    async def run_in_forward_thread(self, work: Callable[[], T]) -> T:
+        """Run `work` in the one thread that uses the model."""
+        return await asyncio.get_running_loop().run_in_executor(self._forward_thread, work)
+
+    async def _run_batches(self) -> None:
+        """Take what is queued and run it, until cancelled."""
         while True:
-            await self._arrived.wait()
-            lines = self.queue.take()
-            try:
-                for batch in into_batches(lines, self.limits):
+            await self._queued.wait()
+            batches = self.queue.take()
+            for batch in batches:
+                try:
                     await self._run(batch)
-            except Exception as error:
-                # Without its owner a queue would stand still for ever.
-                self._fail(lines, error)
+                except Exception as error:
+                    # If this task ended, every later request would wait until its deadline.
+                    self._fail(batch, error)
             if not self.queue:
-                self._arrived.clear()
+                self._queued.clear()
 
     async def _run(self, batch: Sequence[QueuedRow]) -> None:
-        """One forward. Where it fails each request is tried by itself, so that one bad row fails only its own request."""
-        lines = [line for line in batch if not line.request.is_gone]
-        if not lines:
+        """One forward pass. Where it fails each request is run alone, so that a bad row fails only its own request."""
+        rows = [row for row in batch if not row.request.is_over]
+        if not rows:
             return
-        items = [line.item for line in lines]
-        padded = len(items) * max(item.cost for item in items)
+        items = [row.item for row in rows]
         try:
-            predictions, seconds = await self._in_thread(self._forward_thread, lambda: self._forward(items))
+            predictions, seconds = await self.run_in_forward_thread(lambda: self._forward(items))
         except Exception as error:
-            await self._run_apart(lines, error)
+            await self._run_each_request_alone(rows, error)
             return
-        self._measure(len(items), padded, seconds)
-        for line, prediction in zip(lines, predictions, strict=True):
-            line.request.predictions[line.number] = prediction
-        for request in dict.fromkeys(line.request for line in lines):
+        self._measure(items, seconds)
+        for row, prediction in zip(rows, predictions, strict=True):
+            row.request.predictions[row.number] = prediction
+        for request in dict.fromkeys(row.request for row in rows):
             request.infer += seconds
             if len(request.predictions) == len(request.items) and not request.done.done():
                 request.done.set_result(None)
 
-    async def _run_apart(self, lines: Sequence[QueuedRow], error: Exception) -> None:
+    async def _run_each_request_alone(self, rows: Sequence[QueuedRow], error: Exception) -> None:
         metrics.BATCHES_FAILED.labels(self.model).inc()
-        apart: dict[QueuedRequest, list[QueuedRow]] = {}
-        for line in lines:
-            apart.setdefault(line.request, []).append(line)
-        if len(apart) > 1:
-            for mine in apart.values():
-                await self._run(mine)
+        by_request: dict[QueuedRequest, list[QueuedRow]] = {}
+        for row in rows:
+            by_request.setdefault(row.request, []).append(row)
+        if len(by_request) == 1:
+            self._fail(rows, error)
             return
-        self._fail(lines, error)
+        for own_rows in by_request.values():
+            await self._run(own_rows)
 
-    def _fail(self, lines: Sequence[QueuedRow], error: Exception) -> None:
+    def _fail(self, rows: Sequence[QueuedRow], error: Exception) -> None:
         log.error("the model failed on a request's rows", extra={"model": self.model}, exc_info=error)
         text = f"model {self.model} failed on these rows ({type(error).__name__}); the service's log has the details"
-        for request in dict.fromkeys(line.request for line in lines):
+        for request in dict.fromkeys(row.request for row in rows):
             if not request.done.done():
                 request.done.set_exception(Internal(text, model=self.model))
-
-    async def _in_thread(self, pool: Executor, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
 
     def _forward(self, items: Sequence[Item]) -> tuple[list[Prediction], float]:
         started = time.perf_counter()
@@ -191,10 +218,12 @@ class Batcher:
             raise RuntimeError(f"the model gave {len(predictions)} predictions for {len(items)} rows")
         return predictions, time.perf_counter() - started
 
-    def _measure(self, rows: int, padded: int, seconds: float) -> None:
-        metrics.BATCH_ROWS.labels(self.model).observe(rows)
-        metrics.BATCH_TOKENS.labels(self.model).observe(padded)
-        speed = padded / max(seconds, 1e-6)
+    def _measure(self, items: Sequence[Item], seconds: float) -> None:
+        costs = [item.cost for item in items]
+        metrics.BATCH_ROWS.labels(self.model).observe(len(costs))
+        metrics.BATCH_TOKENS.labels(self.model).observe(len(costs) * max(costs))
+        # In the tokens that the queue counts, without padding: their ratio is the time until the queue is empty.
+        speed = sum(costs) / max(seconds, 1e-6)
         self._tokens_per_second += (speed - self._tokens_per_second) * (0.2 if self._tokens_per_second else 1.0)
 
     def _overloaded(self) -> Overloaded:
@@ -208,6 +237,6 @@ class Batcher:
             model=self.model,
         )
 
-    def _too_late(self) -> DeadlineExceeded:
+    def _deadline_exceeded(self) -> DeadlineExceeded:
         metrics.REFUSED.labels(self.model, "deadline").inc()
         return DeadlineExceeded(f"the deadline passed before model {self.model} had answered: allow it more time")

@@ -1,25 +1,23 @@
-"""What waits for a model, and how it is cut into batches."""
+"""What waits for a model: requests in the order of their arrival, and how their rows are taken out in batches."""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from recipekit.packing import BATCH_TOKENS, pack
 from recipekit.predictor import Item
 from recipekit.spec import Prediction
 from services.inference import metrics
-
-FREE_PADDING = 512
-"""Padding in tokens that costs less than a forward of its own."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """Of one loaded version. Tokens are the recipe's own measure of cost."""
 
-    batch_tokens: int = 8192
+    batch_tokens: int = BATCH_TOKENS
     batch_rows: int = 256
     queue_tokens: int = 262144
     queue_requests: int = 1024
@@ -27,7 +25,7 @@ class Limits:
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """A prepared request until its last row is answered."""
+    """A prepared request until its last row has a prediction."""
 
     items: Sequence[Item]
     deadline: float | None
@@ -36,17 +34,19 @@ class QueuedRequest:
     """Numbers of the rows that are in no batch yet, shortest first."""
     predictions: dict[int, Prediction] = field(default_factory=dict)
     infer: float = 0.0
+    """Seconds that the model took for this request's batches."""
 
     def __post_init__(self) -> None:
         self.rows = deque(sorted(range(len(self.items)), key=lambda i: self.items[i].cost))
 
     @property
-    def is_gone(self) -> bool:
-        """Nobody waits for the answer any more."""
+    def is_over(self) -> bool:
+        """Whether the caller no longer waits: the request ended, was cancelled or is past its deadline."""
         return self.done.done() or (self.deadline is not None and self.deadline <= time.monotonic())
 
     @property
     def queued_tokens(self) -> int:
+        """Tokens of the rows that are in no batch yet."""
         return sum(self.items[i].cost for i in self.rows)
 
 
@@ -59,74 +59,62 @@ class QueuedRow:
 
     @property
     def item(self) -> Item:
+        """The row, prepared."""
         return self.request.items[self.number]
 
 
-def into_batches(lines: Iterable[QueuedRow], limits: Limits) -> list[list[QueuedRow]]:
-    """Lines sorted by length, cut where the padded batch would burst its limits or be padding for the most part."""
-    batches: list[list[QueuedRow]] = []
-    tokens = 0
-    for line in sorted(lines, key=lambda line: line.item.cost):
-        cost = line.item.cost
-        if batches:
-            padded = cost * (len(batches[-1]) + 1)
-            wasted = padded - tokens - cost
-            fits = padded <= limits.batch_tokens and len(batches[-1]) < limits.batch_rows
-            if fits and wasted <= max(FREE_PADDING, tokens + cost):
-                batches[-1].append(line)
-                tokens += cost
-                continue
-        batches.append([line])
-        tokens = cost
-    return batches
-
-
 class Queue:
-    """Requests with rows that are in no batch yet, oldest first, and what they cost."""
+    """Requests with rows that are in no batch yet, oldest first. `tokens` is what these rows cost, without padding."""
 
     def __init__(self, model: str, limits: Limits) -> None:
         self.model, self.limits = model, limits
         self.tokens = 0
-        self._waiting: deque[QueuedRequest] = deque()
+        self._requests: deque[QueuedRequest] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._requests)
 
     def append(self, request: QueuedRequest) -> None:
-        self._waiting.append(request)
+        """Add a request with at least one row behind all others."""
+        self._requests.append(request)
         self._count(request.queued_tokens)
 
-    def forget(self, request: QueuedRequest) -> None:
-        """Take out what is still queued of a request that ended early."""
+    def remove(self, request: QueuedRequest) -> None:
+        """Remove the rows of a request that are still queued, if there are any."""
         if request.rows:
             self._count(-request.queued_tokens)
             request.rows.clear()
             with suppress(ValueError):
-                self._waiting.remove(request)
+                self._requests.remove(request)
 
-    def take(self) -> list[QueuedRow]:
-        """Rows up to the budget, oldest request first. One with more than fits goes behind the others."""
-        lines: list[QueuedRow] = []
+    def take(self) -> list[list[QueuedRow]]:
+        """Remove about one batch of rows, oldest request first, and return them packed.
+
+        A request with more rows than fit goes behind the others. The budget counts the rows' own tokens here: how much
+        padding a row costs is only known once it is packed, which may make more than one batch.
+        """
+        rows: list[QueuedRow] = []
         tokens = 0
-        while self._waiting:
-            request = self._waiting[0]
-            if request.is_gone:
-                self.forget(request)
+        while self._requests:
+            request = self._requests[0]
+            if request.is_over:
+                self.remove(request)
                 continue
-            before = len(lines)
-            while request.rows and len(lines) < self.limits.batch_rows:
+            before = len(rows)
+            while request.rows and len(rows) < self.limits.batch_rows:
                 cost = request.items[request.rows[0]].cost
-                if lines and tokens + cost > self.limits.batch_tokens:
+                if rows and tokens + cost > self.limits.batch_tokens:
                     break
-                lines.append(QueuedRow(request, request.rows.popleft()))
+                rows.append(QueuedRow(request, request.rows.popleft()))
                 tokens += cost
             if request.rows:
-                if len(lines) > before:
-                    self._waiting.rotate(-1)
+                if len(rows) > before:
+                    self._requests.rotate(-1)
                 break
-            self._waiting.popleft()
+            self._requests.popleft()
         self._count(-tokens)
-        return lines
+        batches = pack([row.item.cost for row in rows], self.limits.batch_tokens, self.limits.batch_rows)
+        return [[rows[i] for i in batch] for batch in batches]
 
     def _count(self, tokens: int) -> None:
         self.tokens += tokens

@@ -3,37 +3,49 @@
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from millstream.errors import MillstreamError, NotFound, Unavailable
-from millstream.inference.v1.prediction_pb2 import Served, ServedModel
 from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.predictor import Predictor
-from recipekit.spec import Row, Spec
+from recipekit.spec import Spec
 from services.inference import metrics
-from services.inference.engine.batcher import Answer, Batcher
+from services.inference.engine.batcher import Batcher
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class ServedVersion:
+    """What a prediction came from: every answer names it."""
+
+    model: str
+    version: int
+    alias: str
+    """The alias that chose the version."""
+    artifact_digest: str
+    run_id: str
+    snapshot_id: str
+    backend: str
+    precision: str
+
+
 @dataclass(eq=False)
 class LoadedVersion:
-    """A model version in memory. Whoever asked it gets its answer from it, also when it is replaced meanwhile."""
+    """A model version in memory. A request that it began is answered by it, also when it is replaced meanwhile."""
 
     source: ModelVersion
     spec: Spec
     predictor: Predictor
     batcher: Batcher
     labels: Sequence[str] = ()
-    """What it can answer; () where its predictions are not classes."""
+    """The labels that it can predict; () where its predictions are not classes."""
 
-    async def answer(self, read: Callable[[], Sequence[Row]], deadline: float | None) -> Answer:
-        return await self.batcher.answer(read, deadline)
-
-    def served(self, alias: str) -> Served:
-        return Served(
+    def served(self, alias: str) -> ServedVersion:
+        """How an answer that was asked for by this alias names the version."""
+        return ServedVersion(
             model=self.source.model,
             version=self.source.version,
             alias=alias,
@@ -45,7 +57,7 @@ class LoadedVersion:
         )
 
     def show(self, shown: bool) -> None:
-        """Put it among the metrics, or take it out."""
+        """Add it to the metric of served versions, or remove it."""
         labels = (self.source.model, str(self.source.version), self.source.artifact.digest)
         if shown:
             metrics.MODEL_INFO.labels(*labels).set(1)
@@ -117,13 +129,9 @@ class Serving:
         slots = self._models.get(model, {})
         return {alias: slot for alias, slot in slots.items() if isinstance(slot, LoadedVersion)}
 
-    def all(self) -> list[ServedModel]:
-        """In order of model and alias."""
-        return [
-            ServedModel(served=version.served(alias), lineage=version.source.lineage, tasks=sorted(version.spec.tasks))
-            for model in self.models()
-            for alias, version in sorted(self.loaded(model).items())
-        ]
+    def all(self) -> list[tuple[str, LoadedVersion]]:
+        """(alias, version) of all models, sorted by model and alias."""
+        return [slot for model in self.models() for slot in sorted(self.loaded(model).items())]
 
     def digests(self) -> set[str]:
         return {version.source.artifact.digest for model in self._models for version in self.loaded(model).values()}

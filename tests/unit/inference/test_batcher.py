@@ -1,4 +1,4 @@
-"""Concurrent requests through one model: right rows to the right caller, refused early, never in company by force."""
+"""Concurrent requests through one model: each gets its own rows back, and is refused early when it cannot be answered."""
 
 import asyncio
 import random
@@ -7,22 +7,20 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from millstream.errors import DeadlineExceeded, Internal, InvalidArgument, Overloaded
 from recipekit.predictor import Item
 from recipekit.spec import Prediction, Row
-from services.inference.engine.batcher import Answer, Batcher
-from services.inference.engine.queue import FREE_PADDING, Limits, QueuedRequest, QueuedRow, into_batches
+from services.inference.engine.batcher import Batcher, Timing
+from services.inference.engine.queue import Limits
 
 
 class Slow:
-    """Answers a row with its text and length; remembers its batches; can be held until let go."""
+    """Answers a row with its text and length; remembers its batches; can be held until released."""
 
     backend = "fake"
     precision = "exact"
@@ -54,8 +52,19 @@ async def running(predictor: Slow, **limits: int) -> AsyncIterator[Batcher]:
         await batcher.close()
 
 
+class Answer(NamedTuple):
+    predictions: list[Prediction]
+    timing: Timing
+
+
+async def predict(batcher: Batcher, texts: Sequence[str], deadline: float | None) -> Answer:
+    async with batcher.admit(deadline) as admitted:
+        items = await admitted.prepare(lambda: batcher.predictor.prepare([{"text": text} for text in texts]))
+        return Answer(await admitted.predict(items), admitted.timing)
+
+
 def ask(batcher: Batcher, *texts: str, deadline: float | None = None) -> asyncio.Task[Answer]:
-    return asyncio.create_task(batcher.answer(lambda: [{"text": text} for text in texts], deadline))
+    return asyncio.create_task(predict(batcher, texts, deadline))
 
 
 def value(name: str, **labels: str) -> float:
@@ -78,7 +87,7 @@ async def test_two_hundred_concurrent_requests_get_exactly_their_rows() -> None:
     for texts, answer in zip(wanted, answers, strict=True):
         alone = [one_by_one.forward(one_by_one.prepare([{"text": text}]))[0] for text in texts]
         assert answer.predictions == alone
-        assert answer.prepare > 0 and answer.infer > 0 and answer.queue >= 0
+        assert answer.timing.prepare > 0 and answer.timing.infer > 0 and answer.timing.queue >= 0
     assert max(len(batch) for batch in predictor.batches) > 1
     assert len(predictor.batches) < sum(map(len, wanted)) / 4
     assert all(len(batch) <= 32 for batch in predictor.batches)
@@ -87,11 +96,12 @@ async def test_two_hundred_concurrent_requests_get_exactly_their_rows() -> None:
     assert batcher.queue.tokens == 0 and value("queue_tokens") == 0
 
 
-async def test_a_lone_request_waits_for_nobody() -> None:
-    async with running(Slow()) as batcher:
+async def test_a_request_does_not_wait_for_others_to_fill_its_batch() -> None:
+    predictor = Slow()
+    async with running(predictor, batch_rows=100) as batcher:
         await ask(batcher, "first")
-        answer = await ask(batcher, "quick")
-        assert answer.queue < 0.1
+        await ask(batcher, "second")
+    assert predictor.batches == [["first"], ["second"]]
 
 
 async def test_a_request_larger_than_a_batch_takes_turns() -> None:
@@ -108,7 +118,7 @@ async def test_a_request_larger_than_a_batch_takes_turns() -> None:
         assert [p["text"] for p in (await large).predictions] == [f"large {i}" for i in range(40)]
 
 
-async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
+async def test_a_full_queue_refuses_at_once_and_says_when_to_retry() -> None:
     predictor = Slow()
     async with running(predictor, queue_tokens=10, batch_tokens=4) as batcher:
         await ask(batcher, "warm")
@@ -134,7 +144,8 @@ async def test_too_many_requests_are_refused_before_they_are_prepared() -> None:
         held = ask(batcher, "a")
         await until(lambda: predictor.batches)
         with pytest.raises(Overloaded):
-            await batcher.answer(lambda: pytest.fail("was read"))
+            async with batcher.admit():
+                pytest.fail("was admitted")
         predictor.go.set()
         await held
 
@@ -148,7 +159,8 @@ async def test_an_expired_deadline_is_refused_before_anything() -> None:
     predictor = Slow()
     async with running(predictor) as batcher:
         with pytest.raises(DeadlineExceeded):
-            await batcher.answer(lambda: pytest.fail("was read"), time.monotonic() - 1)
+            async with batcher.admit(time.monotonic() - 1):
+                pytest.fail("was admitted")
     assert predictor.batches == []
 
 
@@ -167,7 +179,7 @@ async def test_a_deadline_that_passes_in_the_queue_never_reaches_the_model() -> 
     assert predictor.batches == [["held"], ["after"]]
 
 
-async def test_a_caller_who_hangs_up_costs_no_compute() -> None:
+async def test_a_cancelled_request_costs_no_compute() -> None:
     predictor = Slow()
     predictor.go.clear()
     async with running(predictor) as batcher:
@@ -184,7 +196,7 @@ async def test_a_caller_who_hangs_up_costs_no_compute() -> None:
     assert predictor.batches == [["held"]]
 
 
-async def test_the_rest_of_a_large_request_is_dropped_when_its_caller_hangs_up() -> None:
+async def test_the_rest_of_a_large_request_is_dropped_when_it_is_cancelled() -> None:
     predictor = Slow()
     predictor.go.clear()
     async with running(predictor, batch_tokens=2) as batcher:
@@ -214,14 +226,40 @@ async def test_a_bad_row_fails_only_its_own_request() -> None:
 
 
 async def test_rows_that_are_refused_fail_only_their_own_request() -> None:
-    def refuse() -> list[Row]:
+    def refuse() -> list[Item]:
         raise InvalidArgument("no", field="rows[0].text")
 
     async with running(Slow()) as batcher:
         with pytest.raises(InvalidArgument):
-            await batcher.answer(refuse)
+            async with batcher.admit() as admitted:
+                await admitted.prepare(refuse)
         assert batcher.in_flight == 0
         assert (await ask(batcher, "fine")).predictions
+
+
+async def test_work_in_the_models_thread_runs_between_batches_and_ends_at_the_deadline() -> None:
+    predictor = Slow()
+    predictor.go.clear()
+    ran: list[str] = []
+
+    async def search(name: str, deadline: float | None = None) -> Timing:
+        async with batcher.admit(deadline) as admitted:
+            await admitted.infer(lambda: ran.append(name))
+        return admitted.timing
+
+    async with running(predictor) as batcher:
+        held = ask(batcher, "held")
+        await until(lambda: predictor.batches)
+        waits = asyncio.create_task(search("waits"))
+        await until(lambda: batcher.in_flight == 2)
+        with pytest.raises(DeadlineExceeded):
+            await search("late", time.monotonic() + 0.05)
+        assert ran == [] and batcher.in_flight == 2
+        predictor.go.set()
+        timing = await waits
+        assert (await held).predictions and timing.queue > 0
+        await search("last")
+    assert ran == ["waits", "last"], "work whose deadline passed in the queue was run"
 
 
 async def test_closing_answers_what_is_in_flight() -> None:
@@ -236,14 +274,3 @@ async def test_closing_answers_what_is_in_flight() -> None:
         predictor.go.set()
         assert (await held).predictions and (await waiting).predictions
         await closing
-
-
-@given(costs=st.lists(st.integers(1, 3000), max_size=60), tokens=st.integers(1, 4000), rows=st.integers(1, 40))
-def test_batches_hold_every_row_once_within_the_limits(costs: list[int], tokens: int, rows: int) -> None:
-    request = QueuedRequest([Item(cost, None) for cost in costs], None, None)  # type: ignore[arg-type]
-    batches = into_batches((QueuedRow(request, i) for i in range(len(costs))), Limits(tokens, rows))
-    assert sorted(line.number for batch in batches for line in batch) == list(range(len(costs)))
-    for batch in batches:
-        padded, real = len(batch) * max(line.item.cost for line in batch), sum(line.item.cost for line in batch)
-        assert len(batch) <= rows and (padded <= tokens or len(batch) == 1)
-        assert padded - real <= max(FREE_PADDING, real)

@@ -1,5 +1,8 @@
 """Every RPC against a model small enough to know its answers."""
 
+import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,7 +11,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from pydantic import BaseModel, Field
 
-from millstream.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
+from millstream.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Overloaded
 from millstream.inference.v1.inference_service_pb2 import (
     Candidate,
     ClassifyRequest,
@@ -25,6 +28,8 @@ from servicekit.rpc import interceptor as rpc
 from services.inference.doors.native import InferenceService
 from services.inference.engine.batcher import Batcher
 from services.inference.engine.queue import Limits
+from services.inference.predictions import Call, Predictions
+from services.inference.rows import RowsInput
 from services.inference.versions.serving import LoadedVersion, Serving
 
 
@@ -66,6 +71,10 @@ class Joy:
     precision = "exact"
     has_index = True
 
+    def __init__(self) -> None:
+        self.searching, self.may_search = threading.Event(), threading.Event()
+        self.may_search.set()
+
     def prepare(self, rows: Sequence[Row]) -> list[Item]:
         return [Item(1, row) for row in rows]
 
@@ -87,6 +96,8 @@ class Joy:
     def similar(self, prediction: Prediction, limit: int, label: str | None) -> list[Neighbour]:
         if not self.has_index:
             raise LookupError("this artifact has no index")
+        self.searching.set()
+        self.may_search.wait(10)
         kept = [Neighbour(0.9, {"text": "near", "label": "joy"}), Neighbour(0.5, {"text": "far", "label": "gloom"})]
         return [n for n in kept if label in (None, n.row["label"])][:limit]
 
@@ -97,7 +108,7 @@ async def serving() -> AsyncIterator[Serving]:
     with ThreadPoolExecutor(1) as pool:
         for name, tasks in (("joy", ("classify", "embed", "similar", "rank")), ("plain", ("classify",))):
             predictor = Joy()
-            batcher = Batcher(name, predictor, Limits(), pool)
+            batcher = Batcher(name, predictor, Limits(queue_requests=2), pool)
             source = ModelVersion(model=name, version=4)
             version = LoadedVersion(source, spec(*tasks), predictor, batcher, ("joy", "gloom"))  # type: ignore[arg-type]
             made.put(name, "champion", version)
@@ -107,7 +118,7 @@ async def serving() -> AsyncIterator[Serving]:
 
 @pytest.fixture
 def service(serving: Serving) -> InferenceService:
-    return InferenceService(serving)
+    return InferenceService(Predictions(serving))
 
 
 async def test_embed(service: InferenceService) -> None:
@@ -138,6 +149,37 @@ async def test_similar_without_an_index_says_so(service: InferenceService, monke
     monkeypatch.setattr(Joy, "has_index", False)
     with pytest.raises(FailedPrecondition, match="no index"):
         await service.Similar(SimilarRequest(model="joy", text="jolly"))
+
+
+async def test_similar_is_refused_like_every_call_when_the_engine_is_full(
+    service: InferenceService, serving: Serving
+) -> None:
+    batcher = serving.find("joy", "champion").batcher
+    async with batcher.admit(), batcher.admit():
+        for call in (
+            service.Similar(SimilarRequest(model="joy", text="jolly")),
+            service.Embed(EmbedRequest(model="joy", texts=["jolly"])),
+        ):
+            with pytest.raises(Overloaded, match="2 requests wait"):
+                await call
+    assert (await service.Similar(SimilarRequest(model="joy", text="jolly"))).neighbours
+
+
+async def test_a_search_counts_as_in_flight_and_ends_at_its_deadline(
+    service: InferenceService, serving: Serving
+) -> None:
+    version = serving.find("joy", "champion")
+    predictor: Any = version.predictor
+    predictor.may_search.clear()
+    first = asyncio.create_task(service.Similar(SimilarRequest(model="joy", text="jolly")))
+    await asyncio.to_thread(predictor.searching.wait, 10)
+    assert version.batcher.in_flight == 1
+    row = RowsInput(["jolly"], lambda text: {"text": text}, "text", lambda _number, _column: "text")
+    with pytest.raises(DeadlineExceeded):
+        await service.predictions.similar(Call("joy", deadline=time.monotonic() + 0.05), row, limit=1)
+    predictor.may_search.set()
+    assert len((await first).neighbours) == 2
+    assert version.batcher.in_flight == 0
 
 
 def predict_request(*rows: dict[str, Any], model: str = "joy") -> PredictRequest:

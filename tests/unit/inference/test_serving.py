@@ -4,6 +4,7 @@ import asyncio
 import gc
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -117,22 +118,22 @@ async def test_a_request_in_flight_finishes_on_the_version_it_started_on(world: 
     await world.promote(numbers[0])
     replica = await world.start().ready()
     version = replica.serving.loaded("words")["champion"]
-    release = asyncio.Event()
-    original = version.batcher._in_thread
+    release = threading.Event()
 
-    async def held(pool: Any, work: Any) -> Any:
-        await release.wait()
-        return await original(pool, work)
+    async def hold() -> None:
+        async with version.batcher.admit() as admitted:
+            await admitted.infer(lambda: release.wait(10))
 
-    version.batcher._in_thread = held  # type: ignore[method-assign]
+    held = asyncio.create_task(hold())
     asked = asyncio.create_task(replica.classify("a bright mill"))
-    await until(lambda: version.batcher.in_flight == 1)
+    await until(lambda: version.batcher.in_flight == 2)
     await world.promote(numbers[1])
     await until(lambda: replica.version() == 2)
     assert (await replica.classify("a bright mill")).served.version == 2
     assert not asked.done()
     release.set()
     assert (await asked).served.version == 1
+    await held
 
 
 async def test_answers_and_stays_ready_with_everything_else_down(world: World) -> None:
