@@ -1,18 +1,18 @@
-"""Seconds ↔ Timestamp and Duration: the one place for it. Seconds are floats since 1970, or of a duration."""
+"""Conversion between float seconds and protobuf's Timestamp (seconds since 1970, UTC) and Duration."""
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
 def now() -> Timestamp:
-    """The present moment by this machine's wall clock."""
+    """The present time by this machine's wall clock."""
     time = Timestamp()
     time.GetCurrentTime()
     return time
 
 
 def timestamp(seconds: float) -> Timestamp:
-    """Seconds since 1970 as a Timestamp."""
+    """Seconds since 1970 as a Timestamp; a float holds microseconds, not nanoseconds."""
     return timestamp_of_ns(int(seconds * 1e9))
 
 
