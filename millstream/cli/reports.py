@@ -39,7 +39,7 @@ def _cells(report: EvaluationReport) -> Cells:
 
 @command(app, "show")
 def show(cli: Cli, report_id: ReportId) -> None:
-    """A report: its figures and what the gate says."""
+    """A report: its metrics and the results of the gate's rules."""
     report = cli.client.report(report_id)
     lines = [
         f"{report.model} version {report.version} {report_status(report)}, beside {_beside(report)}",
@@ -58,19 +58,19 @@ def _beside(report: EvaluationReport) -> str:
 
 
 def _metric(metric: MetricResult) -> str:
-    words = [f"{metric.metric}: {metric.candidate:.4f}"]
+    parts = [f"{metric.metric}: {metric.candidate:.4f}"]
     if metric.HasField("baseline"):
-        words.append(f"baseline {metric.baseline:.4f}")
+        parts.append(f"baseline {metric.baseline:.4f}")
     if metric.HasField("champion"):
-        words.append(f"champion {metric.champion:.4f}")
-    return f"{', '.join(words)} ({metric.meaning})"
+        parts.append(f"champion {metric.champion:.4f}")
+    return f"{', '.join(parts)} ({metric.meaning})"
 
 
 @command(app, "page")
 def page(
     cli: Cli,
     report_id: ReportId,
-    out: Annotated[Path | None, typer.Option(help="write it there", dir_okay=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="write it to this file", dir_okay=False)] = None,
 ) -> None:
     """A report as one page of HTML, with its plots."""
     html = cli.client.report_page(report_id)
