@@ -37,7 +37,7 @@ def _unresolved_cells(letter: DeadLetter) -> Cells:
     return {
         "id": letter.id,
         "time": when(letter.time),
-        "place": _place(letter),
+        "origin": _origin(letter),
         "key": letter.key.decode(errors="replace"),
         "bytes": len(letter.value),
         "reason": letter.reason,
@@ -46,10 +46,10 @@ def _unresolved_cells(letter: DeadLetter) -> Cells:
 
 def _resolved_cells(letter: DeadLetter) -> Cells:
     done = resolution_line(letter.resolution) if letter.HasField("resolution") else "-"
-    return {**_unresolved_cells(letter), "done": done}
+    return {**_unresolved_cells(letter), "resolution": done}
 
 
-def _place(letter: DeadLetter) -> str:
+def _origin(letter: DeadLetter) -> str:
     if not letter.original_topic:
         return "unknown"
     return f"{letter.original_topic}/{letter.original_partition}@{letter.original_offset}"
@@ -63,7 +63,7 @@ def show(cli: Cli, service: Service, letter_id: Annotated[str, typer.Argument(me
     lines = [
         f"letter {letter.id} of {service}, {when(letter.time)}",
         f"reason: {letter.reason}",
-        f"from: {_place(letter)}, key {letter.key.decode(errors='replace')!r}",
+        f"from: {_origin(letter)}, key {letter.key.decode(errors='replace')!r}",
         *(f"header {name}: {value.decode(errors='replace')}" for name, value in sorted(letter.headers.items())),
     ]
     shown = f"no event: {letter.value.hex()}" if event is None else json.dumps(event, ensure_ascii=False)

@@ -155,7 +155,7 @@ def _alias_cells(entry: AliasEntry) -> Cells:
         "action": action(entry),
         "hold": "held" if entry.hold else "-",
         "actor": entry.actor,
-        "why": entry.override or entry.reason or entry.report_id or "-",
+        "reason": entry.override or entry.reason or entry.report_id or "-",
         "time": when(entry.time),
     }
 
@@ -170,4 +170,4 @@ def download(
 ) -> None:
     """Write the files of a version's artifact into a folder."""
     found = cli.client.download_artifact(name, folder, version=version, alias=alias)
-    cli.screen.one(found, f"{name} version {found.version}: {len(found.artifact.files)} files are in {folder}")
+    cli.screen.one(found, f"{name} version {found.version}: {count(len(found.artifact.files), 'file')} in {folder}")

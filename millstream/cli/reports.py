@@ -32,7 +32,7 @@ def _cells(report: EvaluationReport) -> Cells:
         "version": report.version,
         "status": report_status(report),
         "primary": f"{primary.metric} {primary.candidate:.4f}" if primary else "-",
-        "beside": f"version {report.champion_version}" if report.champion_version else "no champion",
+        "champion": f"version {report.champion_version}" if report.champion_version else "-",
         "created": when(report.create_time),
     }
 
@@ -42,8 +42,8 @@ def show(cli: Cli, report_id: ReportId) -> None:
     """A report: its metrics and the results of the gate's rules."""
     report = cli.client.report(report_id)
     lines = [
-        f"{report.model} version {report.version} {report_status(report)}, beside {_beside(report)}",
-        f"{report.rows_compared} rows of {report.dataset} {report.dataset_number} compared, {report.rows_left_out} left out",
+        f"{report.model} version {report.version} {report_status(report)}, compared with {_compared_with(report)}",
+        f"{report.rows_compared} rows of {report.dataset} {report.dataset_number}, {report.rows_left_out} left out",
     ]
     lines += [_metric(metric) for metric in report.metrics]
     lines += [f"gate: {'passed' if result.passed else 'FAILED'}: {result.text}" for result in report.gate]
@@ -52,7 +52,7 @@ def show(cli: Cli, report_id: ReportId) -> None:
     cli.screen.one(report, "\n".join(lines))
 
 
-def _beside(report: EvaluationReport) -> str:
+def _compared_with(report: EvaluationReport) -> str:
     champion = f"version {report.champion_version} and " if report.champion_version else ""
     return f"{champion}{report.baseline_name or 'no baseline'}"
 
