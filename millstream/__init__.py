@@ -1,4 +1,4 @@
-"""Calls millstream: `from millstream import Client` (or AsyncClient), and Credentials. Errors are in millstream.errors."""
+"""The client of millstream: `from millstream import Client` (or AsyncClient), and Credentials. Errors: millstream.errors."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ __all__ = ["AsyncClient", "Client", "Credentials"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the client when it is asked for: services import millstream too, and must start fast."""
+    """Import the client lazily: services import millstream too, and must start fast."""
     if name in __all__:
         from millstream import channel, client
 

@@ -1,6 +1,6 @@
-"""Opens gRPC channels that raise the error tree, send the token and the trace, and give every call a deadline.
+"""gRPC channels that raise millstream.errors, send the token and the trace context, and set a deadline for unary calls.
 
-`address` is one `host:port`, or several with commas between; all that they name are used in turn (round robin).
+`address` is one `host:port`, or several with commas between, used in turn (round robin).
 """
 
 import ipaddress
@@ -24,7 +24,7 @@ _IPV4 = re.compile(r"[0-9]+(\.[0-9]+){3}:[0-9]+")
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a channel shows and trusts. All empty: plaintext, without a token."""
+    """A channel's token and TLS files (PEM). `ca_file` "": plaintext. `cert_file` and `key_file`: mutual TLS."""
 
     token: str = ""
     ca_file: str = ""
@@ -33,7 +33,7 @@ class Credentials:
 
     @classmethod
     def from_files(cls, token_file: str = "", ca_file: str = "", cert_file: str = "", key_file: str = "") -> Self:
-        """With the token that stands in a file. Raises InvalidArgument where the file cannot be read."""
+        """Credentials with the token read from a file; `token_file` "": none. Raises InvalidArgument if it is unreadable."""
         try:
             token = Path(token_file).read_text().strip() if token_file else ""
         except OSError as error:
@@ -43,18 +43,22 @@ class Credentials:
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Self:
-        """As MILLSTREAM_TOKEN_FILE and MILLSTREAM_TLS_{CA,CLIENT_CERT,CLIENT_KEY}_FILE say. Raises InvalidArgument."""
+        """Credentials from MILLSTREAM_TOKEN_FILE and MILLSTREAM_TLS_{CA,CLIENT_CERT,CLIENT_KEY}_FILE, each may be unset.
+
+        Raises InvalidArgument for a token file that cannot be read.
+        """
         names = ("TOKEN_FILE", "TLS_CA_FILE", "TLS_CLIENT_CERT_FILE", "TLS_CLIENT_KEY_FILE")
         return cls.from_files(*(environment.get(f"MILLSTREAM_{name}", "") for name in names))
 
     def ssl(self) -> grpc.ChannelCredentials | None:
+        """gRPC's TLS credentials; None without a `ca_file`, that is, plaintext. Raises OSError for an unreadable file."""
         if not self.ca_file:
             return None
         read = [Path(name).read_bytes() if name else None for name in (self.ca_file, self.key_file, self.cert_file)]
         return grpc.ssl_channel_credentials(*read)
 
 
-# For callers whose requests may all be sent twice: a service that is away for a moment is asked again.
+# Only for callers whose requests are all idempotent.
 _RETRY = {
     "maxAttempts": 5,
     "initialBackoff": "0.1s",
@@ -82,7 +86,7 @@ def _options(retry: bool) -> list[tuple[str, Any]]:
 
 
 def _target(address: str) -> str:
-    """What gRPC is to call: a list goes to its address resolver, which takes IP addresses only."""
+    """The target for gRPC. A list needs its ipv4/ipv6 resolver, which takes IP addresses only."""
     if "," not in address:
         return address
     hosts = [_host(one) for one in address.split(",")]
@@ -99,12 +103,15 @@ def _host(address: str) -> str:
 
 
 def _named(address: str, options: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """With TLS a list is checked against certificates by the host of its first address: all replicas' must name it."""
+    """TLS checks a list against one host name, that of its first address: every replica's certificate must name it."""
     return [*options, ("grpc.default_authority", _host(address.partition(",")[0]))] if "," in address else options
 
 
 def open_channel(address: str, credentials: Credentials = Credentials(), retry: bool = False) -> aio.Channel:
-    """A channel for asyncio; with `retry` a call goes on for a second or two while nobody answers."""
+    """A channel for asyncio. `retry`: retry calls that end UNAVAILABLE, for about two seconds.
+
+    Raises InvalidArgument for an address list that gRPC cannot use.
+    """
     interceptors = [_AsyncUnary(credentials.token), _AsyncStream(credentials.token), _AsyncUpload(credentials.token)]
     if ssl := credentials.ssl():
         return aio.secure_channel(
@@ -114,7 +121,7 @@ def open_channel(address: str, credentials: Credentials = Credentials(), retry: 
 
 
 def open_sync_channel(address: str, credentials: Credentials = Credentials(), retry: bool = False) -> grpc.Channel:
-    """A channel for threads."""
+    """A channel for threads; parameters and errors as for open_channel()."""
     if ssl := credentials.ssl():
         channel = grpc.secure_channel(_target(address), ssl, options=_named(address, _options(retry)))
     else:

@@ -1,4 +1,4 @@
-"""What is said once for all: the services and their ports, the alias `champion`, the topics and what travels on them."""
+"""Names that every part shares: the services and their ports, the alias `champion`, the topics and their messages."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from millstream.registry.v1.events_pb2 import RegistryEvent
 from millstream.training.v1.events_pb2 import TrainingEvent
 
 SERVICES = ("dataprep", "trainer", "evaluator", "registry", "inference")
-"""Service i (from 1) listens on PORT_BASE + i and shows its metrics on METRICS_BASE + i."""
+"""In order of their ports: service i (from 1) listens on PORT_BASE + i and serves /metrics on METRICS_BASE + i."""
 HOST, PORT_BASE, METRICS_BASE = "127.0.0.1", 50050, 9100
 CHAMPION = "champion"
-"""The alias that automatic promotion moves, and that is meant where none is named."""
+"""The alias that automatic promotion moves, and the default wherever an alias is empty."""
 
 
 def address(service: str, base: int = PORT_BASE, host: str = HOST) -> str:
@@ -29,7 +29,7 @@ def metrics_address(service: str, base: int = METRICS_BASE) -> str:
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic per domain; the key of its messages is the noun's id."""
+    """One topic per domain. A message's key is the id of the object that its event is about."""
 
     name: str
     message: type[Message]
@@ -47,10 +47,10 @@ BY_NAME = {topic.name: topic for topic in TOPICS}
 
 
 def topic_of(event_type: str) -> Topic:
-    """The topic of an event type: `millstream.dataset.v1.SnapshotCreated` → `millstream.dataset.v1`."""
+    """The topic of an event type: `millstream.dataset.v1.SnapshotCreated` → `millstream.dataset.v1`. Raises KeyError."""
     return BY_NAME[event_type.rpartition(".")[0]]
 
 
 def dead_letters_of(group: str) -> str:
-    """The topic that holds a group's dead letters."""
+    """The topic of a consumer group's dead letters: `{group}.dlq`."""
     return f"{group}.dlq"

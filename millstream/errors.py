@@ -1,7 +1,7 @@
-"""The one tree of errors. A service raises them, the wire carries them, a caller catches the same class again.
+"""The tree of errors. A service raises one, gRPC carries it, and the caller catches the same class.
 
 On the wire each is a gRPC status with `google.rpc.ErrorInfo` (reason, domain, metadata; AIP-193), and `BadRequest` or
-`RetryInfo` where they fit. The text always says what to do next.
+`RetryInfo` where they apply. The text says what is wrong and what to do next.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,10 @@ MAX_TEXT_BYTES, MAX_NAME_BYTES = 1200, 200
 
 
 class MillstreamError(Exception):
-    """The parent of all. `reason` is UPPER_SNAKE and stable; `metadata` holds the names that the text speaks of."""
+    """The parent of all. `reason` is UPPER_SNAKE and stable; `metadata` holds the names that the text mentions.
+
+    `field` is the path of the wrong field ("": none), `retry_after` the seconds to wait (0: not given).
+    """
 
     code: grpc.StatusCode = grpc.StatusCode.INTERNAL
     default_reason = "INTERNAL"
@@ -37,28 +40,28 @@ class MillstreamError(Exception):
 
 
 class InvalidArgument(MillstreamError):
-    """The request itself is wrong; `field` names the part. Sending it again cannot help."""
+    """The request itself is wrong; `field` names the part. A retry cannot help."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     default_reason = "INVALID_ARGUMENT"
 
 
 class Unauthenticated(MillstreamError):
-    """No token, or one that nobody issued."""
+    """No token, or an unknown one."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
     default_reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(MillstreamError):
-    """A valid token whose role may not do this."""
+    """A valid token whose role does not allow the call."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
     default_reason = "PERMISSION_DENIED"
 
 
 class NotFound(MillstreamError):
-    """It is not there; perhaps not yet."""
+    """What the request names does not exist, or not yet."""
 
     code = grpc.StatusCode.NOT_FOUND
     default_reason = "NOT_FOUND"
@@ -72,42 +75,42 @@ class FailedPrecondition(MillstreamError):
 
 
 class AlreadyExists(MillstreamError):
-    """It is there with other content."""
+    """It exists with other content."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
     default_reason = "ALREADY_EXISTS"
 
 
 class Conflict(MillstreamError):
-    """Somebody else moved first: read again, then decide again."""
+    """A concurrent change came first (optimistic locking): read again, then decide again."""
 
     code = grpc.StatusCode.ABORTED
     default_reason = "CONFLICT"
 
 
 class Overloaded(MillstreamError):
-    """Too much at once; try again after `retry_after` seconds."""
+    """The service sheds load (backpressure); retry after `retry_after` seconds."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     default_reason = "OVERLOADED"
 
 
 class Unavailable(MillstreamError):
-    """A part that is needed does not answer now."""
+    """A service or a dependency does not answer now; retry with backoff."""
 
     code = grpc.StatusCode.UNAVAILABLE
     default_reason = "UNAVAILABLE"
 
 
 class DeadlineExceeded(MillstreamError):
-    """The caller's time was up."""
+    """The caller's timeout passed before the answer."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     default_reason = "DEADLINE_EXCEEDED"
 
 
 class Internal(MillstreamError):
-    """A bug of ours; the service's log has the traceback."""
+    """A bug in the service; its log has the traceback."""
 
 
 _BY_CODE: dict[grpc.StatusCode, type[MillstreamError]] = {
@@ -126,13 +129,13 @@ _BY_CODE: dict[grpc.StatusCode, type[MillstreamError]] = {
         Internal,
     )
 }
-# Statuses that only grpc itself gives: a peer that stops, and one too old to know the method.
+# Statuses that only grpc itself sets: a peer that stops, and one too old to know the method.
 _BY_CODE |= dict.fromkeys((grpc.StatusCode.CANCELLED, grpc.StatusCode.UNIMPLEMENTED), Unavailable)
 _CODE_NUMBERS = {code: int(code.value[0]) for code in grpc.StatusCode}
 
 
 def to_status(error: MillstreamError) -> status_pb2.Status:
-    """The error as google.rpc.Status, details included."""
+    """The error as google.rpc.Status with its details. Long texts are cut, so that it fits into the trailing metadata."""
     text = _cut(error.text, MAX_TEXT_BYTES)
     metadata = {name: _cut(value, MAX_NAME_BYTES) for name, value in error.metadata.items()}
     details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
@@ -153,11 +156,11 @@ def to_status(error: MillstreamError) -> status_pb2.Status:
 
 
 def from_rpc_error(error: grpc.RpcError) -> MillstreamError:
-    """The error that the server raised, rebuilt; a bare status becomes the class of its code."""
+    """The error that the server raised; a status without our details becomes the class of its code."""
     code, text = error.code(), error.details() or ""
     kind = _BY_CODE.get(code, Internal)
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
-        kind = InvalidArgument  # grpc's own word for a message that is too large: sending it again cannot help
+        kind = InvalidArgument  # grpc itself rejected a message above its size limit: a retry cannot help
     rebuilt = kind(text or f"the call ended with {code.name}")
     try:
         status = rpc_status.from_call(cast(grpc.Call, error))
@@ -184,5 +187,5 @@ def _read_detail(packed: any_pb2.Any, error: MillstreamError) -> None:
 
 
 def status_code_of(error: BaseException) -> str:
-    """The gRPC code name for logs and metrics."""
+    """The gRPC code's name, for logs and metrics; INTERNAL for an exception of another kind."""
     return error.code.name if isinstance(error, MillstreamError) else code_pb2.Code.Name(code_pb2.INTERNAL)

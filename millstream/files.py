@@ -1,4 +1,4 @@
-"""Files: their digest, and a path that must stay inside its folder."""
+"""A file's digest, and protection against path traversal."""
 
 import hashlib
 from pathlib import Path, PurePosixPath
@@ -7,7 +7,7 @@ from millstream.errors import InvalidArgument
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file, in hex."""
+    """The sha256 of a file's bytes, as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""The values of enums: which states are final, and each value as a word for people, logs and metrics."""
+"""Enum values: which states are final, and each value's name in lower case for people, logs and metrics."""
 
 import re
 from typing import Any
@@ -11,6 +11,6 @@ IMPORT_ENDED = (Import.STATE_SUCCEEDED, Import.STATE_UNCHANGED, Import.STATE_REF
 
 
 def word_of(enum: Any, value: int) -> str:
-    """A value of a generated enum in lower case, without the prefix: `TrainingRun.State`, STATE_RUNNING → running."""
+    """An enum value's name without its prefix: `TrainingRun.State`, STATE_RUNNING → running. Raises ValueError."""
     prefix = re.sub("(?<=.)(?=[A-Z])", "_", enum.DESCRIPTOR.name).upper()
     return str(enum.Name(value)).removeprefix(f"{prefix}_").lower()

@@ -1,4 +1,4 @@
-"""The W3C trace context of the work at hand (https://www.w3.org/TR/trace-context/), carried by calls, events and logs."""
+"""The current W3C trace context (https://www.w3.org/TR/trace-context/), which calls, events and logs carry."""
 
 import re
 import secrets
@@ -9,19 +9,19 @@ _current: ContextVar[str] = ContextVar("traceparent", default="")
 
 
 def traceparent() -> str:
-    """The present traceparent; a new trace where there is none."""
+    """The current traceparent header; starts a new trace if there is none."""
     if not _current.get():
         continue_trace("")
     return _current.get()
 
 
 def continue_trace(value: str) -> None:
-    """Go on in the given trace, as a new span of it; anything malformed starts a new trace."""
+    """Continue the trace of a traceparent header as a new span; a malformed value starts a new trace."""
     if not _FORM.fullmatch(value):
         value = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
     _current.set(f"{value[:36]}{secrets.token_hex(8)}{value[52:55]}")
 
 
 def trace_id() -> str:
-    """The id of the present trace, or an empty text outside any."""
+    """The current trace id, 32 hex digits; "" outside any trace."""
     return _current.get()[3:35]

@@ -1,4 +1,4 @@
-"""All commands together."""
+"""The typer app with all commands."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What every command has: `-o json`, where the services are, and errors as one sentence with exit code 1."""
+"""What every command has: the options -o, --host and --port-base, and errors as one sentence with exit code 1."""
 
 import inspect
 import os
@@ -18,16 +18,18 @@ from millstream.errors import MillstreamError, Unavailable
 
 
 class Failed(Exception):
-    """What was asked for did not happen; the text says why. Exit code 1."""
+    """A command did not do its work; the text says why. Exit code 1."""
 
 
 class Output(StrEnum):
+    """The values of -o."""
+
     TEXT = "text"
     JSON = "json"
 
 
 class Cli:
-    """What a command works with."""
+    """What a command works with: its screen, and clients that connect at their first use."""
 
     def __init__(self, output: Output, host: str | None, port_base: int | None) -> None:
         self.screen = Screen(as_json=output is Output.JSON)
@@ -35,24 +37,26 @@ class Cli:
 
     @cached_property
     def client(self) -> Client:
+        """The client of the platform, with the credentials of the environment."""
         return Client(credentials=Credentials.from_env(os.environ), **addresses(self._host, self._port_base))
 
     def replicas(self) -> list[tuple[str, str]]:
-        """Each service with each address at which a replica of it is to be found."""
+        """(service, address) of every replica."""
         found = addresses(self._host, self._port_base)
         return [(service, address) for service in SERVICES for address in found[service].split(",")]
 
     def client_of(self, service: str, address: str) -> Client:
-        """A client that asks one replica."""
+        """A client of one replica; the caller closes it."""
         return Client(credentials=Credentials.from_env(os.environ), **{service: address})
 
     def close(self) -> None:
+        """Close the client, if a command has used it."""
         if "client" in self.__dict__:
             self.client.close()
 
 
 def addresses(host: str | None, port_base: int | None) -> dict[str, str]:
-    """MILLSTREAM_DATAPREP and so on, as the services themselves read them, unless the options say where to look."""
+    """The address of each service: from the options, else MILLSTREAM_DATAPREP and so on, else 127.0.0.1:50051 and so on."""
     base = PORT_BASE if port_base is None else port_base
     found = {service: address(service, base, host or HOST) for service in SERVICES}
     if host is None and port_base is None:
@@ -73,7 +77,7 @@ _COMMON = [
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add a command: the function is given a Cli and its own parameters, the command line has the common ones too."""
+    """Add a function as a command: it receives a Cli and its own parameters, the command line also takes the common ones."""
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function).parameters.values())[1:]
@@ -83,7 +87,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
             cli = Cli(output, host, port_base)
             try:
                 function(cli, **given)
-            except BrokenPipeError:  # the reader, `head` for example, has had enough
+            except BrokenPipeError:  # the reader, `head` for example, has closed the pipe
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(1) from None
             except (MillstreamError, Failed, OSError) as error:
@@ -103,9 +107,9 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
 
 
 def explain(error: Exception) -> str:
-    """One sentence for people."""
+    """The error as one sentence for people, led by its field where the text does not name it."""
     text = str(error)
     if isinstance(error, Unavailable) and ("connect" in text or "resol" in text):
-        return f"nobody answers there ({text}): is the platform up? `millstream up` starts one on this machine"
+        return f"no answer ({text}): is the platform up? `millstream up` starts one on this machine"
     field = getattr(error, "field", "")
     return f"{field}: {text}" if field and field not in text else text

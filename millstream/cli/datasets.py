@@ -13,7 +13,7 @@ from millstream.cli.output import Cells
 from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetSpec, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
 
-app = typer.Typer(name="datasets", help="Files and the snapshots that they became.", no_args_is_help=True)
+app = typer.Typer(name="datasets", help="Datasets, their imports and snapshots.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="the dataset's name")]
 Number = Annotated[int, typer.Option(help="the snapshot's number; 0: the newest")]
@@ -23,25 +23,25 @@ Number = Annotated[int, typer.Option(help="the snapshot's number; 0: the newest"
 def import_file(
     cli: Cli,
     file: Annotated[Path, typer.Argument(help="JSON Lines or CSV", exists=True, dir_okay=False)],
-    dataset: Annotated[str, typer.Option("-d", "--dataset", help="its name; made by its first import")],
-    recipe: Annotated[str, typer.Option(help="whose row schema the rows must meet; only at the first import")] = "",
+    dataset: Annotated[str, typer.Option("-d", "--dataset", help="its name; created by its first import")],
+    recipe: Annotated[str, typer.Option(help="the recipe whose row schema applies; only at the first import")] = "",
     spec: Annotated[
         Path | None, typer.Option(help="a DatasetSpec as YAML, for cleaning and split", exists=True)
     ] = None,
-    request_id: Annotated[str, typer.Option(help="names this import: asked again, it is the same one")] = "",
+    request_id: Annotated[str, typer.Option(help="makes a retry idempotent: the same id is the same import")] = "",
     watch: Annotated[bool, typer.Option("--watch", help="wait until it has ended")] = False,
 ) -> None:
     """Import a file into a dataset."""
     whole = read_spec(spec, DatasetSpec) if spec else None
     if whole and recipe:
         whole.recipe = recipe
-    asked = cli.client.import_dataset(file, dataset, recipe=recipe, spec=whole, request_id=request_id)
+    created = cli.client.import_dataset(file, dataset, recipe=recipe, spec=whole, request_id=request_id)
     if not watch:
-        cli.screen.one(asked, import_line(asked))
+        cli.screen.one(created, import_line(created))
         return
-    ended = cli.screen.stream(cli.client.watch_import(dataset, asked.request_id), import_line)
+    ended = cli.screen.stream(cli.client.watch_import(dataset, created.request_id), import_line)
     if ended is None or ended.state == Import.STATE_REFUSED:
-        raise Failed(f"the import was refused: {ended.refusal if ended else 'it is not known'}")
+        raise Failed(f"the import was refused: {ended.refusal if ended else 'no state was reported'}")
 
 
 @command(app, "list")
@@ -62,6 +62,7 @@ def show(cli: Cli, name: Name, number: Number = 0) -> None:
 
 
 def describe(snapshot: Snapshot) -> str:
+    """A snapshot in lines: its source, rows, splits, quarantine reasons and columns."""
     rows = snapshot.rows
     lines = [
         f"{snapshot.dataset} snapshot {snapshot.number} ({snapshot.snapshot_id}) of {when(snapshot.create_time)}",

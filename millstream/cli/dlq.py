@@ -10,25 +10,15 @@ from google.protobuf.message import DecodeError
 from millstream.cli.command import Cli, command
 from millstream.cli.format import resolution_line, when
 from millstream.cli.output import Cells, as_dict
-from millstream.dataset.v1.events_pb2 import DatasetEvent
-from millstream.evaluation.v1.events_pb2 import EvaluationEvent
-from millstream.inference.v1.events_pb2 import InferenceEvent
+from millstream.defaults import BY_NAME
 from millstream.operations.v1.operations_service_pb2 import DeadLetter
 from millstream.operations.v1.stored_pb2 import DeadLetterResolution
-from millstream.registry.v1.events_pb2 import RegistryEvent
-from millstream.training.v1.events_pb2 import TrainingEvent
 
 app = typer.Typer(name="dlq", help="Dead letters: messages that a service could not parse.", no_args_is_help=True)
 
-WRAPPERS = {
-    kind.DESCRIPTOR.file.package: kind
-    for kind in (DatasetEvent, EvaluationEvent, InferenceEvent, RegistryEvent, TrainingEvent)
-}
-"""What a message of a topic should be."""
-
 Service = Annotated[str, typer.Argument(help="dataprep, trainer, evaluator, registry or inference")]
 Ids = Annotated[list[str] | None, typer.Argument(help="the letters' ids")]
-Every = Annotated[bool, typer.Option("--all", help="every letter that nobody has dealt with")]
+Every = Annotated[bool, typer.Option("--all", help="every letter without a resolution")]
 
 
 @command(app, "list")
@@ -37,27 +27,29 @@ def list_letters(
     service: Service,
     show_resolved: Annotated[bool, typer.Option("--all", help="also those replayed or dropped")] = False,
 ) -> None:
-    """Letters that nobody has dealt with, oldest first."""
-    cli.screen.many(cli.client.dead_letters(service, show_resolved), _resolved if show_resolved else _open)
+    """Letters that were neither replayed nor dropped, oldest first."""
+    cli.screen.many(
+        cli.client.dead_letters(service, show_resolved), _resolved_cells if show_resolved else _unresolved_cells
+    )
 
 
-def _open(letter: DeadLetter) -> Cells:
+def _unresolved_cells(letter: DeadLetter) -> Cells:
     return {
         "id": letter.id,
         "time": when(letter.time),
-        "place": _place(letter),
+        "origin": _origin(letter),
         "key": letter.key.decode(errors="replace"),
         "bytes": len(letter.value),
         "reason": letter.reason,
     }
 
 
-def _resolved(letter: DeadLetter) -> Cells:
+def _resolved_cells(letter: DeadLetter) -> Cells:
     done = resolution_line(letter.resolution) if letter.HasField("resolution") else "-"
-    return {**_open(letter), "done": done}
+    return {**_unresolved_cells(letter), "resolution": done}
 
 
-def _place(letter: DeadLetter) -> str:
+def _origin(letter: DeadLetter) -> str:
     if not letter.original_topic:
         return "unknown"
     return f"{letter.original_topic}/{letter.original_partition}@{letter.original_offset}"
@@ -65,13 +57,13 @@ def _place(letter: DeadLetter) -> str:
 
 @command(app, "show")
 def show(cli: Cli, service: Service, letter_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """A letter: why it is dead, where it came from, its headers and its bytes."""
+    """A letter: why it could not be parsed, its original topic, headers and bytes."""
     letter = cli.client.dead_letter(service, letter_id)
     event = _event(letter)
     lines = [
         f"letter {letter.id} of {service}, {when(letter.time)}",
         f"reason: {letter.reason}",
-        f"from: {_place(letter)}, key {letter.key.decode(errors='replace')!r}",
+        f"from: {_origin(letter)}, key {letter.key.decode(errors='replace')!r}",
         *(f"header {name}: {value.decode(errors='replace')}" for name, value in sorted(letter.headers.items())),
     ]
     shown = f"no event: {letter.value.hex()}" if event is None else json.dumps(event, ensure_ascii=False)
@@ -83,11 +75,11 @@ def show(cli: Cli, service: Service, letter_id: Annotated[str, typer.Argument(me
 
 
 def _event(letter: DeadLetter) -> Mapping[str, Any] | None:
-    """The value as the event that its topic would have; None where it is none."""
-    kind = WRAPPERS.get(letter.original_topic)
-    if kind is None:
+    """The value parsed as an event of its original topic; None where it is none."""
+    topic = BY_NAME.get(letter.original_topic)
+    if topic is None:
         return None
-    wrapper = kind()
+    wrapper = topic.message()
     try:
         wrapper.ParseFromString(letter.value)
     except DecodeError:
@@ -101,9 +93,9 @@ def replay(
     service: Service,
     ids: Ids = None,
     every: Every = False,
-    note: Annotated[str, typer.Option(help="kept with what was done")] = "",
+    note: Annotated[str, typer.Option(help="kept with the resolution")] = "",
 ) -> None:
-    """Publish the original messages again, where they came from. One that still cannot be parsed is a new letter."""
+    """Publish the original messages to their own topics again. One that still cannot be parsed is a new letter."""
     _each(cli, service, ids, every, lambda letter_id: cli.client.replay_dead_letter(service, letter_id, note))
 
 
@@ -115,24 +107,24 @@ def drop(
     ids: Ids = None,
     every: Every = False,
 ) -> None:
-    """Say for good that letters need nothing more."""
+    """Resolve letters without publishing them, for good."""
     _each(cli, service, ids, every, lambda letter_id: cli.client.drop_dead_letter(service, letter_id, reason))
 
 
 def _each(
-    cli: Cli, service: str, ids: list[str] | None, every: bool, do: Callable[[str], DeadLetterResolution]
+    cli: Cli, service: str, ids: list[str] | None, every: bool, resolve: Callable[[str], DeadLetterResolution]
 ) -> None:
-    """Stops at the first that fails; asked again it goes on from there."""
+    """Resolve letter after letter. Stops at the first failure; a second run continues there."""
     if bool(ids) == every:
-        raise typer.BadParameter("name letters by their ids, or all of them by --all")
+        raise typer.BadParameter("give ids of letters, or --all")
     # The listing first, as a whole: a replayed message may come back as a new letter.
     wanted = [letter.id for letter in cli.client.dead_letters(service)] if every else ids or []
 
-    def done() -> Iterator[dict[str, Any]]:
+    def resolved() -> Iterator[dict[str, Any]]:
         for letter_id in wanted:
-            resolution = do(letter_id)
+            resolution = resolve(letter_id)
             yield {"id": letter_id, **as_dict(resolution), "text": resolution_line(resolution)}
 
-    last = cli.screen.stream(done(), lambda one: f"{one['id']} {one['text']}")
+    last = cli.screen.stream(resolved(), lambda one: f"{one['id']} {one['text']}")
     if last is None and not cli.screen.as_json:
         print(f"{service} has no dead letters")

@@ -8,7 +8,7 @@ from millstream.cli.command import Cli, command
 from millstream.cli.format import when
 from millstream.operations.v1.operations_service_pb2 import TailEventsResponse
 
-app = typer.Typer(name="events", help="What is said on the bus.", no_args_is_help=True)
+app = typer.Typer(name="events", help="Events on the bus.", no_args_is_help=True)
 
 
 @command(app, "tail")
@@ -17,7 +17,7 @@ def tail(
     topic: Annotated[list[str] | None, typer.Option(help="only this one, such as millstream.registry.v1")] = None,
     count: Annotated[int, typer.Option(help="stop after so many; 0: at Ctrl-C")] = 0,
 ) -> None:
-    """Events from now on."""
+    """Show events from now on."""
     events = cli.client.events(topic or ())
     if count:
         events = (event for event, _ in zip(events, range(count), strict=False))

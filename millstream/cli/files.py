@@ -1,4 +1,4 @@
-"""Files that people write: YAML specs and rows as JSON lines. What is wrong is said with the file and the place."""
+"""Files that users write: YAML specs, and rows as JSON Lines. Errors name the file and the place in it."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ M = TypeVar("M", bound=Message)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a name may stand once: the later one would silently win."""
+    """YAML that rejects a key which stands twice: plain YAML would silently take the later one."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -45,7 +45,7 @@ def read_spec(path: Path, kind: type[M]) -> M:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows from JSON lines; `-` reads standard input."""
+    """Rows from JSON Lines; `-` reads standard input. Raises Failed naming the file and the line."""
     text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     rows = []
     for number, line in enumerate(text.split("\n"), 1):  # splitlines() would also break at U+2028, inside a text
@@ -62,5 +62,5 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """A mapping from YAML. Raises Failed."""
+    """A mapping from YAML; whole numbers stay int. Raises Failed naming the file."""
     return dict(MessageToDict(read_spec(path, Struct)))

@@ -1,4 +1,4 @@
-"""Messages in a few words, for people."""
+"""Messages as short texts for people."""
 
 from collections.abc import Mapping
 from datetime import UTC
@@ -17,69 +17,81 @@ from millstream.training.v1.training_run_pb2 import TrainingRun
 
 
 def when(time: Timestamp) -> str:
-    """A moment in the local zone; a dash where there is none yet."""
+    """A time in the local zone, to the second; "-" for an unset one."""
     return f"{time.ToDatetime(UTC).astimezone():%Y-%m-%d %H:%M:%S}" if time.seconds else "-"
 
 
 def seconds(duration: Duration) -> str:
+    """A duration, such as `3.0 s`."""
     return f"{seconds_of(duration):.1f} s"
 
 
 def figures(metrics: Mapping[str, float]) -> str:
+    """Metrics by name, four decimals: `accuracy 0.5000, loss 0.2500`; "" for none."""
     return ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
 
 
 def count(number: int, noun: str) -> str:
+    """A number with its noun: `1 attempt`, `2 attempts`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def run_state(run: TrainingRun) -> str:
+    """A run's state: pending, running, succeeded, failed or cancelled."""
     return word_of(TrainingRun.State, run.state)
 
 
 def import_state(found: Import) -> str:
+    """An import's state: pending, running, succeeded, unchanged or refused."""
     return word_of(Import.State, found.state)
 
 
 def report_status(report: EvaluationReport) -> str:
+    """A report's status: passed, failed or error."""
     return word_of(EvaluationReport.Status, report.status)
 
 
 def action(entry: AliasEntry) -> str:
+    """How an alias was moved, such as `promoted automatically` or `rolled back`."""
     return word_of(AliasEntry.Action, entry.action).replace("_", " ")
 
 
 def resolution_line(done: DeadLetterResolution) -> str:
+    """What was done with a dead letter, by which actor, when, with the note."""
     note = f": {done.note}" if done.note else ""
     return f"{word_of(DeadLetterResolution.Action, done.action)} by {done.actor}, {when(done.time)}{note}"
 
 
 def import_line(found: Import) -> str:
+    """An import's state and progress in one line."""
     ended = f" → snapshot {found.snapshot_number}" if found.snapshot_number else ""
     refused = f": {found.refusal}" if found.refusal else ""
     return f"import {found.request_id} {import_state(found)}, {found.rows_read} rows read{ended}{refused}"
 
 
 def run_line(run: TrainingRun) -> str:
+    """A run's state, progress and metrics in one line."""
     now = run.progress
-    words = [f"run {run.run_id} {run_state(run)}"]
+    parts = [f"run {run.run_id} {run_state(run)}"]
     if run.attempt > 1:
-        words.append(f"attempt {run.attempt}")
+        parts.append(f"attempt {run.attempt}")
     if now.step:
-        words += [f"step {now.step}/{now.total_steps}", f"loss {now.loss:.4f}"]
+        parts += [f"step {now.step}/{now.total_steps}", f"loss {now.loss:.4f}"]
     if run.metrics or now.metrics:
-        words.append(f"validation: {figures(run.metrics or now.metrics)}")
+        parts.append(f"validation: {figures(run.metrics or now.metrics)}")
     if now.HasField("remaining") and run.state == TrainingRun.STATE_RUNNING:
-        words.append(f"at most {seconds(now.remaining)} to go")
+        parts.append(f"at most {seconds(now.remaining)} to go")
     if run.reason:
-        words.append(run.reason)
-    return ", ".join(words)
+        parts.append(run.reason)
+    return ", ".join(parts)
 
 
 def alias_line(entry: AliasEntry) -> str:
+    """Which version an alias names, by which entry, and whether it is held."""
     held = "held: no automatic promotion until `millstream release`" if entry.hold else "free for automatic promotion"
     return f"{entry.alias} of {entry.model} is version {entry.version} (entry {entry.number}, {action(entry)}; {held})"
 
 
 def served_line(served: Served) -> str:
+    """Which version answered, with its backend and precision."""
     return f"{served.model} version {served.version} as {served.alias}, {served.backend} {served.precision}"

@@ -21,6 +21,7 @@ Reason = Annotated[str, typer.Option(help="kept with the entry")]
 
 
 def add_commands(root: typer.Typer) -> None:
+    """Add apply, promote, rollback and release."""
     command(root, "apply")(apply)
     command(root, "promote")(promote)
     command(root, "rollback")(rollback)
@@ -30,7 +31,7 @@ def add_commands(root: typer.Typer) -> None:
 def apply(
     cli: Cli,
     file: Annotated[Path, typer.Option("-f", "--file", help="a ModelSpec as YAML", exists=True, dir_okay=False)],
-    etag: Annotated[str, typer.Option(help="refuse unless it is the present one")] = "",
+    etag: Annotated[str, typer.Option(help="fail unless it is the present etag")] = "",
 ) -> None:
     """Declare a model, or change it. An equal spec changes nothing."""
     model = cli.client.apply_model(read_spec(file, ModelSpec), etag=etag)
@@ -44,7 +45,7 @@ def promote(
     reason: Reason = "",
     override: Annotated[str, typer.Option(help="promote without a passing report, for this reason")] = "",
     alias: Alias = CHAMPION,
-    etag: Annotated[str, typer.Option(help="refuse unless it is the alias's newest entry number")] = "",
+    etag: Annotated[str, typer.Option(help="fail unless it is the number of the alias's newest entry")] = "",
 ) -> None:
     """Move an alias to a version and hold it there."""
     entry = cli.client.promote(model, version, reason=reason, override=override, alias=alias, etag=etag)
@@ -105,6 +106,7 @@ def show(
 
 
 def describe(version: ModelVersion) -> str:
+    """A version in lines: its metrics, run, dataset, recipe, code and artifact."""
     lineage = version.lineage
     code = f"{lineage.code_commit[:12] or 'unknown'}{' with changes' if lineage.code_dirty else ''}"
     return "\n".join(
@@ -139,9 +141,9 @@ def aliases(
     cli: Cli,
     name: Name,
     alias: Annotated[str, typer.Option(help="whose history")] = CHAMPION,
-    at: Annotated[datetime | None, typer.Option(help="what it named at that moment (local time)")] = None,
+    at: Annotated[datetime | None, typer.Option(help="only the entry in force at that time (local)")] = None,
 ) -> None:
-    """Every move of an alias, newest first, with who and why."""
+    """Every move of an alias, newest first, with its actor and reason."""
     found = [cli.client.alias_at(name, at, alias)] if at else cli.client.alias_history(name, alias)
     cli.screen.many(found, _alias_cells)
 
@@ -153,7 +155,7 @@ def _alias_cells(entry: AliasEntry) -> Cells:
         "action": action(entry),
         "hold": "held" if entry.hold else "-",
         "actor": entry.actor,
-        "why": entry.override or entry.reason or entry.report_id or "-",
+        "reason": entry.override or entry.reason or entry.report_id or "-",
         "time": when(entry.time),
     }
 
@@ -162,10 +164,10 @@ def _alias_cells(entry: AliasEntry) -> Cells:
 def download(
     cli: Cli,
     name: Name,
-    folder: Annotated[Path, typer.Argument(help="made if it is not there", file_okay=False)],
+    folder: Annotated[Path, typer.Argument(help="created if it does not exist", file_okay=False)],
     version: Annotated[int, typer.Option(help="its number; 0: by the alias")] = 0,
-    alias: Annotated[str, typer.Option(help="champion unless told")] = "",
+    alias: Annotated[str, typer.Option(help="default: champion")] = "",
 ) -> None:
     """Write the files of a version's artifact into a folder."""
     found = cli.client.download_artifact(name, folder, version=version, alias=alias)
-    cli.screen.one(found, f"{name} version {found.version}: {len(found.artifact.files)} files are in {folder}")
+    cli.screen.one(found, f"{name} version {found.version}: {count(len(found.artifact.files), 'file')} in {folder}")

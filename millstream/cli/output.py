@@ -1,4 +1,4 @@
-"""How answers are shown: JSON for programs, tables and progress for people, plain lines where there is no terminal."""
+"""Output: JSON for programs, tables and progress bars on a terminal, plain lines with tabs elsewhere."""
 
 import json
 import sys
@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 M = TypeVar("M", bound="Message | Mapping[str, Any]")
 Cells = Mapping[str, object]
+"""One row of a table: {column: value}."""
 
 
 def as_dict(value: Message | Mapping[str, Any]) -> dict[str, Any]:
@@ -21,25 +22,27 @@ def as_dict(value: Message | Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Screen:
+    """Prints a command's results on stdout, as text or as JSON."""
+
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
 
     def one(self, value: Message | Mapping[str, Any], text: str) -> None:
-        """One answer."""
+        """Print one result: its JSON document, or this text."""
         if self.as_json:
             _print(json.dumps(as_dict(value), ensure_ascii=False, indent=2))
         else:
             _print(text)
 
     def many(self, values: Iterable[M], cells: Callable[[M], Cells]) -> None:
-        """A listing, one row each."""
+        """Print a listing: a JSON array, or a table with one row each."""
         if self.as_json:
             _print(json.dumps([as_dict(value) for value in values], ensure_ascii=False, indent=2))
         else:
             table([cells(value) for value in values])
 
     def stream(self, values: Iterable[M], text: Callable[[M], str]) -> M | None:
-        """Answers as they come, one line each; the last one is returned."""
+        """Print each result when it comes, as one line; returns the last one, None if there was none."""
         last = None
         for last in values:
             _print(json.dumps(as_dict(last), ensure_ascii=False) if self.as_json else text(last))
@@ -47,11 +50,12 @@ class Screen:
 
     @property
     def is_live(self) -> bool:
+        """Whether a progress bar can be drawn: text output on a terminal."""
         return sys.stdout.isatty() and not self.as_json
 
 
 def table(rows: Sequence[Cells]) -> None:
-    """A table on a terminal; elsewhere lines with tabs, of which nothing is cut off."""
+    """Print a table on a terminal, elsewhere lines with tabs and uncut cells. Without rows, nothing."""
     if not rows:
         return
     shown = [[str(cell) for cell in row.values()] for row in rows]
@@ -74,18 +78,18 @@ def table(rows: Sequence[Cells]) -> None:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[float, float, str], None]]:
-    """A bar on a terminal: call with (done, total, words)."""
+    """A progress bar on a terminal: call it with (done, total, text)."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.fields[text]}"),
     )
     with Progress(*columns) as progress:
-        task = progress.add_task(title, total=None, words="")
-        yield lambda done, total, words: progress.update(task, completed=done, total=total or None, words=words)
+        task = progress.add_task(title, total=None, text="")
+        yield lambda done, total, text: progress.update(task, completed=done, total=total or None, text=text)
 
 
 def _print(text: str) -> None:

@@ -12,13 +12,16 @@ from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_rows
 from millstream.cli.format import served_line
 from millstream.cli.output import Cells
+from millstream.defaults import CHAMPION
 from millstream.inference.v1.prediction_pb2 import ServedModel
 
 ROWS = 256
-"""Most rows of one request; a longer file is asked in parts."""
+"""Most rows of one request; a longer file is sent in parts."""
 
 
 class Task(StrEnum):
+    """The values of --task."""
+
     PREDICT = "predict"
     CLASSIFY = "classify"
     EMBED = "embed"
@@ -27,6 +30,7 @@ class Task(StrEnum):
 
 
 def add_commands(root: typer.Typer) -> None:
+    """Add predict and served."""
     command(root, "predict")(predict)
     command(root, "served")(served)
 
@@ -39,29 +43,27 @@ def predict(
     task: Annotated[
         Task, typer.Option(help="predict serves every recipe, the others those that declare them")
     ] = Task.PREDICT,
-    alias: Annotated[str, typer.Option(help="which version answers: champion unless told")] = "",
+    alias: Annotated[str, typer.Option(help="whose version answers; default: champion")] = "",
     label: Annotated[str, typer.Option(help="similar: only entries of it; rank: the label to rank by")] = "",
     limit: Annotated[int, typer.Option(help="similar: how many; 0: 10")] = 0,
 ) -> None:
-    """Ask a served model. Rows for rank are {"id": …, "texts": […]}."""
+    """Get predictions from a served model. Rows for rank are {"id": …, "texts": […]}."""
     rows: list[dict[str, Any]] = [{"text": text} for text in texts or ()] + (read_rows(file) if file else [])
     if not rows:
         raise typer.BadParameter("give texts, or rows with --file", param_hint="TEXTS")
     if task is Task.SIMILAR and len(rows) != 1:
         raise typer.BadParameter("similar takes one text", param_hint="TEXTS")
-    missing = {"id", "texts"} if task is Task.RANK else set() if task is Task.PREDICT else {"text"}
+    needed = {"id", "texts"} if task is Task.RANK else set() if task is Task.PREDICT else {"text"}
     for row in rows:
-        if absent := missing - set(row):
-            raise typer.BadParameter(f"a row for {task} needs {' and '.join(sorted(absent))}", param_hint="--file")
+        if missing := needed - set(row):
+            raise typer.BadParameter(f"a row for {task} needs {' and '.join(sorted(missing))}", param_hint="--file")
     whole = task in (Task.RANK, Task.SIMILAR)
     parts = [rows] if whole else [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
-    answer = _ask(cli, model, task, parts[0], alias, label, limit)
+    answer = _call(cli, model, task, parts[0], alias, label, limit)
     for part in parts[1:]:
-        more = _ask(cli, model, task, part, alias, label, limit)
+        more = _call(cli, model, task, part, alias, label, limit)
         if more.served != answer.served:
-            raise Failed(
-                f"{alias or 'champion'} of {model} moved to version {more.served.version} meanwhile: ask again"
-            )
+            raise Failed(f"{alias or CHAMPION} of {model} moved to version {more.served.version} meanwhile: try again")
         answer.MergeFrom(more)
     found = MessageToDict(answer, preserving_proto_field_name=True)
     shown = next((value for value in found.values() if isinstance(value, list)), [])
@@ -69,7 +71,7 @@ def predict(
     cli.screen.one(answer, "\n".join([*lines, f"answered by {served_line(answer.served)}"]))
 
 
-def _ask(cli: Cli, model: str, task: Task, rows: list[dict[str, Any]], alias: str, label: str, limit: int) -> Any:
+def _call(cli: Cli, model: str, task: Task, rows: list[dict[str, Any]], alias: str, label: str, limit: int) -> Any:
     texts = [str(row.get("text", "")) for row in rows]
     match task:
         case Task.PREDICT:
@@ -86,15 +88,15 @@ def _ask(cli: Cli, model: str, task: Task, rows: list[dict[str, Any]], alias: st
 
 def served(
     cli: Cli,
-    model: Annotated[str, typer.Argument(help="the model's name; all unless told")] = "",
+    model: Annotated[str, typer.Argument(help="the model's name; default: every model")] = "",
     wait: Annotated[
         int, typer.Option(help="wait until this version, or a later one, is the champion that answers")
     ] = 0,
     timeout: Annotated[float, typer.Option(help="at most so many seconds")] = 600.0,
 ) -> None:
-    """What is loaded now and where it comes from."""
+    """What is loaded now, with the run and dataset that it comes from."""
     if wait and not model:
-        raise typer.BadParameter("say whose version to wait for", param_hint="MODEL")
+        raise typer.BadParameter("--wait needs a model", param_hint="MODEL")
     if wait:
         cli.client.wait_served(model, wait, timeout=timeout)
     cli.screen.many(cli.client.served(model), _cells)

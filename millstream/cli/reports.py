@@ -32,18 +32,18 @@ def _cells(report: EvaluationReport) -> Cells:
         "version": report.version,
         "status": report_status(report),
         "primary": f"{primary.metric} {primary.candidate:.4f}" if primary else "-",
-        "beside": f"version {report.champion_version}" if report.champion_version else "no champion",
+        "champion": f"version {report.champion_version}" if report.champion_version else "-",
         "created": when(report.create_time),
     }
 
 
 @command(app, "show")
 def show(cli: Cli, report_id: ReportId) -> None:
-    """A report: its figures and what the gate says."""
+    """A report: its metrics and the results of the gate's rules."""
     report = cli.client.report(report_id)
     lines = [
-        f"{report.model} version {report.version} {report_status(report)}, beside {_beside(report)}",
-        f"{report.rows_compared} rows of {report.dataset} {report.dataset_number} compared, {report.rows_left_out} left out",
+        f"{report.model} version {report.version} {report_status(report)}, compared with {_compared_with(report)}",
+        f"{report.rows_compared} rows of {report.dataset} {report.dataset_number}, {report.rows_left_out} left out",
     ]
     lines += [_metric(metric) for metric in report.metrics]
     lines += [f"gate: {'passed' if result.passed else 'FAILED'}: {result.text}" for result in report.gate]
@@ -52,25 +52,25 @@ def show(cli: Cli, report_id: ReportId) -> None:
     cli.screen.one(report, "\n".join(lines))
 
 
-def _beside(report: EvaluationReport) -> str:
+def _compared_with(report: EvaluationReport) -> str:
     champion = f"version {report.champion_version} and " if report.champion_version else ""
     return f"{champion}{report.baseline_name or 'no baseline'}"
 
 
 def _metric(metric: MetricResult) -> str:
-    words = [f"{metric.metric}: {metric.candidate:.4f}"]
+    parts = [f"{metric.metric}: {metric.candidate:.4f}"]
     if metric.HasField("baseline"):
-        words.append(f"baseline {metric.baseline:.4f}")
+        parts.append(f"baseline {metric.baseline:.4f}")
     if metric.HasField("champion"):
-        words.append(f"champion {metric.champion:.4f}")
-    return f"{', '.join(words)} ({metric.meaning})"
+        parts.append(f"champion {metric.champion:.4f}")
+    return f"{', '.join(parts)} ({metric.meaning})"
 
 
 @command(app, "page")
 def page(
     cli: Cli,
     report_id: ReportId,
-    out: Annotated[Path | None, typer.Option(help="write it there", dir_okay=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="write it to this file", dir_okay=False)] = None,
 ) -> None:
     """A report as one page of HTML, with its plots."""
     html = cli.client.report_page(report_id)

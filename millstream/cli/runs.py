@@ -21,6 +21,7 @@ STATES = {name.removeprefix("STATE_").lower(): number for name, number in Traini
 
 
 def add_train(root: typer.Typer) -> None:
+    """Add train."""
     command(root, "train")(train)
 
 
@@ -28,9 +29,9 @@ def train(
     cli: Cli,
     model: Annotated[str, typer.Argument(help="a declared model")],
     dataset_number: Annotated[int, typer.Option(help="the snapshot's number; 0: the newest")] = 0,
-    preset: Annotated[str, typer.Option(help="the recipe's config by name; with --config it replaces the spec's")] = "",
+    preset: Annotated[str, typer.Option(help="the recipe's config by name; default: the model's")] = "",
     config: Annotated[Path | None, typer.Option(help="what differs from the preset, as YAML", exists=True)] = None,
-    request_id: Annotated[str, typer.Option(help="names this run: asked again, it is the same one")] = "",
+    request_id: Annotated[str, typer.Option(help="makes a retry idempotent: the same id is the same run")] = "",
     watch: Annotated[bool, typer.Option("--watch", help="wait until it has ended")] = False,
 ) -> None:
     """Start a training run by hand."""
@@ -89,17 +90,18 @@ def show(cli: Cli, run_id: RunId) -> None:
 
 @command(app, "watch")
 def watch(cli: Cli, run_id: RunId) -> None:
-    """How it goes, until it has ended. Exit code 1 unless it succeeds."""
+    """Show a run's progress until it has ended. Exit code 1 unless it succeeds."""
     follow(cli, run_id)
 
 
 def follow(cli: Cli, run_id: str) -> None:
+    """Show a run's progress until it has ended. Raises Failed unless it succeeds."""
     if cli.screen.is_live:
         last = _show_bar(cli, run_id)
     else:
         last = cli.screen.stream(cli.client.watch_run(run_id), run_line)
     if last is None or last.state != TrainingRun.STATE_SUCCEEDED:
-        raise Failed(run_line(last) if last else f"run {run_id} is not known")
+        raise Failed(run_line(last) if last else f"run {run_id}: no state was reported")
 
 
 def _show_bar(cli: Cli, run_id: str) -> TrainingRun | None:
@@ -115,7 +117,7 @@ def _show_bar(cli: Cli, run_id: str) -> TrainingRun | None:
 
 @command(app, "cancel")
 def cancel(cli: Cli, run_id: RunId, reason: Annotated[str, typer.Option(help="kept with the run")] = "") -> None:
-    """End a run before it is done."""
+    """Cancel a run."""
     run = cli.client.cancel_run(run_id, reason)
     cli.screen.one(run, run_line(run))
 

@@ -1,4 +1,4 @@
-"""`millstream up` and `millstream down`: the platform of the checkout that the command stands in."""
+"""`millstream up` and `millstream down`: the platform of the checkout in the current folder."""
 
 import fcntl
 import os
@@ -14,6 +14,7 @@ STOP_SECONDS = 90.0
 
 
 def add_commands(root: typer.Typer) -> None:
+    """Add up and down."""
     passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     root.command("up", context_settings=passed_on, add_help_option=False)(up)
     root.command("down")(down)
@@ -23,8 +24,7 @@ def up(context: typer.Context) -> None:
     """Run all five services on this machine until Ctrl-C (--help shows the options)."""
     if not Path("deploy/local/__main__.py").is_file():
         print(
-            f"there is no platform in {Path.cwd()}: run `millstream up` in a checkout of millstream, "
-            "whose deploy/local starts the services",
+            f"{Path.cwd()} is no checkout of millstream: run `millstream up` in one, whose deploy/local starts the services",
             file=sys.stderr,
         )
         raise typer.Exit(1)
@@ -35,7 +35,7 @@ def up(context: typer.Context) -> None:
 def down(
     state: Annotated[Path, typer.Option(help="the folder that `up` was given")] = Path(".millstream"),
 ) -> None:
-    """End the platform of a state folder, and wait until it has ended."""
+    """Stop the platform of a state folder, and wait until it has ended."""
     lock = state / "lock"
     if not lock.exists() or not _held(lock) or not (pid := lock.read_text().strip()):
         print(f"no platform runs on {state}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Calls the platform: `Client` for threads, `AsyncClient` for asyncio, with the same methods.
+"""`Client` for threads and `AsyncClient` for asyncio, with the same methods.
 
 aio/ is written by hand; sync/ is derived from it (`python tools/derive_client.py`).
 """

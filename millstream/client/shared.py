@@ -1,4 +1,4 @@
-"""What both clients share: nothing here waits for the network."""
+"""What both clients share. Nothing here does I/O."""
 
 import time
 from collections.abc import Mapping
@@ -13,11 +13,12 @@ from millstream.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from millstream.registry.v1.model_pb2 import ModelSpec
 
 PAGE = 200
-TRIES = 4
+"""Entries of one page that the client requests."""
+UPLOAD_ATTEMPTS = 4
 
 
 def new_request_id() -> str:
-    """Names one wish, so that asking again after a lost reply is harmless."""
+    """A UUID that makes a create idempotent: a retry with the same id gives the first answer again."""
     return str(uuid4())
 
 
@@ -39,35 +40,42 @@ def struct(values: Mapping[str, Any]) -> Struct:
 
 
 @dataclass
-class Patience:
-    """How long a watch goes on: `timeout` seconds in all, and 30 seconds without any answer."""
+class WatchDeadline:
+    """When a watch gives up: after `timeout` seconds in all (None: never), or `max_silence` seconds without an answer."""
 
     timeout: float | None
-    what: str
-    silence: float = 30.0
+    unmet: str
+    """What is not the case yet, as a clause for the error's text."""
+    max_silence: float = 30.0
     started: float = field(default_factory=time.monotonic)
     tries: int = 0
 
     def __post_init__(self) -> None:
-        self.last_heard = self.started
+        self.last_answer = self.started
 
-    def heard(self) -> None:
-        self.last_heard, self.tries = time.monotonic(), 0
+    def answered(self) -> None:
+        """Note a change that the service reported: the silence and the backoff begin anew."""
+        self.last_answer, self.tries = time.monotonic(), 0
 
-    def left(self) -> float | None:
-        """Seconds until the timeout. Raises DeadlineExceeded once there are none."""
+    def remaining(self) -> float | None:
+        """Seconds until the timeout; None without one. Raises DeadlineExceeded once there are none."""
         if self.timeout is None:
             return None
-        left = self.started + self.timeout - time.monotonic()
-        if left <= 0:
-            raise DeadlineExceeded(f"{self.what} was not there after {self.timeout:g} s; it goes on: ask again")
-        return left
+        remaining = self.started + self.timeout - time.monotonic()
+        if remaining <= 0:
+            raise DeadlineExceeded(f"after {self.timeout:g} s {self.unmet}; the work goes on: watch again")
+        return remaining
 
-    def pause(self, error: Unavailable | None = None) -> float:
-        """Seconds to wait before the next look. Raises the error once nobody has answered for too long."""
-        if error and time.monotonic() - self.last_heard > self.silence:
+    def backoff(self, error: Unavailable | None = None) -> float:
+        """Seconds to wait before the next call: exponential backoff, 0.1 to 1 s. Without an error the service has answered.
+
+        Raises the error after `max_silence` seconds without an answer, and DeadlineExceeded at the timeout.
+        """
+        if error is None:
+            self.last_answer = time.monotonic()
+        elif time.monotonic() - self.last_answer > self.max_silence:
             raise error
-        left = self.left()
+        remaining = self.remaining()
         self.tries += 1
         pause: float = min(1.0, 0.05 * 2 ** min(self.tries, 5))
-        return pause if left is None else min(pause, left)
+        return pause if remaining is None else min(pause, remaining)

@@ -1,4 +1,4 @@
-"""Files on their way to and from the platform."""
+"""Upload of a file, and download of an artifact."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ CHUNK = 1 << 20
 
 
 def upload(header: ImportHeader, path: Path) -> Iterator[ImportDatasetRequest]:
-    """The messages of one import: the header, then the file in chunks."""
+    """The messages of one import: the header, then the file's bytes in chunks of 1 MiB."""
     yield ImportDatasetRequest(header=header)
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -21,7 +21,7 @@ def upload(header: ImportHeader, path: Path) -> Iterator[ImportDatasetRequest]:
 
 
 class ArtifactFolder:
-    """Writes an artifact's files into a folder as their chunks come, and checks them against the manifest."""
+    """Writes an artifact's files into a folder chunk by chunk, and checks them against the artifact's digests."""
 
     def __init__(self, folder: Path, artifact: Artifact) -> None:
         self.folder, self.artifact = folder, artifact
@@ -29,6 +29,7 @@ class ArtifactFolder:
         self.file: BinaryIO | None = None
 
     def write(self, path: str, chunk: bytes) -> None:
+        """Append a chunk to the file `path` of the artifact. Raises InvalidArgument for a path outside the folder."""
         if path != self.path or self.file is None:
             self.close()
             target = path_inside(self.folder, path)
@@ -37,16 +38,17 @@ class ArtifactFolder:
         self.file.write(chunk)
 
     def close(self) -> None:
+        """Close the open file, if there is one."""
         if self.file:
             self.file.close()
         self.file = None
 
     def check(self) -> None:
-        """Raise Unavailable, so that the caller asks again, unless every file is there and is what its digest says."""
+        """Raise Unavailable, which callers retry, unless every file is there with its digest. Empty files are made here."""
         for file in self.artifact.files:
             path = path_inside(self.folder, file.path)
             if not path.exists() and not file.size_bytes:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()
             if not path.exists() or file_digest(path) != file.digest:
-                raise Unavailable(f"{path} did not arrive whole: download it again")
+                raise Unavailable(f"{path} is incomplete or damaged: download the artifact again")

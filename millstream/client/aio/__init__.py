@@ -1,7 +1,6 @@
 """The client for asyncio.
 
-Methods return the platform's own messages and raise millstream.errors. Creates carry a request_id, so every call is
-tried again by itself while a service is away for a moment. Listings walk through all pages.
+Methods return the platform's protobuf messages and raise the classes of millstream.errors. Listings walk all pages.
 """
 
 from millstream.client.aio.datasets import Datasets
@@ -13,4 +12,13 @@ from millstream.client.aio.training import Training
 
 
 class AsyncClient(Datasets, Training, Models, Reports, Predictions, Operations):
-    """Calls the five services. An address is one `host:port`, or several with commas between, used in turn."""
+    """Calls the five services.
+
+    Every call is retried while a service is unavailable: five attempts with exponential backoff, 0.1 to 1 s. That is safe,
+    because a call that creates something carries a request_id: the same id again gives the same answer.
+    A call that is not a stream times out after 30 s.
+
+    Any method may raise `Unavailable` (no answer, after all retries), `DeadlineExceeded`, `Unauthenticated` (no valid
+    token), `PermissionDenied` (the token's role does not allow the call) and `Overloaded` (retry after `retry_after`
+    seconds). The docstrings name only what comes besides. A name that does not exist raises `NotFound`.
+    """

@@ -1,4 +1,4 @@
-"""Files become snapshots."""
+"""Files are imported into datasets, as snapshots."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToDict
 
 from millstream.client.aio.connection import Connection
 from millstream.client.aio.pages import pages
-from millstream.client.shared import PAGE, TRIES, Patience, new_request_id
+from millstream.client.shared import PAGE, UPLOAD_ATTEMPTS, WatchDeadline, new_request_id
 from millstream.client.transfer import upload
 from millstream.dataset.v1 import dataset_service_pb2 as dataset
 from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetSpec, Snapshot
@@ -30,9 +30,12 @@ class Datasets(Connection):
         spec: DatasetSpec | None = None,
         request_id: str = "",
     ) -> Import:
-        """Upload a file and ask for its import; wait_import() tells how it ended.
+        """Upload a file (.jsonl or .csv, also with .gz) and create its import; wait_import() waits until it has ended.
 
-        `recipe` (or a whole `spec`) is needed at the dataset's first import only.
+        The dataset's first import sets its spec: `recipe`, or a whole `spec`, which takes precedence (an empty one keeps
+        the columns as found). Later both may be left out. An upload that breaks is sent again as a whole.
+        Raises InvalidArgument where the first spec is missing, or the file is too large or has another ending;
+        FailedPrecondition for a spec that differs from the dataset's; OSError where the file cannot be read.
         """
         if spec is None and recipe:
             spec = DatasetSpec(recipe=recipe)
@@ -40,11 +43,11 @@ class Datasets(Connection):
         header = dataset.ImportHeader(
             request_id=request_id or new_request_id(), dataset=dataset_name, spec=spec, file_name=path.name
         )
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, UPLOAD_ATTEMPTS + 1):
             try:
                 return (await self._datasets.ImportDataset(upload(header, path))).dataset_import
             except Unavailable:
-                if attempt == TRIES:
+                if attempt == UPLOAD_ATTEMPTS:
                     raise
                 await asyncio.sleep(0.2 * attempt)
         raise AssertionError
@@ -55,50 +58,62 @@ class Datasets(Connection):
         request_id: str,
         timeout: float | None = None,
     ) -> AsyncIterator[Import]:
-        """The import now and at each change, until it has ended; goes on when the service restarts."""
-        patience = Patience(timeout, f"the end of the import {request_id}")
+        """The import now and at each change, until it has ended. A broken stream is opened again.
+
+        `timeout` is in seconds, None: no limit. Raises DeadlineExceeded after it, and Unavailable after 30 s without an
+        answer; the import itself goes on.
+        """
+        deadline = WatchDeadline(timeout, f"import {request_id} has not ended")
         request = dataset.WatchImportRequest(dataset=dataset_name, request_id=request_id)
         while True:
             try:
-                async for response in self._datasets.WatchImport(request, timeout=patience.left()):
-                    patience.heard()
+                async for response in self._datasets.WatchImport(request, timeout=deadline.remaining()):
+                    deadline.answered()
                     yield response.dataset_import
                     if response.dataset_import.state in IMPORT_ENDED:
                         return
-                await asyncio.sleep(patience.pause())
+                await asyncio.sleep(deadline.backoff())
             except Unavailable as error:
-                await asyncio.sleep(patience.pause(error))
+                await asyncio.sleep(deadline.backoff(error))
 
     async def wait_import(self, dataset_name: str, request_id: str, timeout: float | None = None) -> Import:
-        """The import once it has ended, be it refused. Raises DeadlineExceeded."""
+        """The import once it has ended: succeeded, unchanged or refused (see `state` and `refusal`).
+
+        `timeout` and errors as for watch_import().
+        """
         newest = Import()
         async for each in self.watch_import(dataset_name, request_id, timeout):
             newest = each
         return newest
 
     async def dataset(self, name: str) -> Dataset:
+        """A dataset with its spec and the number of its newest snapshot. Raises NotFound."""
         return (await self._datasets.GetDataset(dataset.GetDatasetRequest(dataset=name))).dataset
 
     async def datasets(self) -> AsyncIterator[Dataset]:
+        """Every dataset, by name."""
         request = dataset.ListDatasetsRequest(page_size=PAGE)
         async for page in pages(self._datasets.ListDatasets, request):
             for found in page.datasets:
                 yield found
 
     async def snapshot(self, dataset_name: str, number: int = 0) -> Snapshot:
-        """The snapshot of that number; 0: the newest."""
+        """The snapshot of that number; 0: the newest. Raises NotFound."""
         request = dataset.GetSnapshotRequest(dataset=dataset_name, number=number)
         return (await self._datasets.GetSnapshot(request)).snapshot
 
     async def snapshots(self, dataset_name: str) -> AsyncIterator[Snapshot]:
-        """Newest first."""
+        """The dataset's snapshots, newest first."""
         request = dataset.ListSnapshotsRequest(dataset=dataset_name, page_size=PAGE)
         async for page in pages(self._datasets.ListSnapshots, request):
             for found in page.snapshots:
                 yield found
 
     async def rows(self, dataset_name: str, number: int = 0, split: str = "train") -> AsyncIterator[dict[str, Any]]:
-        """Rows of train, validation, test or quarantine."""
+        """Rows of one split (train, validation, test or quarantine) of a snapshot, in stored order.
+
+        `number` 0: the newest snapshot. Numbers come as float. Raises InvalidArgument for another split.
+        """
         request = dataset.ListRowsRequest(dataset=dataset_name, number=number, split=split, page_size=PAGE)
         async for page in pages(self._datasets.ListRows, request):
             for row in page.rows:

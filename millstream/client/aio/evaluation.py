@@ -1,4 +1,4 @@
-"""Versions are evaluated."""
+"""Evaluation reports of model versions."""
 
 from collections.abc import AsyncIterator
 
@@ -13,17 +13,18 @@ class Reports(Connection):
     """Calls evaluator."""
 
     async def report(self, report_id: str) -> EvaluationReport:
+        """A report: its status, figures and gate results. Raises NotFound."""
         request = evaluation.GetEvaluationReportRequest(report_id=report_id)
         return (await self._evaluation.GetEvaluationReport(request)).report
 
     async def reports(self, model: str, version: int = 0) -> AsyncIterator[EvaluationReport]:
-        """Newest first; of every version unless told."""
+        """A model's reports, newest first. `version` 0: of every version."""
         request = evaluation.ListEvaluationReportsRequest(model=model, version=version, page_size=PAGE)
         async for page in pages(self._evaluation.ListEvaluationReports, request):
             for found in page.reports:
                 yield found
 
     async def report_page(self, report_id: str) -> str:
-        """The report as one page of HTML."""
+        """The report as one self-contained HTML page. Raises NotFound."""
         request = evaluation.GetEvaluationReportPageRequest(report_id=report_id)
         return (await self._evaluation.GetEvaluationReportPage(request)).html

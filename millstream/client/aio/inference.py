@@ -1,4 +1,4 @@
-"""Versions answer."""
+"""Predictions of served versions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from millstream.client.aio.connection import Connection
 from millstream.client.aio.pages import pages
-from millstream.client.shared import PAGE, Patience, struct
+from millstream.client.shared import PAGE, WatchDeadline, struct
 from millstream.defaults import CHAMPION
 from millstream.errors import NotFound, Unavailable
 from millstream.inference.v1 import inference_service_pb2 as inference
@@ -14,26 +14,34 @@ from millstream.inference.v1.prediction_pb2 import ServedModel
 
 
 class Predictions(Connection):
-    """Calls inference."""
+    """Calls inference. Each response names the version that answered in `served`.
+
+    `alias` "" means champion. All raise NotFound for a model or alias that is not served, InvalidArgument for input that
+    the recipe's schema does not allow or for more than 1024 rows, and FailedPrecondition where the recipe lacks the task.
+    """
 
     async def classify(self, model: str, texts: Sequence[str], alias: str = "") -> inference.ClassifyResponse:
-        """A label with its confidence for each text, and what answered."""
+        """A label for each text, with its confidence and all labels' scores (0 to 1), in the order of `texts`."""
         return await self._inference.Classify(inference.ClassifyRequest(model=model, alias=alias, texts=texts))
 
     async def embed(self, model: str, texts: Sequence[str], alias: str = "") -> inference.EmbedResponse:
+        """A vector for each text, in the order of `texts`; all of one length."""
         return await self._inference.Embed(inference.EmbedRequest(model=model, alias=alias, texts=texts))
 
     async def similar(
         self, model: str, text: str, *, limit: int = 0, label: str = "", alias: str = ""
     ) -> inference.SimilarResponse:
-        """Entries of the model's own index that are nearest to the text (0: 10 of them)."""
+        """The nearest entries of the model's own index, by cosine similarity (-1 to 1), nearest first.
+
+        `limit` 0: 10 of them. `label` "": entries of every label.
+        """
         request = inference.SimilarRequest(model=model, alias=alias, text=text, limit=limit, label=label)
         return await self._inference.Similar(request)
 
     async def rank(
         self, model: str, candidates: Mapping[str, Sequence[str]], label: str, alias: str = ""
     ) -> inference.RankResponse:
-        """Candidates, given as {id: its texts}, by the mean probability of the label, best first."""
+        """Candidates, given as {id: its texts}, by their mean probability of the label (0 to 1), best first."""
         asked = [inference.Candidate(id=name, texts=texts) for name, texts in candidates.items()]
         request = inference.RankRequest(model=model, alias=alias, candidates=asked, label=label)
         return await self._inference.Rank(request)
@@ -44,12 +52,15 @@ class Predictions(Connection):
         rows: Sequence[Mapping[str, Any]],
         alias: str = "",
     ) -> inference.PredictResponse:
-        """Any recipe: rows by its input schema, predictions by its output schema."""
+        """Predictions of any recipe: rows by its input schema in, predictions by its output schema out, in order."""
         request = inference.PredictRequest(model=model, alias=alias, rows=[struct(row) for row in rows])
         return await self._inference.Predict(request)
 
     async def served(self, model: str = "") -> AsyncIterator[ServedModel]:
-        """What is loaded now and where it comes from."""
+        """What is loaded now, with its lineage. `model` "": of every model.
+
+        Each replica answers for itself; with several addresses the pages may come from different replicas.
+        """
         request = inference.ListServedModelsRequest(model=model, page_size=PAGE)
         async for page in pages(self._inference.ListServedModels, request):
             for found in page.models:
@@ -58,15 +69,19 @@ class Predictions(Connection):
     async def wait_served(
         self, model: str, version: int, *, alias: str = CHAMPION, timeout: float | None = None
     ) -> ServedModel:
-        """What serves the alias, once that is this version or a later one. Raises DeadlineExceeded."""
-        patience = Patience(timeout, f"{model} version {version} as {alias}")
+        """What serves the alias, once that is this version or a later one. Polls; a model not yet served is waited for.
+
+        `timeout` is in seconds, None: no limit. Raises DeadlineExceeded after it, and Unavailable after 30 s without an
+        answer.
+        """
+        deadline = WatchDeadline(timeout, f"{alias} of {model} does not serve version {version}")
         while True:
             try:
                 async for found in self.served(model):
                     if found.served.alias == alias and found.served.version >= version:
                         return found
-                await asyncio.sleep(patience.pause())
+                await asyncio.sleep(deadline.backoff())
             except NotFound:
-                await asyncio.sleep(patience.pause())
+                await asyncio.sleep(deadline.backoff())
             except Unavailable as error:
-                await asyncio.sleep(patience.pause(error))
+                await asyncio.sleep(deadline.backoff(error))

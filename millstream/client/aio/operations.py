@@ -1,4 +1,4 @@
-"""What an operator looks at, and does."""
+"""Status of the services, the tail of the bus, dead letters."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -12,21 +12,24 @@ from millstream.operations.v1.stored_pb2 import DeadLetterResolution
 
 
 class Operations(Connection):
-    """Calls the operations side of every service."""
+    """Calls the OperationsService that every service has. `service` is dataprep, trainer, evaluator, registry or inference.
+
+    All but status() need a token with the role operator.
+    """
 
     async def status(self, service: str, timeout: float = 5.0) -> ServiceStatus:
-        """What one service knows about itself and the parts that it needs: ready or not, and what to mend."""
+        """What one service reports about itself and its dependencies. Answered from its last probes, within `timeout` s."""
         stub = OperationsServiceStub(self._channel(service))
         return (await stub.GetStatus(operations.GetStatusRequest(), timeout=timeout)).status
 
     async def events(self, topics: Sequence[str] = ()) -> AsyncIterator[operations.TailEventsResponse]:
-        """Events from now on, of every topic unless told."""
+        """Events from now on, without end. `topics` empty: of every topic. Raises InvalidArgument for an unknown topic."""
         stub = OperationsServiceStub(self._channels["registry"])
         async for event in stub.TailEvents(operations.TailEventsRequest(topics=topics)):
             yield event
 
     async def dead_letters(self, service: str, show_resolved: bool = False) -> AsyncIterator[operations.DeadLetter]:
-        """Messages that a service could not parse and nobody has dealt with, oldest first; or all that are kept."""
+        """Messages that a service could not parse, oldest first: those without a resolution, or with `show_resolved` all."""
         stub = OperationsServiceStub(self._channel(service))
         request = operations.ListDeadLettersRequest(page_size=PAGE, show_resolved=show_resolved)
         async for page in pages(stub.ListDeadLetters, request):
@@ -34,18 +37,24 @@ class Operations(Connection):
                 yield found
 
     async def dead_letter(self, service: str, letter_id: str) -> operations.DeadLetter:
-        """One letter, with its original bytes and what was done with it."""
+        """A dead letter with its original bytes, and its resolution if it has one. Raises NotFound."""
         stub = OperationsServiceStub(self._channel(service))
         return (await stub.GetDeadLetter(operations.GetDeadLetterRequest(id=letter_id))).dead_letter
 
     async def replay_dead_letter(self, service: str, letter_id: str, note: str = "") -> DeadLetterResolution:
-        """Publish the original message again, where it came from. Asked again, nothing more happens."""
+        """Publish the original message to its own topic again. Idempotent: a second call publishes nothing.
+
+        Raises FailedPrecondition for a letter that was dropped or does not hold its original topic.
+        """
         stub = OperationsServiceStub(self._channel(service))
         request = operations.ReplayDeadLetterRequest(id=letter_id, note=note)
         return (await stub.ReplayDeadLetter(request)).resolution
 
     async def drop_dead_letter(self, service: str, letter_id: str, reason: str) -> DeadLetterResolution:
-        """Say for good that a letter needs nothing more, and why."""
+        """Resolve a letter without publishing it, for good; `reason` is kept. Idempotent.
+
+        Raises FailedPrecondition for a letter that was replayed, InvalidArgument for an empty reason.
+        """
         stub = OperationsServiceStub(self._channel(service))
         request = operations.DropDeadLetterRequest(id=letter_id, reason=reason)
         return (await stub.DropDeadLetter(request)).resolution

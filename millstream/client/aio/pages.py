@@ -1,4 +1,4 @@
-"""The walk through all pages of a listing (AIP-158)."""
+"""Pagination (AIP-158): all pages of a listing."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeVar
@@ -18,9 +18,10 @@ P = TypeVar("P", bound=_Page)
 
 
 async def pages(call: Callable[[R], Awaitable[P]], request: R) -> AsyncIterator[P]:
-    """Each page of a listing, asked for when the one before has been used.
+    """Each page of a listing, requested when the one before has been used. Raises what the call raises.
 
-    Raises what the call raises. A page whose token is the one that was asked with ends the walk, so it always ends.
+    It ends at a page without a next token, or whose next token is that of its own request: a server that repeats a token
+    would otherwise be asked for ever.
     """
     while True:
         page = await call(request)

@@ -18,7 +18,10 @@ PLAINTEXT = Credentials()
 
 
 class Connection:
-    """Calls the five services. An address is one `host:port`, or several with commas between, used in turn."""
+    """The channels. They connect at the first call, not here.
+
+    An address is one `host:port`, or several with commas between: replicas, used in turn (round robin).
+    """
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class Connection:
         return self._channels[service]
 
     def close(self) -> None:
+        """Close all channels; calls in flight end with an error. A second close does nothing."""
         for channel in self._channels.values():
             channel.close()
 

@@ -1,5 +1,5 @@
 # Derived from aio/evaluation.py by `python tools/derive_client.py`: do not edit.
-"""Versions are evaluated."""
+"""Evaluation reports of model versions."""
 
 from collections.abc import Iterator
 
@@ -14,16 +14,17 @@ class Reports(Connection):
     """Calls evaluator."""
 
     def report(self, report_id: str) -> EvaluationReport:
+        """A report: its status, figures and gate results. Raises NotFound."""
         request = evaluation.GetEvaluationReportRequest(report_id=report_id)
         return (self._evaluation.GetEvaluationReport(request)).report
 
     def reports(self, model: str, version: int = 0) -> Iterator[EvaluationReport]:
-        """Newest first; of every version unless told."""
+        """A model's reports, newest first. `version` 0: of every version."""
         request = evaluation.ListEvaluationReportsRequest(model=model, version=version, page_size=PAGE)
         for page in pages(self._evaluation.ListEvaluationReports, request):
             yield from page.reports
 
     def report_page(self, report_id: str) -> str:
-        """The report as one page of HTML."""
+        """The report as one self-contained HTML page. Raises NotFound."""
         request = evaluation.GetEvaluationReportPageRequest(report_id=report_id)
         return (self._evaluation.GetEvaluationReportPage(request)).html

@@ -1,11 +1,11 @@
 # Derived from aio/inference.py by `python tools/derive_client.py`: do not edit.
-"""Versions answer."""
+"""Predictions of served versions."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from millstream.client.shared import PAGE, Patience, struct
+from millstream.client.shared import PAGE, WatchDeadline, struct
 from millstream.client.sync.connection import Connection
 from millstream.client.sync.pages import pages
 from millstream.defaults import CHAMPION
@@ -15,26 +15,34 @@ from millstream.inference.v1.prediction_pb2 import ServedModel
 
 
 class Predictions(Connection):
-    """Calls inference."""
+    """Calls inference. Each response names the version that answered in `served`.
+
+    `alias` "" means champion. All raise NotFound for a model or alias that is not served, InvalidArgument for input that
+    the recipe's schema does not allow or for more than 1024 rows, and FailedPrecondition where the recipe lacks the task.
+    """
 
     def classify(self, model: str, texts: Sequence[str], alias: str = "") -> inference.ClassifyResponse:
-        """A label with its confidence for each text, and what answered."""
+        """A label for each text, with its confidence and all labels' scores (0 to 1), in the order of `texts`."""
         return self._inference.Classify(inference.ClassifyRequest(model=model, alias=alias, texts=texts))
 
     def embed(self, model: str, texts: Sequence[str], alias: str = "") -> inference.EmbedResponse:
+        """A vector for each text, in the order of `texts`; all of one length."""
         return self._inference.Embed(inference.EmbedRequest(model=model, alias=alias, texts=texts))
 
     def similar(
         self, model: str, text: str, *, limit: int = 0, label: str = "", alias: str = ""
     ) -> inference.SimilarResponse:
-        """Entries of the model's own index that are nearest to the text (0: 10 of them)."""
+        """The nearest entries of the model's own index, by cosine similarity (-1 to 1), nearest first.
+
+        `limit` 0: 10 of them. `label` "": entries of every label.
+        """
         request = inference.SimilarRequest(model=model, alias=alias, text=text, limit=limit, label=label)
         return self._inference.Similar(request)
 
     def rank(
         self, model: str, candidates: Mapping[str, Sequence[str]], label: str, alias: str = ""
     ) -> inference.RankResponse:
-        """Candidates, given as {id: its texts}, by the mean probability of the label, best first."""
+        """Candidates, given as {id: its texts}, by their mean probability of the label (0 to 1), best first."""
         asked = [inference.Candidate(id=name, texts=texts) for name, texts in candidates.items()]
         request = inference.RankRequest(model=model, alias=alias, candidates=asked, label=label)
         return self._inference.Rank(request)
@@ -45,12 +53,15 @@ class Predictions(Connection):
         rows: Sequence[Mapping[str, Any]],
         alias: str = "",
     ) -> inference.PredictResponse:
-        """Any recipe: rows by its input schema, predictions by its output schema."""
+        """Predictions of any recipe: rows by its input schema in, predictions by its output schema out, in order."""
         request = inference.PredictRequest(model=model, alias=alias, rows=[struct(row) for row in rows])
         return self._inference.Predict(request)
 
     def served(self, model: str = "") -> Iterator[ServedModel]:
-        """What is loaded now and where it comes from."""
+        """What is loaded now, with its lineage. `model` "": of every model.
+
+        Each replica answers for itself; with several addresses the pages may come from different replicas.
+        """
         request = inference.ListServedModelsRequest(model=model, page_size=PAGE)
         for page in pages(self._inference.ListServedModels, request):
             yield from page.models
@@ -58,15 +69,19 @@ class Predictions(Connection):
     def wait_served(
         self, model: str, version: int, *, alias: str = CHAMPION, timeout: float | None = None
     ) -> ServedModel:
-        """What serves the alias, once that is this version or a later one. Raises DeadlineExceeded."""
-        patience = Patience(timeout, f"{model} version {version} as {alias}")
+        """What serves the alias, once that is this version or a later one. Polls; a model not yet served is waited for.
+
+        `timeout` is in seconds, None: no limit. Raises DeadlineExceeded after it, and Unavailable after 30 s without an
+        answer.
+        """
+        deadline = WatchDeadline(timeout, f"{alias} of {model} does not serve version {version}")
         while True:
             try:
                 for found in self.served(model):
                     if found.served.alias == alias and found.served.version >= version:
                         return found
-                time.sleep(patience.pause())
+                time.sleep(deadline.backoff())
             except NotFound:
-                time.sleep(patience.pause())
+                time.sleep(deadline.backoff())
             except Unavailable as error:
-                time.sleep(patience.pause(error))
+                time.sleep(deadline.backoff(error))

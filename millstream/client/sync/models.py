@@ -1,5 +1,5 @@
 # Derived from aio/models.py by `python tools/derive_client.py`: do not edit.
-"""Models are declared, versions are numbered, aliases name them."""
+"""Models, their versions, and the aliases that name versions."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -20,44 +20,56 @@ class Models(Connection):
     """Calls registry."""
 
     def apply_model(self, spec: ModelSpec | Mapping[str, Any], *, etag: str = "", request_id: str = "") -> Model:
-        """Declare a model or change it. A mapping has the fields of registry.v1.ModelSpec, as model.yaml does."""
+        """Declare a model or change it; an equal spec changes nothing. A mapping has the fields of registry.v1.ModelSpec.
+
+        `etag` "" does not check; else Conflict is raised unless it is the model's present etag.
+        Raises InvalidArgument that names the wrong field.
+        """
         request = registry.ApplyModelRequest(
             spec=model_spec(spec), etag=etag, request_id=request_id or new_request_id()
         )
         return (self._registry.ApplyModel(request)).model
 
     def model(self, name: str) -> Model:
+        """A model with its spec and etag. Raises NotFound."""
         return (self._registry.GetModel(registry.GetModelRequest(model=name))).model
 
     def models(self) -> Iterator[Model]:
+        """Every declared model, by name."""
         request = registry.ListModelsRequest(page_size=PAGE)
         for page in pages(self._registry.ListModels, request):
             yield from page.models
 
     def version(self, model: str, version: int = 0, *, alias: str = "") -> ModelVersion:
-        """A version by its number or by an alias (neither: champion)."""
+        """A version by its number or by an alias; with neither, the champion. Raises NotFound.
+
+        Raises InvalidArgument when both are given.
+        """
         alias = alias or ("" if version else CHAMPION)
         request = registry.GetModelVersionRequest(model=model, version=version, alias=alias)
         return (self._registry.GetModelVersion(request)).model_version
 
     def versions(self, model: str) -> Iterator[ModelVersion]:
-        """Newest first."""
+        """The model's versions, newest first."""
         request = registry.ListModelVersionsRequest(model=model, page_size=PAGE)
         for page in pages(self._registry.ListModelVersions, request):
             yield from page.model_versions
 
     def alias(self, model: str, alias: str = CHAMPION) -> AliasEntry:
-        """The newest entry of an alias: the version that it names, since when and why."""
+        """The newest entry of an alias: the version that it names, since when and why. Raises NotFound."""
         return (self._registry.GetAlias(registry.GetAliasRequest(model=model, alias=alias))).entry
 
     def alias_history(self, model: str, alias: str = CHAMPION) -> Iterator[AliasEntry]:
-        """Newest first."""
+        """Every entry of an alias, newest first."""
         request = registry.ListAliasEntriesRequest(model=model, alias=alias, page_size=PAGE)
         for page in pages(self._registry.ListAliasEntries, request):
             yield from page.entries
 
     def alias_at(self, model: str, moment: datetime, alias: str = CHAMPION) -> AliasEntry:
-        """The entry that was the newest at that moment (a datetime without a zone is local time)."""
+        """The entry that was the newest at that moment; a datetime without a zone is local time.
+
+        Raises NotFound where the alias named no version then.
+        """
         time_then = timestamp(moment.timestamp())
         request = registry.AliasAtRequest(model=model, alias=alias, time=time_then)
         return (self._registry.AliasAt(request)).entry
@@ -73,7 +85,11 @@ class Models(Connection):
         etag: str = "",
         request_id: str = "",
     ) -> AliasEntry:
-        """Move the alias to a version and hold it. Without a passing report it needs `override`, a reason that is kept."""
+        """Move the alias to a version and hold it there: no automatic promotion until release().
+
+        Raises FailedPrecondition without a passing report, unless `override` gives a reason, which is kept.
+        `etag` "" does not check; else Conflict is raised unless it is the number of the alias's newest entry.
+        """
         request = registry.PromoteModelVersionRequest(
             model=model,
             alias=alias,
@@ -88,7 +104,10 @@ class Models(Connection):
     def rollback(
         self, model: str, version: int = 0, *, reason: str = "", alias: str = CHAMPION, request_id: str = ""
     ) -> AliasEntry:
-        """Move the alias back to the version before, or to one that it once named, and hold it."""
+        """Move the alias back to a version that it once named (0: the one before), and hold it there.
+
+        Raises FailedPrecondition where there is no such version.
+        """
         request = registry.RollbackAliasRequest(
             model=model, alias=alias, version=version, reason=reason, request_id=request_id or new_request_id()
         )
@@ -102,7 +121,7 @@ class Models(Connection):
         alias: str = CHAMPION,
         request_id: str = "",
     ) -> AliasEntry:
-        """Let automatic promotion move the alias again."""
+        """Let automatic promotion move the alias again. Raises NotFound for an alias without an entry."""
         request = registry.ReleaseAliasRequest(
             model=model, alias=alias, reason=reason, request_id=request_id or new_request_id()
         )
@@ -116,7 +135,11 @@ class Models(Connection):
         version: int = 0,
         alias: str = "",
     ) -> ModelVersion:
-        """Write the files of a version (neither number nor alias: champion) into a folder, and check their digests."""
+        """Write the artifact's files of a version into a folder, which is made, and check their sha256 digests.
+
+        With neither `version` nor `alias`, the champion's. Raises Unavailable for a file that is incomplete or damaged:
+        download it again.
+        """
         found = self.version(model, version, alias=alias)
         request = registry.DownloadArtifactRequest(model=model, version=found.version)
         writer = ArtifactFolder(Path(folder), found.artifact)

@@ -1,5 +1,5 @@
 # Derived from aio/pages.py by `python tools/derive_client.py`: do not edit.
-"""The walk through all pages of a listing (AIP-158)."""
+"""Pagination (AIP-158): all pages of a listing."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
@@ -19,9 +19,10 @@ P = TypeVar("P", bound=_Page)
 
 
 def pages(call: Callable[[R], P], request: R) -> Iterator[P]:
-    """Each page of a listing, asked for when the one before has been used.
+    """Each page of a listing, requested when the one before has been used. Raises what the call raises.
 
-    Raises what the call raises. A page whose token is the one that was asked with ends the walk, so it always ends.
+    It ends at a page without a next token, or whose next token is that of its own request: a server that repeats a token
+    would otherwise be asked for ever.
     """
     while True:
         page = call(request)

@@ -1,11 +1,11 @@
 # Derived from aio/training.py by `python tools/derive_client.py`: do not edit.
-"""Models are trained."""
+"""Training runs."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from millstream.client.shared import PAGE, Patience, new_request_id, struct
+from millstream.client.shared import PAGE, WatchDeadline, new_request_id, struct
 from millstream.client.sync.connection import Connection
 from millstream.client.sync.pages import pages
 from millstream.errors import Unavailable
@@ -26,9 +26,10 @@ class Training(Connection):
         config: Mapping[str, Any] | None = None,
         request_id: str = "",
     ) -> TrainingRun:
-        """Start a run of a declared model on its dataset's newest snapshot, or on the one of that number.
+        """Create a run of a declared model on a snapshot of its dataset (`dataset_number` 0: the newest).
 
-        `preset` and `config`, where either is given, stand together for those of the model's spec.
+        `preset` "": that of the model's spec. If `preset` or `config` is given, `config` replaces that of the spec.
+        Raises NotFound for an unknown model or snapshot, and InvalidArgument for a wrong preset or field of the config.
         """
         wanted = TrainingRunSpec(model=model, dataset_number=dataset_number, preset=preset)
         if config is not None:
@@ -37,6 +38,7 @@ class Training(Connection):
         return (self._training.CreateTrainingRun(request)).run
 
     def run(self, run_id: str) -> TrainingRun:
+        """A run with its state, progress and metrics. Raises NotFound."""
         return (self._training.GetTrainingRun(training.GetTrainingRunRequest(run_id=run_id))).run
 
     def runs(
@@ -44,38 +46,46 @@ class Training(Connection):
         model: str = "",
         states: Sequence["TrainingRun.State.ValueType"] = (),
     ) -> Iterator[TrainingRun]:
-        """Newest first; of every model and in any state unless told."""
+        """Runs, newest first. `model` "": of every model; `states` empty: in any state."""
         request = training.ListTrainingRunsRequest(model=model, states=states, page_size=PAGE)
         for page in pages(self._training.ListTrainingRuns, request):
             yield from page.runs
 
     def watch_run(self, run_id: str, timeout: float | None = None) -> Iterator[TrainingRun]:
-        """The run now and at each change, until it has ended; goes on when the trainer restarts."""
-        patience = Patience(timeout, f"the end of the training run {run_id}")
+        """The run now and at each change, until it has ended. A broken stream is opened again.
+
+        `timeout` is in seconds, None: no limit. Raises DeadlineExceeded after it, and Unavailable after 30 s without an
+        answer; the run itself goes on.
+        """
+        deadline = WatchDeadline(timeout, f"training run {run_id} has not ended")
         request = training.WatchTrainingRunRequest(run_id=run_id)
         while True:
             try:
-                for response in self._training.WatchTrainingRun(request, timeout=patience.left()):
-                    patience.heard()
+                for response in self._training.WatchTrainingRun(request, timeout=deadline.remaining()):
+                    deadline.answered()
                     yield response.run
                     if response.run.state in RUN_ENDED:
                         return
-                time.sleep(patience.pause())
+                time.sleep(deadline.backoff())
             except Unavailable as error:
-                time.sleep(patience.pause(error))
+                time.sleep(deadline.backoff(error))
 
     def wait_run(self, run_id: str, timeout: float | None = None) -> TrainingRun:
-        """The run once it has ended, be it failed or cancelled. Raises DeadlineExceeded."""
+        """The run once it has ended: succeeded, failed or cancelled (see `state` and `reason`).
+
+        `timeout` and errors as for watch_run().
+        """
         newest = TrainingRun()
         for each in self.watch_run(run_id, timeout):
             newest = each
         return newest
 
     def cancel_run(self, run_id: str, reason: str = "") -> TrainingRun:
+        """Cancel a run; `reason` is kept with it. Raises FailedPrecondition for a run that has ended."""
         request = training.CancelTrainingRunRequest(run_id=run_id, reason=reason)
         return (self._training.CancelTrainingRun(request)).run
 
     def run_log(self, run_id: str, follow: bool = False) -> Iterator[training.ReadTrainingLogResponse]:
-        """What the run's workers printed; with `follow` until the run has ended."""
+        """What the run's workers printed, as chunks of bytes with the attempt's number; with `follow` until the run ends."""
         request = training.ReadTrainingLogRequest(run_id=run_id, follow=follow)
         yield from self._training.ReadTrainingLog(request)

@@ -1,4 +1,4 @@
-"""The clients: one is derived from the other, importing them is light, and they speak with a server as they should."""
+"""The clients on a real gRPC server: retries, watches, pages, transfers; importing them is light."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from millstream import AsyncClient, Client
-from millstream.client.shared import Patience, model_spec
+from millstream.client.shared import WatchDeadline, model_spec
 from millstream.dataset.v1 import dataset_service_pb2 as dataset
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceServicer, add_DatasetServiceServicer_to_server
 from millstream.dataset.v1.import_pb2 import Import
@@ -41,7 +41,7 @@ def test_importing_the_client_brings_grpc_and_protobuf_only() -> None:
 
 
 class Service(DatasetServiceServicer, RegistryServiceServicer):
-    """Answers a little, and is away now and then."""
+    """Answers a few calls; the next `away` of them with UNAVAILABLE."""
 
     def __init__(self) -> None:
         self.away = 0
@@ -141,7 +141,7 @@ async def test_the_async_client_does_the_same(address: str, service: Service, tm
         assert (await client.wait_import("words", made.request_id, timeout=10)).rows_read == 9
 
 
-def test_a_create_is_tried_again_with_the_same_request_id(client: Client, service: Service, tmp_path: Path) -> None:
+def test_a_create_is_retried_with_the_same_request_id(client: Client, service: Service, tmp_path: Path) -> None:
     service.away = 2
     assert client.apply_model({"model": "toy", "promotion": {"automatic": True}}).spec.promotion.automatic
     (tmp_path / "rows.csv").write_text("text\nhello\n")
@@ -152,7 +152,7 @@ def test_a_create_is_tried_again_with_the_same_request_id(client: Client, servic
     assert len(set(applied)) == 1 and len(set(imported)) == 1 and len(imported) == 2
 
 
-def test_a_watch_goes_on_after_the_service_was_away(client: Client, service: Service) -> None:
+def test_a_broken_watch_is_opened_again(client: Client, service: Service) -> None:
     service.away = 1
     rows = [each.rows_read for each in client.watch_import("words", "one", timeout=10)]
     assert rows == [1, 2, 9]
@@ -162,7 +162,7 @@ def test_an_artifact_is_downloaded_and_checked(client: Client, service: Service,
     assert client.download_artifact("toy", tmp_path / "model").version == 3
     assert (tmp_path / "model/deep/words.txt").read_bytes() == b"a" * 100
     service.damage = True
-    with pytest.raises(Unavailable, match="did not arrive whole"):
+    with pytest.raises(Unavailable, match="is incomplete or damaged"):
         client.download_artifact("toy", tmp_path / "again", version=3)
 
 
@@ -180,18 +180,32 @@ def test_a_wrong_field_of_a_spec_is_named() -> None:
         model_spec({"model": "toy", "promotion": "AUTOMATIC"})
 
 
-def test_nobody_there_is_told_within_seconds() -> None:
+def test_a_service_that_is_down_is_unavailable() -> None:
     with Client(registry="127.0.0.1:1") as client, pytest.raises(Unavailable):
         client.model("toy")
 
 
-def test_patience_ends() -> None:
-    patience = Patience(0.0, "the end of the run")
-    with pytest.raises(DeadlineExceeded, match="the end of the run was not there after 0 s"):
-        patience.left()
-    silent = Patience(None, "it", silence=-1.0)
+def test_a_watch_gives_up_at_its_timeout_or_without_answers() -> None:
+    deadline = WatchDeadline(0.0, "the run has not ended")
+    with pytest.raises(DeadlineExceeded, match="after 0 s the run has not ended"):
+        deadline.remaining()
+    silent = WatchDeadline(None, "it has not ended", max_silence=-1.0)
     with pytest.raises(Unavailable, match="gone"):
-        silent.pause(Unavailable("gone"))
+        silent.backoff(Unavailable("gone"))
+
+
+def test_the_backoff_is_exponential_up_to_a_second_and_begins_anew_after_an_answer() -> None:
+    deadline = WatchDeadline(None, "it has not ended")
+    assert [deadline.backoff() for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    deadline.answered()
+    assert deadline.backoff() == 0.1
+
+
+def test_a_service_that_answers_no_is_not_silent() -> None:
+    deadline = WatchDeadline(None, "it is not served", max_silence=60.0)
+    deadline.last_answer -= 100
+    deadline.backoff()
+    assert deadline.backoff(Unavailable("away for a moment")) == 0.2
 
 
 def test_no_thread_stays_behind(address: str) -> None:

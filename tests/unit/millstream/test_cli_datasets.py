@@ -1,0 +1,82 @@
+"""`millstream datasets` on fake services: the calls, the tables and the JSON."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from millstream.dataset.v1 import dataset_service_pb2 as dataset
+from millstream.dataset.v1.import_pb2 import Import
+from tests.unit.millstream.conftest import Command
+from tests.worlds.fake_services import Fakes
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n')
+    return path
+
+
+def test_an_import_uploads_the_file_with_its_spec(cli: Command, fakes: Fakes, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("cleaning: {strip_html: true}\n")
+    words = ("--recipe", "toy_words", "--spec", str(tmp_path / "spec.yaml"), "--request-id", "import-1")
+    shown = cli("datasets", "import", str(file), "-d", "words", *words)
+    assert shown.stdout == "import import-1 pending, 0 rows read\n"
+    header = fakes.last(dataset.ImportHeader)
+    assert (header.dataset, header.file_name, header.request_id) == ("words", "rows.jsonl", "import-1")
+    assert (header.spec.recipe, header.spec.cleaning.strip_html) == ("toy_words", True)
+    assert fakes.uploaded == file.read_bytes()
+
+
+def test_a_watched_import_shows_each_change(cli: Command, file: Path) -> None:
+    lines = cli("datasets", "import", str(file), "-d", "words", "--watch").stdout.splitlines()
+    assert lines == [
+        "import import-1 running, 9 rows read → snapshot 4",
+        "import import-1 succeeded, 9 rows read → snapshot 4",
+    ]
+    shown = cli("datasets", "import", str(file), "-d", "words", "--watch", "-o", "json").stdout.splitlines()
+    assert [json.loads(line)["state"] for line in shown] == ["STATE_RUNNING", "STATE_SUCCEEDED"]
+
+
+def test_a_refused_import_is_exit_code_1_with_its_reason(cli: Command, fakes: Fakes, file: Path) -> None:
+    fakes.import_states = [Import.STATE_REFUSED]
+    refused = cli("datasets", "import", str(file), "-d", "words", "--watch", code=1)
+    assert refused.stderr == "the import was refused: no row is valid\n"
+
+
+def test_datasets_are_listed(cli: Command) -> None:
+    assert cli("datasets", "list").stdout == "dataset\trecipe\tsnapshots\nwords\ttoy_words\t4\n"
+    (found,) = json.loads(cli("datasets", "list", "-o", "json").stdout)
+    assert (found["name"], found["spec"]["recipe"], found["newest_number"]) == ("words", "toy_words", "4")
+
+
+def test_a_snapshot_is_described(cli: Command, fakes: Fakes) -> None:
+    assert cli("datasets", "show", "words", "--number", "4").stdout.splitlines() == [
+        "words snapshot 4 (snap-4) of 2026-09-21 14:13:20",
+        "from rows.jsonl, 123 bytes",
+        "9 rows read: 6 kept, 1 duplicate, 2 quarantined",
+        "splits: test 1, train 5",
+        "quarantined, no JSON: 2",
+        "column text: 6 present, 0 empty, 6 distinct",
+    ]
+    asked = fakes.last(dataset.GetSnapshotRequest)
+    assert (asked.dataset, asked.number) == ("words", 4)
+    assert json.loads(cli("datasets", "show", "words", "-o", "json").stdout)["rows"]["kept"] == "6"
+
+
+def test_snapshots_are_listed(cli: Command) -> None:
+    assert cli("datasets", "snapshots", "words").stdout.splitlines() == [
+        "number\tsnapshot\tkept\tfile\ttime",
+        "4\tsnap-4\t6\trows.jsonl\t2026-09-21 14:13:20",
+    ]
+    (found,) = json.loads(cli("datasets", "snapshots", "words", "-o", "json").stdout)
+    assert (found["number"], found["snapshot_id"]) == ("4", "snap-4")
+
+
+def test_rows_are_json_lines_up_to_the_limit(cli: Command, fakes: Fakes) -> None:
+    shown = cli("datasets", "rows", "words", "--split", "test", "--limit", "1").stdout
+    assert "చాలా" in shown
+    assert [json.loads(line) for line in shown.splitlines()] == [{"text": "చాలా", "label": "good"}]
+    assert fakes.last(dataset.ListRowsRequest).split == "test"
+    assert len(cli("datasets", "rows", "words", "--limit", "0").stdout.splitlines()) == 2

@@ -1,0 +1,104 @@
+"""`millstream apply | promote | rollback | release | models` on fake services: the calls, the tables and the JSON."""
+
+import json
+from pathlib import Path
+
+from millstream.registry.v1 import registry_service_pb2 as registry
+from tests.unit.millstream.conftest import Command
+from tests.worlds.fake_services import WEIGHTS, Fakes
+
+HELD = "champion of toy is version 3 (entry 5, rolled back; held: no automatic promotion until `millstream release`)\n"
+
+
+def test_apply_sends_the_spec_of_the_file(cli: Command, fakes: Fakes, tmp_path: Path) -> None:
+    (tmp_path / "model.yaml").write_text("model: toy\npromotion: {automatic: true}\n")
+    assert cli("apply", "-f", str(tmp_path / "model.yaml"), "--etag", "6").stdout == "toy is declared (etag 7)\n"
+    asked = fakes.last(registry.ApplyModelRequest)
+    assert (asked.spec.model, asked.spec.promotion.automatic, asked.etag) == ("toy", True, "6")
+    assert json.loads(cli("apply", "-f", str(tmp_path / "model.yaml"), "-o", "json").stdout)["etag"] == "7"
+
+
+def test_promote_sends_every_option(cli: Command, fakes: Fakes) -> None:
+    words = ("--reason", "r", "--override", "o", "--alias", "shadow", "--etag", "4")
+    assert cli("promote", "toy", "3", *words).stdout == HELD
+    asked = fakes.last(registry.PromoteModelVersionRequest)
+    assert (asked.model, asked.version, asked.reason, asked.override) == ("toy", 3, "r", "o")
+    assert (asked.alias, asked.etag) == ("shadow", "4") and asked.request_id
+
+
+def test_rollback_goes_to_the_version_before_or_the_named_one(cli: Command, fakes: Fakes) -> None:
+    assert cli("rollback", "toy").stdout == HELD
+    assert fakes.last(registry.RollbackAliasRequest).version == 0
+    assert json.loads(cli("rollback", "toy", "2", "--reason", "r", "-o", "json").stdout)["hold"] is True
+    asked = fakes.last(registry.RollbackAliasRequest)
+    assert (asked.version, asked.reason, asked.alias) == (2, "r", "champion")
+
+
+def test_release_frees_the_alias(cli: Command, fakes: Fakes) -> None:
+    shown = cli("release", "toy", "--reason", "r").stdout
+    assert shown == "champion of toy is version 3 (entry 6, released; free for automatic promotion)\n"
+    assert fakes.last(registry.ReleaseAliasRequest).reason == "r"
+
+
+def test_models_are_listed(cli: Command) -> None:
+    assert cli("models", "list").stdout.splitlines() == [
+        "model\trecipe\tdataset\ttraining\tpromotion\tupdated",
+        "toy\ttoy_words\twords\tmanual\tautomatic\t2026-09-21 14:13:20",
+    ]
+    (model,) = json.loads(cli("models", "list", "-o", "json").stdout)
+    assert (model["name"], model["actor"], model["spec"]["recipe"]) == ("toy", "ada", "toy_words")
+
+
+def test_a_model_is_shown(cli: Command) -> None:
+    assert cli("models", "show", "toy").stdout.splitlines() == [
+        "toy: recipe toy_words",
+        "toy: dataset words",
+        "toy: training manual",
+        "toy: promotion automatic",
+        "toy: updated 2026-09-21 14:13:20",
+        "toy: etag 7, by ada",
+    ]
+    assert json.loads(cli("models", "show", "toy", "-o", "json").stdout)["etag"] == "7"
+
+
+def test_a_version_is_shown_with_its_lineage(cli: Command, fakes: Fakes) -> None:
+    assert cli("models", "show", "toy", "--alias", "shadow").stdout.splitlines() == [
+        "toy version 3 of 2026-09-21 14:13:20: accuracy 0.7500",
+        "run run-1, 2 attempts, seed 42, 8 cores",
+        "dataset words 4 (snap-4)",
+        "recipe toy_words, code 0123456789ab with changes",
+        "artifact artifact-1, 70 bytes",
+    ]
+    assert fakes.last(registry.GetModelVersionRequest).alias == "shadow"
+    found = json.loads(cli("models", "show", "toy", "--version", "3", "-o", "json").stdout)
+    assert (found["version"], found["lineage"]["seed"]) == ("3", "42")
+
+
+def test_versions_are_listed(cli: Command) -> None:
+    assert cli("models", "versions", "toy").stdout.splitlines() == [
+        "version\tmetrics\tdataset\trun\tcreated",
+        "3\taccuracy 0.7500\twords 4\trun-1\t2026-09-21 14:13:20",
+    ]
+    (found,) = json.loads(cli("models", "versions", "toy", "-o", "json").stdout)
+    assert (found["version"], found["metrics"]) == ("3", {"accuracy": 0.75})
+
+
+def test_the_history_of_an_alias_is_listed(cli: Command, fakes: Fakes) -> None:
+    table = [
+        "entry\tversion\taction\thold\tactor\treason\ttime",
+        "5\t3\trolled back\theld\tada\ta slip\t2026-09-21 14:13:20",
+    ]
+    assert cli("models", "aliases", "toy").stdout.splitlines() == table
+    assert cli("models", "aliases", "toy", "--alias", "shadow", "--at", "2026-09-21").stdout.splitlines() == table
+    asked = fakes.last(registry.AliasAtRequest)
+    assert (asked.alias, asked.time.seconds) == ("shadow", 1_789_948_800)
+    (entry,) = json.loads(cli("models", "aliases", "toy", "-o", "json").stdout)
+    assert (entry["number"], entry["action"]) == ("5", "ACTION_ROLLED_BACK")
+
+
+def test_an_artifact_is_downloaded(cli: Command, fakes: Fakes, tmp_path: Path) -> None:
+    assert (
+        cli("models", "download", "toy", str(tmp_path / "a")).stdout == f"toy version 3: 1 file in {tmp_path / 'a'}\n"
+    )
+    assert (tmp_path / "a/deep/weights").read_bytes() == WEIGHTS
+    assert fakes.last(registry.GetModelVersionRequest).alias == "champion"

@@ -1,0 +1,69 @@
+"""Output on a terminal and elsewhere."""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+import pytest
+
+from millstream.cli.output import Screen, as_dict, progress_bar, table
+from tests.worlds.fake_services import MODEL
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+
+
+@contextmanager
+def terminal() -> Iterator[Terminal]:
+    """stdout as a terminal; in the test itself, because pytest sets its own stdout after the fixtures."""
+    with redirect_stdout(Terminal()) as screen:
+        yield screen
+
+
+def test_json_has_the_protos_names_and_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+    assert as_dict(MODEL)["spec"]["promotion"] == {"automatic": True}
+    assert as_dict(MODEL)["spec"]["preset"] == ""
+    Screen(as_json=True).one({"text": "చాలా"}, "unused")
+    assert capsys.readouterr().out == '{\n  "text": "చాలా"\n}\n'
+
+
+def test_a_stream_returns_its_last_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Screen(as_json=False).stream([{"n": 1}, {"n": 2}], lambda value: f"n is {value['n']}") == {"n": 2}
+    assert capsys.readouterr().out == "n is 1\nn is 2\n"
+    assert Screen(as_json=True).stream([], str) is None
+    Screen(as_json=True).stream([{"n": 1}], str)
+    assert json.loads(capsys.readouterr().out) == {"n": 1}
+
+
+def test_on_a_terminal_a_long_id_is_never_broken() -> None:
+    run = "r" * 40
+    with terminal() as screen:
+        table([{"run": run, "why": "a reason in many words that does not fit beside it"}])
+    assert run in screen.getvalue() and "\t" not in screen.getvalue()
+
+
+def test_an_empty_table_prints_nothing() -> None:
+    with terminal() as screen:
+        table([])
+    assert screen.getvalue() == ""
+
+
+def test_only_text_on_a_terminal_is_live() -> None:
+    assert not Screen(as_json=False).is_live
+    with terminal():
+        assert Screen(as_json=False).is_live and not Screen(as_json=True).is_live
+
+
+def test_a_progress_bar_shows_its_text() -> None:
+    with terminal() as screen, progress_bar("training") as bar:
+        bar(1, 2, "step 1/2")
+    assert "training" in screen.getvalue() and "step 1/2" in screen.getvalue()

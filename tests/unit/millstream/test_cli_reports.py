@@ -1,0 +1,39 @@
+"""`millstream reports` on fake services: the calls, the tables and the JSON."""
+
+import json
+from pathlib import Path
+
+from millstream.evaluation.v1 import evaluation_service_pb2 as evaluation
+from tests.unit.millstream.conftest import Command
+from tests.worlds.fake_services import Fakes
+
+
+def test_reports_are_listed(cli: Command, fakes: Fakes) -> None:
+    assert cli("reports", "list", "toy", "--version", "3").stdout.splitlines() == [
+        "report\tversion\tstatus\tprimary\tchampion\tcreated",
+        "report-1\t3\tfailed\taccuracy 0.7500\tversion 2\t2026-09-21 14:13:20",
+    ]
+    asked = fakes.last(evaluation.ListEvaluationReportsRequest)
+    assert (asked.model, asked.version) == ("toy", 3)
+    (found,) = json.loads(cli("reports", "list", "toy", "-o", "json").stdout)
+    assert (found["report_id"], found["status"]) == ("report-1", "STATUS_FAILED")
+
+
+def test_a_report_shows_its_metrics_and_gate(cli: Command) -> None:
+    assert cli("reports", "show", "report-1").stdout.splitlines() == [
+        "toy version 3 failed, compared with version 2 and most frequent label",
+        "7 rows of words 4, 1 left out",
+        "accuracy: 0.7500, baseline 0.5000, champion 0.7000 (share that is right)",
+        "gate: FAILED: accuracy 0.75 is below 0.8",
+    ]
+    assert json.loads(cli("reports", "show", "report-1", "-o", "json").stdout)["gate"][0]["passed"] is False
+
+
+def test_the_page_is_printed_or_written(cli: Command, fakes: Fakes, tmp_path: Path) -> None:
+    assert cli("reports", "page", "report-1").stdout == "<html>తె</html>\n"
+    out = tmp_path / "report.html"
+    assert cli("reports", "page", "report-1", "--out", str(out)).stdout == f"the page is in {out}\n"
+    assert out.read_text(encoding="utf-8") == "<html>తె</html>"
+    assert fakes.last(evaluation.GetEvaluationReportPageRequest).report_id == "report-1"
+    found = json.loads(cli("reports", "page", "report-1", "-o", "json").stdout)
+    assert found == {"report_id": "report-1", "html": "<html>తె</html>"}

@@ -1,0 +1,67 @@
+"""`millstream train | runs` on fake services: the calls, the tables and the JSON."""
+
+import json
+from pathlib import Path
+
+from millstream.training.v1 import training_service_pb2 as training
+from millstream.training.v1.training_run_pb2 import TrainingRun
+from tests.unit.millstream.conftest import Command
+from tests.worlds.fake_services import Fakes
+
+DONE = "run run-1 succeeded, attempt 2, step 9/10, loss 0.5000, validation: accuracy 0.7500"
+
+
+def test_train_sends_preset_config_and_snapshot(cli: Command, fakes: Fakes, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("steps: 10\n")
+    words = ("--preset", "p", "--config", str(tmp_path / "config.yaml"), "--dataset-number", "4", "--request-id", "one")
+    assert cli("train", "toy", *words).stdout == f"{DONE}\n"
+    asked = fakes.last(training.CreateTrainingRunRequest)
+    assert (asked.request_id, asked.spec.model, asked.spec.preset, asked.spec.dataset_number) == ("one", "toy", "p", 4)
+    assert dict(asked.spec.config) == {"steps": 10}
+    assert json.loads(cli("train", "toy", "-o", "json").stdout)["run_id"] == "run-1"
+    assert not fakes.last(training.CreateTrainingRunRequest).spec.HasField("config")
+
+
+def test_a_watched_run_shows_each_change_and_fails_unless_it_succeeds(cli: Command, fakes: Fakes) -> None:
+    lines = cli("train", "toy", "--watch").stdout.splitlines()
+    assert lines == [DONE.replace("succeeded", "running"), DONE]
+    states = [json.loads(line)["state"] for line in cli("runs", "watch", "run-1", "-o", "json").stdout.splitlines()]
+    assert states == ["STATE_RUNNING", "STATE_SUCCEEDED"]
+    fakes.run_states = [TrainingRun.STATE_CANCELLED]
+    assert cli("runs", "watch", "run-1", code=1).stderr == f"{DONE.replace('succeeded', 'cancelled')}\n"
+
+
+def test_runs_are_listed_by_model_and_state_up_to_the_limit(cli: Command, fakes: Fakes) -> None:
+    header, *rows = cli("runs", "list", "--model", "toy", "--state", "running").stdout.splitlines()
+    assert header == "run\tmodel\tdataset\tstate\tmetrics\tcreated"
+    assert rows == ["run-1\ttoy\twords 4\tsucceeded\taccuracy 0.7500\t2026-09-21 14:13:20"] * 2
+    asked = fakes.last(training.ListTrainingRunsRequest)
+    assert (asked.model, list(asked.states)) == ("toy", [TrainingRun.STATE_RUNNING])
+    (found,) = json.loads(cli("runs", "list", "--limit", "1", "-o", "json").stdout)
+    assert (found["run_id"], found["state"]) == ("run-1", "STATE_SUCCEEDED")
+
+
+def test_a_run_is_shown_with_its_artifact(cli: Command) -> None:
+    assert cli("runs", "show", "run-1").stdout.splitlines() == [
+        DONE,
+        "model toy, recipe toy_words (default)",
+        "dataset words 4 (snap-4)",
+        "created 2026-09-21 14:13:20 by ada, started 2026-09-21 14:13:20, ended 2026-09-21 14:13:20",
+        "training took 3.0 s in 2 attempts",
+        "artifact artifact-1, 70 bytes; code 0123456789ab with changes; 8 cores",
+    ]
+    assert json.loads(cli("runs", "show", "run-1", "-o", "json").stdout)["lineage"]["seed"] == "42"
+
+
+def test_a_run_is_cancelled_with_a_reason(cli: Command, fakes: Fakes) -> None:
+    assert cli("runs", "cancel", "run-1", "--reason", "enough").stdout == "run run-1 cancelled, enough\n"
+    asked = fakes.last(training.CancelTrainingRunRequest)
+    assert (asked.run_id, asked.reason) == ("run-1", "enough")
+
+
+def test_logs_join_characters_that_are_cut_between_chunks(cli: Command, fakes: Fakes) -> None:
+    assert cli("runs", "logs", "run-1", "-f").stdout == "చాలా\n"
+    assert fakes.last(training.ReadTrainingLogRequest).follow
+    parts = [json.loads(line) for line in cli("runs", "logs", "run-1", "-o", "json").stdout.splitlines()]
+    assert [part["attempt"] for part in parts] == [1, 1]
+    assert "".join(part["text"] for part in parts) == "చాలా\n"
