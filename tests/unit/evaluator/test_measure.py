@@ -6,7 +6,7 @@ import pytest
 
 from recipekit.catalog import Catalog
 from recipekit.spec import Spec
-from services.evaluator.measure import CannotEvaluate, Rival, measure
+from services.evaluator.measure import CannotEvaluate, ChampionModel, measure
 from tests.worlds.evaluator import TEST, TRAIN, trained
 
 
@@ -28,7 +28,7 @@ def test_test_rows_that_differ_from_the_training_rows_are_all_compared(catalog: 
 
 @pytest.mark.parametrize("catalog", [Catalog(["tests.recipes"]), WholeRows()], ids=["identity-columns", "whole-rows"])
 def test_rows_that_the_candidate_or_the_champion_was_trained_on_are_left_out(catalog: Catalog) -> None:
-    champion = Rival(version=1, train=TEST[2:5], folder=trained())
+    champion = ChampionModel(version=1, train=TEST[2:5], folder=trained())
     figures = measure(trained(), [*TRAIN, *TEST[:2]], TEST, champion, catalog)
     assert (figures.rows_compared, figures.rows_left_out) == (len(TEST) - 5, 5)
 
