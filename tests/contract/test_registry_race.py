@@ -11,7 +11,7 @@ from servicekit.blobs.directory import DirectoryBlobs
 from servicekit.facts.outbox import Outbox
 from services.registry.reconcile import RegisterVersion, VersionKey
 from services.registry.store import FACTS, Store
-from tests.unit.registry.test_service import Trainer
+from tests.worlds.registry import Trainer
 
 RUNS = [f"run-{number:02d}" for number in range(50)]
 PROCESSES, THREADS = 2, 8

@@ -4,7 +4,7 @@ from prometheus_client import REGISTRY
 
 from millstream.registry.v1 import registry_service_pb2 as rpc
 from services.registry.reconcile import PromotionKey, VersionKey
-from tests.unit.registry.test_service import Evaluator, Trainer, applied
+from tests.worlds.registry import Evaluator, Trainer, applied
 
 
 def counted(name: str, **labels: str) -> float:
