@@ -102,7 +102,7 @@ class Spec:
     identity: tuple[str, ...]
     """Rows that agree in these columns are the same row (row_key). Empty: all columns count."""
     metrics: tuple[Metric, ...]
-    """The first is the primary one: it chooses the best checkpoint and stands first in the report."""
+    """The first is the primary one: it chooses the best checkpoint and is the first in the report."""
     gate: tuple[GateRule, ...]
     """The gate of a Model that declares none."""
     measure: Callable[[Sequence[Row], Sequence[Prediction]], Measured]

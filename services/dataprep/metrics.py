@@ -3,6 +3,7 @@
 from prometheus_client import Counter, Histogram
 
 from millstream.dataset.v1.import_pb2 import Import
+from millstream.states import IMPORT_ENDED, word_of
 from servicekit.metrics import SLOW
 
 ROWS = Counter("millstream_dataprep_rows", "Rows of imports that were not refused, by outcome.", ("outcome",))
@@ -10,7 +11,7 @@ IMPORTS = Counter("millstream_dataprep_imports", "Imports that ended, by their s
 SECONDS = Histogram("millstream_dataprep_import_seconds", "Time from an import's request to its outcome.", buckets=SLOW)
 UPLOADED = Counter("millstream_dataprep_uploaded_bytes", "Bytes of received files.")
 
-ENDS = {Import.STATE_SUCCEEDED: "succeeded", Import.STATE_UNCHANGED: "unchanged", Import.STATE_REFUSED: "refused"}
+ENDS = {state: word_of(Import.State, state) for state in IMPORT_ENDED}
 OUTCOMES = ("kept", "duplicate", "quarantined")
 
 for _state in ENDS.values():

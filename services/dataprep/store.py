@@ -75,7 +75,7 @@ class Store:
     # --- imports
 
     async def record(self, wanted: Import) -> Import:
-        """Record the import. Returns the one that stands under this request_id: an earlier one wins."""
+        """Record the import. Returns the import recorded under this request_id, which may be an earlier one."""
         key = f"datasets/{wanted.dataset}/imports/{wanted.request_id}"
         if await self.blobs.put_if_absent(key, wanted.SerializeToString(deterministic=True)):
             return wanted

@@ -1,6 +1,6 @@
 """RegistryService: models, versions and aliases."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from millstream.defaults import CHAMPION
@@ -8,6 +8,7 @@ from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1 import registry_service_pb2 as rpc
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
+from millstream.states import word_of
 from recipekit.catalog import Catalog
 from servicekit.blobs.artifacts import file_key, prefix_of
 from servicekit.facts.ledger import Entry
@@ -108,14 +109,7 @@ class RegistryService:
             override=request.override,
             report_id=await self._passing_report(request),
         )
-        ledger = self.store.alias(request.model, request.alias)
-        made = await ledger.append(
-            entry,
-            request_id=check_request_id(request.request_id),
-            actor=actor(),
-            expected=_expected_number(request.etag),
-        )
-        MOVES.labels(request.model, "promoted").inc()
+        made = await self._append(request, entry, _expected_number(request.etag))
         return rpc.PromoteModelVersionResponse(entry=to_alias(made))
 
     async def RollbackAlias(self, request: rpc.RollbackAliasRequest) -> rpc.RollbackAliasResponse:
@@ -132,11 +126,9 @@ class RegistryService:
                 reason=request.reason,
             )
 
-        ledger = self.store.alias(request.model, request.alias)
-        made = await ledger.append(back, request_id=check_request_id(request.request_id), actor=actor())
+        made = await self._append(request, back)
         same = made.message.reason == request.reason and request.version in (0, made.message.version)
         _check_same_request(True, same and made.message.action == AliasEntry.ACTION_ROLLED_BACK)
-        MOVES.labels(request.model, "rolled_back").inc()
         return rpc.RollbackAliasResponse(entry=to_alias(made))
 
     async def ReleaseAlias(self, request: rpc.ReleaseAliasRequest) -> rpc.ReleaseAliasResponse:
@@ -157,8 +149,7 @@ class RegistryService:
                 reason=request.reason,
             )
 
-        ledger = self.store.alias(request.model, request.alias)
-        made = await ledger.append(release, request_id=check_request_id(request.request_id), actor=actor())
+        made = await self._append(request, release)
         same = made.message.action == AliasEntry.ACTION_RELEASED and made.message.reason == request.reason
         _check_same_request(made.request_id == request.request_id, same)
         return rpc.ReleaseAliasResponse(entry=to_alias(made))
@@ -171,6 +162,20 @@ class RegistryService:
         for file in version.artifact.files:
             async for chunk in self.store.blobs.read(file_key(prefix_of(version.artifact.digest), file.path)):
                 yield rpc.DownloadArtifactResponse(path=file.path, chunk=chunk)
+
+    async def _append(
+        self,
+        request: rpc.PromoteModelVersionRequest | rpc.RollbackAliasRequest | rpc.ReleaseAliasRequest,
+        move: AliasEntry | Callable[[Sequence[Entry[AliasEntry]]], AliasEntry | None],
+        expected: int | None = None,
+    ) -> Entry[AliasEntry]:
+        """Append to the alias's ledger as its append() does, and count an entry that is new."""
+        ledger, request_id = self.store.alias(request.model, request.alias), check_request_id(request.request_id)
+        known = len(await ledger.entries())
+        made = await ledger.append(move, request_id=request_id, actor=actor(), expected=expected)
+        if made.number > known:
+            MOVES.labels(request.model, word_of(AliasEntry.Action, made.message.action)).inc()
+        return made
 
     async def _version(self, model: str, number: int, alias: str) -> ModelVersion:
         if bool(number) == bool(alias):

@@ -1,4 +1,4 @@
-"""Versions stay dense and one a run when many register at once, in threads and in processes, on one directory."""
+"""Concurrent replicas, in threads and processes on one directory, register one version a run, without gaps."""
 
 import asyncio
 import random
@@ -11,7 +11,7 @@ from servicekit.blobs.directory import DirectoryBlobs
 from servicekit.facts.outbox import Outbox
 from services.registry.reconcile import RegisterVersion, VersionKey
 from services.registry.store import FACTS, Store
-from tests.unit.registry.test_service import Trainer
+from tests.worlds.registry import Trainer
 
 RUNS = [f"run-{number:02d}" for number in range(50)]
 PROCESSES, THREADS = 2, 8
@@ -39,7 +39,7 @@ def replica(folder: Path, number: int) -> None:
         thread.join()
 
 
-async def test_two_registries_and_sixteen_threads_make_fifty_dense_versions_one_a_run(tmp_path: Path) -> None:
+async def test_sixteen_threads_of_two_registries_register_fifty_runs_once_each(tmp_path: Path) -> None:
     blobs = DirectoryBlobs(tmp_path)
     store = Store(blobs, Outbox(blobs, None, "registry", FACTS))
     await store.specs("toy").append(ModelSpec(model="toy", recipe="toy_words", dataset="words"), request_id="first")
@@ -51,9 +51,9 @@ async def test_two_registries_and_sixteen_threads_make_fifty_dense_versions_one_
         for number in range(PROCESSES)
     ]
     for process in processes:
-        _, said = await process.communicate()
-        assert process.returncode == 0, said.decode()
-        assert b"Traceback" not in said, said.decode()
+        _, errors = await process.communicate()
+        assert process.returncode == 0, errors.decode()
+        assert b"Traceback" not in errors, errors.decode()
     entries = await Store(blobs, Outbox(blobs, None, "registry", FACTS)).versions("toy").entries()
     versions: list[ModelVersion] = [entry.message for entry in entries]
     assert [entry.number for entry in entries] == list(range(1, len(RUNS) + 1)), "numbers must be dense"

@@ -1,4 +1,4 @@
-"""Dataprep on files as people have them: the folder TEST_REAL_DATA holds some; without it these tests are skipped."""
+"""Dataprep on real files from the folder TEST_REAL_DATA; skipped without it."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ async def splits(world: World, number: int) -> dict[str, str]:
     return {row["text"]: name for name in names for row in await read_split(world.blobs, snapshot, name)}
 
 
-async def test_real_reviews_are_all_accounted_for_and_keep_their_split_whatever_file_they_come_in() -> None:
+async def test_real_reviews_are_all_counted_and_keep_their_split_in_another_file() -> None:
     async with World(recipes="recipes").running() as world:
         spec = DatasetSpec(recipe="siamese_sentiment")
         ended = await world.do(REVIEWS.read_bytes(), dataset="telugu", file_name=REVIEWS.name, spec=spec)
@@ -48,7 +48,7 @@ async def test_a_dirty_file_is_read_to_the_last_row_or_refused_with_a_reason(pat
     async with World().running() as world:
         ended = await world.do(path.read_bytes(), dataset="dirty", file_name=path.name, spec=DatasetSpec())
         if ended.state == Import.STATE_REFUSED:
-            assert len(ended.refusal) > 20, "a refusal says what is wrong and what to do"
+            assert len(ended.refusal) > 20, "a refusal must give the reason and what to do"
             return
         assert ended.state == Import.STATE_SUCCEEDED
         rows = (await world.snapshot(dataset="dirty")).rows

@@ -25,7 +25,7 @@ csv.field_size_limit(LONGEST_LINE)
 
 
 class Refused(Exception):
-    """The file cannot become a snapshot. The text says why, and what to do next."""
+    """The file cannot become a snapshot. The text gives the reason and what to do next."""
 
 
 class BadRow(Exception):

@@ -1,4 +1,4 @@
-"""An import that dies, anywhere, ends once; so does one that two replicas do at the same time."""
+"""An import has one outcome, wherever its process dies, and also when two replicas do it at the same time."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ from tests.worlds.dataprep import World, lines, sample
 
 
 class Died(Exception):
-    """The process is dead: it stores nothing any more."""
+    """The process has died: it stores nothing more."""
 
 
 class DyingBlobs:
@@ -57,7 +57,7 @@ class DyingBlobs:
 
 
 async def live(world: World, data: bytes) -> None:
-    """One life of a process: a caller asks, and what is owed is done."""
+    """One life of a process: it gets a request, and does the pending imports."""
     await world.ask(data, request_id="one")
     async for name in world.imports.pending():
         assert await world.imports.reconcile(name) is None
@@ -75,7 +75,7 @@ async def life_that_dies(blobs: MemoryBlobs, bus: MemoryBus, data: bytes, writes
 
 
 async def check_one_end(blobs: MemoryBlobs, bus: MemoryBus, state: Import.State.ValueType) -> None:
-    """Started anew and asked again, everything is there once, and the fact is said."""
+    """After a restart and a repeated request there is one import, one snapshot, one outcome and one published event."""
     world = World(blobs, bus)
     await live(world, sample())
     await world.outbox.sweep()
@@ -92,15 +92,15 @@ async def check_one_end(blobs: MemoryBlobs, bus: MemoryBus, state: Import.State.
     assert all(from_message(message).fact == created for message in bus.log)
 
 
-async def snapshot_id_of_a_calm_life() -> str:
+async def snapshot_id_without_a_death() -> str:
     world = World()
     await live(world, sample())
     return (await world.snapshot()).snapshot_id
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before-a-write", "after-a-write"])
-async def test_an_import_that_dies_at_any_write_ends_once(after: bool) -> None:
-    expected, writes = await snapshot_id_of_a_calm_life(), 0
+async def test_an_import_whose_process_dies_at_any_write_ends_once(after: bool) -> None:
+    expected, writes = await snapshot_id_without_a_death(), 0
     while True:
         writes += 1
         blobs, bus = MemoryBlobs(), MemoryBus()
@@ -112,7 +112,7 @@ async def test_an_import_that_dies_at_any_write_ends_once(after: bool) -> None:
     assert writes > 10, "upload, spec, import, three parts, marker, ledger, outcome and the marker's removal"
 
 
-async def test_an_import_that_dies_again_and_again_ends_once() -> None:
+async def test_an_import_whose_process_dies_repeatedly_ends_once() -> None:
     blobs, bus = MemoryBlobs(), MemoryBus()
     for writes in range(1, 9):
         await life_that_dies(blobs, bus, sample(), writes, after=writes % 2 == 0)
@@ -120,7 +120,7 @@ async def test_an_import_that_dies_again_and_again_ends_once() -> None:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before-a-write", "after-a-write"])
-async def test_a_refused_import_that_dies_ends_once(after: bool) -> None:
+async def test_a_refused_import_whose_process_dies_ends_once(after: bool) -> None:
     data = lines([{"text": "no label"}])
     for writes in range(1, 6):
         blobs, bus = MemoryBlobs(), MemoryBus()
@@ -133,7 +133,7 @@ async def test_a_refused_import_that_dies_ends_once(after: bool) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before-a-write", "after-a-write"])
-async def test_an_import_of_the_same_rows_that_dies_ends_once(after: bool) -> None:
+async def test_an_unchanged_import_whose_process_dies_ends_once(after: bool) -> None:
     for writes in range(1, 12):
         blobs, bus = MemoryBlobs(), MemoryBus()
         first = World(blobs, bus)
@@ -173,15 +173,15 @@ async def test_two_replicas_share_many_imports() -> None:
         assert [entry.request_id for entry in entries] == [one.request_id for one in asked if one.dataset == dataset]
 
 
-async def test_what_was_asked_of_a_replica_that_died_is_done_by_another() -> None:
+async def test_an_import_of_a_replica_that_died_is_done_by_another() -> None:
     blobs, bus = MemoryBlobs(), MemoryBus()
     asked = await World(blobs, bus).ask(sample())
     async with World(blobs, bus).running() as other:
         assert (await other.watch(asked))[-1].state == Import.STATE_SUCCEEDED
 
 
-class ShakyBlobs(MemoryBlobs):
-    """Every third write happens but answers Unavailable, every fourth does not happen."""
+class FlakyBlobs(MemoryBlobs):
+    """Every third write is stored and raises Unavailable; every fourth is not stored and raises it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,8 +195,8 @@ class ShakyBlobs(MemoryBlobs):
         return made
 
 
-async def test_a_shaky_store_delays_an_import_only() -> None:
-    async with World(ShakyBlobs()).running() as world:
+async def test_a_flaky_store_only_delays_an_import() -> None:
+    async with World(FlakyBlobs()).running() as world:
         for _ in range(20):
             try:
                 asked = await world.ask(sample(), request_id="one")

@@ -67,7 +67,7 @@ async def test_the_event_names_the_snapshot() -> None:
 
 
 @pytest.mark.parametrize("name", ["words.jsonl.gz", "WORDS.JSONL", "words.csv", "words.csv.gz"])
-async def test_every_form_of_a_file_gives_the_same_rows(name: str) -> None:
+async def test_every_format_of_a_file_gives_the_same_rows(name: str) -> None:
     rows = sample_rows()
     data = sample()
     if "csv" in name:
@@ -108,7 +108,7 @@ async def test_equal_rows_are_no_new_snapshot() -> None:
         assert (await world.snapshot()).number == 1
 
 
-async def test_imports_end_in_the_order_in_which_they_were_asked_for() -> None:
+async def test_imports_of_a_dataset_end_in_the_order_of_their_requests() -> None:
     world = World()
     for number, count in enumerate((200, 150, 180), 1):
         await world.ask(sample(count), request_id=f"z{9 - number}")
@@ -131,7 +131,7 @@ async def test_a_request_id_names_one_import() -> None:
         assert (await world.snapshot()).number == 1
 
 
-async def test_asked_at_once_with_one_request_id() -> None:
+async def test_two_requests_at_once_with_one_request_id_are_one_import() -> None:
     world = World()
     first, second = await asyncio.gather(*(world.ask(sample(), request_id="one") for _ in range(2)))
     assert first == second
@@ -194,10 +194,10 @@ async def test_datasets_are_listed() -> None:
         assert first.datasets[0].create_time.ToNanoseconds() > 0
 
 
-async def test_what_is_not_there() -> None:
+async def test_an_unknown_dataset_snapshot_import_or_split_is_refused() -> None:
     world = World()
-    with pytest.raises(NotFound, match="no dataset nobody"):
-        await world.service.GetDataset(GetDatasetRequest(dataset="nobody"))
+    with pytest.raises(NotFound, match="no dataset unknown"):
+        await world.service.GetDataset(GetDatasetRequest(dataset="unknown"))
     await world.ask(sample())
     with pytest.raises(NotFound, match="no snapshot yet"):
         await world.service.GetSnapshot(GetSnapshotRequest(dataset="words"))
@@ -226,7 +226,7 @@ async def test_a_page_of_large_rows_fits_into_a_message() -> None:
         assert [row["text"] for row in await world.rows("train")] == texts[2:]
 
 
-async def test_csv_cells_become_what_the_schema_says() -> None:
+async def test_csv_cells_are_read_by_the_schema() -> None:
     data = b'text,label,extra\n"two\nlines, one cell",good,\n'
     more = b"".join(f"{r['text']},{r['label']},1\n".encode() for r in sample_rows())
     async with World().running() as world:
@@ -245,7 +245,7 @@ async def test_csv_cells_become_what_the_schema_says() -> None:
         assert "extra" not in (await world.rows("train"))[0]
 
 
-async def test_ends_and_rows_are_counted() -> None:
+async def test_outcomes_of_imports_and_of_rows_are_counted() -> None:
     def counted(name: str, **labels: str) -> float:
         return REGISTRY.get_sample_value(f"millstream_dataprep_{name}", labels) or 0.0
 
@@ -262,7 +262,7 @@ async def test_ends_and_rows_are_counted() -> None:
     assert counted("import_seconds_count") == seconds + 3
 
 
-async def test_progress_is_seen_while_it_runs() -> None:
+async def test_a_running_import_reports_its_progress() -> None:
     world = World()
     asked = await world.ask(sample())
     assert (await world.get(asked)).state == Import.STATE_PENDING
@@ -284,7 +284,7 @@ async def test_an_import_stops_when_its_service_ends() -> None:
     assert (await world.get(asked)).state == Import.STATE_PENDING
 
 
-async def test_a_dataset_whose_first_import_is_just_being_recorded_is_not_there_yet() -> None:
+async def test_a_dataset_does_not_exist_before_its_first_import_is_recorded() -> None:
     world = World()
     world.store.specs("words")
     with pytest.raises(NotFound, match="no dataset words"):

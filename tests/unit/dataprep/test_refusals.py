@@ -1,4 +1,4 @@
-"""Each refusal: at once where the request shows it, else as the end of the import; and it says what to do."""
+"""Each refusal, of the request or as the outcome of the import, with what to do next."""
 
 import re
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ from tests.worlds.dataprep import PLAIN, TOY, World, lines, sample, zipped
         ({"file_name": ""}, "file_name", "no known ending"),
         ({"file_format": 9}, "format", "unknown"),
         ({"spec": None}, "spec", "first import of words"),
-        ({"spec": DatasetSpec(recipe="nobody")}, "spec.recipe", "there are: .*toy_words"),
+        ({"spec": DatasetSpec(recipe="nothing")}, "spec.recipe", "there are: .*toy_words"),
         ({"spec": DatasetSpec(split=SplitSpec(validation_share=0.1))}, "spec.split", "above 0"),
         ({"spec": DatasetSpec(split=SplitSpec(validation_share=0.5, test_share=0.5))}, "spec.split", "for training"),
         ({"spec": DatasetSpec(split=SplitSpec(validation_share=float("nan"), test_share=0.1))}, "spec.split", "nan"),
@@ -134,7 +134,7 @@ async def test_an_upload_that_was_damaged_in_the_store_is_refused() -> None:
         assert ended.state == Import.STATE_REFUSED and "damaged" in ended.refusal
 
 
-async def test_a_recipe_that_went_away_ends_the_import() -> None:
+async def test_an_import_whose_recipe_is_missing_after_an_upgrade_is_refused() -> None:
     blobs = MemoryBlobs()
     world = World(blobs)
     asked = await world.ask(sample(), spec=TOY)

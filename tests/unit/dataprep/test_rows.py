@@ -1,4 +1,4 @@
-"""What becomes of a row: cleaned, kept, a duplicate or quarantined, and always counted."""
+"""Every row is cleaned, and kept, dropped as a duplicate or quarantined, and counted as that."""
 
 import json
 import tempfile
@@ -50,7 +50,7 @@ def made(
 
 
 def quarantined(bad: bytes, **more: Any) -> list[dict[str, Any]]:
-    """What the quarantine says of some bytes behind good rows (200 JSON lines, or 201 lines of CSV)."""
+    """The quarantine after some bytes that follow good rows (200 JSON lines, or 201 lines of CSV)."""
     rows = sample_rows()
     if more.get("file_format") == FORMAT_CSV:
         good = b"text,label\n" + b"".join(f"{row['text']},{row['label']}\n".encode() for row in rows)
@@ -103,7 +103,7 @@ def test_a_bad_csv_record_is_quarantined_with_its_reason(record: bytes, reason: 
     assert (second["line"], second["reason"]) == (205, "too few cells")
 
 
-def test_a_label_that_contradicts_an_earlier_one_is_seen() -> None:
+def test_a_row_whose_label_contradicts_an_earlier_one_is_quarantined() -> None:
     row = {"text": "one text", "label": "good"}
     result, parts = made(lines([*sample_rows(), row, row, {**row, "label": "bad"}, {**row, "text": " one  text "}]))
     assert (result.rows.read, result.rows.kept, result.rows.duplicate, result.rows.quarantined) == (204, 201, 2, 1)
@@ -137,7 +137,7 @@ def test_the_schema_reads_the_cells() -> None:
     assert all(column.kept for column in result.columns)
 
 
-def test_the_rows_may_say_their_split() -> None:
+def test_a_column_of_the_rows_may_name_their_split() -> None:
     folds = ["train", "validation", "test"] * 20
     rows = [{**row, "fold": fold} for row, fold in zip(sample_rows(60), folds, strict=True)]
     spec = DatasetSpec(split=SplitSpec(column="fold"))

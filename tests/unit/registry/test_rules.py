@@ -1,4 +1,4 @@
-"""The registry's pure rules: what is promoted, and where a rollback goes."""
+"""The rules of promotion and rollback."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def report(version: int, champion: int, status: EvaluationReport.Status.ValueTyp
         ("the first passing version becomes champion", moves(), [report(1, 0)], "1-0"),
         ("a failed report promotes nothing", moves(), [report(1, 0, FAILED)], None),
         ("a newer version that beat the champion follows it", moves(1), [report(2, 1)], "2-1"),
-        ("a report on an older champion says nothing of this one", moves(1, 2), [report(3, 1)], None),
+        ("a report that compared with an older champion promotes nothing", moves(1, 2), [report(3, 1)], None),
         ("the newest of several passing versions wins", moves(1), [report(2, 1), report(3, 1)], "3-1"),
         ("never to a lower number", moves(3), [report(2, 3)], None),
         ("on hold nothing moves", moves(1, hold=True), [report(2, 1)], None),
@@ -48,16 +48,16 @@ def test_promotion(why: str, entries: list[AliasEntry], reports: list[Evaluation
     ("entries", "wanted", "target"),
     [(moves(1, 2), 0, 1), (moves(1, 2, 3), 0, 2), (moves(1, 2, 3, 2), 0, 1), (moves(1, 2, 3), 1, 1)],
 )
-def test_rollback_goes_to_what_stood_before_the_present_version_came(
+def test_a_rollback_goes_to_the_version_before_the_present_one_was_first_named(
     entries: list[AliasEntry], wanted: int, target: int
 ) -> None:
     assert rollback_target(entries, wanted) == target
 
 
 @pytest.mark.parametrize(
-    ("entries", "wanted", "says"),
+    ("entries", "wanted", "text"),
     [(moves(), 0, "never named"), (moves(1), 0, "first"), (moves(1, 2), 7, "promote it instead")],
 )
-def test_rollback_says_why_it_cannot(entries: list[AliasEntry], wanted: int, says: str) -> None:
-    with pytest.raises(FailedPrecondition, match=says):
+def test_a_rollback_without_a_target_is_refused(entries: list[AliasEntry], wanted: int, text: str) -> None:
+    with pytest.raises(FailedPrecondition, match=text):
         rollback_target(entries, wanted)

@@ -1,8 +1,6 @@
-"""The registry as its callers use it, on a store in memory."""
+"""RegistryService and its reconcilers on a store in memory."""
 
 import asyncio
-from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,91 +8,13 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from millstream import errors
-from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest, ListEvaluationReportsResponse
 from millstream.registry.v1 import registry_service_pb2 as rpc
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec
-from millstream.training.v1 import training_service_pb2 as training
-from millstream.training.v1.training_run_pb2 import Artifact, TrainingRun, TrainingRunSpec
-from recipekit.catalog import Catalog
 from servicekit.blobs.memory import MemoryBlobs
-from servicekit.blobs.port import Blobs
-from servicekit.bus.memory import MemoryBus
-from servicekit.facts.outbox import Outbox
 from services.evaluator.due import champion_of, is_pending
-from services.registry.reconcile import Promote, PromotionKey, RegisterVersion, VersionKey
-from services.registry.service import RegistryService
-from services.registry.store import FACTS, Store
-
-SPEC = {"model": "toy", "recipe": "toy_words", "dataset": "words", "promotion": {"automatic": True}}
-
-
-class Trainer:
-    """A trainer whose runs have all succeeded."""
-
-    def __init__(self, *run_ids: str) -> None:
-        self.runs = {
-            run_id: TrainingRun(
-                run_id=run_id,
-                spec=TrainingRunSpec(model="toy"),
-                state=TrainingRun.STATE_SUCCEEDED,
-                artifact=Artifact(digest=f"digest-of-{run_id}"),
-                metrics={"accuracy": 0.9},
-            )
-            for run_id in run_ids
-        }
-
-    async def GetTrainingRun(self, request: training.GetTrainingRunRequest) -> training.GetTrainingRunResponse:
-        await asyncio.sleep(0)
-        return training.GetTrainingRunResponse(run=self.runs[request.run_id])
-
-    async def ListTrainingRuns(self, request: training.ListTrainingRunsRequest) -> training.ListTrainingRunsResponse:
-        await asyncio.sleep(0)
-        return training.ListTrainingRunsResponse(runs=self.runs.values())
-
-
-class Evaluator:
-    def __init__(self) -> None:
-        self.reports: list[EvaluationReport] = []
-
-    def passes(self, version: int, champion: int) -> None:
-        report_id = f"report-{version}-{champion}"
-        report = EvaluationReport(report_id=report_id, model="toy", version=version, champion_version=champion)
-        report.status = EvaluationReport.STATUS_PASSED
-        self.reports.append(report)
-
-    async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
-        await asyncio.sleep(0)
-        return ListEvaluationReportsResponse(
-            reports=[report for report in self.reports if request.version in (0, report.version)]
-        )
-
-
-def registry(blobs: Blobs, trainer: Trainer, evaluator: Evaluator) -> SimpleNamespace:
-    """One replica."""
-    store = Store(blobs, Outbox(blobs, MemoryBus(), "registry", FACTS))
-    service = RegistryService(store, evaluator, Catalog(["recipes", "tests.recipes"]))  # type: ignore[arg-type]
-    register, promote = RegisterVersion(store, trainer), Promote(store, evaluator)  # type: ignore[arg-type]
-    return SimpleNamespace(store=store, service=service, register=register, promote=promote)
-
-
-async def applied(trainer: Trainer, evaluator: Evaluator) -> SimpleNamespace:
-    replica = registry(MemoryBlobs(), trainer, evaluator)
-    await replica.service.ApplyModel(rpc.ApplyModelRequest(spec=ParseDict(SPEC, ModelSpec())))
-    return replica
-
-
-async def registered(versions: int, evaluator: Evaluator) -> SimpleNamespace:
-    """A model with so many versions."""
-    runs = [f"run-{number}" for number in range(1, versions + 1)]
-    replica = await applied(Trainer(*runs), evaluator)
-    for run in runs:
-        await replica.register.reconcile(VersionKey(run))
-    return replica
-
-
-async def entries(replica: SimpleNamespace) -> Sequence[AliasEntry]:
-    return (await replica.service.ListAliasEntries(rpc.ListAliasEntriesRequest(model="toy"))).entries
+from services.registry.reconcile import PromotionKey, VersionKey
+from tests.worlds.registry import SPEC, Evaluator, Trainer, applied, entries, registered, registry
 
 
 @pytest.mark.parametrize(
@@ -158,7 +78,7 @@ async def test_versions_are_found_by_number_and_by_alias() -> None:
         await replica.service.GetAlias(rpc.GetAliasRequest(model="toy", alias="canary"))
 
 
-async def test_a_promotion_keeps_who_when_why_and_the_evidence() -> None:
+async def test_a_promotion_keeps_its_actor_time_reason_and_report() -> None:
     evaluator = Evaluator()
     replica = await registered(1, evaluator)
     evaluator.passes(1, 0)
@@ -178,7 +98,9 @@ async def test_promoting_by_hand_needs_a_passing_report_or_an_override_that_is_k
     request.override = "the test set is wrong"
     made = (await replica.service.PromoteModelVersion(request)).entry
     assert (made.override, made.hold, made.version) == ("the test set is wrong", True, 1)
-    assert (await replica.service.PromoteModelVersion(request)).entry == made, "asked again it must answer the same"
+    assert (await replica.service.PromoteModelVersion(request)).entry == made, (
+        "a repeated request must get the same answer"
+    )
     request.version, request.override = 1, "another reason"
     with pytest.raises(errors.InvalidArgument, match="request_id"):
         await replica.service.PromoteModelVersion(request)
@@ -196,12 +118,12 @@ async def test_a_rollback_stays_rolled_back_until_released() -> None:
     evaluator.passes(3, 1)
     await replica.promote.reconcile(PromotionKey("toy"))
     assert [entry.version for entry in await entries(replica)] == [1, 2, 1], "on hold nothing may move the alias"
-    await replica.service.ReleaseAlias(rpc.ReleaseAliasRequest(model="toy", reason="mended"))
+    await replica.service.ReleaseAlias(rpc.ReleaseAliasRequest(model="toy", reason="fixed"))
     await replica.promote.reconcile(PromotionKey("toy"))
     assert [entry.version for entry in await entries(replica)] == [3, 1, 1, 2, 1], "version 3, and never 2 again"
 
 
-async def test_alias_at_answers_what_served_then() -> None:
+async def test_alias_at_gives_the_entry_that_held_then() -> None:
     evaluator = Evaluator()
     replica = await registered(2, evaluator)
     before = Timestamp()
@@ -218,7 +140,7 @@ async def test_alias_at_answers_what_served_then() -> None:
 
 
 class SlowEvaluator(Evaluator):
-    """Answers at once, and lets its caller go on only when another promotion is through."""
+    """Reads its reports at once, and answers only after `go_on`, when another promotion has won."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -250,7 +172,9 @@ async def test_of_two_promotions_at_once_one_wins_and_the_other_is_evaluated_aga
     with pytest.raises(errors.Conflict, match="read it again"):
         await late
     await second.promote.reconcile(PromotionKey("toy"))
-    assert [entry.version for entry in await entries(second)] == [winner], "the loser's report speaks of no champion"
+    assert [entry.version for entry in await entries(second)] == [winner], (
+        "the loser's report compared with no champion"
+    )
     champion = champion_of(await entries(second))
     assert is_pending(loser, champion, slow.reports) == evaluated_again
     if evaluated_again:
@@ -286,7 +210,7 @@ async def test_a_request_id_answers_the_same_and_is_refused_for_anything_else() 
     ]
     for call, request, field in calls:
         first = await call(request)
-        assert await call(request) == first, "asked again it must answer the same"
+        assert await call(request) == first, "a repeated request must get the same answer"
         if field == "spec":
             request.spec.config["steps"] = 6
         else:
@@ -296,7 +220,7 @@ async def test_a_request_id_answers_the_same_and_is_refused_for_anything_else() 
     assert len(await entries(replica)) == 4
 
 
-async def test_a_promotion_asked_again_rests_on_its_first_evidence() -> None:
+async def test_a_repeated_promotion_keeps_its_first_report() -> None:
     evaluator = Evaluator()
     replica = await registered(2, evaluator)
     evaluator.passes(2, 1)

@@ -1,4 +1,4 @@
-"""A listing may show what its writer did not live to put: nobody may take that for a fact, or be stuck with it."""
+"""A listing may show a key that was never stored (see Blobs.list): no service takes it for a fact or blocks on it."""
 
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -29,8 +29,8 @@ from tests.worlds.training import NoLauncher
 RUN = "run-1"
 
 
-class Showing(MemoryBlobs):
-    """Lists a key that is not there."""
+class PhantomBlobs(MemoryBlobs):
+    """Lists a key that is not stored."""
 
     def __init__(self, key: str) -> None:
         super().__init__()
@@ -46,17 +46,18 @@ class Showing(MemoryBlobs):
 class Trainer:
     def __init__(self, blobs: MemoryBlobs) -> None:
         self.store = Store(blobs, Outbox(blobs, MemoryBus(), "trainer", FACTS), 10)
-        nobody = cast("Any", None)
         self.bring = BringToOutcome(self.store, NoLauncher(), cast("Any", None), slots=1, time_limit_seconds=60)
         registry, dataprep = cast("Any", Registry()), cast("Any", Dataprep())
-        self.service = TrainingService(self.store, nobody, registry, dataprep, Catalog(["tests.recipes"]))
+        self.service = TrainingService(
+            self.store, cast("Any", NoLauncher()), registry, dataprep, Catalog(["tests.recipes"])
+        )
 
     async def runs(self) -> list[str]:
         return [run.run_id for run in (await self.service.ListTrainingRuns(ListTrainingRunsRequest())).runs]
 
 
-async def test_a_run_that_is_listed_in_vain_is_no_run_and_can_be_asked_for() -> None:
-    trainer = Trainer(Showing(f"runs/requests/{RUN}"))
+async def test_a_run_that_is_listed_but_missing_is_no_run_and_can_be_created() -> None:
+    trainer = Trainer(PhantomBlobs(f"runs/requests/{RUN}"))
     assert [name async for name in trainer.bring.pending()] == [RunKey(RUN)]
     with pytest.raises(NotFound):
         await trainer.bring.reconcile(RunKey(RUN))
@@ -67,23 +68,23 @@ async def test_a_run_that_is_listed_in_vain_is_no_run_and_can_be_asked_for() -> 
     assert (await trainer.service.CreateTrainingRun(asked)).run.run_id == RUN
 
 
-async def test_a_log_that_is_listed_in_vain_is_passed_over() -> None:
-    trainer = Trainer(Showing(f"runs/attempts/{RUN}/0000000001/log/0000000002"))
+async def test_a_log_chunk_that_is_listed_but_missing_is_skipped() -> None:
+    trainer = Trainer(PhantomBlobs(f"runs/attempts/{RUN}/0000000001/log/0000000002"))
     await trainer.service.CreateTrainingRun(CreateTrainingRunRequest(request_id=RUN, spec=TrainingRunSpec(model="toy")))
     await trainer.store.add_log(RUN, 1, 1, b"step 1\n")
     read = trainer.service.ReadTrainingLog(ReadTrainingLogRequest(run_id=RUN))
     assert [answer.chunk async for answer in read] == [b"step 1\n"]
 
 
-async def test_a_dataset_that_is_listed_in_vain_is_none() -> None:
-    async with World(Showing("datasets/vain/spec/0000000001")).running() as world:
+async def test_a_dataset_that_is_listed_but_missing_is_not_shown() -> None:
+    async with World(PhantomBlobs("datasets/vain/spec/0000000001")).running() as world:
         await world.do(sample())
         listed = await world.service.ListDatasets(ListDatasetsRequest())
         assert [dataset.name for dataset in listed.datasets] == ["words"]
 
 
-async def test_an_import_that_is_listed_in_vain_is_owed_nothing() -> None:
-    world = World(Showing("datasets/words/imports/vain"))
+async def test_an_import_that_is_listed_but_missing_gets_no_outcome() -> None:
+    world = World(PhantomBlobs("datasets/words/imports/vain"))
     assert [name async for name in world.imports.pending()] == [ImportKey("words", "vain")]
     await world.imports.end(ImportKey("words", "vain"), NotFound("no import"))
     assert await world.store.outcome("words", "vain") is None
