@@ -1,4 +1,4 @@
-"""A worker: it claims an attempt, reports, and hands out its log, whoever else writes at that very moment."""
+"""A worker: it claims an attempt, reports, resumes from checkpoints, and captures its output."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ import pytest
 from millstream.errors import Unavailable
 from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
-from recipekit.run import Progress as Told
+from recipekit.run import Progress
 from servicekit.blobs.memory import MemoryBlobs
 from services.trainer.store import Store
 from services.trainer.worker import attempt as worker
@@ -64,29 +64,29 @@ class SlowFirst(MemoryBlobs):
         await super().put(key, data)
 
 
-async def test_what_a_worker_says_last_is_what_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_latest_report_is_the_one_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs = SlowFirst()
     store = await claimed_run(blobs)
     mine = attempt(store, tmp_path, monkeypatch)
-    mine.run.report(Told(step=1, total_steps=2, epoch=0.5, loss=1.0))
-    early = asyncio.create_task(mine._say())
+    mine.run.report(Progress(step=1, total_steps=2, epoch=0.5, loss=1.0))
+    early = asyncio.create_task(mine._report())
     await blobs.on_its_way.wait()
-    mine.run.report(Told(step=2, total_steps=2, epoch=1.0, loss=0.5))
-    late = asyncio.create_task(mine._say())
+    mine.run.report(Progress(step=2, total_steps=2, epoch=1.0, loss=0.5))
+    late = asyncio.create_task(mine._report())
     for _ in range(20):
         await asyncio.sleep(0)
     blobs.go.set()
     await asyncio.gather(early, late)
-    said = await store.progress(RUN, 1)
-    assert said and said.step == 2
+    latest = await store.progress(RUN, 1)
+    assert latest and latest.step == 2
 
 
-async def test_a_store_that_is_away_when_the_beat_begins_does_not_end_the_attempt(
+async def test_a_store_that_is_away_at_the_first_report_does_not_end_the_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = await claimed_run(MemoryBlobs())
     mine = attempt(store, tmp_path, monkeypatch)
-    monkeypatch.setattr(worker, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(worker, "REPORT_SECONDS", 0.001)
     answer, failures = store.progress, [Unavailable("away")]
 
     async def progress(run_id: str, newest: int) -> RunProgress | None:
@@ -95,12 +95,12 @@ async def test_a_store_that_is_away_when_the_beat_begins_does_not_end_the_attemp
         return await answer(run_id, newest)
 
     monkeypatch.setattr(store, "progress", progress)
-    beating = asyncio.create_task(mine._beat())
+    reporting = asyncio.create_task(mine._report_until_stopped())
     while not await answer(RUN, 1):
-        assert not beating.done()
+        assert not reporting.done()
         await asyncio.sleep(0.001)
     mine.stop.set()
-    await beating
+    await reporting
 
 
 def test_a_chunk_of_the_log_is_handed_out_until_it_is_stored(tmp_path: Path) -> None:
