@@ -1,4 +1,4 @@
-"""It runs twice, in two replicas, and dies between any two writes: still each version has one report, and an end."""
+"""Attempts fail, die and race, between any two writes: each version still has one report."""
 
 import asyncio
 import json
@@ -50,14 +50,14 @@ async def ends(world: World, version: ModelVersion) -> list[AttemptEnd]:
     return [AttemptEnd.FromString(await world.blobs.get(key)) for key in keys]
 
 
-async def test_two_deaths_are_followed_by_a_third_try(world: World) -> None:
+async def test_two_dead_attempts_are_followed_by_a_third(world: World) -> None:
     version = await world.version()
     for number in (1, 2):
         await claim(world, version, number, dead_process())
     assert (await world.replica().report()).status == PASSED
 
 
-async def test_three_deaths_end_in_an_error(world: World) -> None:
+async def test_three_dead_attempts_end_in_an_error(world: World) -> None:
     version = await world.version()
     for number in (1, 2, 3):
         await claim(world, version, number, dead_process())
@@ -69,8 +69,8 @@ async def test_three_deaths_end_in_an_error(world: World) -> None:
     assert report.lineage.run_id == "run-1"
 
 
-async def test_a_living_holder_is_waited_for_and_its_silence_ends_its_claim(world: World) -> None:
-    """The holder is on another host, so only its heartbeat tells."""
+async def test_a_living_holder_is_waited_for_until_its_lease_ends(world: World) -> None:
+    """The holder is on another host, so only its heartbeat counts."""
     version = await world.version()
     await claim(world, version, 1, Process(host="elsewhere", boot_id="b", pid=1))
     replica = world.replica(lease_seconds=0.05)
@@ -80,7 +80,7 @@ async def test_a_living_holder_is_waited_for_and_its_silence_ends_its_claim(worl
     assert [listed.key async for listed in world.blobs.list(attempts_of(version)) if "0000000002/claim" in listed.key]
 
 
-async def test_a_claim_of_this_process_that_nobody_works_on_blocks_nothing_and_counts_for_nothing(world: World) -> None:
+async def test_a_claim_of_this_process_that_is_not_in_progress_neither_blocks_nor_counts(world: World) -> None:
     """The put of a claim may have happened although it raised."""
     version = await world.version()
     for number in range(1, 5):
@@ -88,21 +88,23 @@ async def test_a_claim_of_this_process_that_nobody_works_on_blocks_nothing_and_c
     assert (await world.replica().report()).status == PASSED
 
 
-async def test_a_try_that_ends_while_it_is_looked_at_is_no_death(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replica that is stopped says so and is gone between two reads of another."""
+async def test_an_attempt_that_ends_between_two_reads_is_not_dead(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that is stopped stores the end and is gone between two reads of another."""
     version = await world.version()
     await claim(world, version, 1, Process(host="elsewhere", boot_id="b", pid=1))
-    tries = attempts.Attempts(world.blobs, report_id_of(MODEL, 1, version.lineage.snapshot_id, 0), 10)
+    mine = attempts.Attempts(world.blobs, report_id_of(MODEL, 1, version.lineage.snapshot_id, 0), 10)
 
     async def ends_now(number: int) -> bool:
-        await tries.end(number, "stopped", counts=False)
+        await mine.end(number, "stopped", counts=False)
         return False
 
-    monkeypatch.setattr(tries.leases, "is_alive", ends_now)
-    assert await tries.status() == attempts.AttemptStatus(1, in_progress=False, failures=())
+    monkeypatch.setattr(mine.leases, "is_alive", ends_now)
+    assert await mine.status() == attempts.AttemptStatus(1, in_progress=False, failures=())
 
 
-async def test_a_bug_is_tried_three_times_and_ends_in_an_error(world: World, tmp_path: Path) -> None:
+async def test_a_bug_ends_in_an_error_after_three_attempts(world: World, tmp_path: Path) -> None:
     broken = copied(trained(), tmp_path / "broken")
     (broken / "model.json").write_text("{}")
     version = await world.version(broken)
@@ -115,8 +117,8 @@ async def test_a_bug_is_tried_three_times_and_ends_in_an_error(world: World, tmp
     assert [end.counts for end in await ends(world, version)] == [True] * 3
 
 
-async def test_tries_that_failed_elsewhere_count(world: World) -> None:
-    """Three replicas had a bug each and were restarted since: nobody's memory holds three."""
+async def test_attempts_that_failed_in_other_replicas_count(world: World) -> None:
+    """Three replicas had a bug each and were restarted since: no process remembers three."""
     version = await world.version()
     replica = world.replica()
     for number in (1, 2, 3):
@@ -126,10 +128,8 @@ async def test_tries_that_failed_elsewhere_count(world: World) -> None:
     assert (await replica.report()).error.endswith("3. ValueError: 3")
 
 
-async def test_what_is_no_sign_against_the_version_does_not_count(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A store that is down, and SIGTERM in the midst of it."""
+async def test_sigterm_and_a_store_that_is_away_do_not_count(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attempt is recorded, but says nothing against the version."""
     version = await world.version()
     replica = world.replica()
 
@@ -152,7 +152,7 @@ async def test_what_is_no_sign_against_the_version_does_not_count(
     assert (await replica.report()).status == PASSED
 
 
-async def test_a_peer_that_is_down_leaves_no_claim(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_service_that_is_down_leaves_no_claim(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     version = await world.version()
 
     async def down(request: object) -> object:
@@ -293,5 +293,5 @@ async def test_background_work_gives_its_value_or_its_error() -> None:
         await in_background(lambda: 1 // 0)
 
 
-def test_three_tries_as_the_design_says() -> None:
+def test_three_failures_as_the_design_says() -> None:
     assert attempts.MOST_FAILURES == 3

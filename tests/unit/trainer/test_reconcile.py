@@ -71,7 +71,7 @@ async def test_a_slot_that_becomes_free_goes_to_the_oldest_request() -> None:
     assert trainer.launcher.launched == ["first", "older"]
 
 
-async def test_a_run_that_ends_while_it_waits_holds_nobody_back() -> None:
+async def test_a_run_that_ends_while_it_waits_leaves_the_queue() -> None:
     trainer = Trainer(slots=1)
     for second, run_id in enumerate(("first", "cancelled", "last")):
         await trainer.request(run_id, second)
