@@ -92,8 +92,8 @@ class Leases:
             yield
         finally:
             beating.cancel()
-            with suppress(asyncio.CancelledError):
-                await beating
+            # Not `suppress(CancelledError)`, which would swallow a cancellation of the holder itself.
+            await asyncio.gather(beating, return_exceptions=True)
 
     async def _beat(self, number: int) -> None:
         count = 0

@@ -26,6 +26,7 @@ CONTRACT = DESCRIPTOR.services_by_name["TrainingService"]
 
 
 async def main() -> None:
+    """Serve until SIGTERM."""
     settings = Settings.read()
     setup_logs("trainer", settings.log_level)
     blobs, bus = open_both(settings)

@@ -1,4 +1,4 @@
-"""Automatic training: which run a model is owed now, and which waiting ones it overtakes."""
+"""Automatic training: which run a model needs now, and which waiting ones it supersedes."""
 
 import json
 import logging
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import MessageToDict
+from typing_extensions import override
 
 from millstream.client.aio.pages import pages
 from millstream.dataset.v1.dataset_pb2 import Snapshot
@@ -21,6 +22,7 @@ from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 from servicekit.work.keys import Key
+from servicekit.work.queue import Reconciler
 from services.trainer.metrics import RUNS_ENDED
 from services.trainer.store import Store
 
@@ -40,7 +42,7 @@ class AutomaticKey(Key):
     dataset: str
 
 
-class TrainAutomatically:
+class TrainAutomatically(Reconciler[AutomaticKey]):
     """Every model with automatic training gets a run for the newest snapshot of its dataset, and for no older one."""
 
     kind = AutomaticKey.kind
@@ -48,10 +50,12 @@ class TrainAutomatically:
     def __init__(self, store: Store, registry: "RegistryServiceAsyncStub", dataprep: "DatasetServiceAsyncStub") -> None:
         self.store, self.registry, self.dataprep = store, registry, dataprep
 
+    @override
     async def pending(self) -> AsyncIterator[AutomaticKey]:
         for name in sorted({model.spec.dataset for model in await self._models()}):
             yield AutomaticKey(name)
 
+    @override
     async def reconcile(self, key: AutomaticKey) -> float | None:
         name = key.dataset
         models = [model for model in await self._models() if model.spec.dataset == name]
@@ -65,31 +69,31 @@ class TrainAutomatically:
         waits = [await self._train(model, snapshot) for model in models]
         return min((wait for wait in waits if wait is not None), default=None)
 
+    @override
     async def end(self, key: AutomaticKey, error: MillstreamError) -> None:
-        log.error(
-            "automatic training given up until the next look", extra={"dataset": key.dataset, "error": str(error)}
-        )
+        # There is nothing to end: the next resync tries again.
+        log.error("automatic training failed", extra={"dataset": key.dataset, "error": str(error)})
 
     async def _train(self, model: Model, snapshot: Snapshot) -> float | None:
-        """Ask for the run that is owed and cancel what it overtakes; the answer is how long the interval still lasts."""
+        """Request the run that is due and cancel those that it supersedes. Returns the seconds that the interval lasts."""
         wanted = wanted_run(model, snapshot)
-        asked = await self.store.requests()
-        known = [request for request in asked if request.automatic and request.spec.model == model.name]
+        requests = await self.store.requests()
+        known = [request for request in requests if request.automatic and request.spec.model == model.name]
         if any(order(request) > order(wanted) for request in known):
             return None
         if all(request.run_id != wanted.run_id for request in known):
             wait = interval_left(model, known, time.time())
             if wait > 0:
                 return wait
-            await self.store.ask(wanted)
+            await self.store.create(wanted)
             failpoint("trainer.run-asked")
         for request in known:
             if request.run_id != wanted.run_id and order(request) < order(wanted):
-                await self._overtake(request, wanted)
+                await self._supersede(request, wanted)
         return None
 
-    async def _overtake(self, request: RunRequest, wanted: RunRequest) -> None:
-        """Cancel a run that no worker has begun."""
+    async def _supersede(self, request: RunRequest, wanted: RunRequest) -> None:
+        """Cancel a run, unless a worker has begun it."""
         if await self.store.outcome(request.run_id) or await self.store.attempts(request.run_id).newest():
             return
         reason = f"superseded by run {wanted.run_id} on snapshot {wanted.spec.dataset_number}"
@@ -106,8 +110,11 @@ class TrainAutomatically:
 
 
 def wanted_run(model: Model, snapshot: Snapshot) -> RunRequest:
-    """The run that a model's spec asks for on a snapshot. Its id names just what decides the result, so that a changed
-    gate or time limit trains nothing anew, and a cancelled run stays cancelled."""
+    """The run that a model's spec asks for on a snapshot.
+
+    Its id is a hash of what decides the result and of nothing else: a changed gate or time limit trains nothing again, and a
+    cancelled run stays cancelled.
+    """
     spec = model.spec
     config = json.dumps(MessageToDict(spec.config), sort_keys=True)
     run_id = hash_of("automatic", model.name, spec.recipe, spec.preset, config, spec.dataset, snapshot.number)
@@ -118,6 +125,7 @@ def wanted_run(model: Model, snapshot: Snapshot) -> RunRequest:
 
 
 def run_spec(model: Model, snapshot: Snapshot) -> TrainingRunSpec:
+    """What a model's own spec trains on a snapshot."""
     spec = model.spec
     run = TrainingRunSpec(model=model.name, recipe=spec.recipe, preset=spec.preset, config=spec.config)
     run.dataset, run.dataset_number, run.snapshot_id = snapshot.dataset, snapshot.number, snapshot.snapshot_id
@@ -128,7 +136,7 @@ def run_spec(model: Model, snapshot: Snapshot) -> TrainingRunSpec:
 
 
 def order(request: RunRequest) -> tuple[int, int]:
-    """Which of two automatic runs of a model is the newer; a replica that read an old snapshot must not win."""
+    """The order of a model's automatic runs: a replica that read an old snapshot must not supersede a newer run."""
     return request.spec.dataset_number, request.model_spec_number
 
 

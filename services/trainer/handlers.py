@@ -1,4 +1,4 @@
-"""What an event means to the trainer."""
+"""The work that each event queues."""
 
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.registry.v1.events_pb2 import ModelApplied

@@ -1,10 +1,10 @@
-"""What the trainer counts."""
+"""The trainer's own metrics, beside those of every service."""
 
 from prometheus_client import Counter, Gauge
 
 RUNS_ENDED = Counter("millstream_trainer_runs_ended", "Training runs that this replica ended, by state.", ("state",))
 WORKERS_STARTED = Counter("millstream_trainer_workers_started", "Workers started by this replica.")
-WORKERS_LOST = Counter("millstream_trainer_workers_lost", "Attempts whose worker died without a word.")
+WORKERS_LOST = Counter("millstream_trainer_workers_lost", "Attempts whose worker died without storing a failure.")
 SLOTS = Gauge("millstream_trainer_slots", "How many workers this replica runs at once.")
 SLOTS_USED = Gauge("millstream_trainer_slots_used", "Workers of this replica that hold an attempt or are about to.")
 LOSS = Gauge("millstream_trainer_loss", "Training loss of the model's running run.", ("model",))

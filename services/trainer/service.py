@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 
 
 POLL_SECONDS = 0.2
+"""Between two reads of what a caller watches."""
 OPEN = (TrainingRun.STATE_PENDING, TrainingRun.STATE_RUNNING)
 
 
 class TrainingService:
+    """Requests, reads and cancels runs; the training itself is the reconciler's."""
+
     def __init__(
         self,
         store: Store,
@@ -47,11 +50,12 @@ class TrainingService:
         self.registry, self.dataprep = registry, dataprep
 
     async def CreateTrainingRun(self, request: rpc.CreateTrainingRunRequest) -> rpc.CreateTrainingRunResponse:
+        """The run of this request_id. Raises InvalidArgument, NotFound for the model or its snapshot, Unavailable."""
         run_id = check_request_id(request.request_id)
         try:
             stored = await self.store.request(run_id)
         except NotFound:
-            await self.store.ask(await self._filled_in(run_id, request.spec))
+            await self.store.create(await self._filled_in(run_id, request.spec))
             stored = await self.store.request(run_id)
         if stored.asked != request.spec:
             text = f"request_id {run_id} was used before for another training run: send a new one"
@@ -59,11 +63,13 @@ class TrainingService:
         return rpc.CreateTrainingRunResponse(run=await self.store.run(run_id))
 
     async def GetTrainingRun(self, request: rpc.GetTrainingRunRequest) -> rpc.GetTrainingRunResponse:
+        """Raises NotFound."""
         return rpc.GetTrainingRunResponse(run=await self.store.run(request.run_id))
 
     async def ListTrainingRuns(self, request: rpc.ListTrainingRunsRequest) -> rpc.ListTrainingRunsResponse:
+        """Newest first."""
         requests = await self.store.requests()
-        requests.sort(key=lambda asked: (asked.time.ToNanoseconds(), asked.run_id), reverse=True)
+        requests.sort(key=lambda known: (known.time.ToNanoseconds(), known.run_id), reverse=True)
         runs = [await self.store.run(r.run_id) for r in requests if request.model in ("", r.spec.model)]
         fitting = [run for run in runs if not request.states or run.state in request.states]
         shown, token = page(fitting, request.page_size, request.page_token, lambda run: run.run_id)
@@ -72,6 +78,7 @@ class TrainingService:
     async def WatchTrainingRun(
         self, request: rpc.WatchTrainingRunRequest
     ) -> AsyncIterator[rpc.WatchTrainingRunResponse]:
+        """Each change of the run, until it has an outcome. Raises NotFound."""
         before = TrainingRun()
         while before.state in (TrainingRun.STATE_UNSPECIFIED, *OPEN):
             run = await self.store.run(request.run_id)
@@ -82,8 +89,9 @@ class TrainingService:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def CancelTrainingRun(self, request: rpc.CancelTrainingRunRequest) -> rpc.CancelTrainingRunResponse:
-        asked = await self.store.request(request.run_id)
-        outcome = RunOutcome(run_id=request.run_id, model=asked.spec.model, state=TrainingRun.STATE_CANCELLED)
+        """Again is fine. Raises NotFound, or FailedPrecondition when the run has another outcome already."""
+        stored = await self.store.request(request.run_id)
+        outcome = RunOutcome(run_id=request.run_id, model=stored.spec.model, state=TrainingRun.STATE_CANCELLED)
         outcome.reason, outcome.actor = request.reason or "cancelled on request", actor()
         if await self.store.end(outcome):
             RUNS_ENDED.labels("cancelled").inc()
@@ -95,6 +103,7 @@ class TrainingService:
         return rpc.CancelTrainingRunResponse(run=run)
 
     async def ReadTrainingLog(self, request: rpc.ReadTrainingLogRequest) -> AsyncIterator[rpc.ReadTrainingLogResponse]:
+        """The chunks of all attempts; with `follow` until the run has an outcome. Raises NotFound."""
         await self.store.request(request.run_id)
         place = ""
         while True:
@@ -107,14 +116,14 @@ class TrainingService:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _filled_in(self, run_id: str, asked: TrainingRunSpec) -> RunRequest:
-        """The request with what the model's own spec says wherever the caller said nothing."""
+        """The request, completed from the model's own spec where the caller left a field out."""
         model = (await self.registry.GetModel(GetModelRequest(model=asked.model))).model
         snapshot_request = GetSnapshotRequest(dataset=asked.dataset or model.spec.dataset, number=asked.dataset_number)
         snapshot = (await self.dataprep.GetSnapshot(snapshot_request)).snapshot
         spec = run_spec(model, snapshot)
         if asked.recipe and asked.recipe != spec.recipe:
             raise InvalidArgument(
-                f"{asked.model} is of the recipe {spec.recipe}: leave recipe out", field="spec.recipe"
+                f"the recipe of {asked.model} is {spec.recipe}: leave recipe out", field="spec.recipe"
             )
         if asked.preset or asked.HasField("config"):
             # The model's own overrides belong to its own preset.

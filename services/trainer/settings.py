@@ -8,6 +8,8 @@ from services.trainer.worker.settings import WorkerSettings
 
 
 class Settings(Base):
+    """`MILLSTREAM_…`, read once at start."""
+
     listen: str = Field(address("trainer"), description="host:port of the gRPC server")
     metrics_listen: str = Field(metrics_address("trainer"), description="host:port of /metrics; empty shows none")
     dataprep: str = Field(address("dataprep"), description="host:port of dataprep, several with commas between")
@@ -19,5 +21,5 @@ class Settings(Base):
     state: str = Field(".millstream", description="folder for the workers' files on this machine")
 
     def worker_environment(self) -> dict[str, str]:
-        """The variables of a worker, from the trainer's own."""
+        """The environment variables of a worker, with the trainer's own values."""
         return {variable.name: str(self.value(variable)) for variable in WorkerSettings.variables()}

@@ -1,4 +1,4 @@
-"""The trainer's objects, and what they mean on the bus. Its worker uses them too."""
+"""The trainer's objects, and the events that they mean. Its worker uses them too."""
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -18,8 +18,9 @@ from servicekit.facts.outbox import Announce, Fact, Outbox
 
 M = TypeVar("M", bound=Message)
 MOST_FAILURES = 3
+"""Failed attempts after which a run fails."""
 REASON_LENGTH = 1000
-"""Characters of a reason that its event carries, whatever somebody wrote; the outcome has all of it."""
+"""Characters of a reason that its event carries; the outcome has all of it."""
 
 
 class Store:
@@ -33,6 +34,7 @@ class Store:
         self._ended: dict[str, TrainingRun] = {}
 
     async def run_ids(self) -> list[str]:
+        """Of all runs, in order of id."""
         return [name async for name in self.blobs.children("runs/requests/")]
 
     async def open_run_ids(self) -> list[str]:
@@ -41,6 +43,7 @@ class Store:
         return [run_id for run_id in await self.run_ids() if run_id not in ended]
 
     async def request(self, run_id: str) -> RunRequest:
+        """Raises NotFound."""
         if run_id not in self._requests:
             try:
                 data = await self.blobs.get(f"runs/requests/{run_id}")
@@ -50,18 +53,19 @@ class Store:
         return self._requests[run_id]
 
     async def requests(self) -> list[RunRequest]:
-        """Of all runs. One may be listed that nobody asked for: a put that its store gives up (see Blobs.list)."""
+        """Of all runs. A listed one may not exist: its put was given up (see Blobs.list)."""
         found = []
         for run_id in await self.run_ids():
             with suppress(NotFound):
                 found.append(await self.request(run_id))
         return found
 
-    async def ask(self, request: RunRequest) -> bool:
-        """Store a request; False: a run of that id was asked for before."""
+    async def create(self, request: RunRequest) -> bool:
+        """Store the request of a run; False: there is a run of that id."""
         return await self.outbox.put(f"runs/requests/{request.run_id}", _bytes(request))
 
     async def outcome(self, run_id: str) -> RunOutcome | None:
+        """None: the run has not ended."""
         if run_id not in self._outcomes:
             found = await self._read(f"runs/outcomes/{run_id}", RunOutcome)
             if not found:
@@ -75,13 +79,17 @@ class Store:
         return await self.outbox.put(f"runs/outcomes/{outcome.run_id}", _bytes(outcome))
 
     def attempts(self, run_id: str) -> Leases:
-        leases = Leases(self.blobs, f"runs/attempts/{run_id}", self.lease_seconds, self.outbox.put)
-        return self._leases.setdefault(run_id, leases)
+        """The leases of a run's attempts; the same object each time, because heartbeats are judged over time."""
+        if run_id not in self._leases:
+            self._leases[run_id] = Leases(self.blobs, f"runs/attempts/{run_id}", self.lease_seconds, self.outbox.put)
+        return self._leases[run_id]
 
     async def failure(self, run_id: str, attempt: int) -> AttemptFailure | None:
+        """None: the attempt has not failed."""
         return await self._read(f"{self._folder(run_id, attempt)}/failure", AttemptFailure)
 
     async def fail(self, run_id: str, attempt: int, failure: AttemptFailure) -> None:
+        """Store why an attempt failed; the first failure stays."""
         failure.time.CopyFrom(now())
         await self.blobs.put_if_absent(f"{self._folder(run_id, attempt)}/failure", _bytes(failure))
 
@@ -91,28 +99,31 @@ class Store:
         return [failure for failure in found if failure]
 
     async def progress(self, run_id: str, newest: int) -> RunProgress | None:
-        """What the newest attempt that said something said."""
+        """The latest reported progress: of the newest attempt that reported any; None: none did."""
         for attempt in range(newest, 0, -1):
             if found := await self._read(f"{self._folder(run_id, attempt)}/progress", RunProgress):
                 return found
         return None
 
     async def report(self, run_id: str, attempt: int, progress: RunProgress) -> None:
+        """Replace the attempt's progress."""
         await self.blobs.put(f"{self._folder(run_id, attempt)}/progress", _bytes(progress))
 
     async def numerics(self, run_id: str) -> RunNumerics | None:
+        """Those of the run's first attempt; None: it has not fixed them yet."""
         return await self._read(f"runs/numerics/{run_id}", RunNumerics)
 
     async def fix_numerics(self, run_id: str, numerics: RunNumerics) -> RunNumerics:
-        """Keep the first attempt's numerics; the answer is what stands."""
+        """Store the numerics unless another attempt did; returns those that are stored."""
         await self.blobs.put_if_absent(f"runs/numerics/{run_id}", _bytes(numerics))
         return await self.numerics(run_id) or numerics
 
     async def add_log(self, run_id: str, attempt: int, number: int, chunk: bytes) -> None:
+        """Store one chunk of an attempt's log, numbered from 1; again is fine."""
         await self.blobs.put(f"{self._folder(run_id, attempt)}/log/{number:010d}", chunk)
 
     async def log(self, run_id: str, after: str) -> AsyncIterator[tuple[str, int, bytes]]:
-        """(place, attempt, chunk) of what workers printed, after the given place."""
+        """(place, attempt, chunk) of the workers' output after a place; the empty place is the beginning."""
         prefix = f"runs/attempts/{run_id}/"
         async for listed in self.blobs.list(prefix, after):
             attempt, kind = listed.key[len(prefix) :].split("/")[:2]
@@ -123,7 +134,7 @@ class Store:
                 yield listed.key, int(attempt), chunk
 
     async def run(self, run_id: str) -> TrainingRun:
-        """The run as its objects tell it now."""
+        """The run, put together from its objects. Raises NotFound."""
         if run_id in self._ended:
             return self._ended[run_id]
         request, outcome = await self.request(run_id), await self.outcome(run_id)

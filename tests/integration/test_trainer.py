@@ -81,7 +81,7 @@ class Trainer:
             snapshot.parts.append(await stored_part(self.blobs, split, rows))
         spec = TrainingRunSpec(model="toy", recipe="toy_words", dataset="words", dataset_number=1, snapshot_id="s1")
         ParseDict({"config": config or {}, **change}, spec)
-        await self.store.ask(RunRequest(run_id=run_id, spec=spec, snapshot=snapshot, time=now()))
+        await self.store.create(RunRequest(run_id=run_id, spec=spec, snapshot=snapshot, time=now()))
         return run_id
 
     async def watch(self, run_id: str) -> AsyncIterator[TrainingRun]:
@@ -92,7 +92,7 @@ class Trainer:
         return [run async for run in self.watch(run_id)][-1]
 
     async def at_step(self, run_id: str, step: int, attempt: int = 1) -> None:
-        """Wait until an attempt has said that it is so far."""
+        """Wait until an attempt has reported the step."""
         key = f"{self.store.attempts(run_id).folder(attempt)}/progress"
         while not await self.blobs.exists(key) or RunProgress.FromString(await self.blobs.get(key)).step < step:
             assert not await self.store.outcome(run_id), f"the run ended before step {step} of attempt {attempt}"
@@ -130,8 +130,8 @@ async def test_a_run_is_trained_to_an_artifact_with_its_lineage_and_its_log(trai
     assert b"training" in b"".join(log)
     await trainer.outbox.sweep()
     await trainer.outbox.flush()
-    said = [message.headers["ce_type"].decode().rpartition(".")[2] for message in trainer.bus.log]
-    assert set(said) == {"TrainingRunCreated", "TrainingRunStarted", "TrainingRunSucceeded"}
+    published = [message.headers["ce_type"].decode().rpartition(".")[2] for message in trainer.bus.log]
+    assert set(published) == {"TrainingRunCreated", "TrainingRunStarted", "TrainingRunSucceeded"}
 
 
 async def test_a_killed_worker_is_followed_by_one_that_ends_bit_for_bit_as_an_undisturbed_run(

@@ -170,7 +170,7 @@ class Replica:
         self.service = EvaluationService(self.store)
 
     async def report(self, version: int = 1, model: str = MODEL) -> EvaluationReport:
-        """Reconcile until the version is owed nothing; its newest report."""
+        """Reconcile until no report on the version is pending; the newest."""
         while (again := await self.evaluate.reconcile(EvaluationKey(model, version))) is not None:
             await asyncio.sleep(min(again, 0.01))
         return max(await self.store.reports(model, version), key=lambda report: report.champion_entry)

@@ -1,4 +1,4 @@
-"""Parts of a trainer: a store with one run, whose first attempt this process has claimed; a launcher of nothing."""
+"""Parts of a trainer: a store with one run, whose first attempt this process has claimed; a launcher without workers."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ from millstream.training.v1.training_run_pb2 import TrainingRunSpec
 from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
+from services.trainer.launchers.port import Launcher
 from services.trainer.store import FACTS, Store
 
 RUN = "run-1"
@@ -16,12 +17,12 @@ RUN = "run-1"
 async def claimed_run(blobs: Blobs) -> Store:
     """A run of the model `toy` with attempt 1."""
     store = Store(blobs, Outbox(blobs, MemoryBus(), "trainer", FACTS), 10)
-    await store.ask(RunRequest(run_id=RUN, spec=TrainingRunSpec(model="toy")))
+    await store.create(RunRequest(run_id=RUN, spec=TrainingRunSpec(model="toy")))
     assert await store.attempts(RUN).claim(1)
     return store
 
 
-class NoLauncher:
+class NoLauncher(Launcher):
     """Notes the runs that it is asked to launch, and launches none."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The files of this machine's training workers, by pid: how a trainer, or whoever stops the platform, finds them again."""
+"""The files of this machine's training workers, by pid, for the trainer and for the command that stops the platform."""
 
 import shutil
 from collections.abc import Iterator
@@ -34,11 +34,11 @@ class WorkerFolder:
         (self.path / str(pid)).write_text(f"{process_here(pid).start_time} {run_id} {owner}\n")
 
     def scratch(self, pid: int) -> Path:
-        """The folder for a worker's own files."""
+        """The folder for a worker's own files; the worker creates it."""
         return self.path / f"{pid}.files"
 
     def log(self, run_id: str) -> Path:
-        """What workers of a run printed before they claimed an attempt."""
+        """The output of a run's workers before they claimed an attempt."""
         self.path.mkdir(parents=True, exist_ok=True)
         return self.path / f"{run_id}.log"
 
@@ -56,6 +56,6 @@ class WorkerFolder:
         return [worker for worker in self.recorded() if is_running(worker.process)]
 
     def clear(self, pid: int) -> None:
-        """Remove what a dead worker left."""
+        """Remove the files of a dead worker; again is fine."""
         shutil.rmtree(self.scratch(pid), ignore_errors=True)
         (self.path / str(pid)).unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""Trains one run: a deployable of its own, started by the trainer. Nobody imports it."""
+"""Trains one run: a deployable of its own, started by the trainer. No other package imports it."""

@@ -22,6 +22,7 @@ from services.trainer.worker.settings import WorkerSettings
 
 
 async def main(run_id: str) -> int:
+    """Claim an attempt and carry it out; the exit code."""
     settings = WorkerSettings.read()
     setup_logs("worker", settings.log_level)
     blobs = open_blobs(settings)
@@ -42,11 +43,11 @@ async def main(run_id: str) -> int:
 
 
 async def run_and_exit() -> None:
-    """End at once: a recipe that hangs in native code would keep the loop and the interpreter from ending."""
-    code_of_exit = await main(sys.argv[1])
+    """Exit without a clean end: a recipe that hangs in native code would keep the loop and the interpreter alive."""
+    exit_code = await main(sys.argv[1])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code_of_exit)
+    os._exit(exit_code)
 
 
 if __name__ == "__main__":

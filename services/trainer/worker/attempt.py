@@ -32,9 +32,11 @@ from services.trainer.worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 ENDED, AGAIN = 0, 75
-BEAT_SECONDS = 1.0
+"""Exit codes: the run has an outcome; it has none yet, start another worker."""
+REPORT_SECONDS = 1.0
 STOP_SECONDS = 30.0
-_PASSING = (errors.Unavailable, errors.Overloaded, errors.DeadlineExceeded, errors.Conflict)
+"""For a checkpoint, once the worker is asked to stop."""
+_TRANSIENT = (errors.Unavailable, errors.Overloaded, errors.DeadlineExceeded, errors.Conflict)
 
 
 class Attempt:
@@ -54,42 +56,42 @@ class Attempt:
         self.catalog = Catalog(settings.recipes.split(","))
         self.log = CapturedLog(folder / "output.log")
         self.began = time.monotonic()
-        self.saying = asyncio.Lock()
-        self.before = 0.0
-        """Seconds that earlier attempts have trained."""
+        self.earlier_seconds = 0.0
+        """Training time of earlier attempts."""
+        self._report_lock = asyncio.Lock()
 
     async def carry_out(self) -> int:
-        """Train, and answer the process's exit code."""
-        beating = asyncio.create_task(self._beat())
+        """Train, and return the process's exit code."""
+        reporting = asyncio.create_task(self._report_until_stopped())
         training = asyncio.create_task(self._train())
         try:
             async with self.store.attempts(self.request.run_id).holding(self.number):
-                done, _ = await asyncio.wait([beating, training], return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait([reporting, training], return_when=asyncio.FIRST_COMPLETED)
                 if training not in done:
                     # Asked to stop: the recipe saves a checkpoint at its next step; one that hangs is left behind.
                     await asyncio.wait([training], timeout=STOP_SECONDS)
-                code = await self._verdict(training)
-                async with self.saying:
-                    # Not in the middle: what a cancelled beat is storing would land after the last word.
-                    beating.cancel()
+                code = await self._exit_code(training)
+                async with self._report_lock:
+                    # Not in the middle of a report: what it is storing would replace the last one.
+                    reporting.cancel()
                 with suppress(errors.MillstreamError):
-                    await self._say()
+                    await self._report()
                 return code
         finally:
             self.log.close()
 
-    async def _verdict(self, training: "asyncio.Task[None]") -> int:
+    async def _exit_code(self, training: "asyncio.Task[None]") -> int:
         run_id = self.request.run_id
         try:
             if training.done():
                 await training
-        except (Stopped, *_PASSING) as error:
-            log.info("attempt ends early", extra={"because": repr(error)})
+        except (Stopped, *_TRANSIENT) as error:
+            log.info("attempt ended early", extra={"error": repr(error)})
         except Exception as error:
             log.exception("attempt failed")
-            # A run that has failed is not looked at again, so its last word comes first.
+            # Nothing is reported of a run that has failed, so the last report comes first.
             with suppress(errors.MillstreamError):
-                await self._say()
+                await self._report()
             await self.store.fail(run_id, self.number, self._failure(error))
         return ENDED if await self.store.outcome(run_id) else AGAIN
 
@@ -111,8 +113,8 @@ class Attempt:
         outcome.artifact.CopyFrom(artifact)
         outcome.lineage.CopyFrom(self._lineage(config))
         outcome.metrics.update(self.run.metrics)
-        # A run that has ended is not looked at again, so its last word comes first.
-        await self._say()
+        # Its readers stop once a run has ended, so the last report comes first.
+        await self._report()
         if not await self.store.end(outcome):
             log.info("the run has another outcome already")
         failpoint("worker.succeeded")
@@ -130,51 +132,47 @@ class Attempt:
             lineage.inexact_from_step = self.run.resumed_from
         return lineage
 
-    async def _beat(self) -> None:
-        """Each second: say how far it is, ship the log, and look whether to stop. Ends once it must stop."""
+    async def _report_until_stopped(self) -> None:
+        """Report progress and log once a second, until SIGTERM, an outcome of the run or a newer attempt ends this one."""
         run_id = self.request.run_id
-        began = False
+        knows_earlier = False
         while not self.run.stop_requested:
             with suppress(errors.MillstreamError):
-                if not began:
+                if not knows_earlier:
                     earlier = await self.store.progress(run_id, self.number - 1)
-                    self.before = seconds_of(earlier.elapsed) if earlier else 0.0
-                    began = True
-                await self._say()
+                    self.earlier_seconds = seconds_of(earlier.elapsed) if earlier else 0.0
+                    knows_earlier = True
+                await self._report()
                 newest = await self.store.attempts(run_id).newest()
                 if newest > self.number or await self.store.outcome(run_id):
                     self.stop.set()
             with suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_SECONDS):
+                async with asyncio.timeout(REPORT_SECONDS):
                     await self.stop.wait()
                 self.run.stop_requested = True
 
-    async def _say(self) -> None:
-        async with self.saying:
-            await self._say_alone()
+    async def _report(self) -> None:
+        """Store the progress and what was printed since the last report."""
+        async with self._report_lock:
+            await self.store.report(self.request.run_id, self.number, self._progress())
+            for number, chunk in self.log.unshipped():
+                await self.store.add_log(self.request.run_id, self.number, number, chunk)
+                self.log.shipped()
 
-    async def _say_alone(self) -> None:
-        said = RunProgress(time=now())
+    def _progress(self) -> RunProgress:
         elapsed = time.monotonic() - self.began
-        said.elapsed.CopyFrom(duration(self.before + elapsed))
+        message = RunProgress(time=now(), elapsed=duration(self.earlier_seconds + elapsed))
         if progress := self.run.progress:
-            said.step, said.total_steps, said.epoch, said.loss = (
-                progress.step,
-                progress.total_steps,
-                progress.epoch,
-                progress.loss,
-            )
-            said.learning_rate, said.gradient_norm = progress.learning_rate, progress.gradient_norm
-            said.rows_per_second, said.tokens_per_second = progress.rows_per_second, progress.tokens_per_second
-            said.metrics.update(self.run.metrics)
+            message.step, message.total_steps = progress.step, progress.total_steps
+            message.epoch, message.loss = progress.epoch, progress.loss
+            message.learning_rate, message.gradient_norm = progress.learning_rate, progress.gradient_norm
+            message.rows_per_second, message.tokens_per_second = progress.rows_per_second, progress.tokens_per_second
+            message.metrics.update(self.run.metrics)
             done = progress.step - self.run.resumed_from
             if done > 0:
                 left = elapsed / done * (progress.total_steps - progress.step)
-                said.remaining.CopyFrom(duration(max(0.0, left)))
-        await self.store.report(self.request.run_id, self.number, said)
-        for number, chunk in self.log.unshipped():
-            await self.store.add_log(self.request.run_id, self.number, number, chunk)
-            self.log.shipped()
+                message.remaining.CopyFrom(duration(max(0.0, left)))
+        return message
 
     def _failure(self, error: Exception) -> AttemptFailure:
         text = error.text if isinstance(error, errors.MillstreamError) else str(error)
@@ -186,19 +184,19 @@ class Attempt:
 
 
 async def claim(store: Store, run_id: str, stop: asyncio.Event) -> int:
-    """Claim the next attempt once nobody alive holds one; 0: the run has an outcome or the worker was asked to stop.
+    """Claim the next attempt once no living worker holds one; 0: the run has an outcome, or the worker was asked to stop.
 
-    Waits without torch and without a slot. Failures that end the run are the trainer's to act on.
+    Waits without torch and without a slot. It claims nothing after failures that end the run: the trainer ends it.
     """
     attempts = store.attempts(run_id)
     while not stop.is_set() and not await store.outcome(run_id):
         newest = await attempts.newest()
-        # Before what a worker says last: whoever is dead by now has said it already.
+        # Read before failures and outcome: a worker that is dead by now has stored its own already.
         alive = bool(newest) and await attempts.is_alive(newest)
         failures = await store.failures(run_id, newest)
-        ends = len(failures) >= MOST_FAILURES or any(failure.invalid for failure in failures)
+        is_over = len(failures) >= MOST_FAILURES or any(failure.invalid for failure in failures)
         failed = newest and await store.failure(run_id, newest)
-        if not ends and (failed or not alive):
+        if not is_over and (failed or not alive):
             if await store.outcome(run_id):
                 break
             if await attempts.claim(newest + 1):

@@ -1,13 +1,14 @@
-"""What a worker prints, captured in numbered chunks."""
+"""The output of a worker, captured in numbered chunks."""
 
 import os
 from pathlib import Path
 
 LOG_TAIL = 4000
+"""Bytes of the log that a failure keeps."""
 
 
 class CapturedLog:
-    """Takes over this process's stdout and stderr, and hands out what was printed in numbered chunks."""
+    """Redirects this process's stdout and stderr to a file, and hands it out in numbered chunks."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.read, self.chunks = path, 0, 0
@@ -19,7 +20,7 @@ class CapturedLog:
         os.close(target)
 
     def unshipped(self) -> list[tuple[int, bytes]]:
-        """The same chunk again until shipped() says that it is stored."""
+        """(number, chunk): the same one again until shipped() is called; nothing while there is no new output."""
         if not self.pending:
             with self.path.open("rb") as file:
                 file.seek(self.read)
@@ -31,11 +32,14 @@ class CapturedLog:
         return self.pending
 
     def shipped(self) -> None:
+        """The chunk is stored."""
         self.pending = []
 
     def tail(self) -> str:
+        """The newest output as text."""
         return self.path.read_bytes()[-LOG_TAIL:].decode(errors="replace")
 
     def close(self) -> None:
+        """Give stdout and stderr back."""
         os.dup2(self._outside, 1)
         os.dup2(self._outside, 2)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf.json_format import MessageToDict, ParseDict
+from typing_extensions import override
 
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from millstream.training.v1.attempt_pb2 import RunNumerics
 from recipekit.hardware import processor
-from recipekit.run import Progress
+from recipekit.run import Progress, Run
 from servicekit.blobs import artifacts
 from servicekit.failpoints import failpoint
 from services.trainer.store import Store
@@ -26,12 +27,15 @@ from services.trainer.store import Store
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 KEPT = 2
+"""Checkpoints that an attempt keeps."""
 METRICS = "reported-metrics.json"
-"""Beside the recipe's own files: an attempt that resumes after the last evaluation has nothing to measure anew."""
+"""In each checkpoint: an attempt that resumes after the last evaluation measures nothing again."""
 
 
-class StoredRun:
-    """recipekit.run.Run over the object store. The recipe calls it from the training thread; it works on the loop."""
+class StoredRun(Run):
+    """A run over the object store. The recipe calls it from the training thread; its I/O happens on the event loop."""
+
+    stop_requested = False
 
     def __init__(self, store: Store, run_id: str, attempt: int, folder: Path, require_exact: bool) -> None:
         self.store, self.run_id, self.attempt, self.folder = store, run_id, attempt, folder
@@ -39,17 +43,18 @@ class StoredRun:
         self.artifact = folder / "artifact"
         self.artifact.mkdir()
         self.loop = asyncio.get_running_loop()
-        self.stop_requested = False
         self.progress: Progress | None = None
         self.metrics: dict[str, float] = {}
         self.resumed_from = 0
         self.fixed = RunNumerics()
 
+    @override
     def report(self, progress: Progress) -> None:
         self.progress = progress
         if progress.metrics:
             self.metrics = dict(progress.metrics)
 
+    @override
     def numerics(self, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         found = self._wait(self.store.numerics(self.run_id))
         if found is None:
@@ -60,8 +65,8 @@ class StoredRun:
         self.fixed = found
         if self.require_exact and self.is_elsewhere:
             raise FailedPrecondition(
-                f"the run began on {found.processor} and this is {processor()}, where it would not go on bit for bit; "
-                "MILLSTREAM_REQUIRE_EXACT forbids that"
+                f"the run began on {found.processor} and this is {processor()}, where it cannot go on bit for bit: start a "
+                "worker on the first kind, or unset MILLSTREAM_REQUIRE_EXACT"
             )
         return {name: _whole(value) for name, value in MessageToDict(found.numerics).items()}
 
@@ -70,9 +75,11 @@ class StoredRun:
         """Another kind of processor than the first attempt's."""
         return bool(self.fixed.processor) and self.fixed.processor != processor()
 
+    @override
     def latest_checkpoint(self) -> Path | None:
         return self._wait(self._download_newest())
 
+    @override
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
         fresh = Path(tempfile.mkdtemp(dir=self.folder))
         try:
@@ -132,5 +139,5 @@ def _step_and_attempt(prefix: str) -> tuple[int, int]:
 
 
 def _whole(value: Any) -> Any:
-    """A protobuf Struct knows only floating numbers; whole ones are counts."""
+    """A protobuf Struct has only floating-point numbers; whole ones are counts."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -6,6 +6,8 @@ from servicekit.runtime.settings import Settings as Base
 
 
 class WorkerSettings(Base):
+    """`MILLSTREAM_…`, read once at start; the trainer hands them on to its workers."""
+
     lease_seconds: float = Field(10.0, gt=0, description="how long another worker's heartbeat may stand still")
     require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")
     state: str = Field(".millstream", description="folder for the workers' files on this machine")

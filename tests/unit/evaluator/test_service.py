@@ -49,7 +49,7 @@ def test_what_events_mean() -> None:
     assert list(HANDLERS[AliasMoved](AliasMoved(model="toy", alias="staging"))) == []
 
 
-async def test_events_bring_reports_and_reports_are_said(world: World) -> None:
+async def test_events_bring_reports_and_reports_are_published(world: World) -> None:
     """A version is registered; it is promoted; the champion's challenger gets another report."""
     tail = world.bus.tail(["millstream.evaluation.v1"])
     await tail.start()
@@ -67,15 +67,15 @@ async def test_events_bring_reports_and_reports_are_said(world: World) -> None:
         await count(replica, 3)
     newest = (await replica.store.reports(MODEL))[0]
     assert (newest.version, newest.champion_version, newest.status) == (2, 1, PASSED)
-    said: list[Any] = []
-    while len(said) < 3:
-        said += [from_message(message).fact for message in await asyncio.wait_for(tail.batch(), 5)]
-    assert {fact.report_id for fact in said} == {report.report_id for report in await replica.store.reports(MODEL)}
-    assert all(fact.status == PASSED and fact.model == MODEL for fact in said)
+    published: list[Any] = []
+    while len(published) < 3:
+        published += [from_message(message).fact for message in await asyncio.wait_for(tail.batch(), 5)]
+    assert {fact.report_id for fact in published} == {report.report_id for report in await replica.store.reports(MODEL)}
+    assert all(fact.status == PASSED and fact.model == MODEL for fact in published)
     assert PRIMARY.labels(MODEL)._value.get() == newest.metrics[0].candidate
 
 
-async def test_looking_alone_finds_all_that_is_owed(world: World) -> None:
+async def test_the_resync_alone_finds_every_pending_report(world: World) -> None:
     for model in ("a", "b", "c"):
         world.declare(model)
         for _ in range(3):

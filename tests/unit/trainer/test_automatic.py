@@ -1,4 +1,4 @@
-"""Automatic training: what is asked for, and what is overtaken."""
+"""Automatic training: which runs are requested, and which superseded."""
 
 import asyncio
 from typing import Any
@@ -79,14 +79,14 @@ async def test_a_model_may_be_declared_before_its_data_and_is_trained_when_they_
     assert await states(store) == {1: "PENDING"}
 
 
-async def test_however_often_and_by_however_many_replicas_one_run_is_asked_for() -> None:
+async def test_many_replicas_and_repeated_events_request_one_run() -> None:
     blobs, registry, dataprep = MemoryBlobs(), Registry(), Dataprep()
     replicas = [trainer(blobs, registry, dataprep) for _ in range(3)]
     await asyncio.gather(*(automatic.reconcile(AutomaticKey("words")) for _, automatic in replicas for _ in range(3)))
     assert len(await replicas[0][0].run_ids()) == 1
 
 
-async def test_a_waiting_run_is_overtaken_by_the_newest_snapshot_and_an_active_one_is_not() -> None:
+async def test_a_waiting_run_is_superseded_by_the_newest_snapshot_and_an_active_one_is_not() -> None:
     registry, dataprep = Registry(), Dataprep()
     store, automatic = trainer(MemoryBlobs(), registry, dataprep)
     await automatic.reconcile(AutomaticKey("words"))
@@ -95,11 +95,11 @@ async def test_a_waiting_run_is_overtaken_by_the_newest_snapshot_and_an_active_o
     for dataprep.number in (2, 3):
         await automatic.reconcile(AutomaticKey("words"))
     assert await states(store) == {1: "RUNNING", 2: "CANCELLED", 3: "PENDING"}
-    (overtaken,) = [o for run_id in await store.run_ids() if (o := await store.outcome(run_id))]
-    assert "superseded" in overtaken.reason
+    (superseded,) = [o for run_id in await store.run_ids() if (o := await store.outcome(run_id))]
+    assert "superseded" in superseded.reason
 
 
-async def test_a_replica_that_read_an_old_snapshot_neither_asks_for_it_nor_cancels_the_newer() -> None:
+async def test_a_replica_that_read_an_old_snapshot_neither_requests_a_run_nor_cancels_the_newer() -> None:
     blobs, registry = MemoryBlobs(), Registry()
     store, ahead = trainer(blobs, registry, Dataprep(2))
     _, behind = trainer(blobs, registry, Dataprep(1))
@@ -128,7 +128,7 @@ async def test_cancelled_stays_cancelled() -> None:
     await automatic.reconcile(AutomaticKey("words"))
     (run_id,) = await store.run_ids()
     request = await store.request(run_id)
-    await automatic._overtake(request, request)
+    await automatic._supersede(request, request)
     await automatic.reconcile(AutomaticKey("words"))
     assert await states(store) == {1: "CANCELLED"}
 

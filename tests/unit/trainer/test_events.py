@@ -1,4 +1,4 @@
-"""What the trainer says on the bus fits on it."""
+"""The trainer's events fit on the bus."""
 
 from millstream.training.v1.attempt_pb2 import RunOutcome
 from millstream.training.v1.training_run_pb2 import TrainingRun
@@ -9,7 +9,7 @@ from servicekit.facts.outbox import Outbox
 from services.trainer.store import FACTS, Store
 
 
-async def test_a_reason_of_any_length_is_said_in_short_and_kept_whole() -> None:
+async def test_a_reason_of_any_length_is_short_in_the_event_and_whole_in_the_outcome() -> None:
     blobs, bus = MemoryBlobs(), MemoryBus()
     outbox = Outbox(blobs, bus, "trainer", FACTS)
     store, reason = Store(blobs, outbox, 10.0), "é" * 2_000_000

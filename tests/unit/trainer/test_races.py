@@ -1,4 +1,4 @@
-"""The trainer reads a run at the very moment at which its worker ends."""
+"""The trainer reads a run while its worker ends."""
 
 from typing import Any, cast
 
@@ -12,8 +12,8 @@ from tests.worlds.training import RUN, NoLauncher, claimed_run
 
 
 async def test_a_worker_that_fails_and_ends_between_two_reads_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    store, starter = await claimed_run(MemoryBlobs()), NoLauncher()
-    trainer = BringToOutcome(store, starter, cast("Any", None), slots=1, time_limit_seconds=60)
+    store, launcher = await claimed_run(MemoryBlobs()), NoLauncher()
+    trainer = BringToOutcome(store, launcher, cast("Any", None), slots=1, time_limit_seconds=60)
 
     async def fails_now(number: int) -> bool:
         await store.fail(RUN, number, AttemptFailure(error_class="E", message="bad rows", invalid=True))
@@ -21,6 +21,6 @@ async def test_a_worker_that_fails_and_ends_between_two_reads_is_not_lost(monkey
 
     monkeypatch.setattr(store.attempts(RUN), "is_alive", fails_now)
     await trainer.reconcile(RunKey(RUN))
-    assert starter.launched == []
+    assert launcher.launched == []
     outcome = await store.outcome(RUN)
     assert outcome and outcome.state == TrainingRun.STATE_FAILED and "bad rows" in outcome.reason
