@@ -142,7 +142,7 @@ def _evaluate(predictor: SentimentPredictor, reviews: Reviews) -> dict[str, floa
     truth = torch.tensor(reviews.labels)
     names = [str(label) for label in reviews.labels]
     predicted = [str(label) for label in probabilities.argmax(dim=1).tolist()]
-    pairs = torch.tensor(balanced_pairs(names, len(names), seed=0)).reshape(-1, 2).T
+    pairs = torch.tensor(balanced_pairs(names, len(names), seed=0), dtype=torch.int64).reshape(-1, 2).T
     alike = (embeddings[pairs[0]] * embeddings[pairs[1]]).sum(dim=1) > SAME
     return {
         "loss": float(-probabilities[torch.arange(len(truth)), truth].clamp_min(1e-12).log().mean()),
