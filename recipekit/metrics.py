@@ -1,4 +1,4 @@
-"""Classification metrics without numpy, so that a spec measures in milliseconds wherever it is imported.
+"""Classification metrics without numpy, so that importing a spec stays quick.
 
 Definitions are scikit-learn's (`f1_score(average="macro", zero_division=0)` over every label that occurs in truth or
 prediction), and a test holds them to it.
@@ -15,7 +15,7 @@ SHOWN_TEXT = 160
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How one class fares. `support` counts the rows that truly are of it."""
+    """The scores of one class. `support` counts the rows that truly are of it."""
 
     label: str
     precision: float
@@ -59,7 +59,7 @@ def macro_f1(truth: Sequence[str], predicted: Sequence[str]) -> float:
 def measure_classes(
     rows: Sequence[Row], predictions: Sequence[Prediction], text: str = "text", label: str = "label", mistakes: int = 20
 ) -> Measured:
-    """`accuracy` and `macro_f1` with a table per class, the confusion matrix and the surest mistakes.
+    """`accuracy` and `macro_f1` with a table per class, the confusion matrix and the most confident mistakes.
 
     Predictions need `label`, and `confidence` if mistakes are to be sorted by it.
     """
@@ -96,7 +96,7 @@ def _mistakes(rows: Sequence[Row], predictions: Sequence[Prediction], text: str,
     wrong = [(row, p) for row, p in zip(rows, predictions, strict=True) if str(row[label]) != str(p["label"])]
     wrong.sort(key=lambda pair: -float(pair[1].get("confidence", 0.0)))
     return Table(
-        f"Misclassified examples ({min(limit, len(wrong))} of {len(wrong)}, surest first)",
+        f"Misclassified examples ({min(limit, len(wrong))} of {len(wrong)}, most confident first)",
         ("text", "label", "predicted", "confidence"),
         tuple(
             (str(row[text])[:SHOWN_TEXT], str(row[label]), str(p["label"]), round(float(p.get("confidence", 0.0)), 4))

@@ -1,4 +1,4 @@
-"""Loads an artifact the one way that evaluator and inference both use, and proves that it answers as it was trained.
+"""Loads an artifact, for evaluator and inference alike, and checks that it predicts what it did after training.
 
 An artifact folder holds `artifact.json` (recipe, config), `golden.json` (rows and their predictions, written right
 after training) and whatever the recipe saved: safetensors and JSON only.
@@ -44,20 +44,28 @@ class Predictor(Protocol):
     backend: str
     precision: str
 
-    def prepare(self, rows: Sequence[Row]) -> list[Item]: ...
+    def prepare(self, rows: Sequence[Row]) -> list[Item]:
+        """Tokenise rows that meet the recipe's input schema, on the CPU: one item per row, in their order."""
+        ...
 
     def forward(self, items: Sequence[Item]) -> list[Prediction]:
-        """One batch, any mix of lengths. Answers equal those of one row at a time, within the recipe's tolerance."""
+        """Predict for one batch of any mix of lengths: the same as one row at a time, within the recipe's tolerance."""
         ...
 
 
 class Searcher(Protocol):
     """What the predictor of a recipe with the `similar` task offers beside the above."""
 
-    def similar(self, prediction: Prediction, limit: int, label: str | None) -> list[Neighbour]: ...
+    def similar(self, prediction: Prediction, limit: int, label: str | None) -> list[Neighbour]:
+        """Up to `limit` entries of the artifact's index, nearest first, of one label if one is given.
+
+        Runs in the thread of forward(). Raises LookupError when the artifact has no index.
+        """
+        ...
 
 
 def write_artifact_header(folder: Path, spec: Spec, config: Config) -> None:
+    """Write artifact.json, by which load_artifact() finds the recipe."""
     (folder / "artifact.json").write_text(
         json.dumps({"recipe": spec.name, "config": config.model_dump(mode="json")}, indent=1, sort_keys=True)
     )
@@ -74,7 +82,7 @@ def write_golden(folder: Path, catalog: Catalog, rows: Sequence[Row]) -> None:
 
 
 def load_artifact(folder: Path, catalog: Catalog) -> tuple[Spec, Predictor]:
-    """Load a model and check its golden rows. Raises GoldenMismatch when it does not answer as it was trained."""
+    """Load a model and check its golden rows. Raises GoldenMismatch when they are not reproduced."""
     header = json.loads((folder / "artifact.json").read_text())
     spec = catalog.spec(header["recipe"])
     predictor: Predictor = catalog.load(spec.name)(folder)

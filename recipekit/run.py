@@ -1,4 +1,4 @@
-"""What a training run offers to the recipe that trains in it, and a run that lives in a plain folder."""
+"""What a training run offers to the recipe that trains in it, and a run that is a plain folder."""
 
 import json
 import os
@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from typing_extensions import override
+
 from recipekit.spec import Row
 
 
 class Stopped(Exception):
-    """The run was asked to stop (SIGTERM, cancelled): a checkpoint stands and nothing more may be written."""
+    """The run was asked to stop (SIGTERM, cancelled): its checkpoint is saved and nothing more may be written."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a training run says of itself, about once a second and after each evaluation."""
+    """What a training run reports about once a second and after each evaluation."""
 
     step: int
     total_steps: int
@@ -44,17 +46,17 @@ class Data:
 
 
 class Run(Protocol):
-    """The seam between a recipe's training and whatever keeps its files."""
+    """Where a recipe's training reports its progress and keeps its files."""
 
     artifact: Path
     """An empty folder; what fit() leaves in it is the artifact."""
 
-    @property
-    def stop_requested(self) -> bool:
-        """True once the run should save a checkpoint at the next step boundary and raise Stopped."""
-        ...
+    stop_requested: bool
+    """True once the training should save a checkpoint after its present step and raise Stopped."""
 
-    def report(self, progress: Progress) -> None: ...
+    def report(self, progress: Progress) -> None:
+        """Publish the latest progress."""
+        ...
 
     def numerics(self, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The numerics of the first attempt (dtype, threads, …), measured by it and given to every later attempt."""
@@ -69,7 +71,7 @@ class Run(Protocol):
         ...
 
 
-class LocalRun:
+class LocalRun(Run):
     """A run in a plain folder, for notebooks and tests: {root}/artifact, {root}/checkpoints/{step}, numerics.json."""
 
     def __init__(self, root: Path, on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
@@ -79,8 +81,13 @@ class LocalRun:
         self.checkpoints = root / "checkpoints"
         self.checkpoints.mkdir(exist_ok=True)
         self.stop_requested = False
-        self.report = on_progress
+        self.on_progress = on_progress
 
+    @override
+    def report(self, progress: Progress) -> None:
+        self.on_progress(progress)
+
+    @override
     def numerics(self, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path = self.root / "numerics.json"
         if not path.exists():
@@ -89,10 +96,12 @@ class LocalRun:
             os.replace(fresh, path)
         return dict(json.loads(path.read_text()))
 
+    @override
     def latest_checkpoint(self) -> Path | None:
         steps = sorted(self.checkpoints.glob("[0-9]*"))
         return steps[-1] if steps else None
 
+    @override
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
         final = self.checkpoints / f"{step:010d}"
         if final.exists():

@@ -1,7 +1,7 @@
 """How well siamese_sentiment reads real Telugu, beside its baseline: `python -m bench.telugu_sentiment DATA.jsonl.gz`.
 
-The held-out fifth is decided by sha256 of the text, so it is the same everywhere. `--tune` never looks at it: it takes
-another fifth in its place, which is where all choices in the recipe's presets were made.
+The held-out fifth is chosen by sha256 of the text, so it is the same everywhere. `--tune` reads no row of it: it holds
+out another fifth, on which all choices in the recipe's presets were made.
 """
 
 import argparse
@@ -21,6 +21,7 @@ FOLDS = 5
 
 
 def fold(text: str) -> int:
+    """Which fifth a text belongs to, 0 to 4."""
     return int(sha256(text.encode()).hexdigest(), 16) % FOLDS
 
 
@@ -42,12 +43,14 @@ def split(rows: list[dict[str, Any]], held_out: int, hidden: int | None) -> tupl
 
 
 def show(progress: Progress) -> None:
+    """Print the metrics of an evaluation."""
     if progress.metrics:
-        told = " ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items())
-        print(f"  epoch {progress.epoch:.1f} train {progress.loss:.4f} {told}", flush=True)
+        metrics = " ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items())
+        print(f"  epoch {progress.epoch:.1f} train {progress.loss:.4f} {metrics}", flush=True)
 
 
 def main() -> None:
+    """Measure the baseline and each seed, one line of JSON each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--preset", default="default")
@@ -74,8 +77,8 @@ def main() -> None:
             seconds = time.monotonic() - started
             write_golden(run.artifact, catalog, data.validation)
             measured = spec.measure(test, predict(load_artifact(run.artifact, catalog)[1], test))
-        told = {"model": options.preset, **options.set, "seed": seed, **rows, **measured.metrics}
-        print(json.dumps({**told, "seconds": round(seconds, 1)}), flush=True)
+        result = {"model": options.preset, **options.set, "seed": seed, **rows, **measured.metrics}
+        print(json.dumps({**result, "seconds": round(seconds, 1)}), flush=True)
         if not options.quiet:
             for table in measured.tables[:2]:
                 print(table.columns, *table.rows, sep="\n  ")

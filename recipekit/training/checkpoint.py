@@ -33,6 +33,7 @@ class TrainingState:
 
     @classmethod
     def load(cls, folder: Path) -> "TrainingState":
+        """The state that save() wrote, on the CPU."""
         tensors: dict[str, dict[str, Tensor]] = {}
         for key, tensor in load_file(folder / "state.safetensors").items():
             group, name = key.split(SEPARATOR, 1)
@@ -54,11 +55,13 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], d
     return {"groups": state["param_groups"], "values": values}, tensors
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Put back what optimizer_state() told."""
-    state: dict[int, dict[str, Any]] = {int(p): dict(kept) for p, kept in told["values"].items()}
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, values: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Restore what optimizer_state() returned."""
+    state: dict[int, dict[str, Any]] = {int(p): dict(kept) for p, kept in values["values"].items()}
     for key, tensor in tensors.items():
         parameter, name = key.split(SEPARATOR, 1)
         state.setdefault(int(parameter), {})[name] = tensor
-    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in told["groups"]]
+    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in values["groups"]]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -18,7 +18,7 @@ Entry = dict[str, Any]
 
 @dataclass
 class Means:
-    """Sums over rows since some moment, kept on the device so that no step waits for it."""
+    """Sums over the rows and steps of a window, kept on the device so that no step waits for it."""
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     rows: int = 0
@@ -27,24 +27,34 @@ class Means:
     steps: int = 0
 
     def add(self, losses: Mapping[str, Tensor], rows: int, tokens: int) -> None:
+        """Add one batch; `losses` are means over its rows."""
         for name, value in losses.items():
             weighted = value.detach().double() * rows
             self.sums[name] = self.sums[name] + weighted if name in self.sums else weighted
         self.rows += rows
         self.tokens += tokens
 
+    def add_step(self, norm: float) -> None:
+        """Add one step of the optimiser, with the norm of its gradient before clipping."""
+        self.norm += norm
+        self.steps += 1
+
     def means(self) -> dict[str, float]:
+        """Each loss as its mean over all rows."""
         return {name: float(total) / max(1, self.rows) for name, total in self.sums.items()}
 
     @property
     def gradient_norm(self) -> float:
+        """Mean over the steps; 0 before the first."""
         return self.norm / max(1, self.steps)
 
     def state(self) -> dict[str, Any]:
+        """Everything as JSON; floats keep every bit."""
         return {**vars(self), "sums": {name: float(total) for name, total in self.sums.items()}}
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> "Means":
+        """The sums that state() returned, on the CPU."""
         sums = {name: torch.tensor(total, dtype=torch.float64) for name, total in state["sums"].items()}
         return cls(**{**state, "sums": sums})
 

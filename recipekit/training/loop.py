@@ -1,16 +1,15 @@
 """The training loop that all recipes share.
 
-A recipe hands it a model, an optimiser, batches, a loss and an evaluation; the loop brings precision, schedules,
-clipping, accumulation, averaging, early stopping, progress, checkpoints and exact resume. The rule that everything
-here serves: **nothing in the trajectory depends on time**, so that a run killed at any step and resumed from its
-newest checkpoint ends in the same weights to the last bit.
+A recipe gives it a model, an optimiser, batches, a loss and an evaluation; the loop adds precision, schedules,
+clipping, accumulation, averaging, early stopping, progress, checkpoints and exact resume. One rule holds for all of it:
+**nothing in the trajectory depends on time**, so that a run killed at any step and resumed from its newest checkpoint
+ends in the same weights to the last bit.
 
 One process trains on one device. Data parallelism would enter at `_forward_backward` (each rank takes its share of a
 step's micro-batches, gradients are summed): the weighting by rows already makes that sum the single process's gradient.
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -21,17 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from recipekit.backends.torch import to_device_of
-from recipekit.run import Progress, Run, Stopped
+from recipekit.run import Run, Stopped
 from recipekit.training import numerics as numeric
 from recipekit.training.batching import TokenBatches, generator
 from recipekit.training.checkpoint import TrainingState, optimizer_state, restore_optimizer
 from recipekit.training.history import Entry, Means, write_history
 from recipekit.training.numerics import Precision
 from recipekit.training.optim import Average, Monitor, Schedule
+from recipekit.training.reporting import Reporter
 from recipekit.training.seeding import random_state, restore_random_state
 
 Batch = dict[str, Tensor]
-REPORT_SECONDS = 1.0
 MEASURED_BATCHES = 3
 
 
@@ -48,9 +47,9 @@ class Loop:
     schedule: Schedule
     batches: TokenBatches
     collate: Callable[[Sequence[int], np.random.Generator], Batch]
-    """(rows of a batch, generator that hangs on seed, epoch and batch) → tensors."""
+    """(rows of a batch, generator that depends on seed, epoch and batch alone) → tensors."""
     loss: Callable[[Batch], Mapping[str, Tensor]]
-    """Mean losses over a batch's rows: `loss` is what is minimised, others are only told."""
+    """Mean losses over a batch's rows: `loss` is minimised, the others are only reported."""
     evaluate: Callable[[], Mapping[str, float]]
     """Validation metrics and `loss`, called in eval mode without gradients, in fp32."""
     best: Monitor
@@ -78,17 +77,17 @@ class Loop:
     waited: int = field(default=0, init=False)
     finished: bool = field(default=False, init=False)
     departures: list[str] = field(default_factory=list, init=False)
-    """Where the run went on with another kind of processor, so that it is no longer bit-exact from there."""
+    """At which steps the run was resumed on another kind of processor: it is not bit-exact from there."""
 
     def run(self, run: Run) -> None:
-        """Train to the end, leave history and versions in run.artifact and the best weights in the model.
+        """Train to the end, write history and versions to run.artifact and load the best weights into the model.
 
         Raises Stopped when the run was asked to stop (after a checkpoint), Diverged when the loss is not finite.
         """
         numeric.keep_memory()
         self._numerics = numeric.recorded(run.numerics(self._measure))
         torch.set_num_threads(self._numerics.threads)
-        self._begin()
+        self._begin(run)
         if (folder := run.latest_checkpoint()) is not None:
             self._restore(TrainingState.load(folder))
         self.model.train()
@@ -96,18 +95,21 @@ class Loop:
             self._one_step()
             due = self.step % self._evaluate_every == 0 or self.step == self.total_steps
             metrics = self._evaluate() if due else {}
-            self._tell(run, metrics)
+            self._reporter.report(self.step, self._learning_rate, metrics)
             if run.stop_requested or self.finished or self.step % self.checkpoint_every == 0:
                 run.save_checkpoint(self.step, self._state().save)
             if run.stop_requested and not self.finished:
                 raise Stopped(f"stopped after step {self.step} of {self.total_steps}")
         self._load_best()
-        self._tell_best(run)
+        for entry in self.history:
+            if entry["step"] == self.best_step:
+                self._reporter.report_best(self.step, entry)
         write_history(run.artifact, self.history)
         numeric.write_environment(run.artifact, self._numerics, self.departures)
 
     @property
     def steps_per_epoch(self) -> int:
+        """Steps of the optimiser; the last one of an epoch may have fewer batches."""
         return math.ceil(len(self.batches) / self.accumulate)
 
     @property
@@ -119,13 +121,13 @@ class Loop:
     def _evaluate_every(self) -> int:
         return self.evaluate_every or self.steps_per_epoch
 
-    def _begin(self) -> None:
+    def _begin(self, run: Run) -> None:
         if not len(self.batches):
             raise ValueError("there are no rows to train on")
         self._average = Average(self.model, self.average) if self.average else None
         self._best_weights: dict[str, Tensor] = {}
-        self._window, self._told = Means(), Means()
-        self._told_at = time.monotonic()
+        self._window = Means()
+        self._reporter = Reporter(run, self.total_steps, self.steps_per_epoch)
         self._planned: tuple[int, list[list[int]]] = (-1, [])
 
     def _measure(self) -> dict[str, Any]:
@@ -156,9 +158,8 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         if self._average:
             self._average.update(self.step)
-        for means in (self._window, self._told):
-            means.norm += float(norm)
-            means.steps += 1
+        for means in (self._window, self._reporter.means):
+            means.add_step(float(norm))
 
     def _forward_backward(self, epoch: int, first: int, micro: Sequence[Sequence[int]]) -> None:
         """Gradients of the mean over all rows of the step, however they are spread over micro-batches."""
@@ -167,20 +168,19 @@ class Loop:
             with self._numerics.autocast():
                 losses = self.loss(self._collate(rows, epoch, number))
             (losses["loss"] * (len(rows) / total)).backward()
-            for means in (self._window, self._told):
+            for means in (self._window, self._reporter.means):
                 means.add(losses, len(rows), self.batches.tokens(rows))
 
     def _collate(self, rows: Sequence[int], epoch: int, number: int) -> Batch:
         return to_device_of(self.model, self.collate(rows, generator(self.seed, epoch, number)))
 
     def _evaluate(self) -> dict[str, float]:
-        """Measure, remember the best weights, let the schedule look, and decide whether to go on."""
+        """Measure, keep the best weights, give the metrics to the schedule, and decide whether to go on."""
         train = self._window.means()
         if not math.isfinite(train["loss"]):
             raise Diverged(f"the training loss is {train['loss']} at step {self.step}: lower the learning rate")
-        started = time.monotonic()
-        metrics = self._measured()
-        self._told_at += time.monotonic() - started
+        with self._reporter.paused():
+            metrics = self._measured()
         self.schedule.observe(metrics)
         value = metrics[self.best.metric]
         if self.best.better(value, self.best_value):
@@ -230,43 +230,14 @@ class Loop:
     def _learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def _tell(self, run: Run, metrics: Mapping[str, float]) -> None:
-        """Report after an evaluation, and about once a second in between; the trajectory never looks at this clock."""
-        elapsed = time.monotonic() - self._told_at
-        if not metrics and elapsed < REPORT_SECONDS and self.step > 1:
-            return
-        run.report(
-            Progress(
-                step=self.step,
-                total_steps=self.total_steps,
-                epoch=self.step / self.steps_per_epoch,
-                loss=self._told.means()["loss"],
-                learning_rate=self._learning_rate,
-                gradient_norm=self._told.gradient_norm,
-                rows_per_second=self._told.rows / max(elapsed, 1e-9),
-                tokens_per_second=self._told.tokens / max(elapsed, 1e-9),
-                metrics=dict(metrics),
-            )
-        )
-        self._told, self._told_at = Means(), time.monotonic()
-
-    def _tell_best(self, run: Run) -> None:
-        """The run's last word are the metrics of the weights that it keeps, not those of its last evaluation."""
-        for entry in self.history:
-            if entry["step"] == self.best_step:
-                told, train = dict(entry["validation"]), entry["train"]
-                run.report(
-                    Progress(self.step, self.total_steps, self.step / self.steps_per_epoch, train["loss"], metrics=told)
-                )
-
     def _state(self) -> TrainingState:
-        told, generators = random_state()
+        generators, generator_tensors = random_state()
         optimizer, moments = optimizer_state(self.optimizer)
         return TrainingState(
             values={
                 "step": self.step,
                 "total_steps": self.total_steps,
-                "random": told,
+                "random": generators,
                 "optimizer": optimizer,
                 "schedule": self.schedule.state(),
                 "history": self.history,
@@ -282,7 +253,7 @@ class Loop:
                 "optimizer": moments,
                 "average": self._average.weights if self._average else {},
                 "best": self._best_weights,
-                "random": generators,
+                "random": generator_tensors,
             },
         )
 

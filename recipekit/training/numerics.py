@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from recipekit.backends.torch import device
 from recipekit.hardware import processor
 from recipekit.training.seeding import undisturbed
 
@@ -36,11 +37,6 @@ class Numerics:
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 for the operations that have it, or nothing."""
         return torch.autocast(device(), torch.bfloat16) if self.dtype == "bf16" else nullcontext()
-
-
-def device() -> str:
-    """`cuda` or `cpu`, as torch names it."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def choose(

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 @dataclass(frozen=True)
@@ -54,32 +55,40 @@ class Schedule(Protocol):
         ...
 
     def observe(self, metrics: Mapping[str, float]) -> None:
-        """Told the validation metrics after each evaluation."""
+        """Called with the validation metrics after each evaluation."""
         ...
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs, as JSON."""
+        ...
 
-    def restore(self, state: Mapping[str, Any]) -> None: ...
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore what state() returned."""
+        ...
 
 
 @dataclass
-class WarmUp:
+class WarmUp(Schedule):
     """Linear warm-up over `warm_up` (a share of all steps), then constant."""
 
     warm_up: float = 0.0
 
+    @override
     def scale(self, step: int, total_steps: int) -> float:
         steps = self.warm_up * total_steps
         return min(1.0, step / steps) if steps >= 1 else 1.0
 
+    @override
     def observe(self, metrics: Mapping[str, float]) -> None:
-        """A planned schedule does not look."""
+        """Ignored: the schedule is planned."""
 
+    @override
     def state(self) -> dict[str, Any]:
         return {}
 
+    @override
     def restore(self, state: Mapping[str, Any]) -> None:
-        """A planned schedule has nothing to remember."""
+        """Nothing to restore: the scale depends on the step alone."""
 
     def _after(self, step: int, total_steps: int) -> float:
         """Share in [0, 1] of the steps after warm-up that are done before this one."""
@@ -93,6 +102,7 @@ class Linear(WarmUp):
 
     floor: float = 0.0
 
+    @override
     def scale(self, step: int, total_steps: int) -> float:
         return super().scale(step, total_steps) * (1 - (1 - self.floor) * self._after(step, total_steps))
 
@@ -103,6 +113,7 @@ class Cosine(WarmUp):
 
     floor: float = 0.0
 
+    @override
     def scale(self, step: int, total_steps: int) -> float:
         fall = (1 + math.cos(math.pi * self._after(step, total_steps))) / 2
         return super().scale(step, total_steps) * (self.floor + (1 - self.floor) * fall)
@@ -120,9 +131,11 @@ class ReduceOnPlateau(WarmUp):
     waited: int = field(default=0, init=False)
     reduced: float = field(default=1.0, init=False)
 
+    @override
     def scale(self, step: int, total_steps: int) -> float:
         return super().scale(step, total_steps) * self.reduced
 
+    @override
     def observe(self, metrics: Mapping[str, float]) -> None:
         value = metrics[self.monitor.metric]
         if self.monitor.better(value, self.best, by=1e-4):
@@ -132,17 +145,19 @@ class ReduceOnPlateau(WarmUp):
         if self.waited > self.patience:
             self.reduced, self.waited = max(self.floor, self.reduced * self.factor), 0
 
+    @override
     def state(self) -> dict[str, Any]:
         return {"best": self.best, "waited": self.waited, "reduced": self.reduced}
 
+    @override
     def restore(self, state: Mapping[str, Any]) -> None:
         self.best, self.waited, self.reduced = state["best"], state["waited"], state["reduced"]
 
 
 class Average:
-    """Exponential moving average of the weights: evaluated and kept in their place, it is calmer than any one step.
+    """Exponential moving average of the weights: it is evaluated and kept in their place, and varies less than they do.
 
-    The decay warms up as (1 + step) / (10 + step), so that the first steps' weights are soon forgotten.
+    The decay warms up as (1 + step) / (10 + step), so that the first steps' weights soon count little.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -152,6 +167,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
+        """Move the average towards the model's weights after `step` steps."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
         named = dict(self.model.named_parameters())
         torch._foreach_lerp_(list(self.weights.values()), [named[name].detach() for name in self.weights], share)
@@ -166,5 +182,6 @@ class Average:
                 self.weights[name].copy_(kept)
 
     def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Restore the averaged weights of a checkpoint."""
         for name, value in weights.items():
             self.weights[name].copy_(value)

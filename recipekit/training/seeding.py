@@ -1,4 +1,4 @@
-"""Every source of randomness in one place: seeded together, kept together, put back together."""
+"""All random generators in one place: seeded, saved and restored together."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from torch import Tensor
 
 
 def seed_everything(seed: int) -> None:
-    """Seed python, numpy and torch (every device), and have a GPU add in the same order each time.
+    """Seed python, numpy and torch (every device), and use deterministic kernels on a GPU.
 
-    What has no such kernel there only warns. See https://docs.pytorch.org/docs/stable/notes/randomness.html
+    An operation without a deterministic kernel only warns. See https://docs.pytorch.org/docs/stable/notes/randomness.html
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -28,18 +28,18 @@ def seed_everything(seed: int) -> None:
 def random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The state of all global generators, as JSON and as tensors (a safetensors file holds no python objects)."""
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    told = {"python": random.getstate(), "numpy": [kind, keys.tolist(), position, has_gauss, cached]}  # type: ignore[union-attr]
+    values = {"python": random.getstate(), "numpy": [kind, keys.tolist(), position, has_gauss, cached]}  # type: ignore[union-attr]
     tensors = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
-    return dict(json.loads(json.dumps(told))), tensors
+    return dict(json.loads(json.dumps(values))), tensors
 
 
-def restore_random_state(told: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Put back what random_state() told."""
-    version, keys, gauss = told["python"]
+def restore_random_state(values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Restore what random_state() returned."""
+    version, keys, gauss = values["python"]
     random.setstate((version, tuple(keys), gauss))
-    kind, words, position, has_gauss, cached = told["numpy"]
+    kind, words, position, has_gauss, cached = values["numpy"]
     np.random.set_state((kind, np.array(words, dtype=np.uint32), position, has_gauss, cached))
     torch.set_rng_state(tensors["cpu"])
     if "cuda" in tensors and torch.cuda.is_available():
@@ -48,9 +48,9 @@ def restore_random_state(told: dict[str, Any], tensors: dict[str, Tensor]) -> No
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Whatever is drawn inside leaves no trace in the generators."""
-    told, tensors = random_state()
+    """Restore the generators at the end: random numbers drawn inside change nothing outside."""
+    values, tensors = random_state()
     try:
         yield
     finally:
-        restore_random_state(told, tensors)
+        restore_random_state(values, tensors)

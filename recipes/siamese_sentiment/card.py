@@ -34,7 +34,7 @@ the evaluation report holds the test split):
 {table}
 
 Meant for short reviews in Telugu. Irony, mixed feelings and other languages are not its strength; confidence is a
-softmax, not a promise.
+softmax, not calibrated.
 
 ```json
 {json.dumps(config.model_dump(mode="json"), indent=1)}

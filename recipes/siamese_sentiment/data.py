@@ -1,4 +1,4 @@
-"""Reviews as tensors: two tokenizers, the batches that training reads, and the pairs in them."""
+"""Reviews as tensors: two tokenizers, labelled reviews, and the pairs among them."""
 
 import json
 from collections import Counter
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from recipes.siamese_sentiment.spec import Config
 from recipes.siamese_sentiment.text import bucket, ngrams, words
@@ -23,6 +24,7 @@ UNKNOWN = "<unknown>"
 NOTHING = "<nothing>"
 """The only word of an empty review."""
 CACHED_WORDS = 1 << 17
+"""Words whose n-grams a tokenizer keeps; reviews repeat most of their words."""
 
 
 class Tokenizer:
@@ -32,6 +34,7 @@ class Tokenizer:
         self.longest_review = longest_review
 
     def cut(self, text: str) -> Words:
+        """The first `longest_review` words of a text; NOTHING for a text without any."""
         return tuple(words(text)[: self.longest_review]) or (NOTHING,)
 
     def tensors(self, reviews: Sequence[Words], whole: Sequence[Words] | None = None) -> dict[str, Tensor]:
@@ -43,15 +46,16 @@ class Tokenizer:
 
     @property
     def rows(self) -> int:
-        """Rows of the word table that it asks for."""
+        """Rows of the word table that its numbers need."""
         raise NotImplementedError
 
-    def told(self) -> dict[str, Any]:
-        """Everything needed to make it again."""
+    def to_json(self) -> dict[str, Any]:
+        """Everything that load_tokenizer() needs: the kind under `words`, and the constructor's arguments."""
         raise NotImplementedError
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(self.told(), ensure_ascii=False))
+        """Write it as JSON."""
+        path.write_text(json.dumps(self.to_json(), ensure_ascii=False))
 
 
 class Vocabulary(Tokenizer):
@@ -64,18 +68,22 @@ class Vocabulary(Tokenizer):
 
     @classmethod
     def of(cls, reviews: Iterable[Words], config: Config) -> "Vocabulary":
+        """The most frequent words of the reviews, sorted by frequency and then by name."""
         counts = Counter(word for review in reviews for word in review)
         order = sorted(counts, key=lambda word: (-counts[word], word))
         return cls(order[: config.vocabulary_size - 1], config.longest_review)
 
+    @override
     def tensors(self, reviews: Sequence[Words], whole: Sequence[Words] | None = None) -> dict[str, Tensor]:
         return _padded([[self._id.get(word, 1) for word in review] for review in reviews])
 
     @property
+    @override
     def rows(self) -> int:
         return len(self.known) + 2
 
-    def told(self) -> dict[str, Any]:
+    @override
+    def to_json(self) -> dict[str, Any]:
         return {"words": "vocabulary", "known": self.known, "longest_review": self.longest_review}
 
 
@@ -90,6 +98,7 @@ class HashedNgrams(Tokenizer):
 
     @classmethod
     def of(cls, config: Config) -> "HashedNgrams":
+        """The tokenizer of a config; it learns nothing from data."""
         return cls(
             config.buckets,
             config.shortest_ngram,
@@ -98,7 +107,9 @@ class HashedNgrams(Tokenizer):
             config.wide_buckets if config.wide else 0,
         )
 
+    @override
     def cut(self, text: str) -> Words:
+        # Fills the caches here, in the thread that prepares, so that the model's thread need not.
         review = super().cut(text)
         for word in review:
             self.rows_of(word)
@@ -106,6 +117,7 @@ class HashedNgrams(Tokenizer):
                 self.features_of(word)
         return review
 
+    @override
     def tensors(self, reviews: Sequence[Words], whole: Sequence[Words] | None = None) -> dict[str, Tensor]:
         """Also `ngrams` (all,) and `offsets` (distinct words + 1,): word 0 is padding and has none."""
         place: dict[str, int] = {}
@@ -131,10 +143,12 @@ class HashedNgrams(Tokenizer):
         return np.concatenate([np.array(pairs, dtype=np.int64), *(self.features_of(word) for word in review)])
 
     @property
+    @override
     def rows(self) -> int:
         return self.buckets
 
-    def told(self) -> dict[str, Any]:
+    @override
+    def to_json(self) -> dict[str, Any]:
         return {
             "words": "ngrams",
             "buckets": self.buckets,
@@ -162,9 +176,10 @@ def make_tokenizer(config: Config, texts: Sequence[str]) -> Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    told = json.loads(path.read_text())
-    kind = {"vocabulary": Vocabulary, "ngrams": HashedNgrams}[told.pop("words")]
-    return kind(**told)
+    """The tokenizer that Tokenizer.save() wrote."""
+    values = json.loads(path.read_text())
+    kind = {"vocabulary": Vocabulary, "ngrams": HashedNgrams}[values.pop("words")]
+    return kind(**values)
 
 
 class Reviews:
@@ -188,7 +203,7 @@ class Reviews:
 
 
 def partners(labels: Sequence[int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """For each review of a batch one other, by turns of its own class and of another: (left, right), each (pairs,)."""
+    """For each review of a batch one other, alternately of its own class and of another: (left, right), each (pairs,)."""
     of = np.asarray(labels)
     left: list[int] = []
     right: list[int] = []

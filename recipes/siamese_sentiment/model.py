@@ -1,4 +1,4 @@
-"""The Siamese network: the same readers for both reviews of a pair, a cosine layer between them, classes of each."""
+"""The Siamese network: the same readers for both reviews of a pair, their cosine, and a classification of each."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +13,7 @@ from recipes.siamese_sentiment.spec import SAME, Config
 
 @dataclass(frozen=True)
 class Read:
-    """What the network makes of a batch of reviews."""
+    """The network's output for a batch of reviews."""
 
     embedding: Tensor
     """(rows, readers × review_size), of length 1: the cosine of two reviews is the mean of their readers' cosines."""
@@ -21,13 +21,13 @@ class Read:
     """(rows, classes) of each reader; the linear model, if there is one, is the last."""
     linear: bool
     adjustment: Tensor
-    """(classes,): what favours rare classes in the answer."""
+    """(classes,): added to the log-probabilities, it favours rare classes."""
 
     def scores(self) -> Tensor:
-        """Probabilities (rows, classes): the readers' mean log-probabilities, half of the say for the linear model."""
-        told = [logits.log_softmax(dim=1) for logits in self.logits]
-        deep = torch.stack(told[:-1] if self.linear else told).mean(dim=0)
-        both = (deep + told[-1]) / 2 if self.linear else deep
+        """Probabilities (rows, classes) from mean log-probabilities; the linear model weighs as much as all readers."""
+        each = [logits.log_softmax(dim=1) for logits in self.logits]
+        deep = torch.stack(each[:-1] if self.linear else each).mean(dim=0)
+        both = (deep + each[-1]) / 2 if self.linear else deep
         return (both + self.adjustment).softmax(dim=1)
 
 
@@ -67,7 +67,7 @@ class Wide(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Words → (BiLSTM →) attention pooling → review embedding → classes. Padding reaches none of them.
+    """Words → (BiLSTM →) attention pooling → review embedding → classes. Padding changes no output.
 
     Attention as in Yang et al. 2016 with a linear score; `table_rows` is the vocabulary's or the n-gram table's size.
     """
@@ -148,6 +148,7 @@ class SiameseSentiment(nn.Module):
         self.register_buffer("class_weight", torch.ones(classes))
 
     def forward(self, batch: dict[str, Tensor]) -> Read:
+        """What Tokenizer.tensors() makes of some reviews, read by every reader and the linear model."""
         read = [encoder(batch) for encoder in self.encoders]
         embedding = torch.cat([embedding for embedding, _ in read], dim=1) / len(read) ** 0.5
         logits = [logits for _, logits in read]
@@ -161,7 +162,7 @@ class SiameseSentiment(nn.Module):
         return torch.sigmoid(self.sharpness * (cosine - SAME) + self.shift)
 
     def favour(self, counts: Tensor, in_loss: float, in_answers: float) -> None:
-        """Give rare classes their due. `counts` (classes,): training rows of each.
+        """Set how far rare classes are favoured. `counts` (classes,): training rows of each.
 
         In the loss a class weighs 1 / share ** in_loss, on average 1 a row. In answers `in_answers` of its log prior is
         taken off its logits (post-hoc logit adjustment, Menon et al. 2021).
@@ -182,12 +183,12 @@ def losses(model: SiameseSentiment, batch: dict[str, Tensor], config: Config) ->
     """`loss` and its parts: contrastive over pairs, cross-entropy of single reviews (each reader has its own)."""
     read = model(batch)
     each = [cross_entropy(logits, batch["labels"], model.class_weight) for logits in read.logits]
-    told = {"cross_entropy": torch.stack(each).sum()}
-    pairs = told["cross_entropy"].new_zeros(())
+    parts = {"cross_entropy": torch.stack(each).sum()}
+    pairs = parts["cross_entropy"].new_zeros(())
     if len(batch["left"]):
         left, right = batch["left"], batch["right"]
         same = batch["labels"][left] == batch["labels"][right]
         pairs = contrastive(model.alike(read.embedding[left], read.embedding[right]), same, config.margin)
-        told["contrastive"] = pairs
-    told["loss"] = config.contrastive_weight * pairs + (1 - config.contrastive_weight) * told["cross_entropy"]
-    return told
+        parts["contrastive"] = pairs
+    parts["loss"] = config.contrastive_weight * pairs + (1 - config.contrastive_weight) * parts["cross_entropy"]
+    return parts

@@ -2,7 +2,7 @@
 
 A review is an opening, two or three judgements on what a film is made of (singular or plural, as Telugu's verbs ask
 for) and often a closing; its label is the tone of its judgements. `python -m recipes.siamese_sentiment.sample` prints
-the file, and a test proves that what ships is what it prints.
+the file, and a test compares it with the one that ships.
 """
 
 import json
@@ -49,7 +49,7 @@ LABELS = ("positive", "negative", "neutral")
 
 
 def reviews(count: int = 500, seed: int = 2026) -> list[dict[str, str]]:
-    """Distinct reviews {text, label, movie}, the three labels by turns."""
+    """Distinct reviews {text, label, movie}, the three labels in rotation."""
     rng = random.Random(seed)
     made: dict[str, dict[str, str]] = {}
     while len(made) < count:

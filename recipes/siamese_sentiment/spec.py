@@ -1,4 +1,4 @@
-"""What siamese_sentiment takes, answers and is judged by."""
+"""siamese_sentiment's rows, predictions, config, metrics, gate and baseline."""
 
 import math
 import random
@@ -12,7 +12,7 @@ from recipekit.metrics import measure_classes
 from recipekit.spec import GateRule, Measured, Metric, Prediction, Row, Spec
 
 SAME = 0.5
-"""Reviews whose embeddings have a higher cosine than this are taken to be of one sentiment."""
+"""Two reviews whose embeddings have a higher cosine than this count as of one sentiment."""
 
 
 class Config(spec.Config):
@@ -29,7 +29,9 @@ class Config(spec.Config):
     longest_ngram: int = Field(default=5, ge=1, description="characters (ngrams)")
     longest_review: int = Field(default=256, ge=1, description="words; what follows is cut off")
     embedding_size: int = Field(default=64, ge=1, description="of a word")
-    context: Literal["lstm", "none"] = Field(default="lstm", description="what a word sees of its review")
+    context: Literal["lstm", "none"] = Field(
+        default="lstm", description="lstm: a word's vector depends on the words around it"
+    )
     hidden_size: int = Field(default=64, ge=1, description="of each direction of the LSTM")
     layers: int = Field(default=1, ge=1, description="of the LSTM")
     review_size: int = Field(default=128, ge=1, description="of a review's embedding")
@@ -37,7 +39,7 @@ class Config(spec.Config):
     readers: int = Field(
         default=2,
         ge=1,
-        description="encoders that differ by their random start and read side by side: their mean errs less",
+        description="encoders that differ by their initial weights; their mean errs less than each",
     )
     wide: bool = Field(
         default=True,
@@ -50,8 +52,8 @@ class Config(spec.Config):
     word_dropout: float = Field(default=0.3, ge=0, lt=1, description="share of words hidden in training")
     pairs: Literal["in_batch", "made"] = Field(
         default="in_batch",
-        description="in_batch: each review of a batch meets one other, half of them of its class; made: a fixed list "
-        "of balanced pairs is the training set",
+        description="in_batch: each review of a batch is paired with one other, half of them of its class; made: a "
+        "fixed list of balanced pairs is the training set",
     )
     pair_count: int = Field(default=736, ge=2, description="pairs to make (made)")
     contrastive_weight: float = Field(default=0.2, ge=0, le=1, description="cross-entropy has the rest")
@@ -140,22 +142,22 @@ class Review(BaseModel):
 
 
 class Input(BaseModel):
-    """A review to read."""
+    """A review to predict for."""
 
     text: str
 
 
 class Sentiment(BaseModel):
-    """What the model reads in a review."""
+    """The prediction for one review."""
 
     label: str
     confidence: float = Field(ge=0, le=1, description="probability of the label")
     scores: dict[str, float] = Field(description="probability of each label")
-    embedding: list[float] = Field(description="of length 1; a high cosine says that two reviews feel alike")
+    embedding: list[float] = Field(description="of length 1; reviews of one sentiment have a high cosine")
 
 
 def measure(rows: Sequence[Row], predictions: Sequence[Prediction]) -> Measured:
-    """Single-review metrics, and beside them, not to be mixed up, how well pairs of reviews are told apart."""
+    """Metrics of single reviews, and `pair_accuracy`: how often the cosine says rightly that two have one label or two."""
     measured = measure_classes(rows, predictions)
     labels = [str(row["label"]) for row in rows]
     same = balanced_pairs(labels, count=len(rows), seed=0)
@@ -169,7 +171,7 @@ def measure(rows: Sequence[Row], predictions: Sequence[Prediction]) -> Measured:
 
 
 def balanced_pairs(labels: Sequence[str], count: int, seed: int) -> list[tuple[int, int]]:
-    """`count` seeded pairs of different reviews, of one label and of two by turns, as far as labels allow."""
+    """`count` seeded pairs of different reviews, alternately of one label and of two, as far as labels allow."""
     rng = random.Random(seed)
     of: dict[str, list[int]] = {}
     for i, label in enumerate(labels):
@@ -190,7 +192,7 @@ def balanced_pairs(labels: Sequence[str], count: int, seed: int) -> list[tuple[i
 
 
 def baseline(train: Sequence[Row], test: Sequence[Row]) -> list[Prediction]:
-    """TF-IDF of character n-grams and logistic regression; its embedding of a review is the scores it gives."""
+    """TF-IDF of character n-grams and logistic regression; its embedding of a review is its scores, of length 1."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -232,7 +234,10 @@ SPEC = Spec(
     metrics=(
         Metric("macro_f1", "mean F1 of the classes of single reviews: the rare neutral counts like the others"),
         Metric("accuracy", "share of single reviews whose label was found"),
-        Metric("pair_accuracy", "share of balanced pairs of reviews told to be of one label or of two by their cosine"),
+        Metric(
+            "pair_accuracy",
+            "share of balanced pairs whose cosine says rightly that they have one label or two",
+        ),
     ),
     gate=(
         GateRule("accuracy", at_least=0.6, over_baseline=-0.02),

@@ -117,7 +117,7 @@ def test_partners_in_a_batch_are_balanced() -> None:
 
 
 def test_pair_accuracy_is_not_single_accuracy() -> None:
-    """Labels may be right while embeddings tell nothing apart."""
+    """Labels may be right while all embeddings are the same."""
     rows = [{"text": str(i), "label": "ab"[i % 2]} for i in range(20)]
     same = [{"label": row["label"], "confidence": 1.0, "scores": {}, "embedding": [1.0, 0.0]} for row in rows]
     metrics = measure(rows, same).metrics
@@ -126,8 +126,8 @@ def test_pair_accuracy_is_not_single_accuracy() -> None:
 
 
 @pytest.mark.parametrize(("kind", "context"), [("ngrams", "lstm"), ("ngrams", "none"), ("vocabulary", "lstm")])
-def test_padding_reaches_no_answer(kind: str, context: str) -> None:
-    """An untrained model of either tokenizer, with and without LSTM, answers a mixed batch as it does one by one."""
+def test_padding_changes_no_prediction(kind: str, context: str) -> None:
+    """An untrained model of either tokenizer, with and without LSTM, predicts for a mixed batch as for one row at a time."""
     torch.manual_seed(0)
     config = SPEC.configure("toy", {"words": kind, "context": context, "layers": 2, "longest_review": 64})
     assert isinstance(config, Config)
@@ -164,10 +164,10 @@ def test_the_other_presets_train_and_resume_exactly(preset: str, tmp_path: Path)
         if parts.latest_checkpoint() is not None:
             raise Die
 
-    parts.report = die
+    parts.on_progress = die
     with pytest.raises(Die):
         fit(config, data, parts)
-    parts.report = lambda progress: None
+    parts.on_progress = lambda progress: None
     fit(config, data, parts)
     for name in ("model.safetensors", "history.json"):
         assert (whole.artifact / name).read_bytes() == (parts.artifact / name).read_bytes(), f"{name} differs"

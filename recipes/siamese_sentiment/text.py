@@ -1,4 +1,4 @@
-"""Telugu text: canonical form, words, characters as readers see them, and hashed n-grams.
+"""Telugu text: canonical form, words, graphemes and hashed n-grams.
 
 Telugu writes vowels and conjuncts as combining marks, which belong to their letter: they are never stripped, and words
 and n-grams never begin inside one. Python's `\\w` does not match them, so words are found by Unicode category.
@@ -11,7 +11,7 @@ from zlib import crc32
 
 VIRAMA = "\u0c4d"
 JOINERS = {ord(c): None for c in "\u200b\u200c\u200d\ufeff"}
-"""Zero-width characters: writers use them at will within the same word, so they tell no words apart."""
+"""Zero-width characters: writers use them at will within the same word, so they distinguish no words."""
 
 
 def normalise(text: str) -> str:
@@ -28,7 +28,7 @@ def _kind(character: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Words (letters, their marks, digits) and signs, each sign by itself, in order."""
+    """Words (letters, their marks, digits) and signs, each sign by itself, as they follow each other in the text."""
     found: list[str] = []
     inside = False
     for character in normalise(text):
@@ -42,7 +42,7 @@ def words(text: str) -> list[str]:
 
 
 def graphemes(word: str) -> list[str]:
-    """Characters as readers see them: a letter with its marks and whatever a virama ties to it."""
+    """Characters as readers see them: a letter with its marks and the letters that a virama joins to it."""
     clusters: list[str] = []
     for character in word:
         tied = clusters and clusters[-1].endswith(VIRAMA) and unicodedata.category(character)[0] == "L"

@@ -1,4 +1,4 @@
-"""Trains the Siamese network and leaves everything that serving needs in the artifact."""
+"""Trains the Siamese network and writes everything that serving needs to the artifact."""
 
 import json
 from collections.abc import Sequence
@@ -40,6 +40,8 @@ def fit(config: Config, data: Data, run: Run) -> None:
     tokenizer = make_tokenizer(config, [str(row["text"]) for row in data.train])
     train = _reviews(data.train, labels, tokenizer)
     validation = _reviews(data.validation, labels, tokenizer)
+    if not len(validation):
+        raise ValueError("no validation row has a label of the training rows: there is nothing to choose weights by")
     model = _new_model(config, tokenizer, labels, train)
     predictor = SentimentPredictor(model, tokenizer, labels)
     examples = MadePairs(train, config) if config.pairs == "made" else InBatchPairs(train, config)
@@ -140,7 +142,7 @@ def _evaluate(predictor: SentimentPredictor, reviews: Reviews) -> dict[str, floa
     truth = torch.tensor(reviews.labels)
     names = [str(label) for label in reviews.labels]
     predicted = [str(label) for label in probabilities.argmax(dim=1).tolist()]
-    pairs = torch.tensor(balanced_pairs(names, len(names), seed=0)).reshape(-1, 2).T
+    pairs = torch.tensor(balanced_pairs(names, len(names), seed=0), dtype=torch.int64).reshape(-1, 2).T
     alike = (embeddings[pairs[0]] * embeddings[pairs[1]]).sum(dim=1) > SAME
     return {
         "loss": float(-probabilities[torch.arange(len(truth)), truth].clamp_min(1e-12).log().mean()),
@@ -158,7 +160,7 @@ def _read(predictor: SentimentPredictor, reviews: Sequence[Words]) -> list[tuple
 
 
 def _groups(model: SiameseSentiment, config: Config) -> list[Group]:
-    """The word table learns at its own rate: each of its rows is seen far less often than any other weight."""
+    """The word table has a learning rate of its own: each of its rows gets far fewer updates than other weights."""
     table = {p for encoder in model.encoders for p in encoder.table.parameters()}
     wide = set(model.wide.parameters()) if model.wide is not None else set()
     others = [p for p in model.parameters() if p not in table | wide]

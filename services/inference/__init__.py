@@ -1,1 +1,1 @@
-"""Answers with the versions that the models' aliases name."""
+"""Serves predictions from the versions that the models' aliases name."""

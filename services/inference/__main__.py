@@ -1,4 +1,4 @@
-"""Wiring only."""
+"""Starts the service: wiring only."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +28,7 @@ CONTRACT = DESCRIPTOR.services_by_name["InferenceService"]
 
 
 async def main() -> None:
+    """Serve until SIGTERM."""
     settings = Settings.read()
     setup_logs("inference", settings.log_level)
     blobs, bus = open_both(settings)

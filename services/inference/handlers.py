@@ -1,4 +1,4 @@
-"""What an event means here."""
+"""Which key each event queues."""
 
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied
 from servicekit.work.keys import Handlers

@@ -1,4 +1,4 @@
-"""What inference tells Prometheus. Phases are apart, so that "why is it slow?" is answered by looking."""
+"""The Prometheus metrics of inference. Each phase of a request has its own, to show where the time goes."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -10,18 +10,18 @@ _TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 REQUESTS = Counter("millstream_inference_requests", "Requests for a served version, by task.", ("model", "task"))
 REFUSED = Counter(
     "millstream_inference_requests_refused",
-    "Requests that got no answer: overloaded, deadline (its time was up) or cancelled (its caller had gone).",
+    "Requests without an answer: overloaded, deadline (it passed) or cancelled (by the caller).",
     ("model", "reason"),
 )
 PREPARE_SECONDS = Histogram(
     "millstream_inference_prepare_seconds", "Checking and tokenising one request's rows.", ("model",), buckets=FAST
 )
 QUEUE_SECONDS = Histogram(
-    "millstream_inference_queue_seconds", "What one request waited for the model.", ("model",), buckets=FAST
+    "millstream_inference_queue_seconds", "Time that one request waited for the model.", ("model",), buckets=FAST
 )
 INFER_SECONDS = Histogram(
     "millstream_inference_infer_seconds",
-    "What the model took for the batches of one request.",
+    "Time that the model took for the batches of one request, and for its search.",
     ("model",),
     buckets=FAST,
 )
@@ -45,5 +45,5 @@ MODEL_INFO = Gauge(
     "millstream_inference_model_info", "1 for each version that this replica serves.", ("model", "version", "digest")
 )
 REFUSED_ALIASES = Gauge(
-    "millstream_inference_refused_aliases", "Aliases whose newest version this replica will not serve.", ("model",)
+    "millstream_inference_refused_aliases", "Aliases that name a version which is refused.", ("model",)
 )

@@ -1,4 +1,4 @@
-"""What should be served, from what the registry says; and the cache, from what is served."""
+"""Serves what the registry names, and prunes the cache of artifacts that are not served."""
 
 import asyncio
 import logging
@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 from millstream.client.aio.pages import pages
 from millstream.defaults import CHAMPION
@@ -24,6 +26,7 @@ from servicekit.bus.port import Bus
 from servicekit.facts.events import to_message
 from servicekit.ids import new_id
 from servicekit.work.keys import Key
+from servicekit.work.queue import Reconciler
 from services.inference import metrics
 from services.inference.store import Store
 from services.inference.versions.loader import Loader, MissingRecipe, Rejected
@@ -38,7 +41,7 @@ SetHealth = Callable[[str, bool], Awaitable[None]]
 
 @dataclass(frozen=True, order=True)
 class ModelKey(Key):
-    """What the aliases of one model are answered by."""
+    """The versions that serve the aliases of one model."""
 
     kind = "model"
     model: str
@@ -51,8 +54,8 @@ class CacheKey(Key):
     kind = "cache"
 
 
-class ServeModel:
-    """Every alias that a model wants served is answered by the version that it names."""
+class ServeModel(Reconciler[ModelKey]):
+    """Every alias in a model's serving.aliases is served by the version that it names."""
 
     kind = ModelKey.kind
 
@@ -70,11 +73,12 @@ class ServeModel:
         self._numbers: dict[tuple[str, str], int] = {}
         """The highest ledger number seen of each alias; of a model's spec under the alias ""."""
         self._failed: dict[str, ModelVersion] = {}
-        """The version that a model's last try could not load."""
-        self._telling: set[asyncio.Task[None]] = set()
+        """The version that a model's last attempt could not load."""
+        self._publishing: set[asyncio.Task[None]] = set()
 
+    @override
     async def pending(self) -> AsyncIterator[ModelKey]:
-        """Every model of the registry, and what is served here without being among them any more."""
+        # Models that are served here but no longer in the registry are to be removed.
         names: list[str] = []
         async for page in pages(self.registry.ListModels, ListModelsRequest(page_size=1000)):
             names += [model.name for model in page.models]
@@ -82,13 +86,14 @@ class ServeModel:
         for name in sorted({*names, *self.serving.models()}):
             yield ModelKey(name)
 
+    @override
     async def reconcile(self, key: ModelKey) -> None:
         name = key.model
         self._failed.pop(name, None)
         try:
             model = (await self.registry.GetModel(GetModelRequest(model=name))).model
         except NotFound:
-            await self._gone(name)
+            await self._remove(name)
             return
         if self._is_old(name, "", int(model.etag or 0)):
             return
@@ -107,15 +112,16 @@ class ServeModel:
             raise failures[0]
         self.serving.settled(name)
 
+    @override
     async def end(self, key: ModelKey, error: MillstreamError) -> None:
-        """Refuse the version that could not be loaded. What the registry itself refused is asked again at the next look."""
+        # A version that could not be loaded is refused; an error of the registry is retried at the next resync.
         if version := self._failed.get(key.model):
             await self._refuse(version, error.text)
             await self.reconcile(key)
         self.serving.settled(key.model)
 
     async def _serve(self, model: str, alias: str) -> bool:
-        """Make one alias true. False: the version that it names will not do, so what was served before it goes on."""
+        """Serve an alias by the version that it names. False: it is refused, and the one before goes on serving."""
         entry = await self._newest(model, alias)
         if entry is None:
             return True
@@ -124,7 +130,7 @@ class ServeModel:
             self.serving.put(model, alias, UnavailableSlot(NotFound, text))
             await self.set_health(f"model/{model}/{alias}", False)
             return True
-        reason = await self._bring(model, alias, entry.version)
+        reason = await self._serve_version(model, alias, entry.version)
         await self.set_health(f"model/{model}/{alias}", not reason)
         if reason and alias not in self.serving.loaded(model) and not await self._fall_back(model, alias, entry.number):
             text = f"version {entry.version} of model {model}, named by alias {alias}, is not served: {reason}"
@@ -134,7 +140,7 @@ class ServeModel:
         return not reason
 
     async def _newest(self, model: str, alias: str) -> AliasEntry | None:
-        """The alias's newest entry, of version 0 where there is none; None: the answer was older than one before."""
+        """The alias's newest entry, of version 0 where there is none; None when a replica answered with an older one."""
         try:
             entry = (await self.registry.GetAlias(GetAliasRequest(model=model, alias=alias))).entry
         except NotFound:
@@ -142,18 +148,18 @@ class ServeModel:
         return None if self._is_old(model, alias, entry.number) else entry
 
     async def _fall_back(self, model: str, alias: str, number: int) -> bool:
-        """A replica that starts after a refusal serves what the others still do: the newest version that will do."""
+        """Serve the newest earlier version that is not refused, as the replicas that ran before the refusal still do."""
         entries: list[AliasEntry] = []
         request = ListAliasEntriesRequest(model=model, alias=alias, page_size=1000)
         async for page in pages(self.registry.ListAliasEntries, request):
             entries += page.entries
         for entry in sorted(entries, key=lambda entry: -entry.number):
-            if entry.number < number and entry.version and not await self._bring(model, alias, entry.version):
+            if entry.number < number and entry.version and not await self._serve_version(model, alias, entry.version):
                 return True
         return False
 
-    async def _bring(self, model: str, alias: str, number: int) -> str:
-        """Answer the alias with this version, loading it where it is not loaded; else the reason why not."""
+    async def _serve_version(self, model: str, alias: str, number: int) -> str:
+        """Serve the alias by this version, loading it if needed; returns why it cannot, "" when it does."""
         loaded = self.serving.loaded(model)
         if alias in loaded and loaded[alias].source.version == number:
             return ""
@@ -165,7 +171,9 @@ class ServeModel:
             return refusal.reason
         if alias not in loaded:
             self.serving.put(
-                model, alias, UnavailableSlot(Unavailable, f"version {number} of model {model} loads: try again")
+                model,
+                alias,
+                UnavailableSlot(Unavailable, f"version {number} of model {model} is being loaded: try again"),
             )
         return await self._load(model, alias, number)
 
@@ -200,17 +208,17 @@ class ServeModel:
         fact = VersionServed(
             model=source.model, alias=alias, version=source.version, artifact_digest=source.artifact.digest
         )
-        task = asyncio.create_task(self._tell(fact))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        task = asyncio.create_task(self._publish(fact))
+        self._publishing.add(task)
+        task.add_done_callback(self._publishing.discard)
 
-    async def _tell(self, fact: VersionServed) -> None:
-        """As well as it can be: nobody's work hangs on hearing it."""
+    async def _publish(self, fact: VersionServed) -> None:
+        """At most once, without the outbox: no work depends on this event."""
         with suppress(MillstreamError, TimeoutError):
             async with asyncio.timeout(5):
                 await self.bus.publish(to_message(fact, fact.model, new_id(), "inference"))
 
-    async def _gone(self, model: str) -> None:
+    async def _remove(self, model: str) -> None:
         if aliases := self.serving.drop(model):
             await self._not_served(model, aliases)
             await self.set_health(f"model/{model}", False)
@@ -222,7 +230,7 @@ class ServeModel:
             await self.set_health(f"model/{model}/{alias}", False)
 
     def _is_old(self, model: str, alias: str, number: int) -> bool:
-        """Whether a replica of the registry answered with less than another said before."""
+        """Whether a replica of the registry answered with an older state than another did before."""
         known = self._numbers.get((model, alias), 0)
         self._numbers[model, alias] = max(known, number)
         return number < known

@@ -1,4 +1,4 @@
-"""Every variable that inference reads beside those of all services."""
+"""The settings of inference beside those of all services."""
 
 from pydantic import Field
 
@@ -15,14 +15,16 @@ class Settings(settings.Settings):
     cache: str = Field(
         ".millstream/cache/inference", description="folder for fetched artifacts; processes may share it"
     )
-    cache_keep_seconds: float = Field(3600.0, ge=0, description="how long an artifact that nobody serves stays there")
+    cache_keep_seconds: float = Field(
+        3600.0, ge=0, description="seconds that an artifact stays there after it was last served"
+    )
     batch_tokens: int = Field(8192, ge=1, description="most tokens of one batch, padding included")
     batch_rows: int = Field(256, ge=1, description="most rows of one batch")
-    queue_tokens: int = Field(262144, ge=1, description="most tokens that wait for one version; more is refused")
+    queue_tokens: int = Field(262144, ge=1, description="most tokens queued for one version; more is refused")
     queue_requests: int = Field(1024, ge=1, description="most requests in flight on one version; more is refused")
     prepare_threads: int = Field(2, ge=1, description="threads that check and tokenise requests")
     load_limit_seconds: float = Field(
         600.0,
         gt=0,
-        description="a load that began so much earlier and is unfinished counts as one that killed its process",
+        description="seconds after which an unfinished load counts as one that killed its process",
     )

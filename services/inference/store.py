@@ -1,7 +1,7 @@
-"""Inference's objects: refusals, and the tries at loading that lead to one.
+"""Inference's objects: refusals, and the load attempts that lead to one.
 
-`refusals/{model}/{version:010d}/refusal`: put once, by whichever replica refused first.
-`refusals/{model}/{version:010d}/attempts/{id}`: there while a process loads the version; left behind where it died of it.
+`refusals/{model}/{version:010d}/refusal`: put once, by the replica that refused first.
+`refusals/{model}/{version:010d}/attempts/{id}`: exists while a process loads the version; left behind when the process dies.
 """
 
 from collections.abc import AsyncIterator
@@ -18,13 +18,15 @@ from servicekit.processes import is_running, this_process
 
 
 class Store:
+    """Reads and writes refusals and load attempts; refusals never change, so each is read once."""
+
     def __init__(self, blobs: Blobs, load_limit_seconds: float) -> None:
         self.blobs, self.load_limit_seconds = blobs, load_limit_seconds
         self._refusals: dict[tuple[str, int], Refusal] = {}
         self._held: set[str] = set()
 
     async def refusal(self, model: str, version: int) -> Refusal | None:
-        """Why the version is not to be served; None while nobody has refused it."""
+        """Why the version must not be served; None when no replica has refused it."""
         if (model, version) not in self._refusals:
             with suppress(NotFound):
                 stored = await self.blobs.get(f"{_folder(model, version)}/refusal")
@@ -32,7 +34,7 @@ class Store:
         return self._refusals.get((model, version))
 
     async def refuse(self, model: str, version: int, digest: str, reason: str) -> Refusal:
-        """Refuse a version for good, and return the refusal that stands: the first one."""
+        """Refuse a version for good; returns the refusal that holds, which is the first one."""
         refusal = Refusal(model=model, version=version, artifact_digest=digest, reason=reason, time=now())
         key = f"{_folder(model, version)}/refusal"
         if not await self.blobs.put_if_absent(key, refusal.SerializeToString()):
@@ -43,9 +45,9 @@ class Store:
 
     @asynccontextmanager
     async def attempt(self, model: str, version: int) -> AsyncIterator[int]:
-        """Say that this process loads the version while inside; gives the number of processes that died of doing so.
+        """Record that this process loads the version while inside; yields the number of processes that died loading it.
 
-        What they left behind is kept until a load succeeds: see forgive().
+        Their attempts are kept until a load succeeds: see forgive().
         """
         dead = len(await self._dead(model, version))
         key = f"{_attempts(model, version)}{new_id()}"
@@ -57,19 +59,19 @@ class Store:
             yield dead
         finally:
             self._held.discard(key)
-            # Left behind it counts for nothing while this process lives, and the next attempt removes it.
+            # An attempt left behind does not count while this process runs, and the next attempt removes it.
             with suppress(MillstreamError):
                 await self.blobs.delete(key)
 
     async def forgive(self, model: str, version: int) -> None:
-        """The version was loaded, so the deaths had other reasons."""
+        """Delete the attempts of dead processes: the version was loaded, so they died for other reasons."""
         for key in await self._dead(model, version):
             await self.blobs.delete(key)
 
     async def _dead(self, model: str, version: int) -> list[str]:
-        """Attempts whose process is proved dead, or that are older than any load takes, both by the store's clock.
+        """Attempts whose process is proved dead, or that are older than load_limit_seconds by the store's clock.
 
-        Age is what tells in a pod: a restarted container cannot see the process that was in it before.
+        In a pod only the age decides: a restarted container cannot see the process that ran in it before.
         """
         found = [listed async for listed in self.blobs.list(_attempts(model, version))]
         newest = max((listed.modified for listed in found), default=0.0)

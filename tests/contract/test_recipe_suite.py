@@ -1,4 +1,4 @@
-"""Every recipe that the catalog finds keeps the same promises: a sixth recipe is tested by being there.
+"""Every recipe that the catalog finds passes the same tests: a new recipe is tested because its folder exists.
 
 Each is fitted once with its `toy` preset on its sample.jsonl; the tests share that artifact.
 """
@@ -42,23 +42,23 @@ class Fitted:
 
 
 class Interrupted(LocalRun):
-    """A run that ends itself. Every training loop looks at `stop_requested` after each step, so that is its clock.
+    """A run that ends itself. Every training loop reads `stop_requested` after each step, which counts the steps.
 
-    `kill_after` steps past the first checkpoint it dies of SIGKILL; `kill_in_save` dies while writing the next one;
-    `stop_after` steps it asks the training to stop.
+    `kill_after`: SIGKILL after so many steps, once there is a checkpoint. `kill_in_save`: SIGKILL while one is written.
+    `stop_after`: the training is asked to stop after so many steps.
     """
 
     def __init__(self, root: Path, kill_after: int = 0, kill_in_save: bool = False, stop_after: int = 0) -> None:
-        self.looks = 0
+        self.reads = 0
         self.kill_after, self.kill_in_save, self.stop_after = kill_after, kill_in_save, stop_after
         super().__init__(root)
 
     @property
     def stop_requested(self) -> bool:
-        self.looks += 1
-        if self.kill_after and self.latest_checkpoint() and self.looks > self.kill_after:
+        self.reads += 1
+        if self.kill_after and self.latest_checkpoint() and self.reads > self.kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
-        return bool(self.stop_after) and self.looks >= self.stop_after
+        return bool(self.stop_after) and self.reads >= self.stop_after
 
     @stop_requested.setter
     def stop_requested(self, value: bool) -> None:
@@ -132,7 +132,7 @@ def test_sample_rows_meet_the_row_schema_and_differ(fitted: Fitted) -> None:
     assert len(identities) == len(rows), "rows of the sample repeat"
 
 
-def test_training_tells_its_progress_and_its_loss_is_never_missing(fitted: Fitted) -> None:
+def test_training_reports_its_progress_and_its_loss_is_never_missing(fitted: Fitted) -> None:
     assert fitted.reports, "no progress was reported"
     steps = [report.step for report in fitted.reports]
     assert steps == sorted(steps) and steps[-1] <= fitted.reports[-1].total_steps
@@ -144,7 +144,7 @@ def test_training_tells_its_progress_and_its_loss_is_never_missing(fitted: Fitte
     assert fitted.spec.primary.name in evaluated[-1].metrics
 
 
-def test_a_runs_last_word_is_about_the_weights_that_it_keeps(fitted: Fitted) -> None:
+def test_a_runs_last_report_is_of_the_weights_that_it_keeps(fitted: Fitted) -> None:
     validation = sample(fitted.name)[0].validation
     measured = fitted.spec.measure(validation, predict(fitted.predictor, validation)).metrics
     last = [report.metrics for report in fitted.reports if report.metrics][-1]
@@ -219,7 +219,7 @@ def test_predictions_meet_the_declared_schema(fitted: Fitted) -> None:
 @given(data=st.data())
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_a_batch_equals_one_by_one(fitted: Fitted, data: st.DataObject) -> None:
-    """Any mix of lengths in one batch, from next to nothing to very long, answers as each row does alone."""
+    """Any mix of lengths in one batch, from next to nothing to very long, is predicted as each row is alone."""
     rows = data.draw(st.lists(st.builds(_changed, st.sampled_from(fitted.test), _changes()), min_size=1, max_size=9))
     inputs = [fitted.spec.input.model_validate(row).model_dump(mode="json") for row in rows]
     items = fitted.predictor.prepare(inputs)
@@ -243,8 +243,8 @@ def test_the_spec_is_read_without_torch(name: str) -> None:
         f"Catalog({CATALOG.packages!r}).spec({name!r}); "
         "print(sorted({'torch', 'sklearn', 'transformers', 'tokenizers', 'matplotlib'} & sys.modules.keys()))"
     )
-    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]", f"the spec of {name} imports {told.stdout}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", f"the spec of {name} imports {done.stdout}"
 
 
 def _changes() -> st.SearchStrategy[str]:

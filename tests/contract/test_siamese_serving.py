@@ -1,4 +1,4 @@
-"""The first real recipe, served: batches of many callers answer as one row at a time does."""
+"""The first real recipe, served: batches of many callers give the same predictions as one row at a time."""
 
 import asyncio
 import json

@@ -163,7 +163,7 @@ async def test_a_worker_that_is_asked_to_stop_saves_a_checkpoint_and_does_not_co
 async def test_three_failed_attempts_end_a_run_with_the_reason(trainer: Trainer) -> None:
     run = await trainer.end_of(await trainer.ask({"fail_at_step": 3}))
     assert (run.state, run.attempt) == (TrainingRun.STATE_FAILED, 3)
-    assert "told to fail at step 3" in run.reason
+    assert "failed on purpose at step 3" in run.reason
     failure = await trainer.store.failure(run.run_id, 1)
     assert failure and "Traceback" in failure.traceback
 

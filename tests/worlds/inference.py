@@ -1,4 +1,4 @@
-"""A world for inference: a registry that answers from dicts, stores that can be taken away, and replicas of the service."""
+"""A world for inference: a registry of dicts, blobs and bus that can be down, and replicas of the service."""
 
 import asyncio
 import json
@@ -58,13 +58,13 @@ CATALOG = Catalog(("tests.recipes",))
 
 @dataclass
 class FakeRegistry:
-    """What the registry would answer; `down` makes it answer nothing."""
+    """The registry's RPCs; `down` makes them unavailable."""
 
     models: dict[str, list[str]] = field(default_factory=dict)
     entries: dict[tuple[str, str], list[AliasEntry]] = field(default_factory=dict)
     versions: dict[tuple[str, int], ModelVersion] = field(default_factory=dict)
     down: bool = False
-    answers_late: AliasEntry | None = None
+    stale_entry: AliasEntry | None = None
 
     def _check(self) -> None:
         if self.down:
@@ -88,8 +88,8 @@ class FakeRegistry:
 
     async def GetAlias(self, request: GetAliasRequest) -> GetAliasResponse:
         self._check()
-        if self.answers_late:
-            return GetAliasResponse(entry=self.answers_late)
+        if self.stale_entry:
+            return GetAliasResponse(entry=self.stale_entry)
         if not (entries := self.entries.get((request.model, request.alias))):
             raise NotFound("no entry")
         return GetAliasResponse(entry=entries[-1])
@@ -196,7 +196,7 @@ class World:
 
     async def apply(self, model: str = "words", *aliases: str) -> None:
         self.registry.models[model] = list(aliases)
-        await self.say(ModelApplied(model=model, number=1), model)
+        await self.publish(ModelApplied(model=model, number=1), model)
 
     async def register(self, folder: Path, model: str = "words") -> int:
         artifact = await artifacts.store(self.blobs, folder)
@@ -212,9 +212,9 @@ class World:
     async def promote(self, version: int, model: str = "words", alias: str = "champion") -> None:
         entries = self.registry.entries.setdefault((model, alias), [])
         entries.append(AliasEntry(model=model, alias=alias, number=len(entries) + 1, version=version))
-        await self.say(AliasMoved(model=model, alias=alias, number=len(entries), version=version), model)
+        await self.publish(AliasMoved(model=model, alias=alias, number=len(entries), version=version), model)
 
-    async def say(self, fact: Any, key: str) -> None:
+    async def publish(self, fact: Any, key: str) -> None:
         if not self.bus.down:
             await self.bus.publish(to_message(fact, key, new_id(), "registry"))
 
@@ -259,7 +259,7 @@ def metric(name: str, **labels: str) -> float | None:
 
 
 async def dead_attempt(world: World, version: int = 1) -> None:
-    """What a process leaves behind that died while it loaded the version."""
+    """The load attempt that a process leaves behind when it dies while it loads the version."""
     claim = Claim(process=this_process())
     claim.process.pid, claim.process.start_time = 2**22 + 1, 1
     await world.blobs.put(f"refusals/words/{version:010d}/attempts/{new_id()}", claim.SerializeToString())

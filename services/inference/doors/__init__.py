@@ -1,1 +1,1 @@
-"""The protocols in which callers ask: each door translates to rows and back, and does nothing else."""
+"""The protocols that callers speak: each door parses requests into rows and formats results, and does nothing else."""

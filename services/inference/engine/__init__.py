@@ -1,1 +1,1 @@
-"""From rows to predictions: admission, the queue, batches."""
+"""From prepared rows to predictions: admission, the queue, batches."""

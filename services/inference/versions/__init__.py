@@ -1,1 +1,1 @@
-"""The versions in memory: which alias is answered by which, and how one is loaded."""
+"""The versions in memory: which alias is served by which, and how one is loaded."""

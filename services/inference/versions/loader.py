@@ -1,4 +1,4 @@
-"""Brings a version into memory and proves that it answers as it was trained, before anybody asks it."""
+"""Loads a version into memory and checks that it predicts what it did after training, before it serves."""
 
 import asyncio
 import json
@@ -25,24 +25,26 @@ DEADLY_LOADS = 3
 
 
 class Rejected(Exception):
-    """This version must not serve: trying again will not help."""
+    """This version must not serve: a retry will not help."""
 
 
 class MissingRecipe(Exception):
-    """This replica lacks what the version needs; another, or this one after an upgrade, may have it."""
+    """This replica lacks a recipe or package that the version needs; after an upgrade it may have it."""
 
 
 class Loader:
+    """Loads one version at a time from its artifact in the store, through the cache."""
+
     def __init__(
         self, blobs: Blobs, store: Store, catalog: Catalog, cache: Path, limits: Limits, prepare_pool: Executor
     ) -> None:
         self.store, self.catalog, self.cache = store, catalog, ArtifactCache(blobs, cache)
         self.limits, self.prepare_pool = limits, prepare_pool
-        # One at a time: so a load that kills the process is counted against the right version, and memory is spared.
+        # One at a time: a load that kills the process counts against the right version, and memory holds one more at most.
         self._one_at_a_time = asyncio.Lock()
 
     async def load(self, version: ModelVersion) -> LoadedVersion:
-        """Fetch, load, check the golden rows, warm up. Raises Refused, NotHere, or what a later try may mend."""
+        """Fetch, load, check the golden rows, warm up. Raises Rejected, MissingRecipe, or an error that a retry may fix."""
         digest = version.artifact.digest
         try:
             folder = await self.cache.fetch(digest)
@@ -57,12 +59,12 @@ class Loader:
             try:
                 loaded = await self._load(version, folder)
             except Exception as error:
-                raise await self._judge(error, version.artifact.digest, folder) from error
+                raise await self._classify_error(error, version.artifact.digest, folder) from error
             metrics.LOAD_SECONDS.labels(version.model).observe(time.perf_counter() - started)
         try:
             await self.store.forgive(version.model, version.version)
         except MillstreamError as error:
-            log.info("old attempts stay", extra={"error": str(error)})
+            log.info("old load attempts not deleted", extra={"error": str(error)})
         return loaded
 
     async def _load(self, version: ModelVersion, folder: Path) -> LoadedVersion:
@@ -77,13 +79,10 @@ class Loader:
         labels = (prediction or {}).get("scores", ())
         return LoadedVersion(version, spec, predictor, batcher, tuple(labels))
 
-    async def _judge(self, error: Exception, digest: str, folder: Path) -> Exception:
-        """Whether an error of loading is the version's, or of this machine and this moment."""
-        told = (
-            str(error) if isinstance(error, GoldenMismatch) else f"it cannot be loaded: {type(error).__name__}: {error}"
-        )
+    async def _classify_error(self, error: Exception, digest: str, folder: Path) -> Exception:
+        """What to raise for an error of loading: Rejected when it is the version's, else what a retry may fix."""
         if isinstance(error, UnknownRecipe | ImportError):
-            return MissingRecipe(f"this inference cannot load it: {error}. Deploy one whose image has that")
+            return MissingRecipe(f"this inference cannot load it: {error}. Deploy one whose image has it")
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             return Unavailable(f"no memory for artifact {digest} now: {error}")
         try:
@@ -92,7 +91,9 @@ class Loader:
             intact = False
         if not intact:
             await asyncio.to_thread(self.cache.remove, digest)
-            return Unavailable(f"the cached copy of artifact {digest} is damaged or was removed: it is fetched anew")
+            return Unavailable(f"the cached copy of artifact {digest} is damaged or was removed: it is fetched again")
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             return Unavailable(f"artifact {digest} cannot be read now: {error}")
-        return Rejected(told)
+        if isinstance(error, GoldenMismatch):
+            return Rejected(str(error))
+        return Rejected(f"it cannot be loaded: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""What this replica serves now: for each model and alias a loaded version, or the reason why there is none."""
+"""What this replica serves now: for each model and alias a loaded version, or why there is none."""
 
 import asyncio
 import gc
@@ -68,38 +68,40 @@ class LoadedVersion:
 
 @dataclass(frozen=True)
 class UnavailableSlot:
-    """Why an alias answers nothing."""
+    """Why an alias has no version to serve."""
 
     kind: type[MillstreamError]
     text: str
 
 
 class Serving:
+    """The loaded versions by model and alias. A version is unloaded once no alias names it and its requests are done."""
+
     def __init__(self) -> None:
         self._models: dict[str, dict[str, LoadedVersion | UnavailableSlot]] = {}
         self._first: frozenset[str] | None = None
         """The models of the first listing; None before it."""
         self._settled: set[str] = set()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._unloading: set[asyncio.Task[None]] = set()
 
     async def ready(self) -> None:
-        """Raise Unavailable until all that the registry named first was looked at. From then on nobody needs to answer."""
+        """Raise Unavailable until every model of the first listing was loaded, refused or found empty; never after that."""
         if self._first is None:
             raise Unavailable("inference has not read the registry yet: is it reachable?")
         if unread := self._first - self._settled:
             raise Unavailable(f"still to be loaded: {', '.join(sorted(unread))}")
 
     def listed(self, models: Sequence[str]) -> None:
-        """The registry was listed."""
+        """Record the models of the registry's first listing."""
         if self._first is None:
             self._first = frozenset(models)
 
     def settled(self, model: str) -> None:
-        """All that can be done for a model now was done."""
+        """Record that a model was loaded, refused or found empty."""
         self._settled.add(model)
 
     def find(self, model: str, alias: str) -> LoadedVersion:
-        """The version that answers. Raises NotFound with the reason, or Unavailable while the first one loads."""
+        """The version of an alias. Raises NotFound with the reason, or Unavailable while its first version loads."""
         aliases = self._models.get(model)
         if aliases is None:
             if self._first is None or model in self._first - self._settled:
@@ -122,6 +124,7 @@ class Serving:
         return slot
 
     def models(self) -> list[str]:
+        """Names of the models with an alias here, loaded or not, sorted."""
         return sorted(self._models)
 
     def loaded(self, model: str) -> Mapping[str, LoadedVersion]:
@@ -134,10 +137,11 @@ class Serving:
         return [slot for model in self.models() for slot in sorted(self.loaded(model).items())]
 
     def digests(self) -> set[str]:
+        """Digests of the artifacts that are loaded."""
         return {version.source.artifact.digest for model in self._models for version in self.loaded(model).values()}
 
     def put(self, model: str, alias: str, slot: LoadedVersion | UnavailableSlot) -> None:
-        """From now on this answers; what answered before is let go when no alias names it and it has answered all."""
+        """Serve an alias by this slot from now on, and release the one before."""
         before = self._models.setdefault(model, {}).get(alias)
         self._models[model][alias] = slot
         if isinstance(slot, LoadedVersion):
@@ -145,38 +149,38 @@ class Serving:
         self._release(model, before)
 
     def keep_only(self, model: str, aliases: Sequence[str]) -> list[str]:
-        """Take every other alias of the model away, and return those."""
+        """Remove every other alias of the model; returns those that were removed."""
         taken = sorted(set(self._models.get(model, {})) - set(aliases))
         for alias in taken:
             self._release(model, self._models[model].pop(alias))
         return taken
 
     def drop(self, model: str) -> list[str]:
-        """The model is gone; returns the aliases that it had."""
+        """Remove a model; returns the aliases that it had."""
         taken = self.keep_only(model, ())
         self._models.pop(model, None)
         return taken
 
     async def close(self) -> None:
-        """Let everything go and wait until it has gone."""
+        """Remove everything and wait until it is out of memory."""
         for model in self.models():
             self.drop(model)
         await self.released()
 
     async def released(self) -> None:
         """Wait until all that was replaced is out of memory."""
-        await asyncio.gather(*self._leaving)
+        await asyncio.gather(*self._unloading)
 
     def _release(self, model: str, slot: LoadedVersion | UnavailableSlot | None) -> None:
         if not isinstance(slot, LoadedVersion) or slot in self.loaded(model).values():
             return
         slot.show(False)
-        task = asyncio.create_task(_let_go(slot))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        task = asyncio.create_task(_unload(slot))
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
 
 
-async def _let_go(version: LoadedVersion) -> None:
+async def _unload(version: LoadedVersion) -> None:
     await version.batcher.close()
     log.info("version unloaded", extra={"model": version.source.model, "version": version.source.version})
     del version

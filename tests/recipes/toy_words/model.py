@@ -21,7 +21,7 @@ class Model:
             self.weights.setdefault(label, {})
 
     def scores(self, words: Sequence[str]) -> dict[str, float]:
-        """Probability of each label; the words' weights are averaged, so that length says nothing."""
+        """Probability of each label; the words' weights are averaged, so that length does not count."""
         share = 1 / max(1, len(words))
         logits = {
             label: self.bias[label] + share * math.fsum(self.weights[label].get(word, 0.0) for word in words)
@@ -47,10 +47,12 @@ class Model:
         return loss / len(batch)
 
     def save(self, path: Path) -> None:
+        """Write the model as JSON."""
         path.write_text(
             json.dumps({"labels": self.labels, "bias": self.bias, "weights": self.weights}, ensure_ascii=False)
         )
 
     @classmethod
     def load(cls, path: Path) -> "Model":
+        """The model that save() wrote."""
         return cls(**json.loads(path.read_text()))

@@ -1,15 +1,17 @@
-"""Answers with the toy model."""
+"""Predicts with the toy model."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipekit.predictor import Item
+from typing_extensions import override
+
+from recipekit.predictor import Item, Predictor
 from recipekit.spec import Prediction, Row
 from tests.recipes.toy_words.model import Model
 
 
-class WordsPredictor:
-    """Each row is answered by itself, so a batch cannot differ."""
+class WordsPredictor(Predictor):
+    """Predicts for each row by itself, so a batch changes nothing."""
 
     backend = "python"
     precision = "fp64"
@@ -17,18 +19,21 @@ class WordsPredictor:
     def __init__(self, model: Model) -> None:
         self.model = model
 
+    @override
     def prepare(self, rows: Sequence[Row]) -> list[Item]:
         words = [str(row["text"]).lower().split() for row in rows]
         return [Item(cost=max(1, len(w)), payload=w) for w in words]
 
+    @override
     def forward(self, items: Sequence[Item]) -> list[Prediction]:
-        answers: list[Prediction] = []
+        predictions: list[Prediction] = []
         for item in items:
             scores = self.model.scores(item.payload)
             label = max(scores, key=scores.__getitem__)
-            answers.append({"label": label, "confidence": scores[label], "scores": scores})
-        return answers
+            predictions.append({"label": label, "confidence": scores[label], "scores": scores})
+        return predictions
 
 
 def load(folder: Path) -> WordsPredictor:
+    """The predictor of an artifact folder."""
     return WordsPredictor(Model.load(folder / "model.json"))

@@ -11,7 +11,7 @@ THINGS = ("mill", "wheel", "river", "bread", "baker", "horse", "barn", "market",
 
 
 def rows(count: int = 200, seed: int = 7) -> list[dict[str, str]]:
-    """Distinct rows, both labels alike often, the label decided by the adjectives alone."""
+    """Distinct rows, as many of each label; the adjectives alone decide the label."""
     rng = random.Random(seed)
     made: dict[str, str] = {}
     while len(made) < count:

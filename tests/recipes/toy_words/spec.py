@@ -1,4 +1,4 @@
-"""What the toy recipe is: everything a real one declares, in pure Python."""
+"""The toy recipe's spec: everything that a real one declares, in pure Python."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from recipekit.spec import GateRule, Metric, Prediction, Row, Spec
 
 
 class Config(spec.Config):
-    """How to train, and how to misbehave on request."""
+    """How to train, and how to be slow or to fail on purpose."""
 
     steps: int = Field(default=60, ge=1, description="gradient steps")
     batch_rows: int = Field(default=16, ge=1, description="rows per step")
@@ -23,15 +23,21 @@ class Config(spec.Config):
 
 
 class TrainingRow(BaseModel):
+    """A labelled text."""
+
     text: str = Field(min_length=1)
     label: str = Field(min_length=1)
 
 
 class Input(BaseModel):
+    """A text to predict for."""
+
     text: str = Field(min_length=1)
 
 
 class Answer(BaseModel):
+    """The prediction for one text."""
+
     label: str
     confidence: float = Field(ge=0, le=1)
     scores: dict[str, float]

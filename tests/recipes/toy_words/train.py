@@ -1,4 +1,4 @@
-"""Trains the toy model with everything that a real training owes its run: progress, checkpoints, exact resume, stop."""
+"""Trains the toy model with all that a real training does for its run: progress, checkpoints, exact resume, stop."""
 
 import json
 import random
@@ -15,7 +15,7 @@ from tests.recipes.toy_words.spec import SPEC, Config
 
 
 def fit(config: Config, data: Data, run: Run) -> None:
-    """Leave a trained model in run.artifact, going on from the newest checkpoint if there is one."""
+    """Write a trained model to run.artifact, resuming from the newest checkpoint if there is one."""
     run.numerics(lambda: {"dtype": "float64", "threads": 1})
     rows = [{"text": str(row["text"]), "label": str(row["label"])} for row in data.train]
     model, done = _resume(run.latest_checkpoint(), sorted({row["label"] for row in rows}))
@@ -23,8 +23,8 @@ def fit(config: Config, data: Data, run: Run) -> None:
     losses: list[float] = []
     for step in range(done + 1, config.steps + 1):
         if step == config.fail_at_step:
-            raise RuntimeError(f"told to fail at step {step} (fail_at_step)")
-        # A step's rows hang on (seed, step) alone: a resumed training needs no random state.
+            raise RuntimeError(f"failed on purpose at step {step} (fail_at_step)")
+        # A step's rows depend on (seed, step) alone: a resumed training needs no random state.
         batch = random.Random(f"{config.seed}/{step}").choices(rows, k=config.batch_rows)
         losses.append(model.learn(batch, config.learning_rate))
         time.sleep(config.step_seconds)

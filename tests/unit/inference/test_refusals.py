@@ -1,4 +1,4 @@
-"""What inference will not serve, and that it goes on with what it served before."""
+"""Versions that inference refuses, while it goes on serving the one before."""
 
 import asyncio
 import subprocess
@@ -114,7 +114,7 @@ async def test_bytes_that_were_damaged_in_the_store_are_refused(world: World) ->
         await replica.classify("a bright mill")
 
 
-async def test_a_copy_that_was_damaged_in_the_cache_is_fetched_anew(world: World) -> None:
+async def test_a_copy_that_was_damaged_in_the_cache_is_fetched_again(world: World) -> None:
     await world.register(world.folders[2])
     digest = artifacts.describe(world.folders[2]).digest
     folder = await ArtifactCache(world.blobs, world.cache).fetch(digest)
@@ -136,7 +136,7 @@ async def test_a_version_that_killed_three_processes_is_refused(world: World) ->
         await replica.classify("a bright mill")
 
 
-async def test_two_deaths_are_forgiven_by_a_load_that_succeeds(world: World) -> None:
+async def test_a_load_that_succeeds_forgives_two_deaths(world: World) -> None:
     await world.register(world.folders[1])
     for _ in range(2):
         await dead_attempt(world)
@@ -147,7 +147,7 @@ async def test_two_deaths_are_forgiven_by_a_load_that_succeeds(world: World) -> 
     assert not [key for key in world.blobs._keys if "/attempts/" in key]
 
 
-async def test_loads_of_living_processes_count_for_nothing(world: World) -> None:
+async def test_loads_of_running_processes_do_not_count(world: World) -> None:
     sleeper = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=subprocess.PIPE)
     try:
         claim = Claim(process=process_here(sleeper.pid))
@@ -162,7 +162,7 @@ async def test_loads_of_living_processes_count_for_nothing(world: World) -> None
         await sleeper.communicate(b"\n")
 
 
-async def test_an_artifact_that_is_nowhere_ends_in_a_refusal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_artifact_that_is_missing_ends_in_a_refusal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("servicekit.work.queue.PATIENCE", {NotFound: 2})
     world.register_artifact(Artifact(digest="0" * 32))
     await world.apply()

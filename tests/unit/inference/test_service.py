@@ -1,4 +1,4 @@
-"""Every RPC against a model small enough to know its answers."""
+"""Every RPC against a model whose predictions are known."""
 
 import asyncio
 import threading
@@ -145,7 +145,7 @@ async def test_similar(service: InferenceService) -> None:
     assert [n.row["text"] for n in one.neighbours] == ["far"]
 
 
-async def test_similar_without_an_index_says_so(service: InferenceService, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_similar_needs_an_index(service: InferenceService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Joy, "has_index", False)
     with pytest.raises(FailedPrecondition, match="no index"):
         await service.Similar(SimilarRequest(model="joy", text="jolly"))

@@ -1,4 +1,4 @@
-"""Inference as its callers and its registry see it: the service object and its Work, on memory adapters."""
+"""Inference between its callers and the registry: the service object and its Work, on memory adapters."""
 
 import asyncio
 import gc
@@ -199,7 +199,7 @@ async def test_an_alias_that_is_no_longer_served_is_unloaded(world: World) -> No
     await until(lambda: replica.health["model/words/next"] is False)
     assert metric("model_info", model="words", version="2", digest=digest) is None
     del world.registry.models["words"]
-    await world.say(ModelApplied(model="words", number=2), "words")
+    await world.publish(ModelApplied(model="words", number=2), "words")
     await until(lambda: not replica.serving.models())
     await until(lambda: replica.health["model/words"] is False)
     await replica.serving.released()
@@ -227,7 +227,7 @@ async def test_an_alias_entry_older_than_one_already_seen_is_ignored(world: Worl
     await world.promote(2)
     replica = await world.start().ready()
     assert replica.version() == 2
-    world.registry.answers_late = world.registry.entries["words", "champion"][0]
+    world.registry.stale_entry = world.registry.entries["words", "champion"][0]
     await replica.work.resync()
     await until(lambda: not replica.work._states)
     assert replica.version() == 2
@@ -264,7 +264,7 @@ async def test_a_refusal_names_the_field(world: World, request_: ClassifyRequest
     assert refused.value.field == field_
 
 
-async def test_an_unknown_model_is_told_which_there_are(world: World) -> None:
+async def test_an_unknown_model_names_those_that_exist(world: World) -> None:
     await world.apply("words")
     await world.apply("books")
     replica = await world.start().ready()

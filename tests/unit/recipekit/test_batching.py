@@ -27,7 +27,7 @@ def test_every_epoch_has_the_same_number_of_batches(costs: list[int], budget: in
     assert {len(batches.epoch(epoch)) for epoch in range(4)} == {len(batches)}
 
 
-def test_an_epoch_hangs_on_seed_and_number_alone() -> None:
+def test_an_epoch_depends_on_seed_and_number_alone() -> None:
     costs = [1 + i % 37 for i in range(500)]
     first = TokenBatches(costs, 256, seed=1)
     assert first.epoch(2) == TokenBatches(costs, 256, seed=1).epoch(2)

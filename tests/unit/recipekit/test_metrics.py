@@ -47,7 +47,7 @@ def test_metrics_stay_in_range_and_perfection_is_one(pairs: list[tuple[str, str]
     assert macro_f1(truth, truth) == accuracy(truth, truth) == 1
 
 
-def test_the_report_shows_the_surest_mistakes_first() -> None:
+def test_the_report_shows_the_most_confident_mistakes_first() -> None:
     rows = [{"text": "x" * 500, "label": "a"}, {"text": "y", "label": "a"}, {"text": "z", "label": "b"}]
     predictions = [
         {"label": "b", "confidence": 0.6},

@@ -1,4 +1,4 @@
-"""A model that no longer answers as it did after training is refused; batching keeps the order of the rows."""
+"""A model that no longer predicts what it did after training is refused; batching keeps the order of the rows."""
 
 import json
 from collections.abc import Sequence
