@@ -17,6 +17,7 @@ from services.inference.versions.serving import LoadedVersion, ServedVersion, Se
 if TYPE_CHECKING:
     from recipekit.predictor import Searcher
 
+__all__ = ["Call", "Predictions", "Result", "Timing"]
 T = TypeVar("T")
 
 

@@ -74,6 +74,7 @@ VIOLATIONS = [
     ("torch_reach", "recipekit/predictor.py", "import recipekit.training.numerics"),
     ("torch_reach", "tests/unit/recipekit/planted.py", "import recipekit.training.optim"),
     ("spec", "recipes/one/spec.py", "import torch.nn"),
+    ("doors", "services/inference/doors/planted.py", "import services.inference.engine.batcher"),
     ("worker", "services/trainer/planted.py", "import services.trainer.worker.attempt"),
     ("worker", "tests/unit/trainer/planted.py", "import services.trainer.worker.attempt"),
     ("clients", "services/registry/planted.py", "import kafka"),

@@ -30,8 +30,8 @@ from recipekit.spec import Prediction, Row
 from servicekit.ids import check_name
 from servicekit.paging import page
 from servicekit.rpc.interceptor import deadline
-from services.inference.engine import batcher
 from services.inference.predictions import Call, Predictions
+from services.inference.predictions import Timing as Spent
 from services.inference.rows import RowsInput, check_count
 from services.inference.versions.serving import ServedVersion
 
@@ -148,5 +148,5 @@ def _served(served: ServedVersion) -> Served:
     return Served(**asdict(served))
 
 
-def _timing(timing: batcher.Timing) -> Timing:
+def _timing(timing: Spent) -> Timing:
     return Timing(prepare=duration(timing.prepare), queue=duration(timing.queue), infer=duration(timing.infer))

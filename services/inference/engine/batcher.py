@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -138,8 +138,8 @@ class Batcher:
         """Finish what is in flight, then let go of the model."""
         await self._idle.wait()
         self._batch_loop.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._batch_loop
+        # gather: a cancellation of this close itself must not be swallowed with that of the loop.
+        await asyncio.gather(self._batch_loop, return_exceptions=True)
         self._forward_thread.shutdown(wait=False)
 
     def enqueue(self, items: Sequence[Item], deadline: float | None) -> QueuedRequest:
