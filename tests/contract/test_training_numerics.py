@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from recipekit import hardware
+from recipekit.backends.torch import device
 
 torch = pytest.importorskip("torch")
 
@@ -44,7 +45,7 @@ def test_measuring_leaves_weights_gradients_and_generators_as_they_were() -> Non
 
     def step(autocast: AbstractContextManager[Any]) -> None:
         with autocast:
-            used.append(torch.is_autocast_enabled(numerics.device()))
+            used.append(torch.is_autocast_enabled(device()))
             model(torch.rand(2, 4)).sum().backward()
         with torch.no_grad():
             model.weight.add_(1)
@@ -59,7 +60,7 @@ def test_measuring_leaves_weights_gradients_and_generators_as_they_were() -> Non
 def test_an_operation_without_a_bf16_kernel_leaves_fp32() -> None:
     def step(autocast: AbstractContextManager[Any]) -> None:
         with autocast:
-            if torch.is_autocast_enabled(numerics.device()):
+            if torch.is_autocast_enabled(device()):
                 raise RuntimeError("not implemented for 'BFloat16'")
 
     assert chosen("auto", torch.nn.Linear(2, 1), step).dtype == "fp32"
