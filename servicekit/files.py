@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def read_file(path: str) -> bytes:
-    """A file that a setting names; without it the process ends, saying so."""
+    """The bytes of a file that a setting names. Ends the process when it cannot be read."""
     try:
         return Path(path).read_bytes()
     except OSError as error:

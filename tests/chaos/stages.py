@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from servicekit.facts.outbox import kind_name
-from servicekit.failpoints import TOLD
+from servicekit.failpoints import REACHED
 from tests.worlds.platform import ROOT
 
-CALL = re.compile(r'crashpoint\(f?"([^"]+)"\)')
+CALL = re.compile(r'failpoint\(f?"([^"]+)"\)')
 OWNERS = ("dataprep", "trainer", "registry", "evaluator")
 REFUSING, REPLAYED, PARKED = "inference.refused", "operations.replayed", "outbox.parked"
 ELSEWHERE = (REFUSING, REPLAYED, PARKED)
-"""Not on the way of a version that is served: these have tests of their own (the last: test_servicekit_outbox_bugs.py)."""
+"""Not on the way of a version that is served: these have tests of their own (the last two: tests/unit/servicekit)."""
 
 STAGES: dict[str, Sequence[str]] = {
     "apply": ("outbox.models-spec.",),
@@ -74,11 +74,11 @@ class Passing(threading.Thread):
         self._ended = threading.Event()
         self._passed = {name: threading.Event() for name in self._waiting}
         for name in self._waiting:
-            (folder / f"{name}{TOLD}").touch()
+            (folder / f"{name}{REACHED}").touch()
 
     def run(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
-            there = {name.removesuffix(TOLD) for name in os.listdir(self.folder) if name.endswith(TOLD)}
+            there = {name.removesuffix(REACHED) for name in os.listdir(self.folder) if name.endswith(REACHED)}
             gone = self._waiting - there
             for name in sorted(gone, key=lambda name: self._order.index(stage_of(name))):
                 self._pass(name)
@@ -104,5 +104,5 @@ class Passing(threading.Thread):
         """The flow is served: nobody is waited for any more."""
         self.stage, self.last = SERVED, ""
         self._ended.set()
-        for file in self.folder.glob(f"*{TOLD}"):
+        for file in self.folder.glob(f"*{REACHED}"):
             file.unlink(missing_ok=True)

@@ -116,8 +116,8 @@ def test_a_store_that_breaks_is_named_by_all_and_when_it_is_mended_all_is_well(t
         wait_until(lambda: well(platform), "all is well again")
         assert platform.cli("status")
         log = (platform.state / "logs/registry-0.log").read_text().splitlines()
-        lines = [json.loads(line) for line in log if '"part": "blobs"' in line]
-        assert [line["message"] for line in lines] == ["not in order", "in order again"], "told once, and once more"
+        lines = [json.loads(line) for line in log if '"component": "blobs"' in line]
+        assert [line["message"] for line in lines] == ["dependency unavailable", "dependency available again"]
 
 
 def test_a_start_without_a_store_says_who_waits_for_what_and_ends_with_it(tmp_path: Path) -> None:

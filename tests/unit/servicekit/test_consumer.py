@@ -154,7 +154,7 @@ async def test_what_cannot_be_parsed_goes_to_the_dead_letters_whole() -> None:
             await bus.publish(message)
         await bus.publish(snapshot("good"))
         await until(lambda: thing.done["good"])
-        assert not work.flooded
+        assert not work.stopped_reason
     dead = [message for message in bus.log if message.topic == "group.dlq"]
     assert [letter.value for letter in dead] == [message.value for message in wrong]
     assert [letter.headers["dlq_offset"] for letter in dead] == [b"0", b"1", b"2", b"3"]
@@ -165,7 +165,7 @@ async def test_what_cannot_be_parsed_goes_to_the_dead_letters_whole() -> None:
 
 
 async def test_a_flood_of_dead_letters_stops_the_consumer_but_not_the_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer, "FLOOD", 5)
+    monkeypatch.setattr(consumer, "MALFORMED_LIMIT", 5)
     bus, thing = MemoryBus(), Thing()
     thing.owes = ["a"]
     async with working(thing, bus, resync_seconds=0.005) as work:
@@ -173,11 +173,11 @@ async def test_a_flood_of_dead_letters_stops_the_consumer_but_not_the_looks(monk
             await bus.publish(broken())
         await bus.publish(snapshot("good"))
         await until(lambda: thing.done["good"])
-        assert not work.flooded
+        assert not work.stopped_reason
         for _ in range(9):
             await bus.publish(broken())
-        await until(lambda: work.flooded)
-        assert "5 messages in a row could not be parsed" in work.flooded
+        await until(lambda: work.stopped_reason)
+        assert "5 messages in a row could not be parsed" in work.stopped_reason
         looks = thing.looks
         await until(lambda: thing.looks > looks + 2)
         await bus.publish(snapshot("unheard"))

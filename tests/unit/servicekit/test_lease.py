@@ -129,7 +129,7 @@ async def test_a_failed_read_starts_the_lease_anew(clock: Clock) -> None:
 
 
 async def test_a_holder_beats_while_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.001)
     blobs = FlakyBlobs()
     leases = Leases(blobs, "p", LEASE)
     await leases.claim(1)

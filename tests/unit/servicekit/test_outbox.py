@@ -291,11 +291,11 @@ async def test_a_long_outage_of_the_bus_is_one_line(caplog: pytest.LogCaptureFix
         await outbox.put(f"datasets/words/ledger/{number:010d}", b"s")
     for _ in range(5):
         await settle(outbox)
-    assert (outbox.incident.text, outbox.pending) == ("no broker", 19)
+    assert (outbox.incident.problem, outbox.pending) == ("no broker", 19)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     bus.down = False
     await settle(outbox)
-    assert not outbox.incident.text
+    assert not outbox.incident.problem
 
 
 DYING = """

@@ -42,7 +42,7 @@ async def test_an_event_that_can_never_be_said_is_set_aside_until_the_next_start
     await settle(outbox)
     assert bus.log == [] and await markers(blobs) == [], "it is not tried for ever"
     assert (outbox.parked, outbox.pending, OUTBOX_PARKED._value.get()) == (1, 0, before + 1)
-    (told,) = [record for record in caplog.records if "set aside" in record.message]
+    (told,) = [record for record in caplog.records if "fact parked" in record.message]
     assert told.levelname == "ERROR" and said in told.reason and TOO_LARGE in told.reason  # type: ignore[attr-defined]
     await outbox.put(KEY, b"s1")
     await outbox.flush()

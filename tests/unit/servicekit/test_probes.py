@@ -95,7 +95,7 @@ async def test_before_the_first_try_nothing_is_claimed() -> None:
 
 
 async def test_a_part_that_hangs_is_said_to_and_tried_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(probes, "TIMEOUT_SECONDS", 0.01)
     store = Store()
     store.hangs.clear()
     async with tried(store.check) as (part, _):
@@ -119,8 +119,8 @@ async def test_a_check_with_a_bug_is_a_trouble_and_no_end() -> None:
 def test_each_new_text_is_told_once_and_no_more_than_a_few(caplog: pytest.LogCaptureFixture) -> None:
     incident = Incident("bus")
     for text in ("no broker", "wrong password", "no broker", "wrong password", *map(str, range(100))):
-        incident.begin(text)
+        incident.report(text)
     assert [text for _, text in lines(caplog)] == ["no broker", "wrong password", "0", "1", "2"]
-    incident.over()
-    incident.begin("no broker")
+    incident.resolve()
+    incident.report("no broker")
     assert lines(caplog)[-1] == ("ERROR", "no broker"), "a new trouble is told again"

@@ -111,7 +111,7 @@ async def test_timers_do_not_pile_up_for_a_key_that_is_delayed_and_looked_at() -
         for count in range(100):
             await work.resync()
             await until(lambda least=count: thing.done["a"] > least and not thing.running and not work._ready.qsize())  # type: ignore[misc]
-        assert len(work._later) <= 20
+        assert len(work._delayed) <= 20
         assert work._states.keys() == {ThingKey("a")}
 
 
