@@ -140,6 +140,7 @@ class Outbox:
             with suppress(NotFound):  # another replica was faster
                 data = await self.blobs.get(listed.key)
                 await self.blobs.put(f"outbox/{self.service}/{listed.key.rpartition('/')[2]}", data)
+                failpoint("outbox.unparked")
                 await self.blobs.delete(listed.key)
 
     async def flush(self) -> None:

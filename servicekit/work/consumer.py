@@ -16,6 +16,7 @@ from servicekit.backoff import backoff
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus, Subscription
 from servicekit.facts.events import Event, Malformed, NewerEvent, from_message
+from servicekit.failpoints import failpoint
 from servicekit.incidents import Incident
 from servicekit.work.deadletters import DeadLetters
 from servicekit.work.keys import Handlers, Receiver
@@ -87,6 +88,7 @@ class Consumer:
                         continue  # read again after a stop, and an operator has resolved it since
                     malformed_in_a_row += 1
                     await self.dead_letters.add(message, str(error))
+                    failpoint("consumer.dead-lettered")
                     if malformed_in_a_row >= MALFORMED_LIMIT:
                         raise _TooManyMalformed(
                             f"{MALFORMED_LIMIT} messages in a row could not be parsed, the last because {error}: "

@@ -17,8 +17,8 @@ from tests.worlds.platform import ROOT
 CALL = re.compile(r'failpoint\(f?"([^"]+)"\)')
 OWNERS = ("dataprep", "trainer", "registry", "evaluator")
 REFUSING, REPLAYED, PARKED = "inference.refused", "operations.replayed", "outbox.parked"
-ELSEWHERE = (REFUSING, REPLAYED, PARKED)
-"""Not on the way of a version that is served: these have tests of their own (the last two: tests/unit/servicekit)."""
+ELSEWHERE = (REFUSING, REPLAYED, PARKED, "outbox.unparked", "consumer.dead-lettered")
+"""Not on the way of a version that is served: they have tests of their own (tests/unit/servicekit/test_failpoints.py)."""
 
 STAGES: dict[str, Sequence[str]] = {
     "apply": ("outbox.models-spec.",),

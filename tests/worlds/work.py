@@ -15,8 +15,9 @@ from millstream.errors import (
 )
 from servicekit import backoff
 from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
-from servicekit.bus.port import Message
+from servicekit.bus.port import Bus, Message
 from servicekit.facts.events import to_message
 from servicekit.work.keys import Handlers, Key
 from servicekit.work.queue import Work
@@ -86,10 +87,10 @@ class Thing:
 @asynccontextmanager
 async def working(
     thing: Thing,
-    bus: MemoryBus | None = None,
+    bus: Bus | None = None,
     resync_seconds: float = 3600,
     *,
-    blobs: MemoryBlobs | None = None,
+    blobs: Blobs | None = None,
     **more: Any,
 ) -> AsyncIterator[Work]:
     handlers = more.pop("handlers", HANDLERS)

@@ -1,25 +1,16 @@
 """Dead letters: kept whole, listed once, replayed or dropped once and for all, whoever dies on the way."""
 
 import asyncio
-import os
-import subprocess
-import sys
-import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
-from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from millstream.operations.v1.operations_service_pb2 import DeadLetter
 from millstream.operations.v1.stored_pb2 import DeadLetterResolution
-from servicekit.blobs.directory import DirectoryBlobs
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import MAX_VALUE, Message, Received, Subscription
-from servicekit.bus.sqlite.bus import SqliteBus
-from servicekit.facts.events import to_message
 from servicekit.work import consumer, deadletters
 from servicekit.work.deadletters import DeadLetters
 from tests.worlds.work import TOPIC, Thing, quick, snapshot, until, working
@@ -213,49 +204,3 @@ async def test_after_a_flood_what_was_dropped_is_passed_over_and_the_rest_is_rea
             assert len(opened) == dropped
             for letter in opened:
                 await group.drop(letter.id, "ada", "somebody else's messages")
-
-
-REPLAYING = """
-import asyncio, sys
-from pathlib import Path
-from servicekit.work.deadletters import DeadLetters
-from servicekit.blobs.directory import DirectoryBlobs
-from servicekit.bus.sqlite.bus import SqliteBus
-
-async def main():
-    folder = Path(sys.argv[1])
-    group = DeadLetters(DirectoryBlobs(folder / "blobs"), SqliteBus(folder / "bus"), "group")
-    await group.replay(sys.argv[2], "ada", "")
-
-asyncio.run(main())
-"""
-
-
-async def test_who_dies_after_the_replay_replays_twice_and_that_is_one_event(tmp_path: Path) -> None:
-    blobs, bus = DirectoryBlobs(tmp_path / "blobs"), SqliteBus(tmp_path / "bus")
-    group = DeadLetters(blobs, bus, "group")
-    good = to_message(SnapshotCreated(dataset="a", number=1), "a", "the-event", "dataprep")
-    await group.add(Received(TOPIC, "a", good.value, good.headers, 0, 0), "an older version could not parse it")
-    (letter,) = await letters(group)
-    crashes = tmp_path / "crashes"
-    crashes.mkdir()
-    (crashes / "operations.replayed").touch()
-
-    async def replay() -> int:
-        run = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-c", textwrap.dedent(REPLAYING), str(tmp_path), letter.id],
-            env={**os.environ, "TEST_FAILPOINTS": str(crashes), "PYTHONPATH": os.getcwd()},
-            timeout=60,
-        )
-        return run.returncode
-
-    assert await replay() == -9
-    assert [found.id for found in await letters(group)] == [letter.id], "nothing says that it was replayed"
-    assert await replay() == 0
-    assert await letters(group) == []
-    heard = bus.tail([TOPIC], from_start=True)
-    found = await heard.batch()
-    assert [(message.value, message.headers["ce_id"]) for message in found] == [(good.value, b"the-event")] * 2
-    await heard.close()
-    await bus.close()

@@ -1,11 +1,6 @@
 """The outbox: every fact said at least once, no request waiting for the bus, no marker left behind."""
 
 import asyncio
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +8,9 @@ import pytest
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.errors import Unavailable
 from millstream.operations.v1.stored_pb2 import OutboxMarker
-from servicekit.blobs.directory import DirectoryBlobs
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import Message
-from servicekit.bus.sqlite.bus import SqliteBus
 from servicekit.facts.outbox import ORPHAN_SECONDS, Fact, Outbox
 from servicekit.ids import hash_of
 
@@ -296,48 +289,3 @@ async def test_a_long_outage_of_the_bus_is_one_line(caplog: pytest.LogCaptureFix
     bus.down = False
     await settle(outbox)
     assert not outbox.incident.problem
-
-
-DYING = """
-import asyncio, sys
-from pathlib import Path
-from servicekit.blobs.directory import DirectoryBlobs
-from servicekit.facts.outbox import Outbox
-from servicekit.bus.sqlite.bus import SqliteBus
-from tests.unit.servicekit.test_outbox import FACTS, KEY
-
-async def main():
-    outbox = Outbox(DirectoryBlobs(Path(sys.argv[1], "blobs")), SqliteBus(Path(sys.argv[1], "bus")), "dataprep", FACTS)
-    await outbox.put(KEY, b"s1")
-    await outbox.flush()
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.parametrize(("place", "stored"), [("marked", False), ("stored", True), ("published", True)])
-async def test_a_process_that_dies_between_two_writes_loses_no_fact(tmp_path: Path, place: str, stored: bool) -> None:
-    crashes = tmp_path / "crashes"
-    crashes.mkdir()
-    (crashes / f"outbox.datasets-ledger.{place}").touch()
-    died = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", textwrap.dedent(DYING), str(tmp_path)],
-        env={**os.environ, "TEST_FAILPOINTS": str(crashes), "PYTHONPATH": os.getcwd()},
-        timeout=60,
-    )
-    assert died.returncode == -9
-    blobs, bus = DirectoryBlobs(tmp_path / "blobs"), SqliteBus(tmp_path / "bus")
-    assert await blobs.exists(KEY) == stored
-    outbox = Outbox(blobs, bus, "dataprep", FACTS)
-    await settle(outbox)
-    if not stored:
-        # Whoever asked was told nothing, asks again, and it is made.
-        assert await outbox.put(KEY, b"s1")
-        await outbox.flush()
-    heard = bus.tail(["millstream.dataset.v1"], from_start=True)
-    found = await heard.batch()
-    assert {message.headers["ce_id"] for message in found} == {hash_of(KEY).encode()}
-    assert [listed.key async for listed in blobs.list("outbox/")] == []
-    await heard.close()
-    await bus.close()

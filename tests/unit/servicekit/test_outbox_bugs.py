@@ -1,17 +1,12 @@
 """Facts that a bug keeps from being said: set aside with an error, never tried for ever, tried again at the next start."""
 
 import asyncio
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.operations.v1.stored_pb2 import OutboxMarker
-from servicekit.blobs.directory import DirectoryBlobs
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import MAX_VALUE
@@ -66,37 +61,4 @@ async def test_a_damaged_marker_is_set_aside(marker: bytes) -> None:
     outbox = Outbox(blobs, MemoryBus(), "dataprep", FACTS)
     await blobs.put("outbox/dataprep/0", marker)
     await settle(outbox)
-    assert [listed.key async for listed in blobs.list("outbox")] == ["outbox-parked/dataprep/0"]
-
-
-DYING = """
-import asyncio, sys
-from pathlib import Path
-from servicekit.bus.memory import MemoryBus
-from servicekit.blobs.directory import DirectoryBlobs
-from servicekit.facts.outbox import Outbox
-
-async def main():
-    outbox = Outbox(DirectoryBlobs(Path(sys.argv[1])), MemoryBus(), "dataprep", {})
-    await outbox.sweep()
-
-asyncio.run(main())
-"""
-
-
-async def test_who_dies_while_setting_aside_leaves_it_to_the_next(tmp_path: Path) -> None:
-    crashes = tmp_path / "crashes"
-    crashes.mkdir()
-    (crashes / "outbox.parked").touch()
-    blobs = DirectoryBlobs(tmp_path / "blobs")
-    await blobs.put("outbox/dataprep/0", b"\xff no marker")
-    died = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", DYING, str(tmp_path / "blobs")],
-        env={**os.environ, "TEST_FAILPOINTS": str(crashes), "PYTHONPATH": os.getcwd()},
-        timeout=60,
-    )
-    assert died.returncode == -9
-    assert [listed.key async for listed in blobs.list("outbox")] == ["outbox-parked/dataprep/0", "outbox/dataprep/0"]
-    await settle(Outbox(blobs, MemoryBus(), "dataprep", FACTS))
     assert [listed.key async for listed in blobs.list("outbox")] == ["outbox-parked/dataprep/0"]
