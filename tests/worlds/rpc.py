@@ -29,7 +29,7 @@ METHODS = {"unary": "GetDataset", "server_stream": "WatchImport", "client_stream
 
 
 class Service:
-    """Raises what it is told to, in every kind of method; else says what it sees."""
+    """Raises `error` in every kind of method; else answers, and records caller, deadline and trace."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None

@@ -1,4 +1,4 @@
-"""Dead letters: kept whole, listed once, replayed or dropped once and for all, whoever dies on the way."""
+"""Dead letters: kept whole, listed once, replayed or dropped once, by whichever replica."""
 
 import asyncio
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ async def test_a_letter_is_the_original_message_with_its_place_and_reason() -> N
     assert await group.find(letter.id) == letter
 
 
-async def test_a_message_that_was_buried_twice_is_one_letter_and_each_letter_is_on_one_page() -> None:
+async def test_a_message_added_twice_is_one_letter_and_each_letter_is_on_one_page() -> None:
     group = DeadLetters(MemoryBlobs(), MemoryBus(), "group")
     for offset in (*range(9), 3, 8):
         await group.add(place(offset), "broken")
@@ -74,8 +74,8 @@ async def test_replayed_it_is_the_original_message_again_and_listed_no_more() ->
     group = DeadLetters(blobs, bus, "group")
     await group.add(place(7), "broken")
     (letter,) = await letters(group)
-    done = await group.replay(letter.id, "ada", "mended")
-    assert (done.action, done.actor, done.note) == (DeadLetterResolution.ACTION_REPLAYED, "ada", "mended")
+    done = await group.replay(letter.id, "ada", "fixed")
+    assert (done.action, done.actor, done.note) == (DeadLetterResolution.ACTION_REPLAYED, "ada", "fixed")
     (replayed,) = [message for message in bus.log if message.topic == TOPIC]
     original = place(7)
     assert (replayed.key, replayed.value, replayed.headers) == (original.key, original.value, original.headers)
@@ -137,7 +137,7 @@ async def test_a_letter_that_no_consumer_wrote_can_only_be_dropped(headers: dict
     (letter,) = await letters(group)
     with pytest.raises(FailedPrecondition, match="names no topic of this platform"):
         await group.replay(letter.id, "ada", "")
-    await group.drop(letter.id, "ada", "who wrote this?")
+    await group.drop(letter.id, "ada", "of unknown origin")
     assert await letters(group) == []
 
 
@@ -157,7 +157,7 @@ async def test_a_bus_that_does_not_answer_is_unavailable(monkeypatch: pytest.Mon
         await DeadLetters(MemoryBlobs(), Silent(), "group").page(10, "", False)
 
 
-async def test_one_that_still_cannot_be_parsed_comes_back_as_a_new_letter() -> None:
+async def test_a_replayed_letter_that_still_cannot_be_parsed_is_a_new_letter() -> None:
     blobs, bus, thing = MemoryBlobs(), MemoryBus(), Thing()
     good = snapshot("a")
     async with working(thing, bus, blobs=blobs):
@@ -172,7 +172,7 @@ async def test_one_that_still_cannot_be_parsed_comes_back_as_a_new_letter() -> N
     assert (again.value, again.headers) == (letter.value, letter.headers)
 
 
-async def test_one_that_a_mended_version_can_parse_is_handled_when_it_is_replayed() -> None:
+async def test_a_letter_that_this_version_can_parse_is_handled_when_it_is_replayed() -> None:
     blobs, bus, thing = MemoryBlobs(), MemoryBus(), Thing()
     group = DeadLetters(blobs, bus, "group")
     good = snapshot("a")
@@ -184,10 +184,10 @@ async def test_one_that_a_mended_version_can_parse_is_handled_when_it_is_replaye
         assert await letters(group) == []
 
 
-async def test_after_a_flood_what_was_dropped_is_passed_over_and_the_rest_is_read(
+async def test_after_a_stop_dropped_messages_are_skipped_and_the_rest_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A flood is not committed, so that a mended version reads it again; where nothing is to mend, dropping ends it."""
+    """The malformed messages are not committed, so a fixed version reads them again; dropped ones are skipped."""
     monkeypatch.setattr(consumer, "MALFORMED_LIMIT", 5)
     blobs, bus = MemoryBlobs(), MemoryBus()
     for number in range(12):
@@ -203,4 +203,4 @@ async def test_after_a_flood_what_was_dropped_is_passed_over_and_the_rest_is_rea
             opened = await letters(group)
             assert len(opened) == dropped
             for letter in opened:
-                await group.drop(letter.id, "ada", "somebody else's messages")
+                await group.drop(letter.id, "ada", "messages of another system")

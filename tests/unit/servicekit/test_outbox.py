@@ -1,4 +1,4 @@
-"""The outbox: every fact said at least once, no request waiting for the bus, no marker left behind."""
+"""The outbox: every fact is published at least once, no request waits for the bus, no marker is left."""
 
 import asyncio
 from typing import Any
@@ -24,7 +24,7 @@ FACTS = {
 
 
 class FlakyBlobs(MemoryBlobs):
-    """Raises at the operations that it is told to, once each: before or after they happen."""
+    """Raises once at each operation in `faults`, before or after it takes effect."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ async def settle(outbox: Outbox) -> None:
     await outbox.flush()
 
 
-async def test_a_fact_is_said_and_its_marker_goes() -> None:
+async def test_a_fact_is_published_and_its_marker_deleted() -> None:
     blobs, bus = MemoryBlobs(), MemoryBus()
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
     assert await outbox.put(KEY, b"s1")
@@ -134,7 +134,7 @@ async def test_no_put_waits_for_the_bus() -> None:
     assert await markers(blobs) == []
 
 
-async def test_a_fact_that_is_being_said_costs_no_reading() -> None:
+async def test_a_fact_that_is_being_published_is_not_read() -> None:
     class Unread(MemoryBlobs):
         async def get(self, key: str) -> bytes:
             raise AssertionError(f"{key} was read")
@@ -155,7 +155,7 @@ async def test_a_fact_that_is_being_said_costs_no_reading() -> None:
         task.cancel()
 
 
-async def test_a_bus_that_comes_back_hears_all() -> None:
+async def test_once_the_bus_is_back_every_fact_is_published() -> None:
     blobs, bus = MemoryBlobs(), DownBus()
     bus.down = True
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
@@ -173,7 +173,7 @@ async def test_a_bus_that_comes_back_hears_all() -> None:
     assert [message.headers["ce_id"] for message in bus.log] == [hash_of(KEY).encode()]
 
 
-async def test_the_loser_of_a_race_says_the_winners_fact() -> None:
+async def test_the_loser_of_a_race_publishes_the_winners_fact() -> None:
     blobs, bus = MemoryBlobs(), MemoryBus()
     replicas = [Outbox(blobs, bus, "dataprep", FACTS) for _ in range(5)]
     made = await asyncio.gather(*(each.put(KEY, b"by %d" % i) for i, each in enumerate(replicas)))
@@ -206,7 +206,7 @@ async def test_a_sweep_leaves_other_services_alone() -> None:
     assert bus.log == [] and len(await markers(blobs)) == 1
 
 
-async def test_a_damaged_marker_keeps_no_other_fact_waiting() -> None:
+async def test_a_damaged_marker_delays_no_other_fact() -> None:
     blobs, bus = MemoryBlobs(), MemoryBus()
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
     await Outbox(blobs, None, "dataprep", FACTS).put(KEY, b"s1")
@@ -237,7 +237,7 @@ async def test_a_marker_without_its_object_is_kept_for_an_hour_of_the_stores_clo
     assert await markers(blobs) == [] and bus.log == []
 
 
-async def test_an_object_that_comes_late_is_said_by_the_next_sweep() -> None:
+async def test_an_object_stored_late_is_published_by_the_next_sweep() -> None:
     blobs, bus = MemoryBlobs(), MemoryBus()
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
     await blobs.put(outbox._marker(KEY), OutboxMarker(key=KEY).SerializeToString())
@@ -247,7 +247,7 @@ async def test_an_object_that_comes_late_is_said_by_the_next_sweep() -> None:
     assert len(bus.log) == 1 and await markers(blobs) == []
 
 
-async def test_a_key_that_is_no_fact_is_a_bug_found_before_anything_is_written() -> None:
+async def test_a_key_without_a_pattern_fails_before_anything_is_written() -> None:
     blobs = MemoryBlobs()
     with pytest.raises(LookupError, match="dataprep has no event for runs/x"):
         await Outbox(blobs, MemoryBus(), "dataprep", FACTS).put("runs/x", b"")
