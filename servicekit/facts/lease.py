@@ -96,8 +96,8 @@ class Leases:
             yield
         finally:
             heartbeats.cancel()
-            with suppress(asyncio.CancelledError):
-                await heartbeats
+            # Not `suppress(CancelledError)`, which would swallow a cancellation of the holder itself.
+            await asyncio.gather(heartbeats, return_exceptions=True)
 
     async def _send_heartbeats(self, number: int) -> None:
         count = 0

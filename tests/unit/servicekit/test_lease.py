@@ -210,3 +210,25 @@ def test_a_process_of_this_host_is_named_by_its_pid_now_or_by_its_start() -> Non
     assert processes.process_here(mine.pid) == mine == processes.process_here(mine.pid, mine.start_time)
     assert not is_running(processes.process_here(mine.pid, mine.start_time + 1)), "a pid that was given out again"
     assert not is_running(processes.process_here(2**22 + 1)), "a pid that is not in use"
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_holder_that_is_cancelled_while_it_lets_go_stays_cancelled(turns: int) -> None:
+    leases = Leases(MemoryBlobs(), "p", LEASE)
+    released = asyncio.Event()
+
+    async def work() -> None:
+        async with leases.holding(1):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        await released.wait()
+
+    task = asyncio.create_task(work())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
