@@ -1,4 +1,4 @@
-"""How long to wait before trying again."""
+"""Exponential backoff with jitter."""
 
 import random
 
@@ -6,5 +6,5 @@ FIRST_SECONDS, LONGEST_SECONDS = 0.05, 5.0
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row: exponential, with jitter, so that replicas do not march in step."""
+    """Seconds to wait after so many failures in a row; the jitter keeps replicas from retrying in step."""
     return min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures - 1, 20)) * random.uniform(0.5, 1.0)

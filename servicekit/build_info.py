@@ -1,4 +1,4 @@
-"""Which code is running: for lineage."""
+"""Which code is running: its commit and the versions of packages, for lineage."""
 
 import os
 import subprocess
@@ -10,22 +10,24 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class Code(NamedTuple):
+class BuildInfo(NamedTuple):
+    """The commit in hex, "" where it is unknown; `dirty`: tracked files differ from it."""
+
     commit: str
     dirty: bool
 
 
 @cache
-def code() -> Code:
-    """The commit of this checkout, or the one that an image was built from (its file COMMIT); "" where neither is."""
+def build_info() -> BuildInfo:
+    """From the file COMMIT where there is one, as in an image, else from git. Blocks at the first call."""
     stamp = ROOT / "COMMIT"
     if stamp.exists():
-        return Code(stamp.read_text().strip(), False)
+        return BuildInfo(stamp.read_text().strip(), False)
     try:
         commit = _git("rev-parse", "HEAD")
-        return Code(commit, bool(_git("status", "--porcelain", "--untracked-files=no")))
+        return BuildInfo(commit, bool(_git("status", "--porcelain", "--untracked-files=no")))
     except (OSError, subprocess.CalledProcessError):
-        return Code("", False)
+        return BuildInfo("", False)
 
 
 def _git(*arguments: str) -> str:

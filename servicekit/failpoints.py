@@ -1,21 +1,21 @@
-"""Places where a process may die between two durable writes, named so that a test can kill it right there, or be told."""
+"""Failpoints: named places between two durable writes, where a test can kill the process or observe it passing."""
 
 import os
 import signal
 
 _FOLDER = os.environ.get("TEST_FAILPOINTS", "")
-TOLD = ".reached"
+REACHED = ".reached"
 
 
 def failpoint(name: str) -> None:
     """Die here, as by kill -9, if a test has put a file of this name into the folder TEST_FAILPOINTS.
 
-    Removing the file is what claims the death, so each file kills exactly one process. A file `NAME.reached` is only
-    removed: by that a test learns that somebody came by, and so how far the flow is.
+    The process that removes the file dies, so each file kills exactly one. A file `NAME.reached` is removed without a death,
+    which tells the test that the failpoint was passed.
     """
     if not _FOLDER:
         return
-    _take(name + TOLD)
+    _take(name + REACHED)
     if _take(name):
         os.kill(os.getpid(), signal.SIGKILL)
 

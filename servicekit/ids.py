@@ -1,4 +1,4 @@
-"""Names: by content where content names the thing, else UUIDs of version 7 (RFC 9562), which sort by time."""
+"""Identifiers: hashes of content, or UUIDs of version 7 (RFC 9562), which sort by time."""
 
 import hashlib
 import re
@@ -21,7 +21,7 @@ def new_id() -> str:
 
 
 def hash_of(*parts: str | int | bytes | Message) -> str:
-    """32 hex digits that name these parts in this order, unambiguously."""
+    """32 hex digits of SHA-256 over the parts in this order, each with its length, so that no two lists collide."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Message):
@@ -32,7 +32,7 @@ def hash_of(*parts: str | int | bytes | Message) -> str:
 
 
 def check_name(name: str, field: str) -> str:
-    """Return a name that may stand in a key and in a DNS label (RFC 1123). Raises InvalidArgument naming the field."""
+    """Return a name that is valid as a DNS label (RFC 1123), and so in a key. Raises InvalidArgument for the field."""
     if not _NAME.fullmatch(name):
         raise InvalidArgument(
             f"{field} is {name!r}: use 1 to 63 lower-case letters, digits and hyphens, starting and ending with no hyphen",
@@ -42,7 +42,7 @@ def check_name(name: str, field: str) -> str:
 
 
 def check_request_id(request_id: str) -> str:
-    """Return the caller's request_id, or a new one where it gave none. Raises InvalidArgument."""
+    """Return the caller's request_id, or a new one for an empty one. Raises InvalidArgument."""
     if not request_id:
         return new_id()
     if not _REQUEST_ID.fullmatch(request_id):

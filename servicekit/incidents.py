@@ -1,27 +1,32 @@
-"""Incidents: a problem that lasts is logged when it begins, with each new text, and when it is over."""
+"""Incidents: a lasting problem is logged when it begins, with each new text, and when it ends."""
 
 import logging
 
 log = logging.getLogger(__name__)
 
-TEXTS_TOLD = 5
+TEXTS_LOGGED = 5
 
 
 class Incident:
-    """Something that ought to be in order. Logged when it begins not to be, with each new text, and when it is again."""
+    """The current problem of one component with what it depends on; `problem` is "" while there is none.
 
-    def __init__(self, what: str) -> None:
-        self.what, self.text = what, ""
-        self._told: set[str] = set()
+    However long an outage, it is few lines: at most TEXTS_LOGGED errors, each text once, and one line when it is resolved.
+    """
 
-    def begin(self, text: str) -> None:
-        self.text = text
-        if text not in self._told and len(self._told) < TEXTS_TOLD:
-            self._told.add(text)
-            log.error("not in order", extra={"part": self.what, "problem": text})
+    def __init__(self, component: str) -> None:
+        self.component, self.problem = component, ""
+        self._logged: set[str] = set()
 
-    def over(self) -> None:
-        if self.text:
-            log.info("in order again", extra={"part": self.what})
-        self.text = ""
-        self._told.clear()
+    def report(self, problem: str) -> None:
+        """Begin the incident, or go on with it: `problem` says what is wrong and what to do."""
+        self.problem = problem
+        if problem not in self._logged and len(self._logged) < TEXTS_LOGGED:
+            self._logged.add(problem)
+            log.error("dependency unavailable", extra={"component": self.component, "problem": problem})
+
+    def resolve(self) -> None:
+        """End the incident, if there is one."""
+        if self.problem:
+            log.info("dependency available again", extra={"component": self.component})
+        self.problem = ""
+        self._logged.clear()

@@ -12,7 +12,7 @@ LARGEST_SIZE = 1000
 
 
 def page_size(asked: int) -> int:
-    """How many items a page has. Raises InvalidArgument for a negative number."""
+    """The number of items on a page: 0 asks for the default. Raises InvalidArgument for a negative number."""
     if asked < 0:
         raise InvalidArgument(f"page_size is {asked}: use 0 for the default or up to {LARGEST_SIZE}", field="page_size")
     return min(asked, LARGEST_SIZE) or DEFAULT_SIZE
@@ -21,8 +21,8 @@ def page_size(asked: int) -> int:
 def page(items: Sequence[T], size: int, token: str, name: Callable[[T], str]) -> tuple[Sequence[T], str]:
     """One page of items and the token of the next ("" after the last).
 
-    A token names the last item that was given out, so a page is right also when items came or went meanwhile at the
-    front. Raises InvalidArgument for a negative size or a token that names no item of this listing.
+    A token names the last item of its page, so items that come or go at the front between pages do no harm. Raises
+    InvalidArgument for a negative size or a token that names no item of this listing.
     """
     size = page_size(size)
     start = 0

@@ -10,7 +10,7 @@ from millstream.operations.v1.stored_pb2 import Process
 
 @cache
 def this_process() -> Process:
-    """Names this process for ever."""
+    """The identity of this process, unique over hosts and reboots."""
     pid = os.getpid()
     start = _start_time(pid)
     if start is None:
@@ -25,7 +25,7 @@ def this_process() -> Process:
 
 
 def process_here(pid: int, start_time: int | None = None) -> Process:
-    """Names a process of this host: the one that has the pid now (start time 0 when none has), or had it at that start."""
+    """The identity of a process of this host: the one with that pid now (start time 0: none), or with that start time."""
     process = Process()
     process.CopyFrom(this_process())
     process.pid, process.start_time = pid, (_start_time(pid) or 0) if start_time is None else start_time
@@ -33,20 +33,20 @@ def process_here(pid: int, start_time: int | None = None) -> Process:
 
 
 def is_running(process: Process) -> bool | None:
-    """Whether the process lives, as far as this host can tell; None: it cannot, because the process is elsewhere."""
+    """Whether the process is running; None: unknown, because it is not of this host, boot and pid namespace."""
     here = this_process()
-    # The first namespace has the same name on every machine, and machines made from one image share their host name.
-    there, place = ((p.host, p.boot_id, p.pid_namespace) for p in (process, here))
-    if not here.boot_id or there != place:
+    # Every machine's initial pid namespace has the same name, and machines from one image share their host name.
+    theirs, ours = ((p.host, p.boot_id, p.pid_namespace) for p in (process, here))
+    if not here.boot_id or theirs != ours:
         return None
     return _start_time(process.pid) == process.start_time
 
 
 def _start_time(pid: int) -> int | None:
-    """Ticks after boot at which the process began (proc(5), field 22); None when it is gone or a zombie."""
+    """When the process started, in ticks since boot (proc(5), field 22); None: it is gone, or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    words = stat[stat.rindex(")") + 2 :].split()
-    return None if words[0] in "ZX" else int(words[19])
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return None if fields[0] in "ZX" else int(fields[19])

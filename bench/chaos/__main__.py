@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.chaos.results import Results, table
 from deploy.servers.process import CannotStart
-from servicekit.build_info import code
+from servicekit.build_info import build_info
 from tests.chaos.plan import KINDS, RUNS_OF_A_SEED, Plan, plan
 from tests.chaos.run import Record
 from tests.chaos.stand import Stand
@@ -59,7 +59,7 @@ def main() -> None:
     try:
         for planned in plans(options, results):
             record = stand.perform(planned)
-            results.add({"world": options.world, "commit": code().commit[:12], **record.to_dict()})
+            results.add({"world": options.world, "commit": build_info().commit[:12], **record.to_dict()})
             print(line(record), flush=True)
             if not record.good:
                 bad.append(record.seed)

@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from millstream.errors import InvalidArgument, NotFound, Unavailable
 from servicekit.blobs.port import CHUNK, SEGMENT, Blobs, Listed, check_folder, check_key
+from servicekit.files import sync_folder, write_synced
 
 T = TypeVar("T")
 
@@ -132,7 +133,7 @@ class DirectoryBlobs(Blobs):
                 return False
             written = self._new_temporary()
             try:
-                _write_synced(written, source)
+                write_synced(written, source)
                 return self._place(written, target, exclusive)
             finally:
                 written.unlink(missing_ok=True)
@@ -154,7 +155,7 @@ class DirectoryBlobs(Blobs):
                     return written.stat().st_nlink > 1  # over NFS the reply to a link() that succeeded can be lost
             else:
                 with suppress(FileNotFoundError):  # deleted already
-                    _sync_folder(target.parent)
+                    sync_folder(target.parent)
                 return True
         raise Unavailable(f"{target} could not be stored: something keeps removing its folder; find and stop it")
 
@@ -179,7 +180,7 @@ class DirectoryBlobs(Blobs):
         except (FileExistsError, NotADirectoryError):
             if folder.is_file() or folder.parent.is_file():
                 raise InvalidArgument(f"a key may not go on below the object {folder.name!r}", field="key") from None
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
     def _new_temporary(self) -> Path:
         self._temporary.mkdir(parents=True, exist_ok=True)
@@ -209,7 +210,7 @@ class DirectoryBlobs(Blobs):
                 raise
             folder = path.parent
             with suppress(FileNotFoundError):
-                _sync_folder(folder)
+                sync_folder(folder)
             with suppress(OSError):
                 while folder != self.root:
                     folder.rmdir()
@@ -248,7 +249,7 @@ class DirectoryBlobs(Blobs):
             written = self._new_temporary()
             linked = written.with_suffix(".link")
             try:
-                _write_synced(written, BytesIO(b"check"))
+                write_synced(written, BytesIO(b"check"))
                 os.link(written, linked)
                 if linked.read_bytes() != b"check":
                     raise Unavailable(f"{self.root} does not return what was written: check its file system")
@@ -260,22 +261,6 @@ class DirectoryBlobs(Blobs):
 def _is_folder(prefix: str) -> bool:
     """Whether keys can be below the prefix; no other prefix may reach the file system."""
     return all(_NAME.fullmatch(name) for name in prefix.removesuffix("/").split("/")) if prefix else True
-
-
-def _write_synced(path: Path, source: BinaryIO) -> None:
-    with path.open("xb") as file:
-        shutil.copyfileobj(source, file, CHUNK)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the folder's entries durable."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 async def _from_thread(items: Iterator[T]) -> AsyncIterator[T]:

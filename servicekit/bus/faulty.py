@@ -1,4 +1,4 @@
-"""Buses that do what a bus may do at its worst, to show that everything converges all the same."""
+"""Buses with injected faults (TEST_BUS), to test that work still converges."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from servicekit.bus.port import Bus, Message, Received, Subscription
 
 
 class DroppingBus(Bus):
-    """Takes every message and delivers none: only the periodic look is left."""
+    """Accepts every message and delivers none: only the resync finds work."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -21,11 +21,11 @@ class DroppingBus(Bus):
 
     @override
     def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
-        return _Silence()
+        return _Silent()
 
     @override
     def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
-        return _Silence()
+        return _Silent()
 
     @override
     async def check(self) -> None:
@@ -37,7 +37,7 @@ class DroppingBus(Bus):
 
 
 class DuplicatingBus(Bus):
-    """Delivers each batch three times, backwards: duplicates and late comers, as after a rebalance at a bad moment."""
+    """Delivers each batch three times in reverse order: duplicates and reordering, as after a rebalance."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -67,13 +67,13 @@ MODES: Mapping[str, Callable[[Bus], Bus]] = {"dropping": DroppingBus, "duplicati
 
 
 def faulty(bus: Bus, mode: str) -> Bus:
-    """The bus, wrapped. Raises InvalidArgument for a mode that is not in MODES."""
+    """The bus with faults of that mode. Raises InvalidArgument for one that is not in MODES."""
     if mode not in MODES:
-        raise InvalidArgument(f"TEST_BUS={mode!r} is no way to misbehave: use {' or '.join(MODES)}", field="TEST_BUS")
+        raise InvalidArgument(f"TEST_BUS={mode!r} is no fault mode: use {' or '.join(MODES)}", field="TEST_BUS")
     return MODES[mode](bus)
 
 
-class _Silence(Subscription):
+class _Silent(Subscription):
     @override
     async def start(self) -> None:
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The bus in a list, for tests."""
+"""The bus in memory, for tests."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from servicekit.bus.port import Bus, Message, Received, Subscription, check_mess
 
 
 class MemoryBus(Bus):
-    """A log in a list, one partition a topic, for tests in one event loop."""
+    """A log in a list, with one partition for each topic, in one event loop."""
 
     def __init__(self) -> None:
         self.log: list[Received] = []
@@ -46,7 +46,7 @@ class MemoryBus(Bus):
 
 
 class _MemorySubscription(Subscription):
-    """The member that joined a topic first reads it; when it leaves the next one takes over."""
+    """The member that joined a topic first owns it; when it leaves, the next takes over."""
 
     def __init__(self, bus: MemoryBus, group: str | None, topics: Sequence[str], from_start: bool = False) -> None:
         self.bus, self.group, self.topics, self.from_start = bus, group, tuple(topics), from_start
@@ -65,13 +65,13 @@ class _MemorySubscription(Subscription):
                 self.position[topic] = sum(1 for message in self.bus.log if message.topic == topic)
         await asyncio.sleep(0)
 
-    def _owned(self, topic: str) -> bool:
+    def _owns(self, topic: str) -> bool:
         return not self.group or self.bus.owners.get((self.group, topic), [None])[0] is self
 
     def _pending(self) -> list[Received]:
         found = []
         for message in self.bus.log:
-            if message.topic in self.topics and self._owned(message.topic):
+            if message.topic in self.topics and self._owns(message.topic):
                 start = self.bus.committed.get((self.group, message.topic), 0) if self.group else 0
                 if message.offset >= self.position.get(message.topic, start):
                     found.append(message)
@@ -94,7 +94,7 @@ class _MemorySubscription(Subscription):
         await asyncio.sleep(0)
         if self.group:
             for topic, position in self.position.items():
-                if self._owned(topic):
+                if self._owns(topic):
                     self.bus.committed[(self.group, topic)] = position
 
     @override

@@ -11,12 +11,14 @@ from typing import Protocol
 
 from millstream.errors import InvalidArgument
 
-MAX_VALUE = 1_000_000  # what Kafka takes without being told to take more, less room for key and headers
+MAX_VALUE = 1_000_000  # bytes: Kafka's default limit, less room for key and headers
 _NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]{1,249}")
 
 
 @dataclass(frozen=True)
 class Message:
+    """What is published. Messages with equal keys stay in order. Headers are bytes by name."""
+
     topic: str
     key: str
     value: bytes
@@ -25,7 +27,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Received(Message):
-    """A message and its place: offsets grow within one partition of one topic."""
+    """A message and its position: offsets grow within one partition of one topic."""
 
     partition: int = 0
     offset: int = 0
@@ -35,48 +37,52 @@ class Subscription(Protocol):
     """One member of a group, or a tail. Used by one task at a time."""
 
     async def start(self) -> None:
-        """Return once the position is fixed: what is published after this returns will be seen."""
+        """Return once the position is fixed: everything published later is delivered. Raises Unavailable."""
         ...
 
     async def batch(self) -> Sequence[Received]:
-        """Wait for messages and return at least one. Starts first if start() was not called."""
+        """Wait for messages and return at least one; calls start() first if nobody did. Raises Unavailable."""
         ...
 
     async def commit(self) -> None:
-        """Remember, for the group, all that batch() has returned. A tail has nothing to remember."""
+        """Store, for the group, the position after everything that batch() returned. A no-op for a tail."""
         ...
 
     async def lag(self) -> int:
-        """Messages published and not yet returned by batch(), as far as this member knows."""
+        """Messages published and not yet returned by batch(), as far as this member has read."""
         ...
 
     async def close(self) -> None:
-        """Leave the group at once, so that another member takes over without waiting; batch() is Unavailable then."""
+        """Leave the group at once, so that another member takes over; batch() raises Unavailable from then on."""
         ...
 
 
 class Bus(Protocol):
+    """A log of messages by topic, shared by processes. Used by one event loop."""
+
     async def publish(self, message: Message) -> None:
-        """Return once the message is kept. Raises Unavailable."""
+        """Return once the message is durable. A publish that raises Unavailable may still have happened."""
         ...
 
     def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
-        """Join a group: each message reaches one member, from the oldest not committed (first: from the start)."""
+        """A member of a group: each message reaches one member, from the oldest uncommitted on. A new group reads all."""
         ...
 
     def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
-        """Every message from now on (or from the oldest kept), without a group."""
+        """Every message from start() on (or from the oldest kept), without a group."""
         ...
 
     async def check(self) -> None:
-        """Raise Unavailable, naming what to mend, unless messages can be published now."""
+        """Raise Unavailable, with what to do, unless messages can be published now."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close all subscriptions and connections; every later call raises Unavailable."""
+        ...
 
 
 def check_names(*names: str) -> None:
-    """Raise InvalidArgument for a topic or group that some adapter could not have; the rules are Kafka's."""
+    """Raise InvalidArgument for a topic or group that some adapter could not have; the rules are those of Kafka."""
     for name in names:
         if not _NAME.fullmatch(name):
             raise InvalidArgument(f"{name!r} is no topic or group: use 1-249 of A-Z a-z 0-9 . _ -", field="topic")

@@ -1,6 +1,6 @@
 """Facts as messages: CloudEvents 1.0 in binary mode (Kafka protocol binding), the value being protobuf.
 
-Each event travels inside its topic's wrapper message, so that a reader knows the type also without headers.
+Each event is a field of its topic's wrapper message, so that a reader knows its type without headers too.
 """
 
 from dataclasses import dataclass
@@ -15,15 +15,17 @@ from servicekit.bus.port import Message, Received
 
 
 class Malformed(Exception):
-    """The message cannot be parsed or breaks the contract: it belongs to the dead letters."""
+    """The message cannot be parsed, or breaks the contract: it becomes a dead letter."""
 
 
 class NewerEvent(Exception):
-    """An event of a type that this version does not know: no error, counted and skipped."""
+    """An event of a type that only a later version knows: counted and skipped, no error."""
 
 
 @dataclass(frozen=True)
 class Event:
+    """A fact as received: `event_type` is the full name of its message, `time` RFC 3339 text or empty."""
+
     event_id: str
     event_type: str
     key: str
@@ -33,7 +35,7 @@ class Event:
 
 
 def to_message(fact: Proto, key: str, event_id: str, source: str) -> Message:
-    """The bus message that says a fact. The same fact always gets the same event_id, however often it is said."""
+    """The bus message of a fact. Give the same fact the same `event_id` however often it is published."""
     event_type = fact.DESCRIPTOR.full_name
     topic = topic_of(event_type)
     wrapper = topic.message()

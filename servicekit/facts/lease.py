@@ -1,8 +1,8 @@
-"""Numbered attempts at one piece of work, each claimed before it begins and held by a heartbeat.
+"""Leases: numbered attempts at one piece of work, each claimed before it begins and held by a heartbeat.
 
-The holder of an attempt counts as dead when its heartbeat has not changed for a whole lease on the observer's own monotonic
-clock (over successful reads only), or at once when this host proves that its process is gone. Wall clocks are never
-compared. Two live holders are possible, so the work must be harmless when it is done twice.
+A lease has expired when its heartbeat has not changed for `lease_seconds` on the observer's monotonic clock, counted over
+successful reads only; or at once when the holder's process is gone from this host. Wall clocks are never compared. Two live
+holders are possible, so the work must be idempotent.
 """
 
 import asyncio
@@ -18,65 +18,69 @@ from servicekit.blobs.port import Blobs
 from servicekit.facts.ledger import Put
 from servicekit.processes import is_running, this_process
 
-BEAT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
 
 
 @dataclass
-class _Seen:
+class _Observed:
+    """The heartbeat's count, and since when (monotonic) it has been that."""
+
     count: int
     since: float
 
 
 class Leases:
-    """The tries under one prefix: `{prefix}/{n:010d}/claim` and `…/heartbeat`."""
+    """The attempts under one prefix: `{prefix}/{n:010d}/claim`, written once, and `…/heartbeat`, written again and again."""
 
     def __init__(self, blobs: Blobs, prefix: str, lease_seconds: float, put: Put | None = None) -> None:
         self.blobs, self.prefix, self.lease_seconds = blobs, prefix, lease_seconds
         self._put: Put = put or blobs.put_if_absent
-        self._seen: dict[int, _Seen] = {}
+        self._observed: dict[int, _Observed] = {}
         self._known = 0
-        self._unsure: set[int] = set()
-        """Tries whose claim raised, and may have been made all the same."""
+        self._unconfirmed: set[int] = set()
+        """Attempts whose claim raised, so that it may have been written."""
 
     def folder(self, number: int) -> str:
+        """The prefix of an attempt's objects, without a slash at its end."""
         return f"{self.prefix}/{number:010d}"
 
     async def newest(self) -> int:
-        """The number of the newest try; 0: none."""
+        """The number of the newest attempt; 0: none. Raises Unavailable."""
         while True:
-            next_one = self._known + 1
-            if not await self.blobs.exists(f"{self.folder(next_one)}/claim"):
+            following = self._known + 1
+            if not await self.blobs.exists(f"{self.folder(following)}/claim"):
                 return self._known
-            # Others may have asked meanwhile: a try must not be counted twice.
-            self._known = max(self._known, next_one)
+            # A concurrent call may have counted this attempt meanwhile.
+            self._known = max(self._known, following)
 
     async def claim(self, number: int) -> bool:
-        """Claim a try for this process. False: somebody else has it."""
+        """Claim an attempt for this process. False: another process has it. Raises Unavailable; then claim it again."""
         claim = Claim(number=number, process=this_process(), time=now())
-        unsure, self._unsure = number in self._unsure, self._unsure | {number}
-        made = await self._put(f"{self.folder(number)}/claim", claim.SerializeToString())
-        self._unsure.discard(number)
-        return made or (unsure and (await self.read(number)).process == this_process())
+        unconfirmed, self._unconfirmed = number in self._unconfirmed, self._unconfirmed | {number}
+        claimed = await self._put(f"{self.folder(number)}/claim", claim.SerializeToString())
+        self._unconfirmed.discard(number)
+        return claimed or (unconfirmed and (await self.read(number)).process == this_process())
 
     async def read(self, number: int) -> Claim:
+        """Who claimed the attempt, and when. Raises NotFound."""
         return Claim.FromString(await self.blobs.get(f"{self.folder(number)}/claim"))
 
     async def is_alive(self, number: int) -> bool:
-        """Whether the try's holder may live. Ask about once a second; the answer turns False after a lease of silence."""
+        """Whether the holder may be alive; False: its lease has expired. Call it about once a second. Raises Unavailable."""
         try:
             running = is_running((await self.read(number)).process)
             if running is not None:
                 return running
             data = await self._heartbeat(number)
         except MillstreamError:
-            # Not having been able to look proves nothing about the time before.
-            self._seen.pop(number, None)
+            # A failed read proves nothing about the time before it: the lease starts anew.
+            self._observed.pop(number, None)
             raise
-        count, seen_at = Heartbeat.FromString(data).count, time.monotonic()
-        seen = self._seen.get(number)
-        if seen is None or seen.count != count:
-            self._seen[number] = seen = _Seen(count, seen_at)
-        return seen_at - seen.since < self.lease_seconds
+        count, read_at = Heartbeat.FromString(data).count, time.monotonic()
+        observed = self._observed.get(number)
+        if observed is None or observed.count != count:
+            self._observed[number] = observed = _Observed(count, read_at)
+        return read_at - observed.since < self.lease_seconds
 
     async def _heartbeat(self, number: int) -> bytes:
         try:
@@ -86,19 +90,19 @@ class Leases:
 
     @asynccontextmanager
     async def holding(self, number: int) -> AsyncIterator[None]:
-        """Beat once a second while inside."""
-        beating = asyncio.create_task(self._beat(number))
+        """Send heartbeats, one a second, while inside."""
+        heartbeats = asyncio.create_task(self._send_heartbeats(number))
         try:
             yield
         finally:
-            beating.cancel()
+            heartbeats.cancel()
             # Not `suppress(CancelledError)`, which would swallow a cancellation of the holder itself.
-            await asyncio.gather(beating, return_exceptions=True)
+            await asyncio.gather(heartbeats, return_exceptions=True)
 
-    async def _beat(self, number: int) -> None:
+    async def _send_heartbeats(self, number: int) -> None:
         count = 0
         while True:
             count += 1
             with suppress(MillstreamError):
                 await self.blobs.put(f"{self.folder(number)}/heartbeat", Heartbeat(count=count).SerializeToString())
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(HEARTBEAT_SECONDS)

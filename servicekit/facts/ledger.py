@@ -1,6 +1,7 @@
-"""The one way to change anything: numbered, immutable entries under one prefix.
+"""The only way to change state: an append-only ledger of numbered, immutable entries under one prefix.
 
-The newest entry is the state, all of them are the history. Entry n+1 is put if absent by whoever has read 1..n.
+The newest entry is the state, all entries are the history. A writer that has read entries 1..n puts entry n+1 if absent; of
+concurrent writers one succeeds, and the others read on and retry.
 """
 
 import time
@@ -18,14 +19,16 @@ M = TypeVar("M", bound=Message)
 
 
 class Put(Protocol):
-    """put_if_absent(), with or without an outbox around it."""
+    """put_if_absent(): the store's own, or an Outbox's, which announces the entry."""
 
-    async def __call__(self, key: str, data: bytes, /) -> bool: ...
+    async def __call__(self, key: str, data: bytes, /) -> bool:
+        """True: this call stored the object. Raises Unavailable."""
+        ...
 
 
 @dataclass(frozen=True)
 class Entry(Generic[M]):
-    """One entry. `time_ns` never goes back from one entry to the next."""
+    """One entry. `time_ns` is nanoseconds since 1970 and grows from entry to entry; `actor` is the caller's name."""
 
     number: int
     request_id: str
@@ -35,7 +38,7 @@ class Entry(Generic[M]):
 
 
 def read_entry(data: bytes, kind: type[M]) -> Entry[M]:
-    """An entry from the bytes of its object."""
+    """Decode an entry's object. Raises InvalidArgument when it holds another message type."""
     stored = LedgerEntry.FromString(data)
     message = kind()
     if not stored.message.Unpack(message):
@@ -52,10 +55,11 @@ class Ledger(Generic[M]):
         self._known: list[Entry[M]] = []
 
     def key(self, number: int) -> str:
+        """The object's key of an entry."""
         return f"{self.prefix}/{number:010d}"
 
     async def entries(self) -> Sequence[Entry[M]]:
-        """All entries, oldest first; reads on from the last number known."""
+        """All entries, oldest first; reads only those not yet cached. Raises Unavailable."""
         while True:
             number = len(self._known) + 1
             try:
@@ -66,6 +70,7 @@ class Ledger(Generic[M]):
                 self._known.append(read_entry(data, self.kind))
 
     async def newest(self) -> Entry[M] | None:
+        """The state; None: there is no entry yet. Raises Unavailable."""
         known = await self.entries()
         return known[-1] if known else None
 
@@ -77,11 +82,11 @@ class Ledger(Generic[M]):
         actor: str = "",
         expected: int | None = None,
     ) -> Entry[M]:
-        """Return the entry of this request_id, making it if there is none.
+        """Return the entry of this request_id, appending it if there is none: a retried request is idempotent.
 
-        A callable is given all entries and answers the message to append, or None when the newest entry will do (it is
-        returned then); it is asked again after a lost race, and may raise. Raises Conflict when `expected` is not the
-        newest number any more, InvalidArgument when the request_id stands there with another message.
+        A callable gets all entries and returns the message to append, or None to return the newest entry; it is called again
+        after a lost race, and may raise. Raises Conflict when the newest number is not `expected`, InvalidArgument when the
+        request_id was used for another message, Unavailable.
         """
         while True:
             known = await self.entries()
@@ -96,14 +101,17 @@ class Ledger(Generic[M]):
             wanted = message if isinstance(message, Message) else message(known)
             if wanted is None:
                 return known[-1]
-            made = await self._try(known, wanted, request_id, actor)
-            if made:
-                return made
+            appended = await self._append_after(known, wanted, request_id, actor)
+            if appended:
+                return appended
 
-    async def _try(self, known: Sequence[Entry[M]], message: M, request_id: str, actor: str) -> Entry[M] | None:
-        after = known[-1].time_ns + 1000 if known else 0
+    async def _append_after(
+        self, known: Sequence[Entry[M]], message: M, request_id: str, actor: str
+    ) -> Entry[M] | None:
+        """The new entry; None: another writer was first."""
+        earliest = known[-1].time_ns + 1000 if known else 0
         stored = LedgerEntry(number=len(known) + 1, request_id=request_id, actor=actor)
-        stored.time.FromNanoseconds(max(time.time_ns(), after))
+        stored.time.FromNanoseconds(max(time.time_ns(), earliest))
         stored.message.Pack(message)
         data = stored.SerializeToString()
         if await self._put(self.key(stored.number), data):

@@ -1,13 +1,11 @@
-"""Says every fact at least once, without ever making a request wait for the bus.
+"""A transactional outbox: every fact is published at least once, and no request waits for the bus.
 
-The order is: marker, object, publish, remove the marker. A process that dies on the way leaves the marker, and any
-replica's sweep (every second) publishes the stored object and removes it. The event is built from what the object holds, so
-a marker holds only the key.
+The order is: marker, object, publish, delete the marker. A process that dies on the way leaves the marker, and any replica's
+sweep (every second) publishes the object and deletes it. The event is built from the object, so a marker holds only its key.
 
-An event that no bus could carry, or that cannot be built at all, is a bug of ours, or a fact of a later version that was
-taken back: its marker is set aside with an error instead of being tried each second for ever, and the next start of the
-service, of a better version perhaps, tries it again.
-The fact itself stands in its object, and whoever looks finds it.
+An event that cannot be built, or that no bus can carry, is a bug, or a fact of a later version that was rolled back. Its
+marker is parked with an error, and retried when the service next starts. The fact itself is stored, so a resync finds
+it.
 """
 
 import asyncio
@@ -34,13 +32,13 @@ from servicekit.metrics import OUTBOX_FAILURES, OUTBOX_PARKED, OUTBOX_PENDING, O
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 1.0
 ORPHAN_SECONDS = 3600.0
-AT_ONCE = 16
-"""After a long outage of the bus thousands of facts may wait."""
+PUBLISHES_AT_ONCE = 16
+"""After a long outage of the bus thousands of facts may be pending."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """What an object means on the bus: the event and the noun's id."""
+    """The event of an object, and the key that orders it on the bus (the id of the dataset, run, model …)."""
 
     key: str
     event: Proto
@@ -51,7 +49,7 @@ Announce = Mapping[str, Callable[[str, bytes], Fact]]
 
 
 def kind_name(pattern: str) -> str:
-    """A pattern as one word: `models/*/aliases/*/*` → models-aliases."""
+    """The name of a pattern, for failpoints: `models/*/aliases/*/*` → models-aliases."""
     return "-".join(segment for segment in pattern.split("/") if segment != "*")
 
 
@@ -67,30 +65,34 @@ class _Kind:
 
 
 class Outbox:
-    """Owned by one service; the worker of the trainer uses one without a bus, and the trainer's sweep publishes for it."""
+    """The outbox of one service. Without a bus, as in the trainer's worker, the service's sweep publishes."""
 
     def __init__(self, blobs: Blobs, bus: Bus | None, service: str, announce: Announce) -> None:
         self.blobs, self.bus, self.service = blobs, bus, service
         self._kinds = [_Kind(pattern, build) for pattern, build in announce.items()]
         self._publishing: dict[str, asyncio.Task[None]] = {}
-        """By marker."""
+        """By the marker's key."""
         self.incident = Incident("outbox")
         self.pending = self.parked = 0
-        self._soon = asyncio.Event()
-        self._at_once = asyncio.Semaphore(AT_ONCE)
+        """Facts stored and not published at the last sweep, and facts parked since the start."""
+        self._sweep_now = asyncio.Event()
+        self._slots = asyncio.Semaphore(PUBLISHES_AT_ONCE)
 
     async def put(self, key: str, data: bytes) -> bool:
-        """put_if_absent() of an object that is a fact. False: another was first, whose fact is then said again."""
+        """put_if_absent() of an object that is a fact. False: another call was first, and its fact is published again.
+
+        Raises LookupError for a key that no pattern matches, and Unavailable; then the fact may have been stored.
+        """
         kind, marker = self._kind(key), self._marker(key)
         await self.blobs.put(marker, OutboxMarker(key=key).SerializeToString())
         failpoint(f"outbox.{kind.name}.marked")
-        made = await self.blobs.put_if_absent(key, data)
+        stored = await self.blobs.put_if_absent(key, data)
         failpoint(f"outbox.{kind.name}.stored")
-        self._start(key, marker, data if made else None)
-        return made
+        self._start(key, marker, data if stored else None)
+        return stored
 
     async def run(self) -> None:
-        """Sweep for ever."""
+        """Retry what is parked, then sweep until cancelled."""
         retried = False
         while True:
             try:
@@ -99,18 +101,18 @@ class Outbox:
                     retried = True
                 await self.sweep()
             except MillstreamError as error:
-                self.incident.begin(str(error))
-            self._soon.clear()
+                self.incident.report(str(error))
+            self._sweep_now.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_SECONDS):
-                    await self._soon.wait()
+                    await self._sweep_now.wait()
 
     def sweep_soon(self) -> None:
-        """Somebody else, a worker, may have left a marker."""
-        self._soon.set()
+        """Sweep at once: another process, such as a worker, may have left a marker."""
+        self._sweep_now.set()
 
     async def sweep(self) -> None:
-        """Start publishing what every marker names, except what is being published already."""
+        """Start to publish every marked object that is not being published already. Raises Unavailable."""
         pending = 0
         async for listed in self.blobs.list(f"outbox/{self.service}/"):
             pending += 1
@@ -130,22 +132,23 @@ class Outbox:
         self.pending = pending
         OUTBOX_PENDING.set(pending)
         if not pending:
-            self.incident.over()
+            self.incident.resolve()
 
     async def retry_parked(self) -> None:
-        """Have the next sweep try what an earlier process set aside."""
+        """Turn what earlier processes parked into markers again. Raises Unavailable."""
         async for listed in self.blobs.list(f"outbox-parked/{self.service}/"):
-            with suppress(NotFound):  # another replica does the same
+            with suppress(NotFound):  # another replica was faster
                 data = await self.blobs.get(listed.key)
                 await self.blobs.put(f"outbox/{self.service}/{listed.key.rpartition('/')[2]}", data)
+                failpoint("outbox.unparked")
                 await self.blobs.delete(listed.key)
 
     async def flush(self) -> None:
-        """Wait until what is being published now has been, or has failed."""
+        """Wait until every publish in progress has succeeded or failed."""
         await asyncio.gather(*self._publishing.values(), return_exceptions=True)
 
     def _start(self, key: str, marker: str, stored: bytes | None = None) -> None:
-        """`stored` is the object's content where it is known."""
+        """Publish in the background; `stored` is the object's content where it is known."""
         if self.bus and marker not in self._publishing:
             task = asyncio.create_task(self._publish(self.bus, key, marker, stored))
             self._publishing[marker] = task
@@ -155,20 +158,20 @@ class Outbox:
         try:
             kind = self._kind(key)
             message = self._message(kind, key, await self.blobs.get(key) if stored is None else stored)
-            async with self._at_once:
+            async with self._slots:
                 await bus.publish(message)
             failpoint(f"outbox.{kind.name}.published")
             await self.blobs.delete(marker)
             OUTBOX_PUBLISHED.inc()
-            self.incident.over()
+            self.incident.resolve()
         except InvalidArgument as error:
             await self._park(marker, f"{key}: {error}")
         except Exception as error:
             OUTBOX_FAILURES.inc()
-            self.incident.begin(str(error))
+            self.incident.report(str(error))
 
     def _message(self, kind: _Kind, key: str, data: bytes) -> Message:
-        """Raises InvalidArgument where the stored object gives no event: a bug, which trying again cannot mend."""
+        """Raises InvalidArgument where no event can be built: a bug, so a retry is of no use."""
         try:
             fact = kind.build(key, data)
             return to_message(fact.event, fact.key, hash_of(key), self.service)
@@ -176,22 +179,22 @@ class Outbox:
             raise InvalidArgument(f"no event can be built: {type(error).__name__}: {error}") from error
 
     async def _park(self, marker: str, reason: str) -> None:
-        aside = f"outbox-parked/{self.service}/{marker.rpartition('/')[2]}"
+        parked = f"outbox-parked/{self.service}/{marker.rpartition('/')[2]}"
         try:
-            await self.blobs.put(aside, await self.blobs.get(marker))
+            await self.blobs.put(parked, await self.blobs.get(marker))
             failpoint("outbox.parked")
             await self.blobs.delete(marker)
         except NotFound:  # another replica was faster
             return
         except MillstreamError as error:
-            self.incident.begin(str(error))
+            self.incident.report(str(error))
             return
         OUTBOX_PARKED.inc()
         self.parked += 1
-        log.error("fact set aside: this version cannot publish it", extra={"marker": aside, "reason": reason})
+        log.error("fact parked: this version cannot publish it", extra={"marker": parked, "reason": reason})
 
     async def _store_time(self) -> float:
-        """What the store's own clock says now, the only clock that its listing can be compared with."""
+        """The time of the store's own clock, which `modified` in its listings is of."""
         probe = f"clock/{self.service}"
         await self.blobs.put(probe, b"")
         async for listed in self.blobs.list(probe):

@@ -11,12 +11,12 @@ from millstream.states import word_of
 from servicekit.files import read_file
 
 _OPEN = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
-"""Services that everybody may call, with and without a token."""
+"""Services that need no token."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """The name that ledgers keep, and the role."""
+    """Who makes a call: the name that ledgers record, and the role."""
 
     name: str
     role: Role.ValueType
@@ -27,9 +27,9 @@ ROLES = {word_of(Role, value): value for value in (ROLE_READER, ROLE_WRITER, ROL
 
 
 def roles_of(services: Iterable[ServiceDescriptor]) -> dict[str, Role.ValueType]:
-    """The role that each method needs, by `package.Service/Method`, as the protos say.
+    """The role that each method requires, by `package.Service/Method`, from its option in the proto.
 
-    Ends the process for a method without one: nobody has decided who may call it.
+    Ends the process for a method without one.
     """
     roles: dict[str, Role.ValueType] = {}
     for method in (method for service in services for method in service.methods):
@@ -41,7 +41,7 @@ def roles_of(services: Iterable[ServiceDescriptor]) -> dict[str, Role.ValueType]
 
 
 class Tokens:
-    """Accepted tokens, from a file with `token name role` a line; `#` begins a comment. No file: everybody is `local`."""
+    """The accepted tokens of a file, one `token name role` a line, `#` for comments. No file: every caller is `local`."""
 
     def __init__(self, path: str, roles: Mapping[str, Role.ValueType]) -> None:
         self.roles = roles
@@ -49,17 +49,17 @@ class Tokens:
         if path:
             self._callers = {}
             for number, line in enumerate(read_file(path).decode().splitlines(), 1):
-                words = line.partition("#")[0].split()
-                if not words:
+                fields = line.partition("#")[0].split()
+                if not fields:
                     continue
-                if len(words) != 3 or words[2] not in ROLES:
+                if len(fields) != 3 or fields[2] not in ROLES:
                     raise SystemExit(
                         f"{path} line {number}: write `token name role`, the role being {', '.join(ROLES)}"
                     )
-                self._callers[words[0]] = Caller(words[1], ROLES[words[2]])
+                self._callers[fields[0]] = Caller(fields[1], ROLES[fields[2]])
 
     def caller(self, service: str, method: str, authorization: str) -> Caller:
-        """The caller of a method. Raises Unauthenticated or PermissionDenied."""
+        """The caller, from the `authorization` metadata. Raises Unauthenticated or PermissionDenied."""
         if self._callers is None or service in _OPEN:
             return LOCAL
         scheme, _, token = authorization.partition(" ")

@@ -1,4 +1,4 @@
-"""grpc.health.v1 by name: what a service says about itself to whoever asks or watches."""
+"""The state behind grpc.health.v1, by name."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,26 +11,27 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 @dataclass
 class Health:
-    """ "" and each service follow `readiness`; `liveness` is answered by the turning loop; `blobs` and `bus` are evidence.
+    """What is reported by name: `liveness`, `blobs`, `bus`, and readiness as `readiness`, "" and each gRPC service's name.
 
-    Readiness never depends on the bus, because every request is answered without it.
+    Liveness is true while the event loop runs. Readiness never depends on the bus, because no request does.
     """
 
     servicer: Any = field(default_factory=health.aio.HealthServicer)
     names: tuple[str, ...] = ()
     ready: bool | None = None
     reason: str = ""
-    """Why it is not ready."""
+    """Why it is not ready; "" if it is."""
 
     async def set(self, name: str, serving: bool) -> None:
+        """Report a name as SERVING or NOT_SERVING to callers and watchers."""
         await self.servicer.set(name, SERVING if serving else NOT_SERVING)
 
     async def stop(self) -> None:
-        """Not serving any more, whatever is set from now on."""
+        """Report every name as NOT_SERVING, whatever is set later."""
         await self.servicer.enter_graceful_shutdown()
 
     async def set_ready(self, reason: str = "") -> None:
-        """Ready, or for this reason not."""
+        """Report readiness: ready with an empty reason, else not ready for that reason."""
         self.reason = reason
         if self.ready != (not reason):
             self.ready = not reason

@@ -1,5 +1,6 @@
-"""The server's side of every RPC: authentication, trace, errors, metrics, in one interceptor, so that no service can
-forget one. Services are plain objects whose methods take a request and return a response (or yield responses).
+"""The server's side of every RPC in one interceptor: authentication, trace, deadline, errors, metrics.
+
+Services are plain objects whose methods take a request and return a response, or yield responses.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from typing import Any
 import grpc
 from grpc import aio
 from grpc_status import rpc_status
+from typing_extensions import override
 
 from millstream.errors import DeadlineExceeded, Internal, MillstreamError, Unavailable, to_status
 from millstream.trace import continue_trace
@@ -23,8 +25,9 @@ log = logging.getLogger(__name__)
 _caller: ContextVar[Caller] = ContextVar("caller", default=LOCAL)
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
-STOPPING = "this replica of the service is stopping: ask again"
+STOPPING = "this replica of the service is stopping: retry"
 _ENDLESS = ("Watch", "Tail")
+"""Methods whose names begin so stream without end, and are ended by a stop."""
 _KINDS = {  # by whether requests and responses are streams
     (False, False): "unary",
     (True, False): "client_stream",
@@ -39,12 +42,12 @@ def actor() -> str:
 
 
 def deadline() -> float | None:
-    """When the present RPC's caller stops waiting, on the monotonic clock; None: never."""
+    """The present RPC's deadline on the monotonic clock; None: it has none."""
     return _deadline.get()
 
 
-class Bound:
-    """Gives grpc the two-argument methods that it calls, for a service whose methods take the request alone."""
+class WithoutContext:
+    """Adapts a service whose methods take the request alone to grpc, which calls them with a context too."""
 
     def __init__(self, service: object) -> None:
         self._service = service
@@ -55,15 +58,18 @@ class Bound:
 
 
 class ServerInterceptor(aio.ServerInterceptor):
+    """Surrounds every call with what is in _CallScope; `watches` are the endless streams in progress."""
+
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
-        self.watches: set[_Surrounded] = set()
+        self.watches: set[_CallScope] = set()
 
     def end_watches(self) -> None:
-        """End the calls that have no end of their own, so that a stopping server need not wait for them."""
+        """End every endless stream with Unavailable, so that a stopping server need not wait for them."""
         for watch in list(self.watches):
             watch.end()
 
+    @override
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
         if handler is None:
@@ -86,42 +92,42 @@ class ServerInterceptor(aio.ServerInterceptor):
 
 
 class _Call:
-    """One method as grpc calls it: `behaviour(request, context)` inside everything that surrounds it."""
+    """One call of a method: `behaviour(request, context)` inside a _CallScope."""
 
-    def __init__(self, path: str, handler: Any, metadata: dict[str, str], home: ServerInterceptor) -> None:
+    def __init__(self, path: str, handler: Any, metadata: dict[str, str], interceptor: ServerInterceptor) -> None:
         _, self.service, self.method = path.split("/")
         self.uploads = handler.request_streaming
         self.behaviour = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
-        self.metadata, self.tokens = metadata, home.tokens
-        self.watches = home.watches if self.method.startswith(_ENDLESS) else None
+        self.metadata, self.tokens = metadata, interceptor.tokens
+        self.watches = interceptor.watches if self.method.startswith(_ENDLESS) else None
         kind = _KINDS[handler.request_streaming, handler.response_streaming]
         self.labels = (kind, self.service, self.method)
 
     async def unary(self, request: Any, context: Any) -> Any:
-        async with _Surrounded(self, context):
+        async with _CallScope(self, context):
             response = await self.behaviour(self._received(request, context), context)
             RPC_SENT.labels(*self.labels).inc()
             return response
 
     async def stream(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        surrounded = _Surrounded(self, context)
-        async with surrounded:
+        scope = _CallScope(self, context)
+        async with scope:
             result = self.behaviour(self._received(request, context), context)
             if hasattr(result, "__aiter__"):
                 async with aclosing(result):
                     async for response in result:
                         RPC_SENT.labels(*self.labels).inc()
-                        surrounded.sending = True
+                        scope.sending = True
                         yield response
-                        surrounded.sending = False
-                        if surrounded.ended:
+                        scope.sending = False
+                        if scope.ended:
                             raise Unavailable(STOPPING)
             else:
                 # Health.Watch writes to the context by itself.
                 await result
 
     def _received(self, request: Any, context: Any) -> Any:
-        """The request, or the messages of an upload, counted."""
+        """The request, or the stream of requests, counted in the metrics."""
         if self.uploads:
             return self._each(request, context)
         RPC_RECEIVED.labels(*self.labels).inc()
@@ -132,16 +138,16 @@ class _Call:
             RPC_RECEIVED.labels(*self.labels).inc()
             yield request
         if self.labels[0] == "client_stream":
-            # grpc shows an upload that broke off as one that ended. What is said back now only arrives in a living
-            # call: in a dead one this waits, or fails, until grpc has cancelled the task.
+            # grpc shows an upload that was cut off as one that ended. Sending metadata succeeds only in a live call:
+            # in a dead one it waits, or fails, until grpc has cancelled the task.
             try:
                 await context.send_initial_metadata(())
             except Exception as error:
                 raise asyncio.CancelledError from error
 
 
-class _Surrounded:
-    """Before: who, deadline, trace, metrics. After: the error as a status, metrics."""
+class _CallScope:
+    """What surrounds a call. Before: trace, deadline, caller, metrics. After: the error as a status, metrics."""
 
     def __init__(self, call: _Call, context: Any) -> None:
         self.call, self.context = call, context
@@ -150,7 +156,7 @@ class _Surrounded:
         self.ended = False
 
     def end(self) -> None:
-        """End a watch: at once while it waits for news, else once what it said is sent."""
+        """End the stream: at once, or once the response in progress is sent."""
         if self.task and not self.ended:
             self.ended = True
             if not self.sending:
@@ -180,7 +186,7 @@ class _Surrounded:
             self.task.uncancel()
             await self._fail(Unavailable(STOPPING))
         elif isinstance(error, aio.AbortError):
-            # Health.Check refuses a name in grpc's own way.
+            # Health.Check aborts for an unknown name by itself.
             code = self.context.code()
             self._count(code.name if isinstance(code, grpc.StatusCode) else _CODE_NAMES[code])
         elif isinstance(error, MillstreamError):

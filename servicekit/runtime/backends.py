@@ -1,4 +1,4 @@
-"""Opens the bus and the store that the settings name: `kind:place`."""
+"""Opens the store and the bus that the settings name, as `kind:place`."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from servicekit.runtime.settings import Settings
 
 
 def open_both(settings: Settings) -> tuple[Blobs, Bus]:
-    """For a service. Ends the process with exit code 2 and one clear text where an address is wrong."""
+    """The store and the bus of a service. Ends the process with exit code 2 and one line for an invalid address."""
     try:
         return open_blobs(settings), open_bus(settings)
     except InvalidArgument as error:
@@ -24,7 +24,7 @@ def open_both(settings: Settings) -> tuple[Blobs, Bus]:
 
 
 def open_blobs(settings: Settings) -> Blobs:
-    """`directory:PATH`, `minio:http://HOST:PORT/BUCKET` (or https) or `memory:`. Raises InvalidArgument."""
+    """`directory:PATH`, `minio:http(s)://HOST:PORT/BUCKET` or `memory:`. Does not connect. Raises InvalidArgument."""
     kind, _, place = settings.blobs.partition(":")
     if kind == "directory" and place:
         return DirectoryBlobs(Path(place))
@@ -39,7 +39,7 @@ def open_blobs(settings: Settings) -> Blobs:
 
 
 def open_bus(settings: Settings) -> Bus:
-    """`sqlite:PATH`, `kafka:HOST:PORT,…` or `memory:`. For tests, TEST_BUS names a way to misbehave (testing/unruly.py)."""
+    """`sqlite:PATH`, `kafka:HOST:PORT,…` or `memory:`, with the faults that TEST_BUS names. Raises InvalidArgument."""
     bus = _open_bus(settings)
     if mode := os.environ.get("TEST_BUS"):
         from servicekit.bus.faulty import faulty

@@ -1,4 +1,4 @@
-"""OperationsService, mounted in every service: how it is, what it could not parse, and what is said on the bus."""
+"""OperationsService, mounted in every service: its status, its dead letters, and the events on the bus."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,37 +25,45 @@ from millstream.operations.v1.operations_service_pb2 import (
     TailEventsResponse,
 )
 from millstream.operations.v1.operations_service_pb2_grpc import add_OperationsServiceServicer_to_server
-from servicekit.build_info import code
+from servicekit.build_info import build_info
 from servicekit.bus.port import Bus
 from servicekit.facts.events import Malformed, NewerEvent, from_message
-from servicekit.rpc.interceptor import Bound, actor
+from servicekit.rpc.interceptor import WithoutContext, actor
 from servicekit.runtime.status import Status
 from servicekit.work.deadletters import DeadLetters
 
 
 class Operations:
-    def __init__(self, bus: Bus, letters: DeadLetters, status: Status) -> None:
-        self.bus, self.letters, self.status = bus, letters, status
+    """The calls for operators, as operations_service.proto documents them."""
+
+    def __init__(self, bus: Bus, dead_letters: DeadLetters, status: Status) -> None:
+        self.bus, self.dead_letters, self.status = bus, dead_letters, status
 
     async def GetStatus(self, request: GetStatusRequest) -> GetStatusResponse:
-        return GetStatusResponse(status=self.status.message(await asyncio.to_thread(code)))
+        """The replica's status; answers at once, whatever is unavailable."""
+        return GetStatusResponse(status=self.status.message(await asyncio.to_thread(build_info)))
 
     async def ListDeadLetters(self, request: ListDeadLettersRequest) -> ListDeadLettersResponse:
-        found, token = await self.letters.page(request.page_size, request.page_token, request.show_resolved)
+        """A page of dead letters. Raises InvalidArgument, Unavailable."""
+        found, token = await self.dead_letters.page(request.page_size, request.page_token, request.show_resolved)
         return ListDeadLettersResponse(dead_letters=found, next_page_token=token)
 
     async def GetDeadLetter(self, request: GetDeadLetterRequest) -> GetDeadLetterResponse:
-        return GetDeadLetterResponse(dead_letter=await self.letters.find(request.id))
+        """One dead letter. Raises NotFound, Unavailable."""
+        return GetDeadLetterResponse(dead_letter=await self.dead_letters.find(request.id))
 
     async def ReplayDeadLetter(self, request: ReplayDeadLetterRequest) -> ReplayDeadLetterResponse:
-        return ReplayDeadLetterResponse(resolution=await self.letters.replay(request.id, actor(), request.note))
+        """Publish the original message again. Raises NotFound, FailedPrecondition, Unavailable."""
+        return ReplayDeadLetterResponse(resolution=await self.dead_letters.replay(request.id, actor(), request.note))
 
     async def DropDeadLetter(self, request: DropDeadLetterRequest) -> DropDeadLetterResponse:
+        """Resolve without replay. Raises InvalidArgument, NotFound, FailedPrecondition, Unavailable."""
         if not request.reason:
-            raise InvalidArgument("say why nothing is lost by dropping it", field="reason")
-        return DropDeadLetterResponse(resolution=await self.letters.drop(request.id, actor(), request.reason))
+            raise InvalidArgument("reason is empty: say why nothing is lost by dropping the letter", field="reason")
+        return DropDeadLetterResponse(resolution=await self.dead_letters.drop(request.id, actor(), request.reason))
 
     async def TailEvents(self, request: TailEventsRequest) -> AsyncIterator[TailEventsResponse]:
+        """Events from now on, without those that this version cannot parse. Raises InvalidArgument, Unavailable."""
         if unknown := set(request.topics) - set(BY_NAME):
             text = f"no topic {', '.join(sorted(unknown))}: there are {', '.join(BY_NAME)}"
             raise InvalidArgument(text, field="topics")
@@ -69,7 +77,7 @@ class Operations:
                     except (Malformed, NewerEvent):
                         continue
                     time = Timestamp()
-                    with suppress(ValueError):  # CloudEvents may leave the time out
+                    with suppress(ValueError):  # the time is optional in CloudEvents
                         time.FromJsonString(event.time)
                     yield TailEventsResponse(
                         topic=message.topic,
@@ -84,4 +92,5 @@ class Operations:
 
 
 def add_operations(operations: Operations, server: aio.Server) -> None:
-    add_OperationsServiceServicer_to_server(Bound(operations), server)  # type: ignore[arg-type]
+    """Mount the service in a server."""
+    add_OperationsServiceServicer_to_server(WithoutContext(operations), server)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Dependency probes: the store and the bus are checked in the background."""
+"""Dependency probes: the store and the bus are checked in the background, so that no request waits for a check."""
 
 import asyncio
 import time
@@ -11,79 +11,86 @@ from millstream.timestamps import timestamp
 from servicekit.incidents import Incident
 from servicekit.metrics import DEPENDENCY_OK, DEPENDENCY_SUCCESS
 
-PATIENCE_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
+"""A check that has not ended after so long counts as failed."""
 
 
 class DependencyProbe:
-    """One part, tried again and again in the background, so that whoever asks about it never waits for it.
+    """Runs `check` every `pause` seconds (`pause_in_incident` while it fails) and keeps the result.
 
-    `told` hears of each change. A try that hangs is waited for and not doubled.
+    `on_change` is called with the name and whether the check succeeded, once for each change. Checks never overlap: one that
+    hangs counts as failed until it ends.
     """
 
     def __init__(
         self,
         name: str,
         check: Callable[[], Awaitable[None]],
-        told: Callable[[str, bool], Awaitable[None]],
+        on_change: Callable[[str, bool], Awaitable[None]],
         *,
         pause: float,
         pause_in_incident: float,
     ) -> None:
         self.incident = Incident(name)
         self.last_success = 0.0
-        self._check, self._told = check, told
+        self._check, self._on_change = check, on_change
         self._pause, self._pause_in_incident = pause, pause_in_incident
-        self._tried = asyncio.Event()
+        self._checked = asyncio.Event()
         self._ok: bool | None = None
 
     async def require(self) -> None:
-        """Raise Unavailable unless the last try succeeded; before the first has ended, wait for it."""
-        await self._tried.wait()
+        """Raise Unavailable unless the last check succeeded; wait for the first."""
+        await self._checked.wait()
         if not self._ok:
-            raise Unavailable(self.incident.text)
+            raise Unavailable(self.incident.problem)
 
     async def run(self) -> None:
-        """Try for ever."""
-        trying: asyncio.Task[None] | None = None
+        """Check until cancelled."""
+        checking: asyncio.Task[None] | None = None
         try:
             while True:
-                trying = trying or asyncio.create_task(_awaited(self._check))
-                await asyncio.wait([trying], timeout=PATIENCE_SECONDS)
-                if trying.done():
-                    self._judge(trying)
-                    trying = None
+                checking = checking or asyncio.create_task(_awaited(self._check))
+                await asyncio.wait([checking], timeout=TIMEOUT_SECONDS)
+                if checking.done():
+                    self._record(checking)
+                    checking = None
                 else:
-                    self.incident.begin(f"{self.incident.what}: no answer for {PATIENCE_SECONDS:g} s; is it reachable?")
-                await self._tell()
+                    self.incident.report(
+                        f"{self.incident.component}: no answer for {TIMEOUT_SECONDS:g} s; is it reachable?"
+                    )
+                await self._publish()
                 await asyncio.sleep(self._pause if self._ok else self._pause_in_incident)
         finally:
-            if trying:
-                trying.cancel()
+            if checking:
+                checking.cancel()
 
-    def _judge(self, tried: "asyncio.Task[None]") -> None:
-        error = asyncio.CancelledError() if tried.cancelled() else tried.exception()
+    def _record(self, checked: "asyncio.Task[None]") -> None:
+        error = asyncio.CancelledError() if checked.cancelled() else checked.exception()
         if error is None:
             self.last_success = time.time()
-            DEPENDENCY_SUCCESS.labels(self.incident.what).set(self.last_success)
-            self.incident.over()
+            DEPENDENCY_SUCCESS.labels(self.incident.component).set(self.last_success)
+            self.incident.resolve()
         elif isinstance(error, MillstreamError):
-            self.incident.begin(str(error))
+            self.incident.report(str(error))
         else:
-            self.incident.begin(f"{self.incident.what} could not be checked, by a bug: {type(error).__name__}: {error}")
+            self.incident.report(
+                f"{self.incident.component} could not be checked, by a bug: {type(error).__name__}: {error}"
+            )
 
-    async def _tell(self) -> None:
-        ok = not self.incident.text
+    async def _publish(self) -> None:
+        ok = not self.incident.problem
         if ok != self._ok:
             self._ok = ok
-            DEPENDENCY_OK.labels(self.incident.what).set(ok)
-            await self._told(self.incident.what, ok)
-        self._tried.set()
+            DEPENDENCY_OK.labels(self.incident.component).set(ok)
+            await self._on_change(self.incident.component, ok)
+        self._checked.set()
 
     def message(self) -> Dependency:
-        part = Dependency(ok=bool(self._ok), problem=self.incident.text)
+        """The last result, as GetStatus returns it."""
+        dependency = Dependency(ok=bool(self._ok), problem=self.incident.problem)
         if self.last_success:
-            part.last_success_time.CopyFrom(timestamp(self.last_success))
-        return part
+            dependency.last_success_time.CopyFrom(timestamp(self.last_success))
+        return dependency
 
 
 async def _awaited(check: Callable[[], Awaitable[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Runs a service: server, health, metrics, work, outbox, and an end that loses nothing. The same for all five."""
+"""Runs a service from start to stop: server, health, metrics, work, outbox. The same for all five."""
 
 import asyncio
 import logging
@@ -24,35 +24,36 @@ from servicekit.files import read_file
 from servicekit.metrics import serve_metrics
 from servicekit.rpc.auth import Tokens, roles_of
 from servicekit.rpc.health import Health
-from servicekit.rpc.interceptor import Bound, ServerInterceptor
+from servicekit.rpc.interceptor import ServerInterceptor, WithoutContext
 from servicekit.runtime.operations import Operations, add_operations
-from servicekit.runtime.probes import PATIENCE_SECONDS, DependencyProbe
+from servicekit.runtime.probes import TIMEOUT_SECONDS, DependencyProbe
 from servicekit.runtime.settings import Settings
 from servicekit.runtime.status import Status
 from servicekit.work.deadletters import DeadLetters
 from servicekit.work.queue import Work
 
 log = logging.getLogger(__name__)
-TELL_SECONDS = 0.05  # so that whoever watches this server's health hears that it stops before it does
-
+HEALTH_NOTICE_SECONDS = 0.05
+"""So long watchers of this server's health have to receive NOT_SERVING before the server stops."""
+FLUSH_SECONDS = 2.0
 
 OPERATIONS = DESCRIPTOR.services_by_name["OperationsService"]
 
 
 @runtime_checkable
 class Ready(Protocol):
-    """A service that says itself whether it can do its main job."""
+    """A service with a readiness of its own, instead of the store's."""
 
     async def ready(self) -> None:
-        """Raise while it cannot, with what is missing."""
+        """Raise, with what is missing, while the service cannot do its main job."""
         ...
 
 
 @dataclass
 class GrpcService:
-    """One gRPC service: its descriptor, the generated function that adds it, and the object that answers.
+    """One gRPC service: its descriptor, the generated function that adds it to a server, and its implementation.
 
-    The object may have a method `ready()`, which raises while the service cannot do its main job.
+    An implementation that is Ready decides the readiness of the whole process.
     """
 
     descriptor: ServiceDescriptor
@@ -61,10 +62,11 @@ class GrpcService:
 
     @property
     def name(self) -> str:
-        """The full name, as calls and health checks say it."""
+        """The full name: `package.Service`."""
         return str(self.descriptor.full_name)
 
 
+# size: half of it is its signature, and each line is one step from start to stop
 async def serve(
     settings: Settings,
     service: str,
@@ -75,60 +77,74 @@ async def serve(
     work: Work | None = None,
     outbox: Outbox | None = None,
     background: Sequence[Coroutine[Any, Any, None]] = (),
-    health_names: Health | None = None,
+    health: Health | None = None,
 ) -> None:
-    """Run until SIGTERM or SIGINT, then drain: not serving, calls in flight end, work stops, the bus is left.
+    """Run until SIGTERM or SIGINT, or until a background task ends, whose error is raised; then drain (README.md).
 
-    A service without a method `ready()` is ready while the store answers. The bus need not.
+    Ends the process where it cannot start. Without a Ready service the process is ready while the store answers.
     """
-    state = health_names or Health()
-    store = DependencyProbe("blobs", blobs.check, state.set, pause=1.0, pause_in_incident=0.2)
-    events = DependencyProbe("bus", bus.check, state.set, pause=5.0, pause_in_incident=0.5)
-    status = Status(service, state, store, events, work.consumer if work else None, outbox)
+    health = health or Health()
+    store = DependencyProbe("blobs", blobs.check, health.set, pause=1.0, pause_in_incident=0.2)
+    events = DependencyProbe("bus", bus.check, health.set, pause=5.0, pause_in_incident=0.5)
+    status = Status(service, health, store, events, work.consumer if work else None, outbox)
     try:
         roles = roles_of([*(one.descriptor for one in services), OPERATIONS])
         interceptor = ServerInterceptor(Tokens(settings.tokens_file, roles))
         server = _server(interceptor)
-        _mount(server, state, services, Operations(bus, DeadLetters(blobs, bus, service), status))
+        _mount(server, health, services, Operations(bus, DeadLetters(blobs, bus, service), status))
         port = _listen(server, settings)
         serve_metrics(settings.metrics_listen)
     except SystemExit:
         for coroutine in background:
             coroutine.close()
         raise
-    await state.set("liveness", True)
-    for name in ("blobs", "bus"):
-        await state.set(name, False)
-    await state.set_ready("it has just begun")
-    await server.start()
+    await _start(server, health)
     log.info("serving", extra={"port": port})
 
     ready = next((one.service.ready for one in services if isinstance(one.service, Ready)), store.require)
-    running = [*background, store.run(), events.run(), _watch_readiness(state, ready, work)]
+    running = [*background, store.run(), events.run(), _watch_readiness(health, ready, work)]
     running += [part.run() for part in (work, outbox) if part]
     tasks = [asyncio.create_task(coroutine) for coroutine in running]
-    broken = await _until_stopped(tasks)
+    ended = await _until_stopped(tasks)
 
     log.info("draining")
-    await state.stop()
-    await asyncio.sleep(TELL_SECONDS)
-    interceptor.end_watches()
-    await server.stop(settings.drain_seconds)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    with suppress(TimeoutError):
-        if outbox:
-            async with asyncio.timeout(2):
-                await outbox.flush()
+    await _drain(server, health, interceptor, settings.drain_seconds)
+    await _stop_tasks(tasks, outbox)
     await bus.close()
     log.info("stopped")
-    for task in broken:
+    for task in ended:
         raise task.exception() or RuntimeError("a background task ended, which none should")
 
 
+async def _start(server: aio.Server, health: Health) -> None:
+    """Listen: alive, and not ready before the first probes."""
+    await health.set("liveness", True)
+    for name in ("blobs", "bus"):
+        await health.set(name, False)
+    await health.set_ready("starting")
+    await server.start()
+
+
+async def _drain(server: aio.Server, health: Health, interceptor: ServerInterceptor, seconds: float) -> None:
+    """Report NOT_SERVING, end endless streams, and give the other calls in flight so many seconds."""
+    await health.stop()
+    await asyncio.sleep(HEALTH_NOTICE_SECONDS)
+    interceptor.end_watches()
+    await server.stop(seconds)
+
+
+async def _stop_tasks(tasks: Sequence[asyncio.Task[None]], outbox: Outbox | None) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    if outbox:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await outbox.flush()
+
+
 async def _until_stopped(tasks: Sequence[asyncio.Task[None]]) -> list[asyncio.Task[Any]]:
-    """Wait for a signal, or for a task to end, which none should; those that did."""
+    """Wait for a signal or the end of a task; returns the tasks that ended, which none should."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -139,14 +155,14 @@ async def _until_stopped(tasks: Sequence[asyncio.Task[None]]) -> list[asyncio.Ta
     return [task for task in tasks if task in done]
 
 
-def _mount(server: aio.Server, state: Health, services: Sequence[GrpcService], operations: Operations) -> None:
+def _mount(server: aio.Server, health: Health, services: Sequence[GrpcService], operations: Operations) -> None:
     for one in services:
-        one.add(Bound(one.service), server)
-    state.names = tuple(one.name for one in services)
+        one.add(WithoutContext(one.service), server)
+    health.names = tuple(one.name for one in services)
     add_operations(operations, server)
-    health_pb2_grpc.add_HealthServicer_to_server(state.servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     names = (
-        *state.names,
+        *health.names,
         "grpc.health.v1.Health",
         OPERATIONS.full_name,
         reflection.SERVICE_NAME,
@@ -181,22 +197,22 @@ def _server_credentials(settings: Settings) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
 
 
-async def _watch_readiness(state: Health, ready: Callable[[], Awaitable[None]], work: Work | None) -> None:
+async def _watch_readiness(health: Health, ready: Callable[[], Awaitable[None]], work: Work | None) -> None:
     while True:
-        reason = await _reason(ready) or (work.flooded if work else "")
-        if reason and state.ready:
+        reason = await _reason(ready) or (work.stopped_reason if work else "")
+        if reason and health.ready:
             log.warning("not ready", extra={"error": reason})
-        await state.set_ready(reason)
+        await health.set_ready(reason)
         await asyncio.sleep(0.2 if reason else 1.0)
 
 
 async def _reason(ready: Callable[[], Awaitable[None]]) -> str:
-    """Why it is not ready; "" if it is."""
+    """Why the service is not ready; "" if it is."""
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await ready()
     except MillstreamError as error:
         return str(error)
     except TimeoutError:
-        return f"no answer for {PATIENCE_SECONDS:g} s"
+        return f"no answer for {TIMEOUT_SECONDS:g} s"
     return ""

@@ -1,4 +1,4 @@
-"""Settings come from the environment alone, prefix MILLSTREAM_, read once, frozen; an unknown name is refused.
+"""Settings: environment variables with the prefix MILLSTREAM_, read once and frozen; unknown names are an error.
 
 Secrets are never in variables, only in files that variables name.
 """
@@ -31,7 +31,7 @@ class Variable(NamedTuple):
 
 
 class Settings(BaseSettings):
-    """What every service reads. A service's own settings.py adds its variables and its ports.
+    """The settings of every service. A service's settings.py adds its own variables and its ports.
 
     A group of options is a nested model: `MILLSTREAM_KAFKA_USER` is `settings.kafka.user`.
     """
@@ -47,27 +47,27 @@ class Settings(BaseSettings):
     kafka: KafkaOptions = Field(default_factory=KafkaOptions, description="options of the Kafka bus")
     minio: MinioOptions = Field(default_factory=MinioOptions, description="options of the S3 store")
     listen: str = Field("127.0.0.1:0", description="host:port of the gRPC server")
-    metrics_listen: str = Field("", description="host:port of /metrics; empty shows none")
+    metrics_listen: str = Field("", description="host:port of /metrics; empty: no metrics")
     log_level: str = Field(
         "INFO", pattern="(?i)^(debug|info|warning|error)$", description="DEBUG, INFO, WARNING or ERROR"
     )
-    resync_seconds: float = Field(30.0, gt=0, description="time between two looks at all that should be")
-    drain_seconds: float = Field(10.0, ge=0, description="how long calls in flight may go on after SIGTERM")
-    recipes: str = Field("recipes", description="packages whose folders are recipes, with commas between")
-    tls_cert_file: str = Field("", description="PEM certificate of the server; empty serves plaintext")
+    resync_seconds: float = Field(30.0, gt=0, description="seconds between two resyncs")
+    drain_seconds: float = Field(10.0, ge=0, description="seconds that calls in flight have to finish after SIGTERM")
+    recipes: str = Field("recipes", description="packages whose folders are recipes, separated by commas")
+    tls_cert_file: str = Field("", description="PEM certificate of the server; empty: plaintext")
     tls_key_file: str = Field("", description="PEM key of the server")
-    tls_client_ca_file: str = Field("", description="PEM authorities for callers' certificates: asks for mTLS")
-    tls_ca_file: str = Field("", description="PEM authorities that calls to other services trust: asks for TLS")
-    tls_client_cert_file: str = Field("", description="PEM certificate shown to other services (mTLS)")
+    tls_client_ca_file: str = Field("", description="PEM authorities for clients' certificates; set: requires mTLS")
+    tls_ca_file: str = Field("", description="PEM authorities for other services' certificates; set: uses TLS")
+    tls_client_cert_file: str = Field("", description="PEM client certificate for other services (mTLS)")
     tls_client_key_file: str = Field("", description="PEM key of that certificate")
     token_file: str = Field("", description="file with the bearer token sent to other services")
     tokens_file: str = Field(
-        "", description="file of accepted tokens: `token name role` a line; empty accepts everybody"
+        "", description="file of accepted tokens, one `token name role` a line; empty: no authentication"
     )
 
     @classmethod
     def read(cls) -> Self:
-        """The settings of this process. Ends it with exit code 2 and one clear text where the environment is wrong.
+        """The settings of this process. Ends it with exit code 2 and one line for each error.
 
         `--check` among the arguments prints the settings as lines `NAME=value` and ends the process.
         """
@@ -106,10 +106,10 @@ class Settings(BaseSettings):
         return [name for name in os.environ if name.upper().startswith(PREFIX)]
 
     def kafka_options(self) -> KafkaOptions:
-        """How to reach the brokers that `bus` names, as a static member of this process's groups.
+        """The Kafka options, with a static member for this process's groups unless one is set.
 
-        Host and address name the member: no two processes have both at once, and the next process in this one's place
-        has the same. A port that the system chooses names none.
+        It is made of host name and listening address: no two processes have both at once, and a process that replaces this
+        one has the same. With a port that the system chooses there is no static member.
         """
         chosen_by_system = self.listen.endswith(":0")
         if self.kafka.member or chosen_by_system:
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
         return self.kafka.model_copy(update={"member": member})
 
     def credentials(self) -> Credentials:
-        """What calls to other services show and trust. Ends the process where the token cannot be read."""
+        """The credentials for calls to other services. Ends the process when the token file cannot be read."""
         try:
             return Credentials.from_files(
                 self.token_file, self.tls_ca_file, self.tls_client_cert_file, self.tls_client_key_file

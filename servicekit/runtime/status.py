@@ -1,11 +1,11 @@
-"""What one replica knows about itself, put together from the evidence that its parts keep. Nothing here waits."""
+"""The status of one replica, from the last results of its parts. Nothing here waits."""
 
 import time
 from dataclasses import dataclass, field
 
 from millstream.operations.v1.service_status_pb2 import ConsumerStatus, OutboxStatus, ServiceStatus
 from millstream.timestamps import timestamp
-from servicekit.build_info import Code
+from servicekit.build_info import BuildInfo
 from servicekit.facts.outbox import Outbox
 from servicekit.rpc.health import Health
 from servicekit.runtime.probes import DependencyProbe
@@ -14,6 +14,8 @@ from servicekit.work.consumer import Consumer
 
 @dataclass
 class Status:
+    """The parts of a replica that have something to report; `started` is in seconds since 1970."""
+
     service: str
     health: Health
     blobs: DependencyProbe
@@ -22,11 +24,12 @@ class Status:
     outbox: Outbox | None = None
     started: float = field(default_factory=time.time)
 
-    def message(self, code: Code) -> ServiceStatus:
+    def message(self, build: BuildInfo) -> ServiceStatus:
+        """The status now, as GetStatus returns it."""
         status = ServiceStatus(
             service=self.service,
-            commit=code.commit,
-            dirty=code.dirty,
+            commit=build.commit,
+            dirty=build.dirty,
             start_time=timestamp(self.started),
             ready=bool(self.health.ready),
             not_ready_reason=self.health.reason,
@@ -38,13 +41,13 @@ class Status:
         if self.outbox:
             outbox = self.outbox
             status.outbox.CopyFrom(
-                OutboxStatus(pending=outbox.pending, problem=outbox.incident.text, parked=outbox.parked)
+                OutboxStatus(pending=outbox.pending, problem=outbox.incident.problem, parked=outbox.parked)
             )
         return status
 
 
 def _consumer(consumer: Consumer) -> ConsumerStatus:
-    status = ConsumerStatus(lag=consumer.lag, problem=consumer.incident.text, stopped_reason=consumer.flooded)
+    status = ConsumerStatus(lag=consumer.lag, problem=consumer.incident.problem, stopped_reason=consumer.stopped_reason)
     if consumer.last_read:
         status.last_read_time.CopyFrom(timestamp(consumer.last_read))
     return status

@@ -1,7 +1,7 @@
-"""Turns what is said on the bus into keys of work.
+"""Turns events on the bus into keys of work.
 
-The group's position is committed, in batches, once the keys are queued. What cannot be parsed goes to the dead letters;
-what is newer than this version is counted and skipped.
+Positions are committed in batches, once the keys are queued. Messages that cannot be parsed become dead letters; events of a
+later version are counted and skipped.
 """
 
 import asyncio
@@ -16,50 +16,53 @@ from servicekit.backoff import backoff
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus, Subscription
 from servicekit.facts.events import Event, Malformed, NewerEvent, from_message
+from servicekit.failpoints import failpoint
 from servicekit.incidents import Incident
 from servicekit.work.deadletters import DeadLetters
 from servicekit.work.keys import Handlers, Receiver
 
 log = logging.getLogger(__name__)
-FLOOD = 20
+MALFORMED_LIMIT = 20
+"""So many malformed messages in a row stop the consumer: the fault is likely this version's parser."""
 
 
 class Consumer:
-    """Reads the topics of the handlers' events and gives each key to the receiver, with the trace of its event."""
+    """Reads the topics of the handlers' events and passes each key to the receiver, with the trace of its event."""
 
     def __init__(
         self, blobs: Blobs, bus: Bus, group: str, handlers: Handlers, broadcast: bool, receiver: Receiver
     ) -> None:
         self.bus, self.group, self.broadcast = bus, group, broadcast
-        self.letters = DeadLetters(blobs, bus, group)
+        self.dead_letters = DeadLetters(blobs, bus, group)
         self.handlers = {kind.DESCRIPTOR.full_name: keys for kind, keys in handlers.items()}
         self.topics = sorted({topic_of(event_type).name for event_type in self.handlers})
         self._handled = {name: metrics.EVENTS_HANDLED.labels(name.rpartition(".")[2]) for name in self.handlers}
         self.positioned = asyncio.Event()
         self.incident = Incident("consumer")
-        self.flooded = ""
+        self.stopped_reason = ""
+        """Why the consumer stopped for good; "" while it reads."""
         self.lag, self.last_read = 0, 0.0
         self._receiver = receiver
         self._failures = 0
 
     async def run(self) -> None:
-        """Read until cancelled. After a time without a subscription the receiver resyncs."""
-        while self.topics and not self.flooded:
+        """Read until cancelled. A broadcast resyncs after each reconnect, since it missed what was published meanwhile."""
+        while self.topics and not self.stopped_reason:
             subscription = self._subscription()
             try:
                 await subscription.start()
-                self.incident.over()
+                self.incident.resolve()
                 self.positioned.set()
                 if self.broadcast:
                     self._receiver.resync_soon()
                 await self._read(subscription)
             except MillstreamError as error:
                 self._failures += 1
-                self.incident.begin(str(error))
-                self.positioned.set()  # nobody waits for a bus that is away: once it is there, look() comes again
-            except _Flooded as error:
-                self.flooded = str(error)
-                log.error("consumer stopped", extra={"reason": self.flooded})
+                self.incident.report(str(error))
+                self.positioned.set()  # work must not wait for the bus: a resync follows once it is back
+            except _TooManyMalformed as error:
+                self.stopped_reason = str(error)
+                log.error("consumer stopped", extra={"reason": self.stopped_reason})
             finally:
                 with suppress(MillstreamError):
                     await subscription.close()
@@ -69,7 +72,7 @@ class Consumer:
         return self.bus.tail(self.topics) if self.broadcast else self.bus.subscribe(self.group, self.topics)
 
     async def _read(self, subscription: Subscription) -> None:
-        dead_in_a_row = 0
+        malformed_in_a_row = 0
         while True:
             messages = await subscription.batch()
             self.last_read = time.time()
@@ -77,20 +80,22 @@ class Consumer:
             for message in messages:
                 try:
                     self._queue(from_message(message))
-                    dead_in_a_row = 0
+                    malformed_in_a_row = 0
                 except NewerEvent:
                     metrics.EVENTS_UNKNOWN.inc()
                 except Malformed as error:
-                    if await self.letters.is_resolved(message):
-                        continue  # read again after a flood, and somebody has dealt with it since
-                    dead_in_a_row += 1
-                    await self.letters.bury(message, str(error))
-                    if dead_in_a_row >= FLOOD:
-                        raise _Flooded(
-                            f"{FLOOD} messages in a row could not be parsed, the last because {error}: "
-                            f"the fault is likely ours; see `millstream dlq list {self.group}`, mend or drop them, restart"
+                    if await self.dead_letters.is_resolved(message):
+                        continue  # read again after a stop, and an operator has resolved it since
+                    malformed_in_a_row += 1
+                    await self.dead_letters.add(message, str(error))
+                    failpoint("consumer.dead-lettered")
+                    if malformed_in_a_row >= MALFORMED_LIMIT:
+                        raise _TooManyMalformed(
+                            f"{MALFORMED_LIMIT} messages in a row could not be parsed, the last because {error}: "
+                            f"the fault is likely this version's. See `millstream dlq list {self.group}`, "
+                            "replay or drop them, then restart"
                         ) from error
-            await asyncio.sleep(0)  # work on what was queued begins first: nobody waits for the commit
+            await asyncio.sleep(0)  # let work on the queued keys begin before the commit
             await subscription.commit()
             self._failures = 0
             self.lag = await subscription.lag()
@@ -104,11 +109,11 @@ class Consumer:
             for key in keys(event.fact):
                 self._receiver.receive(key, event.traceparent)
         except Exception:
-            # Reading the event again would end the same way, for ever; the next look finds what it spoke of.
-            log.exception("handler failed by a bug", extra={"event_type": event.event_type, "event_id": event.event_id})
+            # A retry would fail the same way without end; the next resync finds the work.
+            log.exception("handler failed", extra={"event_type": event.event_type, "event_id": event.event_id})
             return
         self._handled[event.event_type].inc()
 
 
-class _Flooded(Exception):
-    pass
+class _TooManyMalformed(Exception):
+    """MALFORMED_LIMIT messages in a row could not be parsed."""

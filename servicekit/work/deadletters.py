@@ -1,8 +1,8 @@
-"""Messages that could not be parsed, and what was done with them.
+"""Dead letters: messages that could not be parsed, and how operators resolved them.
 
-A letter stays where the consumer laid it: on the topic `<group>.dlq`, with its original bytes, headers and place. What an
-operator did with it is one object, `dead-letters/{group}/{id}`, put if absent. So a letter is open while it has no such
-object: every replica says the same, and whoever dies on the way has lost nothing.
+A dead letter is a message on the topic `<group>.dlq` with the original bytes, headers and position. Its resolution is
+one object, `dead-letters/{group}/{id}`, put if absent; a dead letter without one is open. So every replica gives the
+same answer, and a process that dies on the way loses nothing.
 """
 
 import asyncio
@@ -32,36 +32,36 @@ T = TypeVar("T")
 Action: TypeAlias = "DeadLetterResolution.Action.ValueType"
 Place = tuple[str, int, int]
 Order = tuple[int, int, int, int]
-ANSWER_SECONDS = 10.0
+BUS_SECONDS = 10.0
 PAGE_BYTES = 4 << 20
-"""What the letters of one page may weigh together; one letter alone is always below it."""
-_OURS = "dlq_"
+"""The most bytes on one page; a single dead letter is always smaller."""
+_HEADER_PREFIX = "dlq_"
 _ID = re.compile("[0-9a-f]{32}")
 
 
 class DeadLetters:
-    """Of one group."""
+    """The dead letters of one consumer group."""
 
     def __init__(self, blobs: Blobs, bus: Bus, group: str) -> None:
         self.blobs, self.bus, self.group = blobs, bus, group
         self.topic = dead_letters_of(group)
 
-    async def bury(self, message: Received, reason: str) -> None:
-        """Lay a message aside. Done twice, it is the same letter."""
+    async def add(self, message: Received, reason: str) -> None:
+        """Publish a message as a dead letter. Idempotent: the same message is the same letter. Raises Unavailable."""
         metrics.EVENTS_DEAD.inc()
         log.error("message dead-lettered", extra={"topic": message.topic, "offset": message.offset, "reason": reason})
-        ours = {
+        more = {
             "dlq_topic": message.topic,
             "dlq_partition": str(message.partition),
             "dlq_offset": str(message.offset),
             "dlq_reason": reason,
             "dlq_time": now().ToJsonString(),
         }
-        headers = {**message.headers, **{name: text.encode() for name, text in ours.items()}}
+        headers = {**message.headers, **{name: text.encode() for name, text in more.items()}}
         await self.bus.publish(Message(self.topic, message.key, message.value, headers))
 
     async def is_resolved(self, message: Received) -> bool:
-        """Whether an operator has dealt with the letter of this message. False also where the store cannot say."""
+        """Whether an operator has resolved the dead letter of this message; False also while the store is unavailable."""
         place = (message.topic, message.partition, message.offset)
         try:
             return await self.blobs.exists(self._key(hash_of(self.topic, *place, message.value)))
@@ -69,9 +69,9 @@ class DeadLetters:
             return False
 
     async def page(self, size: int, token: str, show_resolved: bool) -> tuple[Sequence[DeadLetter], str]:
-        """The letters after the token's, oldest first, and the token of the next page ("" after the last).
+        """The dead letters after the token's, oldest first, and the next page's token ("" after the last).
 
-        The whole topic is read for each page, of which only the page is held. Raises InvalidArgument, Unavailable.
+        Reads the whole topic, and holds one page in memory. Raises InvalidArgument, Unavailable.
         """
         size, after = page_size(size), _order_of(token)
         found, more = list[DeadLetter](), False
@@ -88,7 +88,7 @@ class DeadLetters:
         return found, _token_of(found[-1]) if more else ""
 
     async def find(self, letter_id: str) -> DeadLetter:
-        """One letter, with what was done with it. Raises NotFound, Unavailable."""
+        """One dead letter with its resolution, if any. Raises NotFound, Unavailable."""
         _check_id(letter_id)
         async with aclosing(self._letters()) as letters:
             async for letter in letters:
@@ -100,24 +100,24 @@ class DeadLetters:
         raise NotFound(text, letter=letter_id)
 
     async def replay(self, letter_id: str, actor: str, note: str) -> DeadLetterResolution:
-        """Publish the original message where it came from, then say so. Whoever dies in between replays it twice.
+        """Publish the original message on its topic again, then store the resolution.
 
-        Raises NotFound, FailedPrecondition, Unavailable.
+        A process that dies in between publishes it twice. Raises NotFound, FailedPrecondition, Unavailable.
         """
         replayed = DeadLetterResolution.ACTION_REPLAYED
         if done := await self._done(letter_id, replayed):
             return done
         letter = await self.find(letter_id)
         if letter.original_topic not in BY_NAME:
-            text = f"letter {letter_id} does not say from which topic it is: nothing can be replayed; drop it"
+            text = f"letter {letter_id} names no topic of this platform, so it cannot be replayed: drop it"
             raise FailedPrecondition(text, letter=letter_id)
         message = Message(letter.original_topic, letter.key.decode(), letter.value, dict(letter.headers))
-        await _answered(self.bus.publish(message))
+        await _with_timeout(self.bus.publish(message))
         failpoint("operations.replayed")
         return await self._resolve(letter_id, replayed, actor, note)
 
     async def drop(self, letter_id: str, actor: str, note: str) -> DeadLetterResolution:
-        """Say for good that a letter needs nothing more. Raises NotFound, FailedPrecondition, Unavailable."""
+        """Resolve a dead letter without replaying it. Raises NotFound, FailedPrecondition, Unavailable."""
         dropped = DeadLetterResolution.ACTION_DROPPED
         if done := await self._done(letter_id, dropped):
             return done
@@ -125,24 +125,27 @@ class DeadLetters:
         return await self._resolve(letter_id, dropped, actor, note)
 
     async def _done(self, letter_id: str, action: Action) -> DeadLetterResolution | None:
-        """What was done with the letter already. Raises FailedPrecondition where it was another action."""
+        """The resolution by that action; None: not resolved. Raises FailedPrecondition when it was another action."""
         _check_id(letter_id)
         try:
             done = await self._resolution(letter_id)
         except NotFound:
             return None
         if done.action != action:
-            text = f"letter {letter_id} was {_word(done.action)} by {done.actor} at {done.time.ToJsonString()}: that stands"
+            action_name, time = _action_name(done.action), done.time.ToJsonString()
+            text = f"letter {letter_id} was {action_name} by {done.actor} at {time}, which is final"
             raise FailedPrecondition(text, letter=letter_id)
         return done
 
     async def _resolve(self, letter_id: str, action: Action, actor: str, note: str) -> DeadLetterResolution:
-        made = DeadLetterResolution(action=action, actor=actor, note=note, time=now())
-        if await self.blobs.put_if_absent(self._key(letter_id), made.SerializeToString(deterministic=True)):
-            log.info("dead letter resolved", extra={"letter": letter_id, "action": _word(action), "actor": actor})
-            return made
+        resolution = DeadLetterResolution(action=action, actor=actor, note=note, time=now())
+        if await self.blobs.put_if_absent(self._key(letter_id), resolution.SerializeToString(deterministic=True)):
+            log.info(
+                "dead letter resolved", extra={"letter": letter_id, "action": _action_name(action), "actor": actor}
+            )
+            return resolution
         done = await self._done(letter_id, action)
-        return done or made
+        return done or resolution
 
     async def _resolution(self, letter_id: str) -> DeadLetterResolution:
         return DeadLetterResolution.FromString(await self.blobs.get(self._key(letter_id)))
@@ -151,34 +154,34 @@ class DeadLetters:
         return f"dead-letters/{self.group}/{letter_id}"
 
     async def _letters(self) -> AsyncGenerator[DeadLetter, None]:
-        """Each letter once, also where a message that was delivered again was buried again."""
+        """Each dead letter once, also when it was published twice."""
         seen: set[str] = set()
         tail = self.bus.tail([self.topic], from_start=True)
         try:
-            await _answered(tail.start())
-            while await _answered(tail.lag()):
-                for message in await _answered(tail.batch()):
+            await _with_timeout(tail.start())
+            while await _with_timeout(tail.lag()):
+                for message in await _with_timeout(tail.batch()):
                     letter = _letter(message)
                     if letter.id not in seen:
                         seen.add(letter.id)
                         yield letter
         finally:
             with suppress(MillstreamError):
-                await _answered(tail.close())
+                await _with_timeout(tail.close())
 
 
-async def _answered(asked: "Coroutine[Any, Any, T]") -> T:
-    """What the bus answers. Raises Unavailable where it does not, so that an operator never waits for a dead one."""
+async def _with_timeout(request: "Coroutine[Any, Any, T]") -> T:
+    """The bus's answer. Raises Unavailable after BUS_SECONDS, so that an operator never waits for a dead broker."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            return await asked
+        async with asyncio.timeout(BUS_SECONDS):
+            return await request
     except TimeoutError:
-        text = f"the bus has not answered for {ANSWER_SECONDS:g} s; `millstream status` says what is known about it"
+        text = f"the bus has not answered for {BUS_SECONDS:g} s: see `millstream status`"
         raise Unavailable(text) from None
 
 
 def _letter(message: Received) -> DeadLetter:
-    headers = {name: value for name, value in message.headers.items() if not name.startswith(_OURS)}
+    headers = {name: value for name, value in message.headers.items() if not name.startswith(_HEADER_PREFIX)}
     letter = DeadLetter(topic=message.topic, partition=message.partition, offset=message.offset, headers=headers)
     letter.key, letter.value = message.key.encode(), message.value
     letter.reason = message.headers.get("dlq_reason", b"").decode(errors="replace")
@@ -192,7 +195,7 @@ def _letter(message: Received) -> DeadLetter:
 
 
 def _origin(headers: Mapping[str, bytes]) -> Place | None:
-    """Where the message was read first; None for a letter that no consumer of ours wrote."""
+    """The original message's position; None: no consumer of this platform wrote the letter."""
     try:
         topic = headers["dlq_topic"].decode()
         partition, offset = int(headers["dlq_partition"]), int(headers["dlq_offset"])
@@ -201,7 +204,7 @@ def _origin(headers: Mapping[str, bytes]) -> Place | None:
     return (topic, partition, offset) if 0 <= partition < 1 << 31 and 0 <= offset < 1 << 63 else None
 
 
-def _word(action: Action) -> str:
+def _action_name(action: Action) -> str:
     return word_of(DeadLetterResolution.Action, action)
 
 
@@ -217,11 +220,11 @@ def _order(letter: DeadLetter) -> Order:
 
 
 def _cut(letters: list[DeadLetter], size: int) -> bool:
-    """Keep what one page may hold, at least one; whether anything was cut off."""
-    weight = 0
+    """Cut the list to what one page may hold, at least one; True: something was cut off."""
+    total = 0
     for number, letter in enumerate(letters):
-        weight += letter.ByteSize()
-        if number == size or (number and weight > PAGE_BYTES):
+        total += letter.ByteSize()
+        if number == size or (number and total > PAGE_BYTES):
             del letters[number:]
             return True
     return False
@@ -232,7 +235,7 @@ def _token_of(letter: DeadLetter) -> str:
 
 
 def _order_of(token: str) -> Order:
-    """Where a page begins. Raises InvalidArgument for a token that no page gave out."""
+    """The position after which a page begins. Raises InvalidArgument for a token of no page."""
     if not token:
         return (-1, 0, 0, 0)
     try:

@@ -17,16 +17,16 @@ class Key:
 
 
 Handlers = Mapping[type[Any], Callable[[Any], Iterable[Key]]]
-"""What an event means to a service: the keys that it queues."""
+"""By event type, the keys of work that an event gives."""
 
 
 class Receiver(Protocol):
-    """What takes the keys that a consumer finds in events."""
+    """Takes the keys that a consumer finds in events; Work is one."""
 
     def receive(self, key: Key, traceparent: str) -> None:
         """Queue a key, with the trace of the event that named it."""
         ...
 
     def resync_soon(self) -> None:
-        """Compare everything again: events may have been missed."""
+        """Resync in the background: events may have been missed."""
         ...

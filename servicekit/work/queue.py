@@ -1,7 +1,7 @@
-"""The one path for work: events and looks give keys, keys enter one set-like queue, reconcile(key) does the work.
+"""The one path for work: events and resyncs give keys, keys enter a queue without duplicates, reconcile(key) does the work.
 
-A key is queued once however often it is named, is worked on by one task at a time, and is worked on again when it was
-named meanwhile. What an error means is told by its class (millstream/errors.py).
+A key is queued once however often it is added, is reconciled by one task at a time, and is reconciled again when it was
+added meanwhile. The class of an error (millstream/errors.py) decides between retry and end.
 """
 
 import asyncio
@@ -40,48 +40,51 @@ from servicekit.work.consumer import Consumer
 from servicekit.work.keys import Handlers, Key
 
 log = logging.getLogger(__name__)
-PATIENCE: dict[type[BaseException], int] = {NotFound: 10, FailedPrecondition: 10}
+MOST_TRIES: dict[type[BaseException], int] = {NotFound: 10, FailedPrecondition: 10}
+"""Tries by class of error, for those that may pass by themselves."""
 BUG_TRIES = 3
+"""Tries for any other error that is neither final nor transient."""
 
 
 K = TypeVar("K", bound=Key)
 
 
 class Reconciler(Protocol[K]):
-    """Makes one kind of obligation true."""
+    """Does one kind of work, named by `kind`: compares what should be with what is, and does what is missing."""
 
     kind: str
 
     def pending(self) -> AsyncIterator[K]:
-        """The keys of all that may have to be done: the listing at start and at every resync."""
+        """The keys of all work that may be open, listed at every resync. May raise."""
         ...
 
     async def reconcile(self, key: K) -> float | None:
-        """Do what is missing; safe to run twice, anywhere, at any time. A number asks to be called again in so many
-        seconds."""
+        """Do what is missing. Idempotent: any replica may run it at any time. A number is the seconds to the next call."""
         ...
 
     async def end(self, key: K, error: MillstreamError) -> None:
-        """End the obligation in its object, with the reason: trying again will not help."""
+        """Record in the object that the work has failed for good, with the error."""
         ...
 
 
 @dataclass
 class _State:
+    """What is known of a key between two reconciles."""
+
     failures: Counter[type[BaseException]] = field(default_factory=Counter)
-    """Failed tries since the last good one, by class: a long outage uses up nobody's patience."""
+    """By class, since the last success: so an outage does not count towards the tries of another error."""
     queued: bool = False
     running: bool = False
-    again: bool = False
-    """Named while it was being worked on."""
+    added_meanwhile: bool = False
+    """Added while it was being reconciled."""
     due: float = math.inf
-    """When it is to be queued, on the monotonic clock."""
+    """When to queue it, on the monotonic clock; inf: no delay runs."""
     trace: str = ""
-    """The traceparent of the event that named it last."""
+    """The traceparent of the newest event that gave the key."""
 
 
 class Work:
-    """The queue, its workers, the looks, and the consumer of the bus that feeds it."""
+    """The queue, its workers, the periodic resync, and the consumer that adds keys from events."""
 
     def __init__(
         self,
@@ -95,143 +98,143 @@ class Work:
         workers: int = 8,
         broadcast: bool = False,
     ) -> None:
-        """`broadcast`: every replica reads every event from now on, instead of sharing them as a group."""
+        """`broadcast`: every replica reads every event from its start on, instead of sharing them as a group."""
         self.consumer = Consumer(blobs, bus, group, handlers, broadcast, self)
         self.reconcilers: dict[str, Reconciler[Any]] = {}
         self.resync_seconds, self.workers = resync_seconds, workers
         self._queued: dict[str, Gauge] = {}
         self._seconds: dict[str, Histogram] = {}
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._later: list[tuple[float, Key]] = []
+        self._delayed: list[tuple[float, Key]] = []
         self._states: dict[Key, _State] = {}
-        self._sooner = asyncio.Event()
+        self._delay_added = asyncio.Event()
         self._resync_now: dict[str, asyncio.Event] = {}
-        self._waiting: dict[str, list[asyncio.Event]] = {}
+        self._resync_waiters: dict[str, list[asyncio.Event]] = {}
         self.register(*reconcilers)
 
     def register(self, *reconcilers: Reconciler[Any]) -> None:
-        """Add kinds of work before run(); a reconciler that queues keys itself is made after the Work that it needs."""
+        """Add reconcilers before run(), for example those that need this Work to add keys."""
         for reconciler in reconcilers:
             kind = reconciler.kind
             self.reconcilers[kind] = reconciler
             self._queued[kind] = metrics.WORK_QUEUED.labels(kind)
             self._seconds[kind] = metrics.WORK_SECONDS.labels(kind)
             self._resync_now[kind] = asyncio.Event()
-            self._waiting[kind] = []
+            self._resync_waiters[kind] = []
 
     @property
-    def flooded(self) -> str:
+    def stopped_reason(self) -> str:
         """Why the consumer stopped for good; "" while it reads."""
-        return self.consumer.flooded
+        return self.consumer.stopped_reason
 
     def add(self, key: Key, delay: float = 0.0) -> None:
-        """Queue a key now, or in so many seconds unless it is queued for sooner."""
+        """Queue a key now, or after `delay` seconds unless it is due earlier."""
         state = self._states.setdefault(key, _State())
         if delay > 0:
             due = time.monotonic() + delay
             if not state.queued and due < state.due:
                 state.due = due
-                heapq.heappush(self._later, (due, key))
-                self._sooner.set()
-                self._forget_overtaken()
+                heapq.heappush(self._delayed, (due, key))
+                self._delay_added.set()
+                self._compact_delayed()
         elif state.running:
-            state.again = True
+            state.added_meanwhile = True
         elif not state.queued:
             state.queued, state.due = True, math.inf
             self._ready.put_nowait(key)
             self._queued[key.kind].inc()
 
     def receive(self, key: Key, traceparent: str) -> None:
-        """Queue a key that an event named; its reconcile goes on with the event's trace."""
+        """Queue the key of an event; its reconcile continues the event's trace."""
         self.add(key)
         self._states[key].trace = traceparent
 
-    def _forget_overtaken(self) -> None:
-        """Keep the heap as small as what it holds: a key that is looked at often leaves an entry at each look."""
-        if len(self._later) > 2 * len(self._states) + 16:
-            self._later = [(state.due, key) for key, state in self._states.items() if state.due < math.inf]
-            heapq.heapify(self._later)
+    def _compact_delayed(self) -> None:
+        """Bound the heap: each shorter delay of a key leaves its older entry there."""
+        if len(self._delayed) > 2 * len(self._states) + 16:
+            self._delayed = [(state.due, key) for key, state in self._states.items() if state.due < math.inf]
+            heapq.heapify(self._delayed)
 
     async def resync(self) -> None:
-        """Look now at all that should be, and wait until everything found is queued."""
-        looked = []
+        """Resync now, and return once everything found is queued."""
+        resynced = []
         for kind in self.reconcilers:
-            looked.append(asyncio.Event())
-            self._waiting[kind].append(looked[-1])
+            resynced.append(asyncio.Event())
+            self._resync_waiters[kind].append(resynced[-1])
         self.resync_soon()
-        for event in looked:
+        for event in resynced:
             await event.wait()
 
     def resync_soon(self) -> None:
-        """Compare everything again, in the background."""
-        for resync in self._resync_now.values():
-            resync.set()
+        """Resync in the background."""
+        for event in self._resync_now.values():
+            event.set()
 
     async def run(self) -> None:
-        """Work for ever."""
+        """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.consumer.run())
             if self.consumer.broadcast and self.consumer.topics:
-                # A tail must stand at the end before the first look, or an event between the two is never seen.
+                # The tail must be positioned before the first resync, or an event between the two is missed.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(5):
                         await self.consumer.positioned.wait()
             for kind in self.reconcilers:
                 group.create_task(self._resync_loop(kind))
-            group.create_task(self._feed())
+            group.create_task(self._queue_delayed())
             for _ in range(self.workers):
-                group.create_task(self._serve())
+                group.create_task(self._work())
 
     async def _resync_loop(self, kind: str) -> None:
         failures = 0
         while True:
             self._resync_now[kind].clear()
-            waiting = list(self._waiting[kind])
+            waiting = list(self._resync_waiters[kind])
             try:
                 async for key in self.reconcilers[kind].pending():
                     self.add(key)
                 metrics.RESYNCED.labels(kind).set_to_current_time()
-                for looked in waiting:
-                    looked.set()
-                    self._waiting[kind].remove(looked)
+                for event in waiting:
+                    event.set()
+                    self._resync_waiters[kind].remove(event)
                 failures, pause = 0, self.resync_seconds
             except MillstreamError as error:
                 failures += 1
                 pause = backoff(failures)
-                log.info("look failed", extra={"kind": kind, "error": str(error), "again_in": round(pause, 3)})
+                log.info("resync failed", extra={"kind": kind, "error": str(error), "retry_in": round(pause, 3)})
             except Exception:
                 failures += 1
                 pause = backoff(failures + 4)
-                log.exception("look failed by a bug", extra={"kind": kind})
+                log.exception("resync failed by a bug", extra={"kind": kind})
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._resync_now[kind].wait()
 
-    async def _feed(self) -> None:
-        """Move keys whose time has come to the queue."""
+    async def _queue_delayed(self) -> None:
+        """Queue delayed keys once they are due."""
         while True:
             now = time.monotonic()
-            while self._later and self._later[0][0] <= now:
-                due, key = heapq.heappop(self._later)
-                # Any other entry of the heap was overtaken by an earlier one.
+            while self._delayed and self._delayed[0][0] <= now:
+                due, key = heapq.heappop(self._delayed)
+                # Otherwise an entry with a shorter delay came first.
                 if key in self._states and self._states[key].due == due:
                     self._states[key].due = math.inf
                     self.add(key)
-            self._sooner.clear()
+            self._delay_added.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._later[0][0] - now if self._later else None):
-                    await self._sooner.wait()
+                async with asyncio.timeout(self._delayed[0][0] - now if self._delayed else None):
+                    await self._delay_added.wait()
 
-    async def _serve(self) -> None:
+    async def _work(self) -> None:
         while True:
             key = await self._ready.get()
             self._queued[key.kind].dec()
             state = self._states[key]
-            state.queued, state.running, state.again = False, True, False
+            state.queued, state.running, state.added_meanwhile = False, True, False
             with fields(kind=key.kind, key=str(key)):
                 delay = await self._reconcile(key, state)
             state.running = False
-            if state.again:
+            if state.added_meanwhile:
                 self.add(key)
             elif delay is not None:
                 self.add(key, max(delay, 0.001))
@@ -239,7 +242,7 @@ class Work:
                 del self._states[key]
 
     async def _reconcile(self, key: Key, state: _State) -> float | None:
-        """One try; the answer is when to try again."""
+        """One try; returns the seconds to the next, or None."""
         reconciler = self.reconcilers[key.kind]
         continue_trace(state.trace)
         try:
@@ -250,7 +253,7 @@ class Work:
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
-                raise  # not the reconcile gave up something of its own: Work itself is being stopped
+                raise  # Work is being stopped; any other cancellation is the reconciler's own
             state.failures[type(error)] += 1
             metrics.WORK_FAILURES.labels(key.kind, status_code_of(error)).inc()
             if not isinstance(error, MillstreamError):
@@ -258,7 +261,7 @@ class Work:
             if _is_final(error, state.failures[type(error)]):
                 return await self._end(key, state, error)
             pause = backoff(state.failures.total())
-            log.info("reconcile tries again", extra={"error": str(error), "again_in": round(pause, 3)})
+            log.info("reconcile is retried", extra={"error": str(error), "retry_in": round(pause, 3)})
             return pause
 
     async def _end(self, key: Key, state: _State, error: BaseException) -> float | None:
@@ -266,9 +269,9 @@ class Work:
         try:
             await self.reconcilers[key.kind].end(key, known)
         except Exception:
-            log.exception("ending failed")
+            log.exception("end() failed")
             return backoff(state.failures.total())
-        log.warning("given up", extra={"error": str(known)})
+        log.warning("work given up", extra={"error": str(known)})
         metrics.WORK_ENDED.labels(key.kind).inc()
         state.failures.clear()
         return None
@@ -279,4 +282,4 @@ def _is_final(error: BaseException, tries: int) -> bool:
         return True
     if isinstance(error, Conflict | Overloaded | Unavailable | DeadlineExceeded):
         return False
-    return tries >= PATIENCE.get(type(error), BUG_TRIES)
+    return tries >= MOST_TRIES.get(type(error), BUG_TRIES)

@@ -48,7 +48,7 @@ async def main() -> None:
         add_to_server,
         InferenceService(Predictions(serving)),
     )
-    await serve(settings, "inference", [grpc_service], blobs=blobs, bus=bus, work=work, health_names=health)
+    await serve(settings, "inference", [grpc_service], blobs=blobs, bus=bus, work=work, health=health)
 
 
 if __name__ == "__main__":

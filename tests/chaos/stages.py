@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from servicekit.facts.outbox import kind_name
-from servicekit.failpoints import TOLD
+from servicekit.failpoints import REACHED
 from tests.worlds.platform import ROOT
 
 CALL = re.compile(r'failpoint\(f?"([^"]+)"\)')
@@ -19,8 +19,8 @@ STORED_FOLDERS = ("artifacts", "checkpoints")
 """The kinds of folders that servicekit/blobs/artifacts.py stores: its one failpoint is passed for each."""
 OWNERS = ("dataprep", "trainer", "registry", "evaluator")
 REFUSING, REPLAYED, PARKED = "inference.refused", "operations.replayed", "outbox.parked"
-ELSEWHERE = (REFUSING, REPLAYED, PARKED)
-"""Not on the way of a version that is served: these have tests of their own (the last: test_servicekit_outbox_bugs.py)."""
+ELSEWHERE = (REFUSING, REPLAYED, PARKED, "outbox.unparked", "consumer.dead-lettered")
+"""Not on the way of a version that is served: they have tests of their own (tests/unit/servicekit/test_failpoints.py)."""
 
 STAGES: dict[str, Sequence[str]] = {
     "apply": ("outbox.models-spec.",),
@@ -88,11 +88,11 @@ class Passing(threading.Thread):
         self._ended = threading.Event()
         self._passed = {name: threading.Event() for name in self._waiting}
         for name in self._waiting:
-            (folder / f"{name}{TOLD}").touch()
+            (folder / f"{name}{REACHED}").touch()
 
     def run(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
-            there = {name.removesuffix(TOLD) for name in os.listdir(self.folder) if name.endswith(TOLD)}
+            there = {name.removesuffix(REACHED) for name in os.listdir(self.folder) if name.endswith(REACHED)}
             gone = self._waiting - there
             for name in sorted(gone, key=lambda name: self._order.index(stage_of(name))):
                 self._pass(name)
@@ -118,5 +118,5 @@ class Passing(threading.Thread):
         """The flow is served: nobody is waited for any more."""
         self.stage, self.last = SERVED, ""
         self._ended.set()
-        for file in self.folder.glob(f"*{TOLD}"):
+        for file in self.folder.glob(f"*{REACHED}"):
             file.unlink(missing_ok=True)

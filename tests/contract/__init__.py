@@ -2,4 +2,6 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.suites.blobs", "tests.suites.bus", "tests.suites.shared_bus")
+pytest.register_assert_rewrite(
+    "tests.suites.blobs", "tests.suites.shared_blobs", "tests.suites.bus", "tests.suites.shared_bus"
+)

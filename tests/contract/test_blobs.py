@@ -17,7 +17,8 @@ from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.port import Blobs
 from servicekit.runtime.backends import open_blobs
 from servicekit.runtime.settings import Settings
-from tests.suites.blobs import BlobsContract, SharedBlobsContract, everything, keys
+from tests.suites.blobs import BlobsContract, everything, keys
+from tests.suites.shared_blobs import SharedBlobsContract
 
 
 class TestMemoryBlobs(BlobsContract):

@@ -72,7 +72,7 @@ class TestSqliteBus(SharedBusContract):
             third = bus.subscribe("group", ["topic"])
             assert {message.value for message in await third.batch()} == taken
 
-    async def test_a_member_taken_for_dead_comes_back(self, tmp_path: Path) -> None:
+    async def test_a_member_whose_lease_was_removed_joins_again(self, tmp_path: Path) -> None:
         async with self.bus(tmp_path) as bus, self.bus(tmp_path) as other:
             member = bus.subscribe("group", ["topic"])
             await member.start()
@@ -125,7 +125,7 @@ class TestSqliteBus(SharedBusContract):
         await bus.publish(Message("t", "k", b""))
         await bus.close()
 
-    async def test_who_waits_learns_that_the_file_broke(self, tmp_path: Path) -> None:
+    async def test_a_waiting_subscription_raises_when_the_file_breaks(self, tmp_path: Path) -> None:
         path = tmp_path / "bus.sqlite"
         bus = SqliteBus(path)
         member = bus.subscribe("group", ["topic"])
@@ -156,7 +156,7 @@ class TestSqliteBus(SharedBusContract):
     async def test_a_file_locked_for_long_is_unavailable_and_then_works(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("servicekit.bus.sqlite.bus._PATIENCE", 0.1)
+        monkeypatch.setattr("servicekit.bus.sqlite.bus._LOCK_SECONDS", 0.1)
         bus = self.make(tmp_path)
         await bus.check()
         holder = sqlite3.connect(bus.path, isolation_level=None)
@@ -219,23 +219,23 @@ def test_assignment_is_even_and_moves_little() -> None:
     assert len(set(assign(empty, list("abcdef")).values())) == 4
 
 
-async def test_unruly_buses_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_faulty_buses_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_BUS", "duplicating")
-    thrice = open_bus(Settings(bus="memory:"))
-    assert isinstance(thrice, DuplicatingBus)
-    await publish(thrice, "topic", range(3))
-    found = await thrice.subscribe("group", ["topic"]).batch()
+    duplicating = open_bus(Settings(bus="memory:"))
+    assert isinstance(duplicating, DuplicatingBus)
+    await publish(duplicating, "topic", range(3))
+    found = await duplicating.subscribe("group", ["topic"]).batch()
     assert [int(message.value) for message in found] == [2, 1, 0] * 3
     monkeypatch.setenv("TEST_BUS", "dropping")
-    deaf = open_bus(Settings(bus=f"sqlite:{tmp_path / 'bus.sqlite'}"))
-    assert isinstance(deaf, DroppingBus)
-    subscription = deaf.subscribe("group", ["topic"])
+    dropping = open_bus(Settings(bus=f"sqlite:{tmp_path / 'bus.sqlite'}"))
+    assert isinstance(dropping, DroppingBus)
+    subscription = dropping.subscribe("group", ["topic"])
     await subscription.start()
-    await publish(deaf, "topic", range(3))
+    await publish(dropping, "topic", range(3))
     await assert_quiet(subscription)
-    await deaf.close()
-    monkeypatch.setenv("TEST_BUS", "drunk")
-    with pytest.raises(InvalidArgument, match="deaf or thrice"):
+    await dropping.close()
+    monkeypatch.setenv("TEST_BUS", "unknown")
+    with pytest.raises(InvalidArgument, match="dropping or duplicating"):
         open_bus(Settings(bus="memory:"))
 
 

@@ -42,7 +42,7 @@ async def test_letters_are_listed_once_in_order_replayed_and_gone(bus: Bus) -> N
     assert await every(group) == [], "a topic that is not there yet holds no letters"
     for number in (*range(30), 3, 17, 29):
         key, partition = f"key-{number % 5}", number % 4
-        await group.bury(
+        await group.add(
             Received(TOPIC, key, b"\xff%d" % number, {"ce_id": b"%d" % number}, partition, number), "broken"
         )
     letters = await every(group)

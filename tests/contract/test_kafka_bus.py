@@ -60,7 +60,7 @@ class TestKafkaBus(SharedBusContract):
         for bus in (ours, theirs):
             await bus.close()
 
-    async def test_who_is_slow_to_take_messages_stays_in_the_group(self, tmp_path: Path) -> None:
+    async def test_a_slow_subscriber_stays_in_the_group(self, tmp_path: Path) -> None:
         topic = fresh("topic")
         async with self.bus(tmp_path) as bus, self.bus(tmp_path) as other:
             member = bus.subscribe("group-" + topic, [topic])
@@ -97,7 +97,7 @@ class TestKafkaBus(SharedBusContract):
             await bus.publish(Message("topic", "k", b"v"))
 
 
-async def until_said(bus: KafkaBus, topic: str, value: bytes) -> None:
+async def publish_with_retry(bus: KafkaBus, topic: str, value: bytes) -> None:
     async with asyncio.timeout(60):
         while True:
             with suppress(Unavailable):
@@ -106,7 +106,7 @@ async def until_said(bus: KafkaBus, topic: str, value: bytes) -> None:
             await asyncio.sleep(0.2)
 
 
-async def test_a_broker_killed_and_started_again_interrupts_nobody_for_good(own_kafka: Callable[..., Kafka]) -> None:
+async def test_publishers_and_readers_resume_after_a_broker_restart(own_kafka: Callable[..., Kafka]) -> None:
     broker, topic = own_kafka(), fresh("topic")
     bus = bus_with(broker.settings())
     member, tail = bus.subscribe("group", [topic]), bus.tail([topic])
@@ -118,13 +118,13 @@ async def test_a_broker_killed_and_started_again_interrupts_nobody_for_good(own_
     with pytest.raises(Unavailable, match=f"{broker.address}.*MILLSTREAM_BUS"):
         await asyncio.wait_for(bus.publish(Message(topic, "key", b"lost?")), 60)
     await asyncio.to_thread(broker.start)
-    await until_said(bus, topic, b"10")
+    await publish_with_retry(bus, topic, b"10")
     await collect_values(member, {b"10"})
     await collect_values(tail, {b"%d" % number for number in range(11)})
     await bus.close()
 
 
-async def test_who_starts_before_the_broker_works_once_it_is_there(own_kafka: Callable[..., Kafka]) -> None:
+async def test_a_bus_opened_before_the_broker_works_once_it_is_there(own_kafka: Callable[..., Kafka]) -> None:
     broker, topic = own_kafka(), fresh("topic")
     await asyncio.to_thread(broker.kill)
     bus = bus_with(broker.settings())
@@ -132,7 +132,7 @@ async def test_who_starts_before_the_broker_works_once_it_is_there(own_kafka: Ca
         with pytest.raises(Unavailable, match=f"{broker.address}.*start the broker"):
             await asyncio.wait_for(attempt, 60)
     await asyncio.to_thread(broker.start)
-    await until_said(bus, topic, b"1")
+    await publish_with_retry(bus, topic, b"1")
     assert [message.value for message in await collect(bus.subscribe("g", [topic]), 1)] == [b"1"]
     await bus.close()
 
@@ -149,7 +149,7 @@ async def test_readers_of_a_broker_that_lost_its_data_read_the_new_log(own_kafka
     await asyncio.to_thread(broker.kill)
     broker.wipe()
     await asyncio.to_thread(broker.start)
-    await until_said(bus, topic, b"new")
+    await publish_with_retry(bus, topic, b"new")
     await collect_values(member, {b"new"})
     await collect_values(tail, {b"new"})
     await bus.close()

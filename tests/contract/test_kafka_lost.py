@@ -1,4 +1,4 @@
-"""What publishers say around a broker's death and the loss of its data: everything that was acknowledged is there."""
+"""Publishers around a broker that dies and loses its data: every acknowledged message is there."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ def bus_of(broker: Kafka) -> KafkaBus:
     return KafkaBus([broker.address], KafkaOptions())
 
 
-async def say(bus: KafkaBus, text: str) -> None:
+async def publish(bus: KafkaBus, text: str) -> None:
     """All with one key, so into one partition; again while it is refused, as an outbox does."""
     while True:
         with suppress(Unavailable):
@@ -38,7 +38,7 @@ async def say(bus: KafkaBus, text: str) -> None:
         await asyncio.sleep(0.2)
 
 
-async def heard(broker: Kafka) -> Sequence[str]:
+async def published(broker: Kafka) -> Sequence[str]:
     bus = bus_of(broker)
     tail = bus.tail([TOPIC], from_start=True)
     await tail.start()
@@ -50,23 +50,23 @@ async def heard(broker: Kafka) -> Sequence[str]:
 
 
 @pytest.mark.timeout(120)
-async def test_old_and_new_publishers_of_a_broker_that_lost_its_data_are_all_heard(
+async def test_old_and_new_publishers_of_a_broker_that_lost_its_data_are_all_read(
     own_kafka: Callable[..., Kafka],
 ) -> None:
     broker = own_kafka()
     old = [bus_of(broker) for _ in range(3)]
     for bus in old:
-        await say(bus, "before")
+        await publish(bus, "before")
     await asyncio.to_thread(broker.kill)
     broker.wipe()
     await asyncio.to_thread(broker.start)
     # The producer ids of the old ones are given out again, to the new ones.
     new = [bus_of(broker) for _ in range(3)]
-    said = [f"{number} {turn}" for turn in range(4) for number in range(6)]
+    texts = [f"{number} {turn}" for turn in range(4) for number in range(6)]
     async with asyncio.timeout(PATIENCE):
-        for text in said:
-            await say([*new, *old][int(text[0])], text)
-        assert set(said) <= set(await heard(broker))
+        for text in texts:
+            await publish([*new, *old][int(text[0])], text)
+        assert set(texts) <= set(await published(broker))
     for bus in [*old, *new]:
         await bus.close()
 
@@ -77,26 +77,26 @@ async def test_a_broker_killed_under_many_messages_leaves_none_open_and_loses_no
 ) -> None:
     broker = own_kafka()
     bus = bus_of(broker)
-    await say(bus, "first")
+    await publish(bus, "first")
     for turn in range(3):
-        said = [f"{turn} {number}" for number in range(200)]
-        saying: list[asyncio.Task[None]] = []
-        for text in said[:100]:
-            saying.append(asyncio.create_task(say(bus, text)))
+        texts = [f"{turn} {number}" for number in range(200)]
+        publishing: list[asyncio.Task[None]] = []
+        for text in texts[:100]:
+            publishing.append(asyncio.create_task(publish(bus, text)))
             await asyncio.sleep(0.002)
         killing = asyncio.create_task(asyncio.to_thread(broker.kill))
-        for text in said[100:]:
-            saying.append(asyncio.create_task(say(bus, text)))
+        for text in texts[100:]:
+            publishing.append(asyncio.create_task(publish(bus, text)))
             await asyncio.sleep(0.002)
         await killing
         await asyncio.to_thread(broker.start)
         async with asyncio.timeout(PATIENCE):
-            await asyncio.gather(*saying)
-            assert set(said) <= set(await heard(broker))
+            await asyncio.gather(*publishing)
+            assert set(texts) <= set(await published(broker))
     await bus.close()
 
 
-async def test_whatever_the_library_never_tells_of_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_delivery_that_the_library_never_reports_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "DELIVERY_SECONDS", 0.05)
     monkeypatch.setattr(writer_module, "GRACE_SECONDS", 0.0)
     acknowledgements = Acknowledgements(asyncio.get_running_loop())

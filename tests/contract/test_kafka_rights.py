@@ -1,4 +1,4 @@
-"""A broker that lets a user do less than the platform needs: each refusal names the right that is missing."""
+"""A broker that denies a user something: each error names the right that is missing."""
 
 import asyncio
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ AUTHORIZER = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "super.users": "User:ANONYMOUS",
 }
-"""Who logs in nowhere, on the plain listener, may do everything."""
+"""A client without login, on the plain listener, may do everything."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def allowed(topic: str, operation: ACLOperation) -> ACL:
 
 
 @pytest.mark.timeout(120)
-async def test_read_only_credentials_read_and_are_told_what_else_they_need(guarded: Kafka) -> None:
+async def test_read_only_credentials_read_and_every_denial_names_the_missing_right(guarded: Kafka) -> None:
     bus = open_bus(settings_of(guarded.settings(READER)))
     tail = bus.tail([TOPIC], from_start=True)
     await asyncio.wait_for(tail.start(), 60)

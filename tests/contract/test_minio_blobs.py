@@ -13,8 +13,9 @@ from millstream.errors import InvalidArgument, Unavailable
 from servicekit.blobs.s3.blobs import MinioBlobs
 from servicekit.runtime.backends import open_blobs
 from servicekit.runtime.settings import Settings
-from tests.suites.blobs import SharedBlobsContract, everything, keys
+from tests.suites.blobs import everything, keys
 from tests.suites.proxy import Proxy
+from tests.suites.shared_blobs import SharedBlobsContract
 from tests.worlds.servers import Store, admin_of, settings_of
 
 LEAST = {
@@ -49,7 +50,7 @@ class TestMinioBlobs(SharedBlobsContract):
     @pytest.fixture(autouse=True)
     def _store(self, minio: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         type(self).store = minio
-        # For the suite's other processes, which are told an address only.
+        # For the suite's other processes, which get the address alone.
         monkeypatch.setenv("MILLSTREAM_MINIO_ACCESS_KEY_FILE", str(minio.access_key_file))
         monkeypatch.setenv("MILLSTREAM_MINIO_SECRET_KEY_FILE", str(minio.secret_key_file))
 
@@ -60,7 +61,7 @@ class TestMinioBlobs(SharedBlobsContract):
         return self.store.blobs(bucket_of(tmp_path))
 
     async def refused_as_folder(self, put: Awaitable[object]) -> None:
-        await put  # to look at every key below would cost each put a listing, and nothing of ours does it
+        await put  # a check for keys below would cost each put a listing
 
 
 @pytest.fixture
@@ -69,7 +70,9 @@ def wire(minio: Store) -> Iterator[Proxy]:
         yield proxy
 
 
-async def test_whoever_loses_the_reply_to_a_put_if_absent_has_won_it(minio: Store, wire: Proxy, tmp_path: Path) -> None:
+async def test_a_put_if_absent_whose_reply_was_lost_is_retried_and_won(
+    minio: Store, wire: Proxy, tmp_path: Path
+) -> None:
     settings = minio.settings(bucket_of(tmp_path))
     near, far = blobs_at(settings), blobs_at(settings, f"http://{wire.address}")
     await near.check()
@@ -118,11 +121,11 @@ async def test_an_object_replaced_while_it_is_read_is_never_mixed(minio: Store, 
     await near.put("big", b"a" * (32 << 20))
     with pytest.raises(Unavailable, match="replaced while it was being read"):
         async for _ in far.read("big"):
-            wire.break_connections()  # first: MinIO lets nobody replace what somebody reads
+            wire.break_connections()  # first: MinIO locks an object while it is read
             await near.put("big", b"b" * (32 << 20))
 
 
-async def test_a_store_that_is_silent_is_told_of_and_while_one_call_waits_for_it_nobody_else_does(
+async def test_a_silent_store_opens_the_circuit_and_one_call_probes_while_others_fail_at_once(
     minio: Store, wire: Proxy, tmp_path: Path
 ) -> None:
     far = blobs_at(minio.settings(bucket_of(tmp_path)), f"http://{wire.address}")
@@ -135,7 +138,7 @@ async def test_a_store_that_is_silent_is_told_of_and_while_one_call_waits_for_it
     for _ in range(20):
         with pytest.raises(Unavailable, match="does not answer in time"):
             await far.get("key")
-    assert not waiting.done(), "nobody waited as long as it does"
+    assert not waiting.done(), "the others did not wait for the probe"
     wire.heal()
     assert await waiting == await far.get("key") == b"before"
 
@@ -202,9 +205,7 @@ async def test_the_rights_that_are_asked_for_are_enough_but_for_making_the_bucke
     assert await keys(blobs, "") == await everything(blobs.children("")) == ["big"]
 
 
-async def test_another_region_is_told_by_its_name(
-    own_minio: Callable[..., Minio], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_wrong_region_is_named(own_minio: Callable[..., Minio], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINIO_SITE_REGION", "eu-central-1")
     store = own_minio()
     with pytest.raises(Unavailable, match=r"MILLSTREAM_MINIO_REGION=us-east-1.*eu-central-1"):

@@ -12,8 +12,9 @@ from deploy.servers.minio import Minio
 from millstream.errors import Unavailable
 from servicekit.blobs.port import CHUNK, Blobs
 from servicekit.runtime.backends import open_blobs
-from tests.suites.blobs import SharedBlobsContract, keys
+from tests.suites.blobs import keys
 from tests.suites.processes import child
+from tests.suites.shared_blobs import SharedBlobsContract
 from tests.worlds.servers import settings_of
 
 BUCKET = "killed"

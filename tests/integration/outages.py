@@ -1,4 +1,4 @@
-"""What tests of outages ask: every call of every service, every fact on the bus, and one service with a wrong setting."""
+"""What tests of outages use: every call of every service, every fact on the bus, and one service with a wrong setting."""
 
 import asyncio
 import importlib
@@ -44,7 +44,7 @@ Calls = Counter[tuple[str, str, str]]
 
 
 def bring_to_serving(platform: World, file: Path) -> ModelVersion:
-    """One file's way to a version that answers. Events are not needed for it: every service looks by itself."""
+    """One file's way to a version that answers. Events are not needed for it: every service resyncs."""
     with platform.client() as client:
         flow = Flow(client, patience=60.0, training_patience=60.0)
         flow.apply(SPEC)
@@ -103,7 +103,7 @@ def call_everything(platform: World, file: Path, folder: Path) -> None:
 def needs_the_store(client: Client, file: Path, folder: Path) -> list[Callable[[], object]]:
     """Calls of every service but inference that cannot be answered without the store.
 
-    One report by its id can be: it never changes, so whoever has read it once goes on answering it.
+    One report by its id can be: it never changes, so a service that has read it once answers from its cache.
     """
     run = next(client.runs(MODEL))
     return [
@@ -124,7 +124,7 @@ def needs_the_store(client: Client, file: Path, folder: Path) -> list[Callable[[
 
 
 def problems(platform: World) -> list[list[str]]:
-    """What each service says is wrong."""
+    """The problems that each service reports."""
     with platform.client() as client:
         return [list(Replica(service, "", client.status(service)).problems()) for service in SERVICES]
 
@@ -162,7 +162,7 @@ def facts(platform: World) -> set[str]:
     return {hash_of(key) for key in keys if any(kind.fullmatch(key) for kind in kinds)}
 
 
-def said(platform: World) -> set[str]:
+def published(platform: World) -> set[str]:
     """The ids of all events on the bus."""
 
     async def read() -> set[str]:
@@ -192,20 +192,20 @@ class Service:
         return self.client.status(self.name)
 
     def problems(self) -> list[str]:
-        """What `millstream status` says is wrong; nothing while it is not up."""
+        """The problems that `millstream status` shows; none while the service is not up."""
         try:
             return list(Replica(self.name, "", self.status()).problems())
         except Unavailable:
             return []
 
-    def until_it_says(self, words: str) -> None:
-        """Wait until `millstream status` says it, and nothing else: one that has just begun says that, too."""
+    def until_it_reports(self, words: str) -> None:
+        """Wait until `millstream status` shows this problem alone: at its start a service shows others too."""
 
-        def said() -> bool:
+        def is_shown() -> bool:
             found = self.problems()
             return len(found) == 1 and words in found[0]
 
-        wait_until(said, f"it says {words!r} and nothing else")
+        wait_until(is_shown, f"it shows {words!r} and nothing else")
 
     def until_it_is_well(self) -> None:
         def well() -> bool:
@@ -229,7 +229,7 @@ class Service:
 
 @contextmanager
 def one_service(folder: Path, settings: Mapping[str, str], name: str = "registry") -> Iterator[Service]:
-    """A running service with these settings, on a folder unless they say otherwise."""
+    """A running service with these settings, with a folder as its store by default."""
     ports = free_ports()
     address = ports.listen(name, 0)
     named = {"listen": address, "metrics_listen": "", "blobs": f"directory:{folder / 'blobs'}", **settings}

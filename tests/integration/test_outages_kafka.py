@@ -22,14 +22,14 @@ from tests.integration.outages import (
     facts,
     methods,
     one_service,
-    said,
+    published,
 )
 from tests.worlds.platform import World, wait_until, world
 
 ADA = "ada"
 
 
-def test_without_kafka_every_call_works_and_every_fact_is_said_once_it_is_there(
+def test_without_kafka_every_call_works_and_every_fact_is_published_once_it_is_there(
     own_kafka: Callable[..., Kafka], tmp_path: Path
 ) -> None:
     kafka = own_kafka()
@@ -40,17 +40,19 @@ def test_without_kafka_every_call_works_and_every_fact_is_said_once_it_is_there(
         before = calls(platform)
         call_everything(platform, file, tmp_path / "artifact-1")
         check_answers(platform, before)
-        wait_until(lambda: no_answer(platform, kafka), "every service says that Kafka is down, and serves")
+        wait_until(lambda: no_answer(platform, kafka), "every service reports that Kafka is down, and serves")
         without_letters(platform, kafka)
         assert "cannot use the bus, and serves without it" in (platform.state / "up.log").read_text()
         kafka.start()
-        wait_until(lambda: facts(platform) <= said(platform), "every fact is said", 60)
+        wait_until(lambda: facts(platform) <= published(platform), "every fact is published", 60)
 
         kafka.kill()
         assert bring_to_serving(platform, scenario.a_file(tmp_path, skip=20)).version == 2
         kafka.start()
-        wait_until(lambda: facts(platform) <= said(platform), "every fact is said", 60)
-        wait_until(lambda: not any(said_of(platform, kafka.address)), "every service says that all is well", 60)
+        wait_until(lambda: facts(platform) <= published(platform), "every fact is published", 60)
+        wait_until(
+            lambda: not any(problems_with(platform, kafka.address)), "every service reports that all is well", 60
+        )
         with platform.client() as client:
             assert client.classify(MODEL, ["kind"]).served.version == 2
 
@@ -58,13 +60,13 @@ def test_without_kafka_every_call_works_and_every_fact_is_said_once_it_is_there(
 def check_answers(platform: World, before: Mapping[tuple[str, str, str], int]) -> None:
     """Since then each method has answered, and by none of the codes that speak of a fault of ours."""
     since = {key for key, count in calls(platform).items() if count > before[key]}
-    assert methods() - {(service, method) for service, method, _ in since} == set(), "calls that nobody tried"
+    assert methods() - {(service, method) for service, method, _ in since} == set(), "methods that no call tried"
     ours = {(service, method) for service, method in methods()}
     assert [key for key in since if key[:2] in ours and key[2] in OUR_FAULT] == []
 
 
-def said_of(platform: World, words: str) -> list[str]:
-    """What the services say is wrong and has these words in it, one a service."""
+def problems_with(platform: World, words: str) -> list[str]:
+    """The problems with these words that the services report, one a service."""
     with platform.client() as client:
         found = []
         for service in SERVICES:
@@ -75,12 +77,12 @@ def said_of(platform: World, words: str) -> list[str]:
 
 
 def no_answer(platform: World, kafka: Kafka) -> bool:
-    """Whether every service says that this broker is to be started."""
-    return len([problem for problem in said_of(platform, kafka.address) if "start the broker" in problem]) == 5
+    """Whether every service reports that this broker must be started."""
+    return len([problem for problem in problems_with(platform, kafka.address) if "start the broker" in problem]) == 5
 
 
 def without_letters(platform: World, kafka: Kafka) -> None:
-    """What needs the bus says at once why it cannot be."""
+    """A call that needs the bus fails at once with the reason."""
     with platform.client() as client, pytest.raises(Unavailable, match=kafka.address):
         list(client.dead_letters("trainer"))
 
@@ -114,7 +116,7 @@ def no_topics(kafka: Kafka, folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "problem"),
     [
         (wrong_password, "refuses the login of 'ada': set MILLSTREAM_KAFKA_USER and the password"),
         (no_password, "cannot read MILLSTREAM_KAFKA_PASSWORD_FILE="),
@@ -123,15 +125,17 @@ def no_topics(kafka: Kafka, folder: Path) -> dict[str, str]:
     ],
 )
 def test_what_is_wrong_is_one_clear_error_and_the_service_serves(
-    secure: Kafka, wrong: Callable[[Kafka, Path], dict[str, str]], said: str, tmp_path: Path
+    secure: Kafka, wrong: Callable[[Kafka, Path], dict[str, str]], problem: str, tmp_path: Path
 ) -> None:
     settings = {**secure.settings(ADA), **wrong(secure, tmp_path)}
     with one_service(tmp_path, settings) as registry:
-        registry.until_it_says(said)
+        registry.until_it_reports(problem)
         assert registry.status().ready and list(registry.client.models()) == []
         lines = [json.loads(line) for line in registry.log.read_text().splitlines()]
-        told = [line for line in lines if line["level"] == "error"]
-        assert {said in line["problem"] for line in told} == {True} and len(told) <= 2, "logged once for each part"
+        logged = [line for line in lines if line["level"] == "error"]
+        assert {problem in line["problem"] for line in logged} == {True} and len(logged) <= 2, (
+            "logged once for each component"
+        )
 
 
 def test_a_password_that_is_mended_needs_no_restart(secure: Kafka, tmp_path: Path) -> None:
@@ -139,6 +143,6 @@ def test_a_password_that_is_mended_needs_no_restart(secure: Kafka, tmp_path: Pat
     file.write_text("wrong")
     settings = {**secure.settings(ADA), "kafka_password_file": str(file), "kafka_prefix": f"{time.monotonic_ns()}."}
     with one_service(tmp_path, settings) as registry:
-        registry.until_it_says("refuses the login")
+        registry.until_it_reports("refuses the login")
         file.write_text("right")
         registry.until_it_is_well()

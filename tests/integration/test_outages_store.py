@@ -22,7 +22,7 @@ from tests.chaos.faults import FullDisk
 from tests.chaos.target import can_mount, small_disk
 from tests.e2e import invariants, scenario
 from tests.e2e.scenario import DATASET, MODEL
-from tests.integration.outages import bring_to_serving, facts, needs_the_store, one_service, problems, said
+from tests.integration.outages import bring_to_serving, facts, needs_the_store, one_service, problems, published
 from tests.worlds.platform import RECIPES, ROOT, World, wait_until, world
 from tests.worlds.servers import Broker, admin_of, root, running
 
@@ -44,14 +44,14 @@ def test_without_the_store_inference_answers_and_all_else_is_refused_until_it_is
                 refused = threads.map(lambda call: refused_for(call, store), calls)
                 check_answers(client)
                 assert list(refused) == [""] * len(calls)
-            wait_until(lambda: all(away(platform, store)), "every service says that the store is away")
+            wait_until(lambda: all(away(platform, store)), "every service reports that the store is away")
             assert [service for service in SERVICES if client.status(service).ready] == ["inference"]
             check_answers(client)
             store.start()
-            wait_until(lambda: not any(problems(platform)), "every service says that all is well")
+            wait_until(lambda: not any(problems(platform)), "every service reports that all is well")
             check_answers(client)
             assert bring_to_serving(platform, scenario.a_file(tmp_path, skip=20)).version == 2
-            wait_until(lambda: facts(platform) <= said(platform), "every fact is said", 60)
+            wait_until(lambda: facts(platform) <= published(platform), "every fact is published", 60)
             invariants.check(platform.blobs(), client, MODEL, DATASET, files=2)
 
 
@@ -67,21 +67,21 @@ def refused_for(call: Callable[[], object], store: Minio) -> str:
     try:
         return f"{call} answered {call()}"
     except Unavailable as error:
-        told = store.endpoint in str(error) and "start it" in str(error)
-        return "" if told else f"{call} says: {error}"
+        lines = store.endpoint in str(error) and "start it" in str(error)
+        return "" if lines else f"{call} says: {error}"
 
 
 def away(platform: World, store: Minio) -> list[bool]:
-    """Of each service, whether it says that the store is to be started, and nothing else."""
+    """Of each service, whether it reports that the store must be started, and nothing else."""
     return [len(found) == 1 and store.endpoint in found[0] and "start it" in found[0] for found in problems(platform)]
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """What a service is told of its store, and what mends it; None: nothing but another setting."""
+    """Wrong settings of the store, and what repairs them; None: only other settings do."""
 
     settings: dict[str, str]
-    mend: Callable[[], object] | None = None
+    repair: Callable[[], object] | None = None
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minio]:
 
 
 def wrong_key(store: Minio, folder: Path, which: str, right: Path, text: str = "certainly-wrong") -> Wrong:
-    """One of the keys, in a file that says this or, where it says nothing, is missing."""
+    """One of the keys, in a file with this text, or in no file where the text is empty."""
     file = folder / which
     if text:
         file.write_text(text)
@@ -126,7 +126,7 @@ def missing_bucket(store: Minio, folder: Path) -> Wrong:
 
 
 def read_only(store: Minio, folder: Path) -> Wrong:
-    """The keys of a user of the store's who may only read, until he is let write."""
+    """The keys of a user of the store's that may only read, until it may write too."""
     admin = admin_of(store)
     admin.user_add("reader", "reader-secret")
     admin.policy_set("readonly", user="reader")
@@ -178,15 +178,15 @@ def test_what_is_wrong_is_one_clear_error_until_it_is_mended(
 ) -> None:
     given = wrong(request.getfixturevalue(at), tmp_path)
     with one_service(tmp_path, given.settings) as registry:
-        registry.until_it_says(words)
-        told = [json.loads(line) for line in registry.log.read_text().splitlines()]
-        assert {line["problem"] for line in told if line["level"] == "error"} == {registry.status().blobs.problem}
+        registry.until_it_reports(words)
+        lines = [json.loads(line) for line in registry.log.read_text().splitlines()]
+        assert {line["problem"] for line in lines if line["level"] == "error"} == {registry.status().blobs.problem}
         assert not registry.status().ready
         with pytest.raises(Unavailable) as refused:
             list(registry.client.models())
         assert words in str(refused.value)
-        if given.mend:
-            given.mend()
+        if given.repair:
+            given.repair()
             registry.until_it_is_well()
             assert list(registry.client.models()) == []
 
@@ -201,7 +201,7 @@ def test_a_full_disk_is_one_clear_error_until_there_is_room(tmp_path: Path) -> N
         registry.client.apply_model(spec)
         disk = FullDisk(store.data)
         disk.begin()
-        registry.until_it_says("it has no space left (XMinioStorageFull): free space on its disks")
+        registry.until_it_reports("it has no space left (XMinioStorageFull): free space on its disks")
         with pytest.raises(Unavailable, match="no space left"):
             registry.client.apply_model({**spec, "model": "while"})
         assert [model.name for model in registry.client.models()] == ["before"], "what is there can be read"

@@ -1,4 +1,4 @@
-"""What an operator may ask of every service: how it is, its dead letters, and what is said on the bus."""
+"""The calls for operators on a running service: status, dead letters, events on the bus."""
 
 import asyncio
 from pathlib import Path
@@ -52,7 +52,7 @@ async def test_a_store_that_hangs_is_said_to_at_once_by_a_status_that_does_not_h
         async def check(self) -> None:
             await asyncio.sleep(3600)
 
-    monkeypatch.setattr(probes, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(probes, "TIMEOUT_SECONDS", 0.05)
     async with running(blobs=Hanging()) as server, open_channel(server.address) as channel:
         stub = OperationsServiceStub(channel)
         await stub.GetStatus(GetStatusRequest(), wait_for_ready=True)
@@ -78,7 +78,7 @@ async def test_operations_are_for_operators(tmp_path: Path) -> None:
             assert dict(letter.headers) == {"ce_id": b"1"}
 
             assert (await stub.GetDeadLetter(GetDeadLetterRequest(id=letter.id))).dead_letter == letter
-            with pytest.raises(FailedPrecondition, match="from which topic"):
+            with pytest.raises(FailedPrecondition, match="names no topic of this platform"):
                 await stub.ReplayDeadLetter(ReplayDeadLetterRequest(id=letter.id))
             with pytest.raises(InvalidArgument, match="say why"):
                 await stub.DropDeadLetter(DropDeadLetterRequest(id=letter.id))
@@ -92,7 +92,7 @@ async def test_operations_are_for_operators(tmp_path: Path) -> None:
                 await anext(aiter(stub.TailEvents(TailEventsRequest(topics=["nonsense"]))))
             tail = stub.TailEvents(TailEventsRequest())
 
-            async def say() -> None:
+            async def publish() -> None:
                 fact = pb_event()
                 while True:
                     message = to_message(fact, "words", "id-1", "dataprep")
@@ -101,16 +101,16 @@ async def test_operations_are_for_operators(tmp_path: Path) -> None:
                     await server.bus.publish(Message("millstream.dataset.v1", "words", b"\xff", {}))
                     await asyncio.sleep(0.02)
 
-            saying = asyncio.create_task(say())
-            async for heard in tail:
-                assert (heard.topic, heard.key, heard.event_id) == ("millstream.dataset.v1", "words", "id-1")
-                assert heard.event_type == "millstream.dataset.v1.SnapshotCreated" and '"words"' in heard.json
+            publishing = asyncio.create_task(publish())
+            async for event in tail:
+                assert (event.topic, event.key, event.event_id) == ("millstream.dataset.v1", "words", "id-1")
+                assert event.event_type == "millstream.dataset.v1.SnapshotCreated" and '"words"' in event.json
                 break
-            saying.cancel()
+            publishing.cancel()
             tail.cancel()
         async with open_channel(server.address, Credentials("secret-w")) as channel:
             stub = OperationsServiceStub(channel)
-            assert (await stub.GetStatus(GetStatusRequest())).status.ready, "whoever may look may see the status"
+            assert (await stub.GetStatus(GetStatusRequest())).status.ready, "a reader may see the status"
             with pytest.raises(PermissionDenied, match="needs the role operator"):
                 await stub.ReplayDeadLetter(ReplayDeadLetterRequest(id=letter.id))
         async with open_channel(server.address, Credentials("wrong")) as channel:

@@ -106,7 +106,7 @@ async def test_it_is_alive_but_not_ready_while_it_cannot_do_its_job() -> None:
         assert await server.health("readiness") == NOT_SERVING
         away.clear()
         await server.until_ready()
-        server.work.consumer.flooded = "too many dead letters"
+        server.work.consumer.stopped_reason = "too many dead letters"
         async with asyncio.timeout(20):
             while await server.health() == SERVING:
                 await asyncio.sleep(0.01)
@@ -119,13 +119,13 @@ async def test_sigterm_says_not_serving_first_and_lets_a_call_in_flight_end() ->
         server.service.hang = True
         async with open_channel(server.address) as channel, aio.insecure_channel(server.address) as plain:
             stub = DatasetServiceStub(channel)
-            said: list[int] = []
+            reported: list[int] = []
 
             async def listen() -> None:
                 health: Any = health_pb2_grpc.HealthStub(plain)
                 with suppress(aio.AioRpcError):
                     async for answer in health.Watch(health_pb2.HealthCheckRequest()):
-                        said.append(answer.status)
+                        reported.append(answer.status)
 
             async def watch() -> None:
                 async for _ in stub.WatchImport(pb.WatchImportRequest()):
@@ -133,22 +133,22 @@ async def test_sigterm_says_not_serving_first_and_lets_a_call_in_flight_end() ->
 
             async def upload() -> AsyncIterator[pb.ImportDatasetRequest]:
                 yield pb.ImportDatasetRequest(chunk=b"first")
-                await eventually(lambda: said[-1:] == [NOT_SERVING])
+                await eventually(lambda: reported[-1:] == [NOT_SERVING])
                 await asyncio.sleep(0.2)
                 yield pb.ImportDatasetRequest(chunk=b"second")
 
             listening, watching = asyncio.create_task(listen()), asyncio.create_task(watch())
-            await eventually(lambda: said and server.service.entered.is_set())
+            await eventually(lambda: reported and server.service.entered.is_set())
             server.service.entered.clear()
             uploading = asyncio.ensure_future(stub.ImportDataset(upload()))
             await server.service.entered.wait()
             server.stop()
-            with pytest.raises(Unavailable, match="stopping: ask again"):
+            with pytest.raises(Unavailable, match="stopping: retry"):
                 await watching
             assert server.service.closed.is_set()
             assert (await uploading).dataset_import.request_id == "2"
             await listening
-            assert said == [SERVING, NOT_SERVING]
+            assert reported == [SERVING, NOT_SERVING]
             async with asyncio.timeout(10):
                 await server.task
 
@@ -258,7 +258,7 @@ def test_what_it_cannot_use_is_said_in_one_line(taken: str, tmp_path: Path, star
     missing = str(tmp_path / "missing")
     cases = {
         f"cannot listen on {taken}": {"listen": taken},
-        f"cannot show metrics at {taken}": {"metrics_listen": taken},
+        f"cannot serve metrics at {taken}": {"metrics_listen": taken},
         f"cannot read {missing}": {"tokens_file": missing},
         "cannot read": {"tls_cert_file": missing, "tls_key_file": missing},
     }

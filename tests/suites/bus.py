@@ -33,7 +33,7 @@ async def assert_quiet(subscription: Subscription) -> None:
 
 
 async def wait_for_lag(subscription: Subscription, lag: int) -> None:
-    """A member may hear of what was published a moment later."""
+    """Wait until a member has read how far the log goes."""
     async with asyncio.timeout(HANG):
         while await subscription.lag() != lag:
             await asyncio.sleep(0.01)
@@ -57,7 +57,7 @@ def fresh(kind: str) -> str:
 
 
 class BusContract:
-    """What every bus does."""
+    """The contract of every bus."""
 
     def make(self, tmp_path: Path) -> Bus:
         """A bus, or one more handle of it: two calls with the same path see the same messages."""
@@ -194,7 +194,7 @@ class BusContract:
                     await asyncio.sleep(0.01)
             readers[1].cancel()
 
-    async def test_one_who_left_cannot_move_the_group_back(self, tmp_path: Path) -> None:
+    async def test_a_member_that_left_cannot_move_the_group_back(self, tmp_path: Path) -> None:
         topic, group = fresh("topic"), fresh("group")
         async with self.bus(tmp_path) as bus:
             await publish(bus, topic, range(10))

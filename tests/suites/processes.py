@@ -18,7 +18,7 @@ from servicekit.runtime.backends import open_blobs, open_bus
 from servicekit.runtime.settings import Settings
 
 THREADS = 16
-AGAIN_SECONDS = 0.2
+RETRY_SECONDS = 0.2
 
 
 async def child(job: str, *arguments: str) -> Process:
@@ -58,26 +58,26 @@ def together(processes: int, job: Callable[[int], None]) -> None:
         sys.exit(1)
 
 
-async def say(bus: Bus, message: Message) -> None:
-    """As an outbox does: a machine that is busy with ten processes at once may be late for the first."""
+async def publish_with_retry(bus: Bus, message: Message) -> None:
+    """As an outbox does, since ten processes at once may time out on a busy machine."""
     while True:
         with suppress(Unavailable):
             return await bus.publish(message)
-        await asyncio.sleep(AGAIN_SECONDS)
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 def publish(address: str, topic: str, processes: str, count: str) -> None:
     async def messages(name: int) -> None:
         bus = open_bus(Settings(bus=address))
         for value in range(int(count)):
-            await say(bus, Message(topic, f"{name}-{value % 7}", b"%d" % value))
+            await publish_with_retry(bus, Message(topic, f"{name}-{value % 7}", b"%d" % value))
         await bus.close()
 
     together(int(processes), lambda name: asyncio.run(messages(name)))
 
 
 def publish_until_killed(address: str, topic: str) -> None:
-    """Print each value once the bus has said that it is kept."""
+    """Print each value once its publish is acknowledged."""
 
     async def forever() -> None:
         bus = open_bus(Settings(bus=address))
@@ -130,7 +130,7 @@ def race(address: str, processes: str, keys: str) -> None:
 
 
 def upload(address: str, file: str) -> None:
-    """Upload the file under one key after the other, for ever."""
+    """Upload the file under one key after the other, without end."""
 
     async def forever() -> None:
         blobs = open_blobs(Settings(blobs=address))
@@ -142,7 +142,7 @@ def upload(address: str, file: str) -> None:
 
 
 def put(address: str, lanes: str) -> None:
-    """Put objects, each under its digest, for ever; print each key once it is kept. A store that is away is asked again."""
+    """Put objects under their digests without end, with retries; print each key once it is acknowledged."""
 
     async def forever(lane: int) -> None:
         blobs = open_blobs(Settings(blobs=address))
@@ -153,7 +153,7 @@ def put(address: str, lanes: str) -> None:
                 if lane % 2:
                     await blobs.put(key, data)
                 else:
-                    assert await blobs.put_if_absent(key, data), "nobody else has these bytes"
+                    assert await blobs.put_if_absent(key, data), "these random bytes are unique"
                 os.write(1, f"{key}\n".encode())
 
     async def run() -> None:

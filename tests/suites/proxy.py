@@ -1,4 +1,4 @@
-"""A wire that a test can cut, slow down, break, or let lose replies: a TCP proxy on the loopback address."""
+"""A TCP proxy on the loopback address, which a test can cut, slow down, reset, or let lose replies."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ PIECE = 1 << 16
 
 
 class Proxy:
-    """Passes bytes between its `address` and the target, in a thread of its own, until told otherwise.
+    """Passes bytes between its `address` and the target, in a thread of its own, until a method changes that.
 
     All methods may be called from any thread, and have taken effect when they return.
     """
@@ -46,23 +46,23 @@ class Proxy:
         self._loop.close()
 
     def cut(self) -> None:
-        """Nothing passes, and nobody is told: connections stay, new ones are taken, and all of them are silent."""
+        """A network partition: connections stay open, new ones are accepted, and no byte passes."""
         self._do(self._open.clear)
 
     def slow(self, seconds: float) -> None:
-        """Each piece of data takes so much longer, in both directions."""
+        """Delay each piece of data by so many seconds, in both directions."""
         self._do(lambda: setattr(self, "_seconds", seconds))
 
     def lose_replies(self) -> None:
-        """What is asked arrives; instead of the answer the connection breaks."""
+        """Requests arrive; instead of the answer the connection is reset."""
         self._do(lambda: setattr(self, "_losing", True))
 
     def break_connections(self) -> None:
-        """All that are open now end by a reset."""
+        """Reset all open connections."""
         self._do(self._break)
 
     def heal(self) -> None:
-        """Pass everything again, also what was held back."""
+        """Pass everything again, with what was held back."""
 
         def heal() -> None:
             self._seconds, self._losing = 0.0, False

@@ -19,7 +19,7 @@ async def collect_values(subscription: Subscription, values: set[bytes]) -> Sequ
 
 
 class SharedBusContract(BusContract):
-    """What a bus does whose address other processes can open."""
+    """The contract of a bus whose address other processes can open."""
 
     def address(self, tmp_path: Path) -> str:
         raise NotImplementedError
@@ -44,13 +44,13 @@ class SharedBusContract(BusContract):
             assert await asyncio.wait_for(doomed.stdout.readline(), HANG) == b"0\n"
             await asyncio.sleep(pause)
             doomed.kill()
-            told = {0, *(int(value) for value in (await doomed.stdout.read()).splitlines())}
+            acknowledged = {0, *(int(value) for value in (await doomed.stdout.read()).splitlines())}
             await doomed.wait()
             async with self.bus(tmp_path) as bus:
-                found = await collect(bus.tail([topic], from_start=True), len(told))
+                found = await collect(bus.tail([topic], from_start=True), len(acknowledged))
             values = [int(message.value) for message in found]
             assert values == list(range(len(values)))
-            assert len(told) <= len(values) <= len(told) + 1
+            assert len(acknowledged) <= len(values) <= len(acknowledged) + 1
 
     async def test_wakes_for_a_message_of_another_process(self, tmp_path: Path) -> None:
         topic = fresh("topic")

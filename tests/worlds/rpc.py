@@ -20,7 +20,7 @@ from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import MillstreamError
 from millstream.trace import trace_id
 from servicekit.rpc.auth import Tokens, roles_of
-from servicekit.rpc.interceptor import Bound, ServerInterceptor, actor, deadline
+from servicekit.rpc.interceptor import ServerInterceptor, WithoutContext, actor, deadline
 
 CONTRACT = pb.DESCRIPTOR.services_by_name["DatasetService"]
 NAME = CONTRACT.full_name
@@ -29,7 +29,7 @@ METHODS = {"unary": "GetDataset", "server_stream": "WatchImport", "client_stream
 
 
 class Service:
-    """Raises what it is told to, in every kind of method; else says what it sees."""
+    """Raises `error` in every kind of method; else answers, and records caller, deadline and trace."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -89,7 +89,7 @@ class Service:
 @asynccontextmanager
 async def serving(service: Service, tokens: str = "") -> AsyncIterator[str]:
     server = aio.server(interceptors=[ServerInterceptor(Tokens(tokens, roles_of([CONTRACT])))])
-    add_DatasetServiceServicer_to_server(Bound(service), server)  # type: ignore[arg-type]
+    add_DatasetServiceServicer_to_server(WithoutContext(service), server)  # type: ignore[arg-type]
     watched = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(watched, server)
     reflection.enable_server_reflection([NAME, reflection.SERVICE_NAME], server)

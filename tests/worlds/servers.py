@@ -1,4 +1,4 @@
-"""A real Kafka and a real MinIO for tests (deploy/servers/): fixtures, and what is said where they cannot be had.
+"""A real Kafka and a real MinIO for tests (deploy/servers/): fixtures, and a skip with its reason where there are none.
 
 TEST_KAFKA=HOST:PORT and TEST_MINIO=http://HOST:PORT (with TEST_MINIO_ACCESS_KEY_FILE and TEST_MINIO_SECRET_KEY_FILE)
 name servers that run already. TEST_SERVERS=required makes a failure of what would be a skip.
@@ -26,8 +26,8 @@ from deploy.servers.process import CannotStart, Server
 from servicekit.runtime.settings import Settings
 
 S = TypeVar("S", bound=Server)
-_told: dict[str, str] = {}
-"""What the summary says of each server that a test asked for."""
+_summary: dict[str, str] = {}
+"""A line of the summary for each server that a test requested."""
 
 
 class Broker(Protocol):
@@ -72,12 +72,12 @@ class GivenStore:
 
 
 def root(store: Store) -> StaticProvider:
-    """Who may do everything there."""
+    """The credentials of the store's root user."""
     return StaticProvider(store.access_key_file.read_text(), store.secret_key_file.read_text())
 
 
 def admin_of(store: Store) -> MinioAdmin:
-    """Makes the users of a store without TLS, and says what they may."""
+    """The admin client of a store without TLS."""
     return MinioAdmin(endpoint=store.endpoint.partition("://")[2], credentials=root(store), secure=False)
 
 
@@ -126,10 +126,10 @@ def shared_broker() -> Broker:
     if given := os.environ.get("TEST_KAFKA"):
         if not answers(given):
             pytest.fail(f"TEST_KAFKA={given}: no broker answers there")
-        _told["Kafka"] = f"the broker at {given} (TEST_KAFKA)"
+        _summary["Kafka"] = f"the broker at {given} (TEST_KAFKA)"
         return GivenBroker(given)
     broker = _started(_own_broker())
-    _told["Kafka"] = f"real broker {KAFKA_VERSION}"
+    _summary["Kafka"] = f"real broker {KAFKA_VERSION}"
     return broker
 
 
@@ -140,10 +140,10 @@ def shared_store() -> Store:
         files = [Path(os.environ.get(name, "")) for name in names]
         if not all(file.is_file() for file in files):
             pytest.fail(f"TEST_MINIO={given} needs its keys in files: set {' and '.join(names)}")
-        _told["MinIO"] = f"the store at {given} (TEST_MINIO)"
+        _summary["MinIO"] = f"the store at {given} (TEST_MINIO)"
         return GivenStore(given, *files)
     store = _started(_own_store())
-    _told["MinIO"] = f"real server {MINIO_COMMIT}"
+    _summary["MinIO"] = f"real server {MINIO_COMMIT}"
     return store
 
 
@@ -197,13 +197,13 @@ def _started(server: S) -> S:
 
 
 def _unavailable(kind: str, reason: str) -> NoReturn:
-    _told[kind] = f"NOT TESTED, because {reason}"
+    _summary[kind] = f"NOT TESTED, because {reason}"
     if os.environ.get("TEST_SERVERS") == "required":
         pytest.fail(f"{kind} is required here (TEST_SERVERS=required): {reason}")
     pytest.skip(reason)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say plainly what the tests ran on."""
-    for kind, told in sorted(_told.items()):
-        terminalreporter.write_line(f"{kind}: {told}")
+    """Print which servers the tests ran on."""
+    for kind, line in sorted(_summary.items()):
+        terminalreporter.write_line(f"{kind}: {line}")

@@ -1,4 +1,4 @@
-"""A reconciler that notes what is asked of it, and Work around it."""
+"""A reconciler that records its calls, and Work around it."""
 
 import asyncio
 from collections import Counter
@@ -15,8 +15,9 @@ from millstream.errors import (
 )
 from servicekit import backoff
 from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
-from servicekit.bus.port import Message
+from servicekit.bus.port import Bus, Message
 from servicekit.facts.events import to_message
 from servicekit.work.keys import Handlers, Key
 from servicekit.work.queue import Work
@@ -46,14 +47,14 @@ async def until(true: Callable[[], Any]) -> None:
 
 
 class Thing:
-    """A reconciler that notes what is asked of it."""
+    """Records its calls; `do` is its reconcile(), `open_keys` what pending() lists."""
 
     kind = ThingKey.kind
 
     def __init__(self, do: Callable[[str], Awaitable[float | None]] | None = None) -> None:
-        self.owes: list[str] = []
-        self.look_errors: list[Exception] = []
-        self.looks = 0
+        self.open_keys: list[str] = []
+        self.resync_errors: list[Exception] = []
+        self.resyncs = 0
         self.done: Counter[str] = Counter()
         self.ended: dict[str, MillstreamError] = {}
         self.end_errors: list[Exception] = []
@@ -61,11 +62,11 @@ class Thing:
         self._do = do
 
     async def pending(self) -> AsyncIterator[ThingKey]:
-        self.looks += 1
-        for name in list(self.owes):
+        self.resyncs += 1
+        for name in list(self.open_keys):
             yield ThingKey(name)
-        if self.look_errors:
-            raise self.look_errors.pop(0)
+        if self.resync_errors:
+            raise self.resync_errors.pop(0)
 
     async def reconcile(self, key: ThingKey) -> float | None:
         name = key.name
@@ -86,10 +87,10 @@ class Thing:
 @asynccontextmanager
 async def working(
     thing: Thing,
-    bus: MemoryBus | None = None,
+    bus: Bus | None = None,
     resync_seconds: float = 3600,
     *,
-    blobs: MemoryBlobs | None = None,
+    blobs: Blobs | None = None,
     **more: Any,
 ) -> AsyncIterator[Work]:
     handlers = more.pop("handlers", HANDLERS)

@@ -1,7 +1,7 @@
-"""The SQLite file of SqliteBus: made, opened, and its faults told as Unavailable with what to mend.
+"""The SQLite file of SqliteBus: created, opened, and its errors raised as Unavailable with what to do.
 
-WAL with synchronous=NORMAL: what is committed survives the death of any process. (The death of the host may cost the
-newest events; events are hints.)
+WAL with synchronous=NORMAL: a commit survives the death of any process. (A crash of the host may lose the newest events;
+events are hints, and a resync finds the facts.)
 """
 
 import os
@@ -29,32 +29,33 @@ _SCHEMA = (
     f"PRAGMA user_version = {_SCHEMA_VERSION}",
 )
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_MEND = {
+_ADVICE = {
     sqlite3.SQLITE_BUSY: "another process keeps it locked; wait, or end the process that holds it",
     sqlite3.SQLITE_LOCKED: "another process keeps it locked; wait, or end the process that holds it",
     sqlite3.SQLITE_FULL: "free space (or raise the quota) on its file system",
-    sqlite3.SQLITE_IOERR: "free space on its file system, and look in the system log for a failing disk",
+    sqlite3.SQLITE_IOERR: "free space on its file system, and check the system log for a failing disk",
     sqlite3.SQLITE_READONLY: "let this user write the file and its folder (permissions, a read-only mount)",
     sqlite3.SQLITE_PERM: "let this user write the file and its folder (permissions, a read-only mount)",
-    sqlite3.SQLITE_CANTOPEN: "let this user make files in its folder, and see that the path is no folder itself",
-    sqlite3.SQLITE_CORRUPT: "move it away; events are hints, so a new one is made and nothing is lost",
-    sqlite3.SQLITE_NOTADB: "move it away; events are hints, so a new one is made and nothing is lost",
+    sqlite3.SQLITE_CANTOPEN: "let this user create files in its folder, and check that the path is no folder",
+    sqlite3.SQLITE_CORRUPT: "move it away; events are hints, so a new one is created and nothing is lost",
+    sqlite3.SQLITE_NOTADB: "move it away; events are hints, so a new one is created and nothing is lost",
 }
 
 
 class SqliteFile:
     """One connection, opened when first needed and again after a fault or when the file was replaced.
 
-    It belongs to one thread. `patience` is how many seconds to wait for another process's lock; `opened` counts.
+    It belongs to one thread. `lock_seconds` is how long to wait for another process's lock; `opened` counts the connections.
     """
 
-    def __init__(self, path: Path, patience: float) -> None:
-        self.path, self.patience = path, patience
+    def __init__(self, path: Path, lock_seconds: float) -> None:
+        self.path, self.lock_seconds = path, lock_seconds
         self.opened = 0
         self._db: sqlite3.Connection | None = None
         self._file = (0, 0)
 
     def close(self) -> None:
+        """Close the connection; the next use opens another."""
         if self._db:
             with suppress(sqlite3.Error):
                 self._db.close()
@@ -62,17 +63,19 @@ class SqliteFile:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that takes the write lock at its start. Raises Unavailable."""
         with self.using() as db, transaction(db, "BEGIN IMMEDIATE"):
             yield db
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that sees one snapshot of the file. Raises Unavailable."""
         with self.using() as db, transaction(db, "BEGIN"):
             yield db
 
     @contextmanager
     def using(self) -> Iterator[sqlite3.Connection]:
-        """The connection, with whatever goes wrong told as Unavailable."""
+        """The connection, without a transaction. Raises Unavailable for every error of SQLite or the system."""
         try:
             yield self._connection()
         except sqlite3.ProgrammingError:
@@ -81,8 +84,8 @@ class SqliteFile:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
             if code not in _BUSY:
                 self.close()
-            mend = _MEND.get(code, "move it away if it was made by something else")
-            raise Unavailable(f"{self.path}: {error}; {mend}", path=str(self.path)) from error
+            advice = _ADVICE.get(code, "move it away if another program created it")
+            raise Unavailable(f"{self.path}: {error}; {advice}", path=str(self.path)) from error
         except OSError as error:
             self.close()
             raise Unavailable(
@@ -95,7 +98,7 @@ class SqliteFile:
             return self._db
         self.close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self.path, timeout=self.patience, isolation_level=None)
+        db = sqlite3.connect(self.path, timeout=self.lock_seconds, isolation_level=None)
         try:
             _prepare(db)
         except BaseException:
@@ -114,10 +117,10 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _prepare(db: sqlite3.Connection) -> None:
-    """Set the connection up, and make the tables unless they are there.
+    """Set up the connection, and create the tables unless they exist.
 
-    Many processes may do this to a new file at once, and SQLite answers some of them with "locked" without waiting
-    (switching to WAL does not call the busy handler), so we try again ourselves.
+    Many processes may do this to a new file at once. SQLite fails some of them as locked without waiting (switching to WAL
+    does not call the busy handler), so this retries.
     """
     deadline = time.monotonic() + _OPEN_SECONDS
     while True:
@@ -144,6 +147,7 @@ def _schema_version(db: sqlite3.Connection) -> int:
 
 @contextmanager
 def transaction(db: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """Commit at the end, or roll back on any exception; `begin` is the statement to begin with."""
     db.execute(begin)
     try:
         yield

@@ -1,11 +1,10 @@
-"""The file under SqliteBus, as one thread sees it: messages, who reads them, and how far each group has come.
+"""The tables of SqliteBus: messages, the members of groups with their leases, and each group's committed positions.
 
-All of it is synchronous, and a Log belongs to one thread. Every change is one transaction, so a process that dies
-between any two lines has either done it or not. SQLite has one writer at a time, therefore `position` grows
-in the order of commits and serves as the offset in every partition.
+A Log is synchronous and belongs to one thread. Every change is one transaction, and so atomic. SQLite has one writer at
+a time, so `position` grows in the order of commits and serves as the offset in every partition.
 
-A member's lease is a moment on CLOCK_MONOTONIC, which all processes of a host share and which no one can set. It starts
-anew at boot, so a lease further ahead than a lease is long comes from before a reboot and is void.
+A lease expires at a time on CLOCK_MONOTONIC, which all processes of a host share and nobody can set. That clock restarts
+at boot, so a lease that expires later than a new one would was taken before a reboot and is void.
 """
 
 import heapq
@@ -38,8 +37,8 @@ _LIVE = "(expires > :now AND expires <= :now + :lease)"
 class Held:
     """A partition that a member owns.
 
-    `epoch` grows with every change of owner, so an old owner can be told apart. It begins at random, so that nobody takes
-    a new file for the one that it replaced.
+    `epoch` grows with every change of owner, which fences an old owner's commits. It begins at random, so that a file which
+    replaced another has other epochs.
     """
 
     epoch: int
@@ -47,11 +46,12 @@ class Held:
 
 
 def partition_of(key: str) -> int:
+    """The partition of every message with that key."""
     return zlib.crc32(key.encode()) % PARTITIONS
 
 
 def assign(owners: Mapping[int, str | None], live: Sequence[str]) -> Mapping[int, str | None]:
-    """Give each partition to a live member: as evenly as can be, moving as few as can be."""
+    """The owner of each partition: spread evenly over the live members, moving as few as possible."""
     if not live:
         return dict.fromkeys(owners)
     shares: dict[str, list[int]] = {member: [] for member in live}
@@ -67,13 +67,14 @@ def assign(owners: Mapping[int, str | None], live: Sequence[str]) -> Mapping[int
 
 
 class Log(SqliteFile):
-    """What can be done to the file; `retain` is how many messages of a topic are kept."""
+    """The operations on the tables; `retain` is how many messages of each topic are kept. Any may raise Unavailable."""
 
-    def __init__(self, path: Path, patience: float, retain: int = 100_000) -> None:
-        super().__init__(path, patience)
+    def __init__(self, path: Path, lock_seconds: float, retain: int = 100_000) -> None:
+        super().__init__(path, lock_seconds)
         self.retain = retain
 
     def append(self, message: Message) -> None:
+        """Store a message; now and then trim the log."""
         headers = json.dumps({name: value.decode("latin-1") for name, value in message.headers.items()})
         row = (message.topic, partition_of(message.key), message.key, message.value, headers)
         with self.writing() as db:
@@ -81,11 +82,11 @@ class Log(SqliteFile):
                 "INSERT INTO log (topic, partition, key, value, headers) VALUES (?, ?, ?, ?, ?)", row
             ).lastrowid
         if (position or 0) % max(1, min(_TRIM_EVERY, self.retain // 4)) == 0:
-            with suppress(Unavailable):  # the message is kept already; the next turn trims
+            with suppress(Unavailable):  # the message is stored; the next trim does it
                 self._trim()
 
     def _trim(self) -> None:
-        """Look for what is too much while others may write, and hold the lock for the deletion only."""
+        """Find the excess messages without the write lock, and take it for the deletion only."""
         cuts: list[tuple[str, int]] = []
         with self.reading() as db:
             for topic, count in db.execute("SELECT topic, count(*) FROM log GROUP BY topic").fetchall():
@@ -104,19 +105,19 @@ class Log(SqliteFile):
             return int(db.execute("SELECT coalesce(max(position), 0) FROM log").fetchone()[0])
 
     def version(self) -> tuple[int, int]:
-        """Differs from the last answer once another connection has committed anything; costs microseconds."""
+        """Changes once another connection has committed anything. Costs microseconds."""
         with self.using() as db:
             return self.opened, int(db.execute("PRAGMA data_version").fetchone()[0])
 
     def state(self) -> tuple[int, int]:
-        """Differs once there are messages or partitions have changed hands; a renewed lease leaves it as it is."""
+        """Changes with each message and each rebalance, not with a renewed lease."""
         with self.reading() as db:
             newest = db.execute("SELECT coalesce(max(position), 0) FROM log").fetchone()[0]
             changes = db.execute("SELECT coalesce(sum(epoch), 0) FROM partitions").fetchone()[0]
             return int(newest), int(changes)
 
     def read(self, places: Mapping[Place, int]) -> Sequence[Received]:
-        """The oldest messages after the given positions: in order of position, at least one if there is any."""
+        """The oldest messages after the given positions, by position; at least one if there is any."""
         found: list[Received] = []
         size = 0
         with self.reading() as db:
@@ -138,18 +139,19 @@ class Log(SqliteFile):
         return found
 
     def count(self, places: Mapping[Place, int]) -> int:
-        """How many messages lie after the given positions."""
+        """The number of messages after the given positions."""
         query = "SELECT count(*) FROM log WHERE topic = ? AND partition = ? AND position > ?"
         with self.reading() as db:
             return sum(int(db.execute(query, (*place, start)).fetchone()[0]) for place, start in places.items())
 
     def held(self, member: str) -> Mapping[Place, Held]:
+        """The partitions that a member owns."""
         query = "SELECT topic, partition, epoch, committed FROM partitions WHERE owner = ?"
         with self.reading() as db:
             return {(topic, partition): Held(*rest) for topic, partition, *rest in db.execute(query, (member,))}
 
     def commit(self, group: str, member: str, places: Mapping[Place, tuple[int, int]]) -> None:
-        """Remember (epoch, position) by place; a place that has changed hands since keeps what its new owner says."""
+        """Store (epoch, position) by partition; one that was reassigned since keeps its new owner's position."""
         with self.writing() as db:
             db.executemany(
                 "UPDATE partitions SET committed = ? WHERE grp = ? AND topic = ? AND partition = ?"
@@ -158,11 +160,12 @@ class Log(SqliteFile):
             )
 
     def join(self, group: str, topics: Sequence[str], member: str) -> None:
+        """Take a lease as a member of the group, and rebalance."""
         with self.writing() as db:
             _join(db, group, topics, member)
 
     def renew(self, members: MemberLeases) -> None:
-        """Prolong the leases of these members; one that was taken for dead joins again."""
+        """Renew the leases of these members; one that was expelled joins again."""
         with self.writing() as db:
             for member, (group, topics) in members.items():
                 expires = time.monotonic() + LEASE_SECONDS
@@ -170,6 +173,7 @@ class Log(SqliteFile):
                     _join(db, group, topics, member)
 
     def leave(self, member: str) -> None:
+        """Drop the member's lease, and rebalance its groups."""
         with self.writing() as db:
             groups = db.execute("SELECT DISTINCT grp FROM members WHERE member = ?", (member,)).fetchall()
             db.execute("DELETE FROM members WHERE member = ?", (member,))
@@ -177,7 +181,7 @@ class Log(SqliteFile):
                 _rebalance(db, group)
 
     def expel(self) -> None:
-        """Share out what members with a void lease held; writes only if there are any."""
+        """Rebalance the groups of members whose lease is void; writes only if there are any."""
         query = f"SELECT DISTINCT grp FROM members WHERE NOT {_LIVE}"
         with self.reading() as db:
             if not db.execute(query, _now()).fetchall():
@@ -187,6 +191,7 @@ class Log(SqliteFile):
                 _rebalance(db, group)
 
     def check(self) -> None:
+        """Raise Unavailable unless the file can be written."""
         with self.writing() as db:
             db.execute(
                 "INSERT OR REPLACE INTO checks (id, done) SELECT 1, count(*) + coalesce(max(done), 0) FROM checks"
@@ -199,7 +204,7 @@ def _after(db: sqlite3.Connection, topic: str, partition: int, start: int) -> It
 
 
 def _now() -> Mapping[str, float]:
-    """The moment to judge leases by: read inside the transaction, so that none is judged by an older one."""
+    """The time to compare leases with: taken inside the transaction, so that it is never older than a lease in it."""
     return {"now": time.monotonic(), "lease": LEASE_SECONDS}
 
 

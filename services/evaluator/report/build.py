@@ -9,7 +9,7 @@ from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, Met
 from millstream.registry.v1.model_pb2 import GateRule, ModelVersion
 from millstream.timestamps import duration, now
 from recipekit.spec import Metric, Table
-from servicekit.build_info import code
+from servicekit.build_info import build_info
 from services.evaluator.due import ChampionAlias
 from services.evaluator.gate import judge, rules_of
 from services.evaluator.measure import Figures, cell, figure_of
@@ -29,8 +29,8 @@ def report_on(version: ModelVersion, champion: ChampionAlias) -> EvaluationRepor
         champion_version=champion.version,
         champion_entry=champion.entry,
         artifact_digest=version.artifact.digest,
-        code_commit=code().commit,
-        code_dirty=code().dirty,
+        code_commit=build_info().commit,
+        code_dirty=build_info().dirty,
         lineage=lineage,
     )
     report.create_time.CopyFrom(now())

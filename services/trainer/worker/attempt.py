@@ -22,7 +22,7 @@ from recipekit.run import Data, Stopped
 from recipekit.spec import BadConfig, Config
 from servicekit.blobs import artifacts
 from servicekit.blobs.parts import read_split
-from servicekit.build_info import code, package_versions
+from servicekit.build_info import build_info, package_versions
 from servicekit.failpoints import failpoint
 from services.trainer.store import MOST_FAILURES, Store
 from services.trainer.worker.output import CapturedLog
@@ -120,7 +120,7 @@ class Attempt:
         failpoint("worker.succeeded")
 
     def _lineage(self, config: Config) -> Lineage:
-        spec, here = self.request.spec, code()
+        spec, here = self.request.spec, build_info()
         lineage = Lineage(run_id=self.request.run_id, dataset=spec.dataset, dataset_number=spec.dataset_number)
         lineage.snapshot_id, lineage.recipe, lineage.seed = spec.snapshot_id, spec.recipe, config.seed
         lineage.code_commit, lineage.code_dirty = here.commit, here.dirty

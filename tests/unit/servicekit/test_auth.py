@@ -1,4 +1,4 @@
-"""Who may call what: every method has the role that its proto gives it."""
+"""Authorisation: every method requires the role that its proto gives it."""
 
 import importlib
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_each_role_includes_the_ones_before_it(tokens: Tokens) -> None:
 
 def test_a_method_that_no_proto_knows_is_for_operators(tokens: Tokens) -> None:
     with pytest.raises(PermissionDenied):
-        tokens.caller("somebody.Else", "Do", "Bearer w")
+        tokens.caller("other.Service", "Do", "Bearer w")
 
 
 def test_health_and_reflection_need_no_token(tokens: Tokens) -> None:

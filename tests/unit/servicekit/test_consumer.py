@@ -1,4 +1,4 @@
-"""What the consumer makes of the bus: keys, dead letters, commits, and patience with a bus that fails."""
+"""The consumer: events give keys, malformed messages become dead letters, positions are committed, outages are retried."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -67,7 +67,7 @@ async def test_positions_are_committed_once_the_keys_are_queued() -> None:
     assert queued == [True]
 
 
-async def test_what_was_said_before_a_restart_is_heard_after_it() -> None:
+async def test_events_published_during_a_restart_are_handled_after_it() -> None:
     bus = MemoryBus()
     async with working(Thing(), bus):
         await bus.publish(snapshot("a"))
@@ -79,58 +79,58 @@ async def test_what_was_said_before_a_restart_is_heard_after_it() -> None:
     assert again.done["a"] == 0
 
 
-async def test_a_broadcast_stands_at_the_end_before_the_first_look() -> None:
-    """What is said after the look began is heard; what was said before is found by it."""
+async def test_a_broadcast_is_positioned_before_the_first_resync() -> None:
+    """Events published after the resync began are delivered; what came before is found by it."""
     bus = MemoryBus()
     await bus.publish(snapshot("old"))
 
-    class Looks(Thing):
+    class Publishing(Thing):
         async def pending(self) -> AsyncIterator[ThingKey]:
-            self.looks += 1
-            await bus.publish(snapshot(f"said-during-look-{self.looks}"))
+            self.resyncs += 1
+            await bus.publish(snapshot(f"during-resync-{self.resyncs}"))
             yield ThingKey("found")
 
-    thing = Looks()
+    thing = Publishing()
     async with working(thing, bus, broadcast=True):
-        await until(lambda: thing.done["said-during-look-1"] and thing.done["found"])
+        await until(lambda: thing.done["during-resync-1"] and thing.done["found"])
     assert thing.done["old"] == 0
 
 
-class TiredBus(MemoryBus):
-    """Reading fails some times, whenever it is told to."""
+class FailingBus(MemoryBus):
+    """Reading raises each of `failures` once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.failures: list[Exception] = []
 
-    def _tire(self, subscription: Subscription) -> Subscription:
+    def _failing(self, subscription: Subscription) -> Subscription:
         batch = subscription.batch
 
-        async def tired() -> Any:
+        async def failing() -> Any:
             if self.failures:
                 raise self.failures.pop()
             return await batch()
 
-        subscription.batch = tired  # type: ignore[method-assign]
+        subscription.batch = failing  # type: ignore[method-assign]
         return subscription
 
     def subscribe(self, *arguments: Any) -> Subscription:
-        return self._tire(super().subscribe(*arguments))
+        return self._failing(super().subscribe(*arguments))
 
     def tail(self, *arguments: Any, **more: Any) -> Subscription:
-        return self._tire(super().tail(*arguments, **more))
+        return self._failing(super().tail(*arguments, **more))
 
 
 @pytest.mark.parametrize("broadcast", [False, True])
-async def test_a_bus_that_fails_is_asked_again(broadcast: bool) -> None:
-    bus = TiredBus()
+async def test_reading_is_retried_when_the_bus_fails(broadcast: bool) -> None:
+    bus = FailingBus()
     bus.failures = [Unavailable("away"), Unavailable("away"), DeadlineExceeded("slow")]
     thing = Thing()
     async with working(thing, bus, broadcast=broadcast):
         await until(lambda: not bus.failures)
         if broadcast:
-            # What was said while nobody listened can only be found by looking.
-            await until(lambda: thing.looks > 1)
+            # What was published meanwhile can only be found by a resync.
+            await until(lambda: thing.resyncs > 1)
         await asyncio.sleep(0.02)
         await bus.publish(snapshot("a"))
         await until(lambda: thing.done["a"])
@@ -141,7 +141,7 @@ def broken(value: bytes = b"\xff\xff\xff", **headers: bytes) -> Message:
     return Message(TOPIC, "key", value, {**good.headers, **headers})
 
 
-async def test_what_cannot_be_parsed_goes_to_the_dead_letters_whole() -> None:
+async def test_malformed_messages_become_dead_letters_whole() -> None:
     bus, thing, before = MemoryBus(), Thing(), EVENTS_DEAD._value.get()
     wrong = [
         broken(),
@@ -154,7 +154,7 @@ async def test_what_cannot_be_parsed_goes_to_the_dead_letters_whole() -> None:
             await bus.publish(message)
         await bus.publish(snapshot("good"))
         await until(lambda: thing.done["good"])
-        assert not work.flooded
+        assert not work.stopped_reason
     dead = [message for message in bus.log if message.topic == "group.dlq"]
     assert [letter.value for letter in dead] == [message.value for message in wrong]
     assert [letter.headers["dlq_offset"] for letter in dead] == [b"0", b"1", b"2", b"3"]
@@ -164,26 +164,28 @@ async def test_what_cannot_be_parsed_goes_to_the_dead_letters_whole() -> None:
     assert EVENTS_DEAD._value.get() == before + 4
 
 
-async def test_a_flood_of_dead_letters_stops_the_consumer_but_not_the_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer, "FLOOD", 5)
+async def test_many_malformed_messages_in_a_row_stop_the_consumer_but_not_the_resync(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(consumer, "MALFORMED_LIMIT", 5)
     bus, thing = MemoryBus(), Thing()
-    thing.owes = ["a"]
+    thing.open_keys = ["a"]
     async with working(thing, bus, resync_seconds=0.005) as work:
         for _ in range(4):
             await bus.publish(broken())
         await bus.publish(snapshot("good"))
         await until(lambda: thing.done["good"])
-        assert not work.flooded
+        assert not work.stopped_reason
         for _ in range(9):
             await bus.publish(broken())
-        await until(lambda: work.flooded)
-        assert "5 messages in a row could not be parsed" in work.flooded
-        looks = thing.looks
-        await until(lambda: thing.looks > looks + 2)
-        await bus.publish(snapshot("unheard"))
+        await until(lambda: work.stopped_reason)
+        assert "5 messages in a row could not be parsed" in work.stopped_reason
+        resyncs = thing.resyncs
+        await until(lambda: thing.resyncs > resyncs + 2)
+        await bus.publish(snapshot("unread"))
         await asyncio.sleep(0.02)
-    assert thing.done["unheard"] == 0
-    # Uncommitted, so after the mending they are read again.
+    assert thing.done["unread"] == 0
+    # Not committed, so a fixed version reads them again.
     assert bus.committed[("group", TOPIC)] < 10
 
 
@@ -199,7 +201,7 @@ async def test_an_event_that_is_newer_is_counted_and_skipped() -> None:
     assert not [message for message in bus.log if message.topic == "group.dlq"]
 
 
-async def test_an_event_nobody_here_cares_for_is_passed_over() -> None:
+async def test_an_event_without_a_handler_is_skipped() -> None:
     bus, thing = MemoryBus(), Thing()
     moved = to_message(AliasMoved(model="m"), "m", "id", "registry")
     async with working(thing, bus):
@@ -208,7 +210,7 @@ async def test_an_event_nobody_here_cares_for_is_passed_over() -> None:
         await until(lambda: thing.done["good"])
 
 
-async def test_a_handler_with_a_bug_stops_nobody() -> None:
+async def test_a_handler_with_a_bug_does_not_stop_the_consumer() -> None:
     def handler(event: SnapshotCreated) -> list[ThingKey]:
         if event.dataset == "bad":
             raise KeyError("bug")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kafka import TopicPartition
 
-from servicekit.bus.kafka.buffer import BYTES_AHEAD, MESSAGES_AHEAD, MESSAGES_AT_ONCE, Buffer, Polled
+from servicekit.bus.kafka.buffer import BYTES_AHEAD, MESSAGES_AHEAD, MESSAGES_AT_ONCE, Buffer
 
 PREFIX = "shared."
 ZERO, ONE = TopicPartition("shared.facts", 0), TopicPartition("shared.facts", 1)
@@ -22,13 +22,13 @@ class Record:
     headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
-def polled(partition: TopicPartition, *offsets: int, value: bytes = b"value") -> Polled:
-    return {partition: [Record(*partition, offset, value=value) for offset in offsets]}
+def polled(partition: TopicPartition, *offsets: int, value: bytes = b"value") -> dict[TopicPartition, list[Record]]:
+    return {partition: [Record(partition.topic, partition.partition, offset, value=value) for offset in offsets]}
 
 
 def test_messages_come_out_as_the_port_has_them_without_the_prefix() -> None:
     buffer = Buffer(PREFIX)
-    assert buffer.add({ZERO: [Record(*ZERO, 7, None, None, (("name", None),))]}, unread=0)
+    assert buffer.add({ZERO: [Record(ZERO.topic, 0, 7, key=None, value=None, headers=(("name", None),))]}, unread=0)
     (message,) = buffer.take()
     assert (message.topic, message.partition, message.offset) == ("facts", 0, 7)
     assert (message.key, message.value, message.headers) == ("", b"", {"name": b""})

@@ -1,4 +1,4 @@
-"""Claims: one holder a try, and a death is proved by this machine or by a heartbeat that stood still for a lease."""
+"""Leases: one holder an attempt; expired once the heartbeat stands still, or at once when this host knows the death."""
 
 import asyncio
 import os
@@ -60,11 +60,11 @@ async def claimed_elsewhere(blobs: MemoryBlobs) -> Leases:
     return leases
 
 
-async def beat(blobs: MemoryBlobs, leases: Leases, count: int) -> None:
+async def send_heartbeat(blobs: MemoryBlobs, leases: Leases, count: int) -> None:
     await blobs.put(f"{leases.folder(1)}/heartbeat", Heartbeat(count=count).SerializeToString())
 
 
-async def test_of_many_claimers_one_gets_a_try() -> None:
+async def test_one_of_many_concurrent_claims_wins() -> None:
     blobs = MemoryBlobs()
     made = await asyncio.gather(*(Leases(blobs, "p", LEASE).claim(1) for _ in range(10)))
     assert sum(made) == 1
@@ -76,7 +76,7 @@ async def test_of_many_claimers_one_gets_a_try() -> None:
     assert await Leases(blobs, "other", LEASE).newest() == 0
 
 
-async def test_a_claim_whose_reply_was_lost_is_its_makers() -> None:
+async def test_a_claim_whose_reply_was_lost_belongs_to_its_caller() -> None:
     blobs = FlakyBlobs()
     mine, other = Leases(blobs, "p", LEASE), Leases(blobs, "p", LEASE)
     blobs.lose_reply = True
@@ -85,25 +85,25 @@ async def test_a_claim_whose_reply_was_lost_is_its_makers() -> None:
     blobs.lose_reply = False
     assert not await other.claim(1)
     assert await mine.claim(1)
-    assert not await mine.claim(1), "only once: the second is somebody else's question"
+    assert not await mine.claim(1), "a confirmed claim is not claimed twice"
 
 
-async def test_a_heartbeat_that_stands_still_for_a_lease_is_a_death(clock: Clock) -> None:
+async def test_a_heartbeat_that_stands_still_for_a_lease_has_expired(clock: Clock) -> None:
     blobs = MemoryBlobs()
     leases = await claimed_elsewhere(blobs)
     for count in range(1, 4):
-        await beat(blobs, leases, count)
+        await send_heartbeat(blobs, leases, count)
         clock.now += LEASE - 1
         assert await leases.is_alive(1)
     clock.now += LEASE - 1
     assert await leases.is_alive(1)
     clock.now += 1
     assert not await leases.is_alive(1)
-    await beat(blobs, leases, 4)
+    await send_heartbeat(blobs, leases, 4)
     assert await leases.is_alive(1), "it was only slow"
 
 
-async def test_a_holder_that_never_beat_has_a_lease_too(clock: Clock) -> None:
+async def test_a_holder_without_a_heartbeat_has_a_lease_too(clock: Clock) -> None:
     leases = await claimed_elsewhere(MemoryBlobs())
     assert await leases.is_alive(1)
     clock.now += LEASE
@@ -113,7 +113,7 @@ async def test_a_holder_that_never_beat_has_a_lease_too(clock: Clock) -> None:
 async def test_a_failed_read_starts_the_lease_anew(clock: Clock) -> None:
     blobs = FlakyBlobs()
     leases = await claimed_elsewhere(blobs)
-    await beat(blobs, leases, 1)
+    await send_heartbeat(blobs, leases, 1)
     assert await leases.is_alive(1)
     clock.now += LEASE - 1
     blobs.away = True
@@ -128,8 +128,8 @@ async def test_a_failed_read_starts_the_lease_anew(clock: Clock) -> None:
     assert not await leases.is_alive(1)
 
 
-async def test_a_holder_beats_while_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BEAT_SECONDS", 0.001)
+async def test_a_holder_sends_heartbeats_while_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.001)
     blobs = FlakyBlobs()
     leases = Leases(blobs, "p", LEASE)
     await leases.claim(1)
@@ -168,20 +168,20 @@ async def test_this_host_proves_a_death_at_once_also_of_a_zombie(child: subproce
     blobs = MemoryBlobs()
     leases = Leases(blobs, "p", 3600.0)
     await blobs.put(f"{leases.folder(1)}/claim", Claim(number=1, process=named).SerializeToString())
-    await beat(blobs, leases, 1)
+    await send_heartbeat(blobs, leases, 1)
     assert is_running(named) and await leases.is_alive(1)
     child.send_signal(signal.SIGKILL)
     async with asyncio.timeout(20):
         while await leases.is_alive(1):
             await asyncio.sleep(0.005)
-    # Nobody has waited for it yet: it is a zombie, and dead all the same.
+    # Its parent has not waited for it yet: a zombie counts as dead.
     os.kill(child.pid, 0)
     child.wait()
     assert not await leases.is_alive(1)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-def test_only_this_very_machine_proves_anything() -> None:
+def test_only_a_process_of_this_host_and_boot_is_known_to_be_dead() -> None:
     mine = this_process()
     assert is_running(mine) is True
     for change in ({"host": "other"}, {"boot_id": "other"}, {"pid_namespace": "other"}):
@@ -197,7 +197,7 @@ def test_only_this_very_machine_proves_anything() -> None:
     assert is_running(Process(host="elsewhere", pid=1)) is None
 
 
-async def test_asked_by_many_at_once_the_newest_try_is_counted_once() -> None:
+async def test_concurrent_calls_count_the_newest_attempt_once() -> None:
     leases = Leases(MemoryBlobs(), "tries", 10)
     await leases.claim(1)
     asked = Leases(leases.blobs, "tries", 10)
@@ -209,7 +209,7 @@ def test_a_process_of_this_host_is_named_by_its_pid_now_or_by_its_start() -> Non
     mine = this_process()
     assert processes.process_here(mine.pid) == mine == processes.process_here(mine.pid, mine.start_time)
     assert not is_running(processes.process_here(mine.pid, mine.start_time + 1)), "a pid that was given out again"
-    assert not is_running(processes.process_here(2**22 + 1)), "a pid that nobody has"
+    assert not is_running(processes.process_here(2**22 + 1)), "a pid that is not in use"
 
 
 @pytest.mark.parametrize("turns", range(8))

@@ -1,4 +1,4 @@
-"""Ledgers: dense, one entry a request, time never back, whoever appends and whatever fails."""
+"""Ledgers: dense, one entry a request, time never back, under concurrent writers and failures."""
 
 import asyncio
 import time

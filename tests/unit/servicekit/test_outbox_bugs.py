@@ -1,17 +1,12 @@
-"""Facts that a bug keeps from being said: set aside with an error, never tried for ever, tried again at the next start."""
+"""Facts that cannot be published are parked with an error, and retried at the next start."""
 
 import asyncio
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.operations.v1.stored_pb2 import OutboxMarker
-from servicekit.blobs.directory import DirectoryBlobs
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import MAX_VALUE
@@ -30,9 +25,9 @@ def impossible(key: str, data: bytes) -> Fact:
     raise KeyError("a bug")
 
 
-@pytest.mark.parametrize(("build", "said"), [(too_large, "at most 1000000"), (impossible, "KeyError: 'a bug'")])
-async def test_an_event_that_can_never_be_said_is_set_aside_until_the_next_start(
-    build: Any, said: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("build", "reason"), [(too_large, "at most 1000000"), (impossible, "KeyError: 'a bug'")])
+async def test_an_event_that_cannot_be_published_is_parked_until_the_next_start(
+    build: Any, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     blobs, bus, before = MemoryBlobs(), MemoryBus(), OUTBOX_PARKED._value.get()
     outbox = Outbox(blobs, bus, "dataprep", {"datasets/large/ledger/*": build, **FACTS})
@@ -40,20 +35,20 @@ async def test_an_event_that_can_never_be_said_is_set_aside_until_the_next_start
     await outbox.flush()
     await settle(outbox)
     await settle(outbox)
-    assert bus.log == [] and await markers(blobs) == [], "it is not tried for ever"
+    assert bus.log == [] and await markers(blobs) == [], "it is not retried without end"
     assert (outbox.parked, outbox.pending, OUTBOX_PARKED._value.get()) == (1, 0, before + 1)
-    (told,) = [record for record in caplog.records if "set aside" in record.message]
-    assert told.levelname == "ERROR" and said in told.reason and TOO_LARGE in told.reason  # type: ignore[attr-defined]
+    (record,) = [record for record in caplog.records if "fact parked" in record.message]
+    assert record.levelname == "ERROR" and reason in record.reason and TOO_LARGE in record.reason  # type: ignore[attr-defined]
     await outbox.put(KEY, b"s1")
     await outbox.flush()
-    assert [message.key for message in bus.log] == ["words"], "others are said as always"
+    assert [message.key for message in bus.log] == ["words"], "others are published as always"
 
-    mended = Outbox(blobs, bus, "dataprep", FACTS)
-    sweeping = asyncio.create_task(mended.run())
+    fixed = Outbox(blobs, bus, "dataprep", FACTS)
+    sweeping = asyncio.create_task(fixed.run())
     async with asyncio.timeout(10):
         while len(bus.log) < 2:
             await asyncio.sleep(0.001)
-    await mended.flush()
+    await fixed.flush()
     sweeping.cancel()
     await asyncio.wait([sweeping])
     assert [message.key for message in bus.log] == ["words", "large"]
@@ -61,42 +56,9 @@ async def test_an_event_that_can_never_be_said_is_set_aside_until_the_next_start
 
 
 @pytest.mark.parametrize("marker", [b"\xff no marker", OutboxMarker(key="datasets/../x/ledger/1").SerializeToString()])
-async def test_a_damaged_marker_is_set_aside(marker: bytes) -> None:
+async def test_a_damaged_marker_is_parked(marker: bytes) -> None:
     blobs = MemoryBlobs()
     outbox = Outbox(blobs, MemoryBus(), "dataprep", FACTS)
     await blobs.put("outbox/dataprep/0", marker)
     await settle(outbox)
-    assert [listed.key async for listed in blobs.list("outbox")] == ["outbox-parked/dataprep/0"]
-
-
-DYING = """
-import asyncio, sys
-from pathlib import Path
-from servicekit.bus.memory import MemoryBus
-from servicekit.blobs.directory import DirectoryBlobs
-from servicekit.facts.outbox import Outbox
-
-async def main():
-    outbox = Outbox(DirectoryBlobs(Path(sys.argv[1])), MemoryBus(), "dataprep", {})
-    await outbox.sweep()
-
-asyncio.run(main())
-"""
-
-
-async def test_who_dies_while_setting_aside_leaves_it_to_the_next(tmp_path: Path) -> None:
-    crashes = tmp_path / "crashes"
-    crashes.mkdir()
-    (crashes / "outbox.parked").touch()
-    blobs = DirectoryBlobs(tmp_path / "blobs")
-    await blobs.put("outbox/dataprep/0", b"\xff no marker")
-    died = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", DYING, str(tmp_path / "blobs")],
-        env={**os.environ, "TEST_FAILPOINTS": str(crashes), "PYTHONPATH": os.getcwd()},
-        timeout=60,
-    )
-    assert died.returncode == -9
-    assert [listed.key async for listed in blobs.list("outbox")] == ["outbox-parked/dataprep/0", "outbox/dataprep/0"]
-    await settle(Outbox(blobs, MemoryBus(), "dataprep", FACTS))
     assert [listed.key async for listed in blobs.list("outbox")] == ["outbox-parked/dataprep/0"]

@@ -1,4 +1,4 @@
-"""Evidence: parts are tried in the background, asking waits for nobody, and a trouble is told when it begins and ends."""
+"""Dependency probes check in the background; an incident is logged when it begins, with each new text, and at its end."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from servicekit.runtime.probes import DependencyProbe
 
 
 class Store:
-    """A part that is as it is told to be."""
+    """A dependency whose check succeeds, fails or hangs as the test sets it."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -36,17 +36,17 @@ class Store:
 
 
 @asynccontextmanager
-async def tried(check: Callable[[], Awaitable[None]]) -> AsyncIterator[tuple[DependencyProbe, list[bool]]]:
-    heard: list[bool] = []
+async def probing(check: Callable[[], Awaitable[None]]) -> AsyncIterator[tuple[DependencyProbe, list[bool]]]:
+    changes: list[bool] = []
 
-    async def told(name: str, ok: bool) -> None:
+    async def on_change(name: str, ok: bool) -> None:
         assert name == "blobs"
-        heard.append(ok)
+        changes.append(ok)
 
-    part = DependencyProbe("blobs", check, told, pause=0.001, pause_in_incident=0.001)
-    running = asyncio.create_task(part.run())
+    probe = DependencyProbe("blobs", check, on_change, pause=0.001, pause_in_incident=0.001)
+    running = asyncio.create_task(probe.run())
     try:
-        yield part, heard
+        yield probe, changes
         assert not running.done()
     finally:
         running.cancel()
@@ -63,64 +63,64 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(record.levelname, getattr(record, "problem", "")) for record in caplog.records]
 
 
-async def test_a_trouble_is_told_with_its_text_and_again_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_incident_is_logged_with_its_text_and_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     store = Store()
-    async with tried(store.check) as (part, heard):
-        await part.require()
-        assert part.message().ok and not part.message().problem
+    async with probing(store.check) as (probe, changes):
+        await probe.require()
+        assert probe.message().ok and not probe.message().problem
         store.error = Unavailable("the store refuses the access key")
-        await until(lambda: part.message().problem)
+        await until(lambda: probe.message().problem)
         with pytest.raises(Unavailable, match="refuses the access key"):
-            await part.require()
-        assert not part.message().ok and part.message().HasField("last_success_time")
+            await probe.require()
+        assert not probe.message().ok and probe.message().HasField("last_success_time")
         before = store.tries
         await until(lambda: store.tries > before + 5)
         store.error = None
-        await until(lambda: part.message().ok)
-    assert heard == [True, False, True], "whoever listens hears of changes only"
+        await until(lambda: probe.message().ok)
+    assert changes == [True, False, True], "on_change is called for changes only"
     assert lines(caplog) == [("ERROR", "the store refuses the access key"), ("INFO", "")]
 
 
-async def test_before_the_first_try_nothing_is_claimed() -> None:
+async def test_before_the_first_check_has_ended_nothing_is_reported() -> None:
     store = Store()
     store.hangs.clear()
-    async with tried(store.check) as (part, _):
+    async with probing(store.check) as (probe, _):
         await until(lambda: store.tries)
-        assert not part.message().ok and not part.message().problem
-        waiting = asyncio.create_task(part.require())
+        assert not probe.message().ok and not probe.message().problem
+        waiting = asyncio.create_task(probe.require())
         store.hangs.set()
         async with asyncio.timeout(20):
             await waiting
 
 
-async def test_a_part_that_hangs_is_said_to_and_tried_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "PATIENCE_SECONDS", 0.01)
+async def test_a_check_that_hangs_is_reported_and_never_overlaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "TIMEOUT_SECONDS", 0.01)
     store = Store()
     store.hangs.clear()
-    async with tried(store.check) as (part, _):
-        await until(lambda: "no answer" in part.message().problem)
+    async with probing(store.check) as (probe, _):
+        await until(lambda: "no answer" in probe.message().problem)
         await asyncio.sleep(0.05)
         assert (store.tries, store.most_at_once) == (1, 1)
         store.hangs.set()
-        await until(lambda: part.message().ok)
+        await until(lambda: probe.message().ok)
     assert store.at_once == 0
 
 
-async def test_a_check_with_a_bug_is_a_trouble_and_no_end() -> None:
+async def test_a_check_that_raises_a_bug_is_an_incident_and_the_probe_goes_on() -> None:
     store = Store()
     store.error = ZeroDivisionError("by a bug")
-    async with tried(store.check) as (part, _):
-        await until(lambda: "by a bug: ZeroDivisionError" in part.message().problem)
+    async with probing(store.check) as (probe, _):
+        await until(lambda: "by a bug: ZeroDivisionError" in probe.message().problem)
         store.error = None
-        await until(lambda: part.message().ok)
+        await until(lambda: probe.message().ok)
 
 
-def test_each_new_text_is_told_once_and_no_more_than_a_few(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_new_text_is_logged_once_and_five_at_most(caplog: pytest.LogCaptureFixture) -> None:
     incident = Incident("bus")
     for text in ("no broker", "wrong password", "no broker", "wrong password", *map(str, range(100))):
-        incident.begin(text)
+        incident.report(text)
     assert [text for _, text in lines(caplog)] == ["no broker", "wrong password", "0", "1", "2"]
-    incident.over()
-    incident.begin("no broker")
-    assert lines(caplog)[-1] == ("ERROR", "no broker"), "a new trouble is told again"
+    incident.resolve()
+    incident.report("no broker")
+    assert lines(caplog)[-1] == ("ERROR", "no broker"), "a new incident is logged again"

@@ -1,4 +1,4 @@
-"""The one path for work: every key once at a time, every error its fate, and no event lost."""
+"""The queue of work: every key once at a time, the class of an error decides its fate, no key is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -101,23 +101,23 @@ async def test_a_reconcile_may_ask_to_be_called_again() -> None:
         await until(lambda: work._states == {})
 
 
-async def test_timers_do_not_pile_up_for_a_key_that_is_delayed_and_looked_at() -> None:
+async def test_timers_do_not_pile_up_for_a_key_that_is_delayed_and_resynced() -> None:
     async def do(name: str) -> float:
         return 3600.0
 
     thing = Thing(do)
-    thing.owes = ["a"]
+    thing.open_keys = ["a"]
     async with working(thing) as work:
         for count in range(100):
             await work.resync()
             await until(lambda least=count: thing.done["a"] > least and not thing.running and not work._ready.qsize())  # type: ignore[misc]
-        assert len(work._later) <= 20
+        assert len(work._delayed) <= 20
         assert work._states.keys() == {ThingKey("a")}
 
 
-RETRIED_FOR_EVER = [Conflict("c"), Overloaded("o"), Unavailable("u"), DeadlineExceeded("d")]
-FINAL_AT_ONCE = [InvalidArgument("i"), Unauthenticated("u"), PermissionDenied("p")]
-WITH_PATIENCE = [NotFound("n"), FailedPrecondition("f")]
+TRANSIENT = [Conflict("c"), Overloaded("o"), Unavailable("u"), DeadlineExceeded("d")]
+FINAL = [InvalidArgument("i"), Unauthenticated("u"), PermissionDenied("p")]
+TEN_TRIES = [NotFound("n"), FailedPrecondition("f")]
 THREE_TRIES = [Internal("i"), AlreadyExists("a"), ValueError("v"), asyncio.CancelledError("c")]
 
 
@@ -134,18 +134,18 @@ async def fate(error: BaseException) -> tuple[int, MillstreamError | None]:
     return thing.done["a"], thing.ended.get("a")
 
 
-@pytest.mark.parametrize("error", RETRIED_FOR_EVER, ids=lambda e: type(e).__name__)
-async def test_what_passes_is_retried_for_ever(error: MillstreamError) -> None:
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda e: type(e).__name__)
+async def test_transient_errors_are_retried_without_limit(error: MillstreamError) -> None:
     assert await fate(error) == (41, None)
 
 
-@pytest.mark.parametrize("error", FINAL_AT_ONCE, ids=lambda e: type(e).__name__)
-async def test_what_cannot_get_better_ends_at_once(error: MillstreamError) -> None:
+@pytest.mark.parametrize("error", FINAL, ids=lambda e: type(e).__name__)
+async def test_final_errors_end_at_once(error: MillstreamError) -> None:
     assert await fate(error) == (1, error)
 
 
-@pytest.mark.parametrize("error", WITH_PATIENCE, ids=lambda e: type(e).__name__)
-async def test_what_may_be_early_is_waited_for(error: MillstreamError) -> None:
+@pytest.mark.parametrize("error", TEN_TRIES, ids=lambda e: type(e).__name__)
+async def test_errors_that_may_pass_have_ten_tries(error: MillstreamError) -> None:
     assert await fate(error) == (10, error)
 
 
@@ -156,7 +156,7 @@ async def test_a_bug_has_three_tries(error: BaseException) -> None:
     assert ended is not None and type(error).__name__ in f"{type(ended).__name__}: {ended.text}"
 
 
-async def test_an_outage_uses_up_nobodys_patience() -> None:
+async def test_an_outage_does_not_count_towards_the_tries_of_another_error() -> None:
     async def do(name: str) -> None:
         number = thing.done[name]
         if number <= 30:
@@ -174,7 +174,7 @@ async def test_an_outage_uses_up_nobodys_patience() -> None:
     assert thing.ended == {}
 
 
-async def test_an_end_that_fails_is_tried_again() -> None:
+async def test_an_end_that_fails_is_retried() -> None:
     async def do(name: str) -> None:
         raise InvalidArgument("no")
 
@@ -194,28 +194,28 @@ def test_backoff_grows_to_its_limit_with_jitter(monkeypatch: pytest.MonkeyPatch)
     assert len({backoff.backoff(3) for _ in range(10)}) > 1
 
 
-async def test_it_looks_at_start_and_again_and_again() -> None:
+async def test_it_resyncs_at_start_and_periodically() -> None:
     thing = Thing()
-    thing.owes = ["a"]
+    thing.open_keys = ["a"]
     async with working(thing, resync_seconds=0.01):
         await until(lambda: thing.done["a"] >= 3)
 
 
-async def test_a_look_that_fails_is_tried_again_and_keeps_what_it_found() -> None:
+async def test_a_resync_that_fails_is_retried_and_keeps_what_it_found() -> None:
     thing = Thing()
-    thing.owes = ["a"]
-    thing.look_errors = [Unavailable("away"), ValueError("bug"), Unavailable("away")]
+    thing.open_keys = ["a"]
+    thing.resync_errors = [Unavailable("away"), ValueError("bug"), Unavailable("away")]
     async with working(thing):
-        await until(lambda: thing.looks == 4)
+        await until(lambda: thing.resyncs == 4)
         await until(lambda: thing.done["a"])
 
 
-async def test_look_waits_for_a_look_that_began_after_it_was_asked_for() -> None:
+async def test_resync_waits_for_one_that_began_after_the_call() -> None:
     gate, inside = asyncio.Event(), asyncio.Event()
 
     class Slow(Thing):
         async def pending(self) -> AsyncIterator[ThingKey]:
-            for name in list(self.owes):
+            for name in list(self.open_keys):
                 yield ThingKey(name)
             inside.set()
             await gate.wait()
@@ -223,7 +223,7 @@ async def test_look_waits_for_a_look_that_began_after_it_was_asked_for() -> None
     thing = Slow()
     async with working(thing) as work:
         await inside.wait()
-        thing.owes.append("new")
+        thing.open_keys.append("new")
         asked = asyncio.create_task(work.resync())
         await asyncio.sleep(0.01)
         gate.set()
@@ -239,7 +239,7 @@ async def test_it_stops_at_once_whatever_it_is_waiting_for() -> None:
             return 3600.0
 
         thing = Thing(do)
-        thing.owes = ["a"]
+        thing.open_keys = ["a"]
         work = Work(MemoryBlobs(), MemoryBus(), "group", HANDLERS, [thing], resync_seconds=3600)
         task = asyncio.create_task(work.run())
         for _ in range(turns):

@@ -23,7 +23,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_values_come_from_the_environment(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("MILLSTREAM_MOST_ROWS", "7")
-    environment.setenv("TEST_SOMETHING", "is nobody's business")
+    environment.setenv("TEST_SOMETHING", "is no setting")
     settings = Mine.read()
     assert (settings.most_rows, settings.listen, settings.resync_seconds) == (7, "127.0.0.1:50051", 30.0)
     with pytest.raises(ValidationError, match="frozen"):
@@ -38,8 +38,8 @@ def test_an_unknown_name_is_refused(
     with pytest.raises(SystemExit) as ended:
         Mine.read()
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert f"unknown setting {name}" in said and "MILLSTREAM_MOST_ROWS" in said
+    printed = capsys.readouterr().err
+    assert f"unknown setting {name}" in printed and "MILLSTREAM_MOST_ROWS" in printed
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_check_prints_every_setting_and_no_secret(
     with pytest.raises(SystemExit) as ended:
         Mine.read()
     assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert [line.partition("=")[0] for line in said.splitlines()] == [variable.name for variable in Mine.variables()]
-    assert "MILLSTREAM_MOST_ROWS=10  # rows at once" in said and "swordfish" not in said
+    printed = capsys.readouterr().out
+    assert [line.partition("=")[0] for line in printed.splitlines()] == [variable.name for variable in Mine.variables()]
+    assert "MILLSTREAM_MOST_ROWS=10  # rows at once" in printed and "swordfish" not in printed
 
 
 def test_the_token_goes_out(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -80,6 +80,6 @@ def test_the_token_goes_out(environment: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("line", ["token name", "token name king", "token name reader extra"])
 def test_a_wrong_line_of_tokens_is_named(tmp_path: Path, line: str) -> None:
-    (tmp_path / "tokens").write_text(f"# who may what\n\n{line}\n")
+    (tmp_path / "tokens").write_text(f"# a comment\n\n{line}\n")
     with pytest.raises(SystemExit, match="line 3"):
         Tokens(str(tmp_path / "tokens"), {})

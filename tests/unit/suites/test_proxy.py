@@ -1,4 +1,4 @@
-"""The wire that other tests hurt does what it says."""
+"""The proxy that other tests cut, slow and reset does so."""
 
 import socket
 import threading
@@ -14,15 +14,15 @@ PATIENCE = 10.0
 
 @pytest.fixture
 def echo() -> Iterator[tuple[str, list[bytes]]]:
-    """The address of a server that answers each piece with itself, and what it has heard."""
-    heard: list[bytes] = []
+    """The address of a server that answers each piece with itself, and what it has received."""
+    received: list[bytes] = []
     server = socket.create_server(("127.0.0.1", 0))
 
     def answer(connection: socket.socket) -> None:
         with connection:
             try:
                 while piece := connection.recv(1 << 16):
-                    heard.append(piece)
+                    received.append(piece)
                     connection.sendall(piece)
             except OSError:
                 return
@@ -36,7 +36,7 @@ def echo() -> Iterator[tuple[str, list[bytes]]]:
             threading.Thread(target=answer, args=(connection,), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
-    yield f"127.0.0.1:{server.getsockname()[1]}", heard
+    yield f"127.0.0.1:{server.getsockname()[1]}", received
     server.shutdown(socket.SHUT_RDWR)
     server.close()
 
@@ -46,7 +46,7 @@ def call(proxy: Proxy) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=PATIENCE)
 
 
-def test_a_whole_wire_passes_everything_both_ways(echo: tuple[str, list[bytes]]) -> None:
+def test_it_passes_everything_both_ways(echo: tuple[str, list[bytes]]) -> None:
     with Proxy(echo[0]) as proxy, call(proxy) as caller:
         sent = bytes(range(256)) * 4000
         threading.Thread(target=caller.sendall, args=(sent,), daemon=True).start()
@@ -58,7 +58,7 @@ def test_a_whole_wire_passes_everything_both_ways(echo: tuple[str, list[bytes]])
         assert caller.recv(1) == b"", "an end passes too"
 
 
-def test_a_cut_wire_is_silent_and_then_goes_on(echo: tuple[str, list[bytes]]) -> None:
+def test_cut_it_is_silent_and_healed_it_passes_what_was_held_back(echo: tuple[str, list[bytes]]) -> None:
     with Proxy(echo[0]) as proxy, call(proxy) as caller:
         caller.sendall(b"one")
         assert caller.recv(9) == b"one"
@@ -77,7 +77,7 @@ def test_a_cut_wire_is_silent_and_then_goes_on(echo: tuple[str, list[bytes]]) ->
                 assert silent.recv(9) == word
 
 
-def test_a_broken_wire_ends_and_a_new_one_works(echo: tuple[str, list[bytes]]) -> None:
+def test_reset_connections_end_and_new_ones_work(echo: tuple[str, list[bytes]]) -> None:
     with Proxy(echo[0]) as proxy, call(proxy) as caller:
         caller.sendall(b"one")
         assert caller.recv(9) == b"one"
@@ -89,7 +89,7 @@ def test_a_broken_wire_ends_and_a_new_one_works(echo: tuple[str, list[bytes]]) -
             assert other.recv(9) == b"two"
 
 
-def test_what_is_asked_arrives_although_the_reply_is_lost(echo: tuple[str, list[bytes]]) -> None:
+def test_a_request_arrives_although_its_reply_is_lost(echo: tuple[str, list[bytes]]) -> None:
     with Proxy(echo[0]) as proxy, call(proxy) as caller:
         proxy.lose_replies()
         caller.sendall(b"one")
@@ -98,7 +98,7 @@ def test_what_is_asked_arrives_although_the_reply_is_lost(echo: tuple[str, list[
         assert echo[1] == [b"one"]
 
 
-def test_a_slow_wire_takes_its_time(echo: tuple[str, list[bytes]]) -> None:
+def test_slowed_it_delays_each_way(echo: tuple[str, list[bytes]]) -> None:
     with Proxy(echo[0]) as proxy, call(proxy) as caller:
         proxy.slow(0.15)
         began = time.monotonic()
@@ -107,7 +107,7 @@ def test_a_slow_wire_takes_its_time(echo: tuple[str, list[bytes]]) -> None:
         assert time.monotonic() - began >= 0.3, "once each way"
 
 
-def test_nobody_behind_it_is_an_end_at_once() -> None:
+def test_without_a_target_a_connection_is_reset() -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         target = f"127.0.0.1:{gone.getsockname()[1]}"
     with Proxy(target) as proxy, pytest.raises(ConnectionResetError), call(proxy) as caller:

@@ -1,0 +1,96 @@
+"""The suite of the object store port where other processes take part, and are killed. Subclass with make() and address()."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from millstream.errors import NotFound
+from servicekit.blobs.port import CHUNK, Blobs
+from tests.suites.blobs import BlobsContract, everything, keys
+from tests.suites.processes import child, finish
+
+BIG = 64 << 20
+ALLOWED_GROWTH = 24 << 20
+
+
+class SharedBlobsContract(BlobsContract):
+    """The contract of a store whose address other processes can open."""
+
+    def address(self, tmp_path: Path) -> str:
+        raise NotImplementedError
+
+    async def test_of_threads_in_four_processes_one_wins_each_key(self, tmp_path: Path) -> None:
+        printed = await finish(await child("race", self.address(tmp_path), "4", "50"))
+        winners = dict(line.split() for line in printed.splitlines())
+        assert len(winners) == len(printed.splitlines()) == 50
+        blobs = self.make(tmp_path)
+        for number, name in winners.items():
+            assert await blobs.get(f"race/{number}") == name.encode()
+        assert len(await keys(blobs, "")) == 50
+
+    async def test_big_values_pass_in_bounded_memory(self, tmp_path: Path) -> None:
+        source, target = tmp_path / "source", tmp_path / "target"
+        block, digest = os.urandom(CHUNK), hashlib.sha256()
+        with source.open("wb") as file:
+            for _ in range(BIG // CHUNK):
+                file.write(block)
+                digest.update(block)
+        printed = await finish(await child("stream", self.address(tmp_path / "store"), str(source), str(target)))
+        grown, read = printed.split()
+        assert int(grown) < ALLOWED_GROWTH
+        assert read == digest.hexdigest()
+        with target.open("rb") as file:
+            assert hashlib.file_digest(file, "sha256").hexdigest() == read
+
+    async def test_an_upload_killed_half_way_shows_nothing(self, tmp_path: Path) -> None:
+        source = tmp_path / "source"
+        source.write_bytes(os.urandom(16 << 20))
+        blobs = self.make(tmp_path / "store")
+        for pause in (0.0, 0.007, 0.013, 0.023):
+            uploading = await child("upload", self.address(tmp_path / "store"), str(source))
+            assert uploading.stdout
+            assert await asyncio.wait_for(uploading.stdout.readline(), 60) == b"0\n"
+            await asyncio.sleep(pause)
+            uploading.kill()
+            done = (await uploading.stdout.read()).split()
+            await uploading.wait()
+            found = await everything(blobs.list("uploads/"))
+            assert {listed.size for listed in found} == {16 << 20}
+            kept = {0, *map(int, done)}
+            assert {int(listed.key[-6:]) for listed in found} >= kept
+            for listed in found:
+                data = await self.read_listed(blobs, listed.key, int(listed.key[-6:]) in kept)
+                assert data in (None, source.read_bytes())
+                await blobs.delete(listed.key)
+
+    async def test_puts_killed_half_way_are_whole_or_absent(self, tmp_path: Path) -> None:
+        blobs = self.make(tmp_path)
+        for pause in (0.0, 0.011, 0.017):
+            putting = await child("put", self.address(tmp_path), "8")
+            assert putting.stdout
+            kept = [await asyncio.wait_for(putting.stdout.readline(), 60) for _ in range(20)]
+            await asyncio.sleep(pause)
+            putting.kill()
+            kept += (await putting.stdout.read()).splitlines()
+            await putting.wait()
+            await self.check_whole(blobs, {line.decode().strip() for line in kept})
+
+    @staticmethod
+    async def check_whole(blobs: Blobs, kept: Collection[str]) -> None:
+        """Each object has the bytes that its key names, and each key that was acknowledged is there."""
+        found = set(await keys(blobs, "put/"))
+        assert set(kept) <= found
+        for key in found:
+            data = await SharedBlobsContract.read_listed(blobs, key, key in kept)
+            assert data is None or hashlib.sha256(data).hexdigest() == key.removeprefix("put/")
+
+    @staticmethod
+    async def read_listed(blobs: Blobs, key: str, kept: bool) -> bytes | None:
+        """The object's bytes; None: it is absent, which only a put that was not acknowledged may be."""
+        try:
+            return await blobs.get(key)
+        except NotFound:
+            assert not kept
+            return None

@@ -1,0 +1,36 @@
+"""Files: one that a setting names is read whole or ends the process; a synced one is whole or not there."""
+
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from servicekit.files import read_file, sync_folder, write_synced
+
+
+def test_a_file_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"secret\n\xff")
+    assert read_file(str(tmp_path / "token")) == b"secret\n\xff"
+
+
+def test_a_file_that_cannot_be_read_ends_the_process_with_its_name(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "missing", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(SystemExit, match=f"cannot read {path}: {reason}"):
+            read_file(str(path))
+
+
+def test_a_synced_file_is_written_whole_and_never_over_another(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 8192
+    write_synced(tmp_path / "new", BytesIO(data))
+    sync_folder(tmp_path)
+    assert (tmp_path / "new").read_bytes() == data
+    with pytest.raises(FileExistsError):
+        write_synced(tmp_path / "new", BytesIO(b"other"))
+    assert (tmp_path / "new").read_bytes() == data
+
+
+def test_only_a_folder_can_be_synced_as_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "file", tmp_path / "missing"):
+        with pytest.raises(OSError, match=str(path)):
+            sync_folder(path)
