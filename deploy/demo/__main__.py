@@ -179,7 +179,7 @@ def call_cli(addresses: Mapping[str, str], *words: str, given: str = "") -> Any:
 def shorten(value: Any, longest: int = 8) -> Any:
     """The value with long lists cut, such as embeddings, so that a line stays readable."""
     if isinstance(value, dict):
-        return {name: shorten(part) for name, part in value.items()}
+        return {name: shorten(part, longest) for name, part in value.items()}
     if isinstance(value, list) and len(value) > longest:
         return [*value[:longest], f"… {len(value)} in all"]
     return value
