@@ -14,7 +14,7 @@ from deploy.servers.process import CannotStart
 from servicekit.build_info import code
 from tests.chaos.plan import KINDS, RUNS_OF_A_SEED, Plan, plan
 from tests.chaos.run import Record
-from tests.chaos.stand import Stand
+from tests.chaos.runner import Runner
 from tests.chaos.target import can_mount
 
 HERE = Path(__file__).parent
@@ -54,21 +54,21 @@ def plans(options: argparse.Namespace, results: Results) -> Iterator[Plan]:
 def main() -> None:
     options = arguments()
     results = Results(options.results, options.world)
-    stand = Stand(options.world, options.state.absolute())
+    runner = Runner(options.world, options.state.absolute())
     bad = []
     try:
         for planned in plans(options, results):
-            record = stand.perform(planned)
+            record = runner.perform(planned)
             results.add({"world": options.world, "commit": code().commit[:12], **record.to_dict()})
             print(line(record), flush=True)
             if not record.good:
                 bad.append(record.seed)
                 again = f"python -m bench.chaos --world {options.world} --replay {record.seed}"
-                print(f"  left in {stand.folder}; to see it again: {again}", flush=True)
+                print(f"  left in {runner.folder}; to see it again: {again}", flush=True)
     except CannotStart as error:
         raise SystemExit(str(error)) from None
     finally:
-        stand.end()
+        runner.end()
         options.results.with_name("results.md").write_text(table(options.results))
     print(table(options.results))
     raise SystemExit(f"{len(bad)} runs failed: {bad}" if bad else 0)

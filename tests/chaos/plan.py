@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from millstream.defaults import SERVICES
-from tests.chaos.stages import SERVED, STAGES, points_of
+from tests.chaos.stages import SERVED, STAGES, failpoints_of
 
 KILLS = tuple(f"kill {name}" for name in (*SERVICES, "worker"))
 SERVER_FAULTS = ("bus crash", "bus wiped", "bus cut", "bus slow", "store crash", "store cut", "store slow")
@@ -22,7 +22,7 @@ OUTAGE, OUTAGE_SECONDS = "outage", 60.0
 LASTS = {"bus crash": 5.0, "bus wiped": 2.0, "store crash": 5.0}
 LASTS_ELSE = 4.0
 LONGEST_DELAY = 0.02
-"""Seconds after the crash point: most stages last some tens of milliseconds."""
+"""Seconds after the failpoint: most stages last some tens of milliseconds."""
 ONLY = {"kill worker": ("train",)}
 """Kinds that can hit in some stages only: there is a worker while there is a training."""
 PER_PLATFORM = 5
@@ -33,7 +33,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Aim:
-    """One fault to come: what, after which crash point and how much later, and for how long."""
+    """One fault to come: what, after which failpoint and how much later, and for how long."""
 
     kind: str
     after: str
@@ -100,7 +100,7 @@ def covering(seed: int, world: str, outage_seconds: float) -> list[Plan]:
 
 
 def _aim(chance: random.Random, stage: str, kind: str) -> Aim:
-    after = "" if stage == SERVED else chance.choice(points_of(stage))
+    after = "" if stage == SERVED else chance.choice(failpoints_of(stage))
     return Aim(kind, after, round(chance.uniform(0, LONGEST_DELAY), 4), _lasts(chance, kind))
 
 

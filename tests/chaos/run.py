@@ -17,7 +17,7 @@ from tests.chaos import faults, verdict
 from tests.chaos.plan import Aim, Plan
 from tests.chaos.probes import flowing
 from tests.chaos.scenario import Flow
-from tests.chaos.stages import Passing
+from tests.chaos.stages import FailpointWatcher
 from tests.chaos.target import Platform
 
 CONFIG = {"steps": 60, "checkpoint_every": 10, "evaluate_every": 20, "step_seconds": 0.01}
@@ -35,7 +35,7 @@ class Hit:
     stage: str = NOWHERE
     """Where the flow was; "nowhere" if there was nothing to hurt."""
     after: str = ""
-    """The crash point that was passed last."""
+    """The failpoint that was passed last."""
     at: float = 0.0
     away: float = 0.0
     """Until what was hurt was there again."""
@@ -69,11 +69,11 @@ class Record:
 
 
 class Faults:
-    """The faults of a run, each in a thread of its own that waits for its crash point."""
+    """The faults of a run, each in a thread of its own that waits for its failpoint."""
 
     def __init__(self, platform: Platform, plan: Plan) -> None:
         self.platform, self.began = platform, time.monotonic()
-        self.passing = Passing(platform.failpoints)
+        self.watcher = FailpointWatcher(platform.failpoints)
         self.hits = [Hit(aim.kind) for aim in plan.aims]
         self.errors: list[str] = []
         self._given_up = False
@@ -87,18 +87,18 @@ class Faults:
         ]
 
     def start(self) -> None:
-        for thread in (self.passing, *self._threads):
+        for thread in (self.watcher, *self._threads):
             thread.start()
 
     def served(self) -> None:
-        """The flow is at its end: what waited for a crash point that nobody came by hits now."""
-        self.passing.end()
+        """The flow is at its end: what waited for a failpoint that nobody came by hits now."""
+        self.watcher.end()
         self._join()
 
     def give_up(self) -> None:
         """The flow has failed: nothing more is hurt."""
         self._given_up = True
-        self.passing.end()
+        self.watcher.end()
         self._join()
 
     def patience_ends(self) -> float:
@@ -126,13 +126,13 @@ class Faults:
                 self._active.pop(number, None)
 
     def _training_is_over(self) -> bool:
-        return self.passing.stage not in ("start", "apply", "import", "train")
+        return self.watcher.stage not in ("start", "apply", "import", "train")
 
     def _wait(self, aim: Aim) -> None:
         if aim.after:
-            self.passing.wait_for(aim.after)
+            self.watcher.wait_for(aim.after)
         else:
-            self.passing.wait_for_end()
+            self.watcher.wait_for_end()
         time.sleep(aim.delay)
 
     def _hit(self, number: int, aim: Aim, fault: faults.Fault) -> None:
@@ -164,7 +164,7 @@ class Faults:
                 self._active.pop(number)
             return False
         begun = time.monotonic()
-        hit.stage, hit.after, hit.at = self.passing.stage, self.passing.last, round(begun - self.began, 3)
+        hit.stage, hit.after, hit.at = self.watcher.stage, self.watcher.last, round(begun - self.began, 3)
         kills = isinstance(fault, faults.Kill | faults.KillWorker)
         with self._lock:
             if kills:

@@ -19,10 +19,8 @@ from millstream.operations.v1.operations_service_pb2_grpc import (
 )
 from millstream.operations.v1.service_status_pb2 import Dependency, ServiceStatus
 
-SERVING, NOT_SERVING = (
-    health_pb2.HealthCheckResponse.ServingStatus.SERVING,
-    health_pb2.HealthCheckResponse.ServingStatus.NOT_SERVING,
-)
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Replica(OperationsServiceServicer):
