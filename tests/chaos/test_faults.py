@@ -1,4 +1,4 @@
-"""Every kind of fault once, three a run, in the world of TEST_WORLD. `python -m bench.chaos` does the same at length."""
+"""Every kind of fault once, three a run, in the world of TEST_WORLD. `python -m bench.chaos` runs many seeds."""
 
 import json
 import os
@@ -14,9 +14,9 @@ from tests.worlds.platform import chosen
 
 SEED = int(os.environ.get("TEST_CHAOS_SEED") or 1)
 OUTAGE_SECONDS = 10.0
-"""Long enough for every client to give up; the full length is for bench.chaos."""
+"""Long enough for every client to give up; bench.chaos uses the full length."""
 PLANS = covering(SEED, os.environ.get("TEST_WORLD") or "local", OUTAGE_SECONDS)
-FULL_DISK = pytest.mark.skipif(not can_mount(), reason="a small file system of our own takes root's powers")
+FULL_DISK = pytest.mark.skipif(not can_mount(), reason="mounting a small file system needs root")
 
 
 def case(plan: Plan) -> ParameterSet:
