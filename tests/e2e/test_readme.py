@@ -1,4 +1,4 @@
-"""What README.md shows works, as it stands there."""
+"""The commands and code in README.md work as written."""
 
 import importlib.util
 import re
@@ -58,7 +58,7 @@ def test_every_command_is_named() -> None:
             assert re.search(rf"\b{leaf}\b", table), f"{name} {leaf}"
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_exist() -> None:
     for page in ("README.md", "ARCHITECTURE.md", "deploy/README.md", "deploy/servers/README.md", "tests/README.md"):
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text(encoding="utf-8")):
             assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
