@@ -1,4 +1,4 @@
-"""How far a flow is, to the millisecond: its stages are told apart by the failpoints that the services reach.
+"""How far a flow is, to the millisecond: its stages are distinguished by the failpoints that the services reach.
 
 A poll by RPC sees a stage only when it is over; failpoints stand between the durable writes themselves.
 """

@@ -55,8 +55,8 @@ def test_every_old_object_is_listed(platform: World, old: Corpus) -> None:
             numbers = [int(number) for number in read_in(old, f"datasets/{dataset.name}/ledger/")]
             assert [snapshot.number for snapshot in client.snapshots(dataset.name)] == numbers[::-1]
         versions = [(version.version, version.run_id) for version in client.versions(MODEL)][::-1]
-        told = read_in(old, f"models/{MODEL}/versions/").values()
-        assert versions[: len(told)] == [(entry["number"], entry["message"]["run_id"]) for entry in told]
+        answers = read_in(old, f"models/{MODEL}/versions/").values()
+        assert versions[: len(answers)] == [(entry["number"], entry["message"]["run_id"]) for entry in answers]
         reports = {report.report_id: EvaluationReport.Status.Name(report.status) for report in client.reports(MODEL)}
         statuses = {key.split("/")[0]: told.get("status") for key, told in read_in(old, "reports/").items()}
         del statuses["attempts"]
@@ -105,10 +105,10 @@ def test_a_run_that_was_left_open_resumes_from_its_old_checkpoint(platform: Worl
 
 
 def test_the_fact_of_an_old_outbox_marker_is_published(platform: World, old: Corpus) -> None:
-    markers = [told["key"] for key, told in read_in(old, "outbox/").items()]
+    markers = [answer["key"] for key, answer in read_in(old, "outbox/").items()]
     wait_until(lambda: keys(platform.blobs(), "outbox/") == [], "an empty outbox")
-    said = asyncio.run(published_ids(platform))
-    assert said >= {hash_of(key) for key in markers}
+    published = asyncio.run(published_ids(platform))
+    assert published >= {hash_of(key) for key in markers}
 
 
 def test_a_new_version_of_the_old_snapshot_becomes_champion(platform: World, old: Corpus) -> None:

@@ -93,10 +93,10 @@ def test_a_service_that_does_not_answer_is_reported(platform: World) -> None:
     (stopped,) = platform.pids("registry")
     os.kill(stopped, signal.SIGSTOP)
     try:
-        said = platform.cli("status", "--timeout", "1", code=1)
+        error = platform.cli("status", "--timeout", "1", code=1)
     finally:
         os.kill(stopped, signal.SIGCONT)
-    assert said.startswith("registry (127.0.0.1:") and len(said.splitlines()) == 1, said
+    assert error.startswith("registry (127.0.0.1:") and len(error.splitlines()) == 1, error
 
 
 def test_a_broken_store_is_reported_by_all_until_it_is_repaired(tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ def test_a_broken_store_is_reported_by_all_until_it_is_repaired(tmp_path: Path) 
         with platform.client() as client:
             for service in SERVICES:
                 wait_until(lambda service=service: client.status(service).blobs.problem, f"{service} has noticed")  # type: ignore[misc]
-        (said,) = platform.cli("status", code=1).splitlines()
-        assert all(service in said for service in SERVICES), said
-        assert f"blobs: {there}" in said and "point MILLSTREAM_BLOBS at a folder that works" in said
+        (error,) = platform.cli("status", code=1).splitlines()
+        assert all(service in error for service in SERVICES), error
+        assert f"blobs: {there}" in error and "point MILLSTREAM_BLOBS at a folder that works" in error
         there.unlink()
         kept.rename(there)
         wait_until(lambda: is_healthy(platform), "all is well again")
@@ -124,10 +124,10 @@ def test_a_start_without_a_store_reports_what_it_waits_for_and_fails_with_it(tmp
     (tmp_path / "file").write_text("no folder")
     words = ("--set", f"blobs=directory:{tmp_path / 'file'}", "--ready-seconds", "8")
     run = up("--state", str(tmp_path / "state"), "--port-base", str(free_ports().base), *words)
-    told = f"{tmp_path / 'file'}: Not a directory; point MILLSTREAM_BLOBS at a folder that works"
-    lines = [line for line in run.stderr.splitlines() if told in line]
+    problem = f"{tmp_path / 'file'}: Not a directory; point MILLSTREAM_BLOBS at a folder that works"
+    lines = [line for line in run.stderr.splitlines() if problem in line]
     assert run.returncode == 1 and len(lines) == 2, run.stderr
-    assert lines[0].split()[1] == "waits:" and lines[1].endswith(f"registry, trainer: {told}")
+    assert lines[0].split()[1] == "waits:" and lines[1].endswith(f"registry, trainer: {problem}")
 
 
 def test_a_start_without_a_bus_serves_and_warns(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ def test_the_commands_and_the_python_lead_to_a_prediction(tmp_path: Path) -> Non
         for line in commands.splitlines():
             words = shlex.split(line)
             assert words[0] == "millstream"
-            said = platform.cli(*words[1:])
-            assert said.strip(), line
+            printed = platform.cli(*words[1:])
+            assert printed.strip(), line
         (code,) = blocks("python")
         assert "Client()" in code
         code = code.replace(

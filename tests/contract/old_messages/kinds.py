@@ -1,7 +1,7 @@
 """What a version writes, kind by kind: the list that its corpus must cover.
 
-Events come from the topic table, facts from the services' own lists. The types of stored objects stand here, and whoever
-finds an object that is of no kind says so; what the protos declare beside all calls is the proof that none is missing.
+Events come from the topics in millstream/defaults.py, facts from the services' own lists, the types of stored objects from
+here. Tests fail on an object of no kind, and on a message of the protos that neither a call nor a kind uses.
 """
 
 import importlib
