@@ -1,4 +1,4 @@
-"""What holds for every test: nothing leaves this machine; and the servers that a test may ask for."""
+"""For every test: no connection leaves this machine; the fixtures of real servers."""
 
 import ipaddress
 import socket
@@ -27,12 +27,12 @@ class NetworkRefused(RuntimeError):
 
 def _check(sock: socket.socket, address: Any) -> None:
     if sock.family in INTERNET and not _is_loopback(str(address[0])):
-        raise NetworkRefused(f"tests reach nothing but this machine, and this one wants {address[0]}:{address[1]}")
+        raise NetworkRefused(f"tests may connect to this machine only, not to {address[0]}:{address[1]}")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def only_this_machine() -> Iterator[None]:
-    """Refuse every connection of Python's sockets to another machine (gRPC's own core is not seen here)."""
+    """Refuse connections of Python's sockets to other machines (gRPC's core does not use them)."""
     patch = pytest.MonkeyPatch()
     for name in ("connect", "connect_ex"):
         original = getattr(socket.socket, name)

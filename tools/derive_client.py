@@ -30,17 +30,18 @@ REPLACEMENTS = (
     ("asyncio.sleep", "time.sleep"),
     ("import asyncio", "import time"),
 )
-# Statements that import from this package, one after the other.
+# A block of imports from this package.
 _IMPORT = r"from (millstream\.\S+) import (?:\([^)]*\)|[^\n(]*)\n"
 _IMPORTS = re.compile(f"^(?:{_IMPORT})+", re.MULTILINE)
-# What only passes things on.
+# A loop that only yields becomes `yield from`.
 _PASSED_ON = re.compile(r"^( *)for (\w+) in (.*):\n +yield \2\n", re.MULTILINE)
 
 
-def derived() -> dict[Path, str]:
-    """The text of each file of sync/."""
+def derived(source: Path = SOURCE, target: Path = TARGET) -> dict[Path, str]:
+    """The text of each file of sync/, by its path; one for each file of aio/."""
     return {
-        TARGET / path.name: HEADER.format(name=path.relative_to(CLIENT)) + _derive(path) for path in SOURCE.glob("*.py")
+        target / path.name: HEADER.format(name=path.relative_to(source.parent)) + _derive(path)
+        for path in source.glob("*.py")
     }
 
 
@@ -53,7 +54,7 @@ def _derive(path: Path) -> str:
 
 
 def _in_order(imports: str) -> list[str]:
-    """The statements in order of their modules, whose names have changed."""
+    """The import statements, sorted by their modules, whose names have changed."""
     found = re.finditer(_IMPORT, imports)
     return [statement[0] for statement in sorted(found, key=lambda statement: statement[1])]
 

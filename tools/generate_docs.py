@@ -39,7 +39,7 @@ def pages() -> dict[Path, str]:
 
 
 def configuration() -> str:
-    """Settings of all services first, then what each service adds."""
+    """The page of settings: those of all services, then those that each service adds or changes."""
     common = {variable.name for variable in Settings.variables()}
     parts = [CONFIGURATION, "## Every service\n", *_settings(Settings.variables())]
     owners = [*((name, f"services.{name}.settings", "Settings") for name in SERVICES)]
@@ -65,7 +65,7 @@ def _settings(variables: list[Variable]) -> Iterator[str]:
 
 
 def metrics() -> str:
-    """Metrics of all services first, then what each service adds."""
+    """The page of metrics: those of all services, then those that each service adds."""
     parts = [METRICS, "## Every service\n", *_metrics("servicekit.metrics")]
     for service in SERVICES:
         parts += [f"\n## {service}\n", *_metrics(f"services.{service}.metrics")]
@@ -91,6 +91,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> int:
+    """Write or check; exit code 1 if a check fails."""
     parser = argparse.ArgumentParser(description="Writes docs/configuration.md and docs/metrics.md from the code.")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a page is stale")
     stale = {path: text for path, text in pages().items() if not path.exists() or path.read_text() != text}

@@ -1,4 +1,4 @@
-"""Turns protos/**.proto into the Python code of the `millstream` package, or proves that the code there is fresh.
+"""Generates the Python code of the `millstream` package from protos/**.proto, or checks that it is fresh.
 
 `python tools/generate_protos.py` writes it; with `--check` it generates into a temporary folder and compares byte for byte.
 Everything in a folder `millstream/<domain>/v1/` is generated, so a file there without a proto is removed.
@@ -21,6 +21,7 @@ MARKER = '"""Generated from protos/{folder} by `make protos`."""\n'
 
 
 def proto_files() -> list[Path]:
+    """Every file of the protos, sorted."""
     return sorted((PROTOS / PACKAGE).rglob("*.proto"))
 
 
@@ -31,11 +32,11 @@ def generate(into: Path) -> None:
     arguments = ["protoc", *(f"--proto_path={folder}" for folder in includes)]
     arguments += [f"--{kind}_out={into}" for kind in ("python", "grpc_python")]
     arguments += [f"--{kind}_out=quiet:{into}" for kind in ("mypy", "mypy_grpc")]
-    # The plugins stand beside the interpreter, whose folder need not be on PATH.
+    # The plugins are in the interpreter's folder, which need not be on PATH.
     beside = Path(sys.executable).parent
     arguments += [f"--plugin=protoc-gen-{name}={beside / f'protoc-gen-{name}'}" for name in ("mypy", "mypy_grpc")]
     if protoc.main([*arguments, *map(str, sources)]) != 0:
-        raise SystemExit("protoc refused the protos: see its message above.")
+        raise SystemExit("protoc failed: see its message above.")
     remove_empty_services(into)
     for version in {source.parent.relative_to(PROTOS) for source in sources}:
         for folder in (version, *(above for above in version.parents if len(above.parts) > 1)):
@@ -43,7 +44,7 @@ def generate(into: Path) -> None:
 
 
 def remove_empty_services(into: Path) -> None:
-    """Drop the gRPC modules of protos without a service: protoc writes them all, and they hold nothing."""
+    """Delete the gRPC modules of protos without a service, which protoc writes too, and which are empty."""
     for source in proto_files():
         if not any(line.startswith("service ") for line in source.read_text().splitlines()):
             stem = into / source.relative_to(PROTOS).with_suffix("")
@@ -52,7 +53,7 @@ def remove_empty_services(into: Path) -> None:
 
 
 def generated(house: Path) -> Iterator[Path]:
-    """Every file of `house` that generation owns, relative to it."""
+    """Every generated file of `house`, relative to it."""
     for domain in {source.parent.parent.relative_to(PROTOS) for source in proto_files()}:
         for file in (house / domain).rglob("*"):
             if file.is_file() and "__pycache__" not in file.parts:
@@ -70,6 +71,7 @@ def differences(fresh: Path, house: Path) -> list[str]:
 
 
 def main() -> int:
+    """Write or check; exit code 1 if a check fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if the generated code is not fresh")
     check = parser.parse_args().check
@@ -80,7 +82,7 @@ def main() -> int:
         generate(fresh)
         found = differences(fresh, HOUSE)
         if check and found:
-            print("The generated code is not what protos/ says: run `make protos` and commit it.", file=sys.stderr)
+            print("The generated code does not match protos/: run `make protos` and commit it.", file=sys.stderr)
             print("\n".join(f"  {line}" for line in found), file=sys.stderr)
             return 1
         if not check:
@@ -89,6 +91,7 @@ def main() -> int:
 
 
 def write(fresh: Path) -> None:
+    """Replace the generated code of the repository by the fresh one; only files that differ are written."""
     for file in set(generated(HOUSE)) - set(generated(fresh)):
         (HOUSE / file).unlink()
     for file in generated(fresh):

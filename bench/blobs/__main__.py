@@ -4,10 +4,10 @@ Claims: a put or get of 1 kB and of 300 MB is at least 0.9 times as fast as mini
 fput_object and fget_object, although ours checks what it reads by a checksum and goes on where the wire broke; and
 neither direction holds more than a few parts of a file in memory.
 
-minio-py blocks, so code in an event loop has to call it in a thread, and there and back takes a tenth of a millisecond or
-two. Both are measured: `blobs_vs_bare_minio` is the worst of four beside the blocking calls alone, and
-`blobs_vs_minio_in_a_thread` beside the same calls made from an event loop, as ours are. Peers take turns, in an order that
-changes; a ratio is the median over the turns of the peer's seconds / our seconds.
+minio-py blocks, so code in an event loop must call it in a thread; a thread switch takes 0.1 to 0.2 ms. Both are measured:
+`blobs_vs_bare_minio` is the worst of four beside the blocking calls alone, and `blobs_vs_minio_in_a_thread` beside the same
+calls made from an event loop, as ours are. Peers take turns, in an order that changes; a ratio is the median over the turns
+of the peer's seconds / our seconds.
 """
 
 import argparse
@@ -42,7 +42,7 @@ RATIO_LIMIT, MEMORY_LIMIT_MIB = 0.9, 64.0
 
 @dataclass(frozen=True)
 class Store:
-    """Where the store is, as a child process is told it."""
+    """The store's address and key files, as passed to a child process."""
 
     endpoint: str
     access_key_file: str
@@ -72,7 +72,7 @@ class Ours:
         for _ in range(CALLS):
             self.made += 1
             if not await self.blobs.put_if_absent(f"ours/absent-{self.made}", data):
-                raise RuntimeError("nobody else can have made this object")
+                raise RuntimeError("the object exists already, although its key is new")
 
     async def get_small(self, data: bytes) -> None:
         for number in range(CALLS):
@@ -164,14 +164,14 @@ async def measure(store: Store, folder: Path, rounds: int) -> Times:
 
 
 def memory(store: Store, folder: Path, job: str) -> float:
-    """How much the peak of a process grows, in MiB, by a 300 MB upload or download: asked of a process of its own."""
-    asked = [sys.executable, "-m", "bench.blobs", "--job", job, store.endpoint, store.access_key_file]
-    asked += [store.secret_key_file, str(folder)]
-    return float(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
+    """How much the peak memory of a fresh process grows by a 300 MB upload or download, in MiB."""
+    command = [sys.executable, "-m", "bench.blobs", "--job", job, store.endpoint, store.access_key_file]
+    command += [store.secret_key_file, str(folder)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def grow(job: str, store: Store, folder: Path) -> None:
-    """Print it. Linux tells the peak of a process as VmHWM; the first small call has made what is made once."""
+    """Print the growth. Linux reports the peak as VmHWM; a first small call has allocated what is allocated once."""
     blobs = store.blobs()
 
     async def work() -> float:

@@ -40,7 +40,7 @@ async def line(process: Process) -> str:
 
 
 async def publish_now_and_then(path: Path) -> None:
-    """Each message holds the moment before it was published; pauses are longer than a look of the watch."""
+    """Each message holds the time before its publish. Pauses are longer than a poll of the bus."""
     bus = SqliteBus(path)
     for _ in range(WAKES):
         await asyncio.sleep(random.uniform(0.025, 0.06))
@@ -49,7 +49,7 @@ async def publish_now_and_then(path: Path) -> None:
 
 
 async def idle(path: Path) -> None:
-    """What a service does while nothing happens; prints its share of a core."""
+    """Subscribe as a service does while nothing happens; print the share of a core in percent."""
     bus = SqliteBus(path)
     member, tail = bus.subscribe("idle", ["idle"]), bus.tail(["idle"])
     waits = [asyncio.create_task(subscription.batch()) for subscription in (member, tail)]

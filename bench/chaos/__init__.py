@@ -1,1 +1,1 @@
-"""Nothing lost, doubled or stuck, whatever dies or goes away: one scenario, three faults a run."""
+"""Nothing lost, doubled or stuck, whatever fault is injected: one scenario, three faults a run."""

@@ -1,4 +1,4 @@
-"""The runs so far, one JSON object a line, and the table that they make."""
+"""The recorded runs, one JSON object a line, and the table of them."""
 
 import json
 import statistics
@@ -13,7 +13,7 @@ from tests.chaos.stages import SERVED, STAGES
 
 COLUMNS = (*STAGES, SERVED)
 EVENTS_SECONDS = {"kill": 5.0, "bus": 10.0, "outage": 10.0}
-"""How soon events are to flow again, by the first word of a kind: after a service, or the broker, is there again."""
+"""Limit in seconds until events flow again after the service, or the broker, is back, by the first word of a kind."""
 
 
 class Results:
@@ -46,17 +46,17 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 def table(file: Path) -> str:
-    """All worlds, each with its faults: where they hit, and how soon all was well."""
+    """All worlds, each with its faults: in which stage they hit, and how long the recovery took."""
     records = read(file)
     worlds = sorted({record["world"] for record in records})
-    parts = ["# What was hit, and how soon all was well\n", HEAD]
+    parts = ["# Faults, where they hit, and the recovery\n", HEAD]
     parts += [_world(world, [record for record in records if record["world"] == world]) for world in worlds]
     return "\n".join(parts)
 
 
-HEAD = """Written by `python -m bench.chaos` from `results.jsonl`. *away*: until what was hurt was there again. *events*:
-from then until events were said and heard again on every partition, where no other fault was there meanwhile. Seconds,
-the median and the most. *late*: above the limit (10 s after the broker is ready, 5 s after a killed service is back).
+HEAD = """Written by `python -m bench.chaos` from `results.jsonl`. *away*: until the target was back. *events*: from then
+until events were published and read again on every partition, where no other fault was active meanwhile. Seconds, median
+and most. *late*: above the limit (10 s after the broker is ready, 5 s after a killed service is back).
 """
 
 
@@ -66,12 +66,12 @@ def _world(world: str, records: Sequence[Mapping[str, Any]]) -> str:
     runs, seconds = len(records), sum(record["seconds"] for record in records)
     bad = {name: sum(bool(record[name]) for record in records) for name in ("lost", "doubled", "stuck")}
     two = sum(record["plan"]["replicas"] == 2 for record in records)
-    thrice = sum(record["plan"]["bus"] == "duplicating" for record in records)
+    duplicated = sum(record["plan"]["bus"] == "duplicating" for record in records)
     closed = [record["closed"] for record in records if not record["stuck"]]
     head = [
         f"## {world}\n",
-        f"{runs} runs in {seconds / 60:.0f} min, {two} with two replicas of each service, {thrice} with every event "
-        f"three times and backwards: **{bad['lost']} lost, {bad['doubled']} doubled, {bad['stuck']} stuck**. All was closed "
+        f"{runs} runs in {seconds / 60:.0f} min, {two} with two replicas of each service, {duplicated} with every event "
+        f"duplicated and reordered: **{bad['lost']} lost, {bad['doubled']} doubled, {bad['stuck']} stuck**. All was closed "
         f"{_spread(closed)} s after the last fault.\n",
         f"| fault | hits | {' | '.join(COLUMNS)} | away | events | late |",
         f"|---|{'---|' * (len(COLUMNS) + 4)}",

@@ -1,9 +1,9 @@
 """How long an event takes, on SQLite and on Kafka, beside bare kafka-python: `python -m bench.events`, about 3 minutes.
 
-Each round takes every way in turn, forwards or backwards: facts said one after the other, then a burst said at once. A time
-ends when the next service's reconcile begins; of the bare peer, when it has parsed the message. What is compared is compared
-within a round. The ways named `outbox` go by the outbox (marker, object, publish), on MinIO and in a folder.
-Then the chain: SnapshotCreated → trained, registered, evaluated, promoted, served, in both worlds.
+Each round takes every path in turn, forwards or backwards: events published one after the other, then a burst at once. A
+time ends when the next service's reconcile begins; for the bare peer, when it has parsed the message. Ratios are of figures
+of the same round. The paths named `outbox` go through the outbox (marker, object, publish), on MinIO and in a folder. Then
+the chain: SnapshotCreated → trained, registered, evaluated, promoted, served, in both worlds.
 
 `RATIO events_throughput_vs_bare_kafka` is kept at 0.7 or more, `RATIO events_p50_vs_bare_kafka` at 1.5 or less, and
 `RATIO chain_beyond_training_vs_budget` at 1 or less (1 is 2 s).
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.events.chain import chains
-from bench.events.figures import Figures, spread, summary, words
+from bench.events.figures import Figures, format_spread, spread, summary
 from bench.events.ways import Way, pairs
 from deploy.servers.kafka import Kafka
 from deploy.servers.minio import Minio
@@ -32,7 +32,7 @@ UNITS = {"p50_ms": "ms", "p99_ms": "ms", "call_p50_ms": "ms", "events_per_s": "e
 
 
 async def rounds(kafka: Kafka, minio: Minio, folder: Path, count: int) -> Mapping[str, Sequence[Figures]]:
-    """The figures of each way, by round. One more, the first, warms all processes up and is not among them."""
+    """The figures of each path, by round. One more round, the first, warms all processes up and is not counted."""
     worlds = {
         "kafka": {**kafka.settings(), **minio.settings("events")},
         "sqlite": {"bus": f"sqlite:{folder / 'bus.sqlite'}", "blobs": f"directory:{folder / 'blobs'}"},
@@ -73,19 +73,19 @@ def measure(kafka: Kafka, minio: Minio, folder: Path, count: int, files: int) ->
 
 
 def against(ours: Sequence[Figures], bare: Sequence[Figures], figure: str) -> dict[str, float]:
-    """Our figure by the peer's of the same round."""
+    """The ratio of our figure to the peer's of the same round."""
     return spread([mine[figure] / theirs[figure] for mine, theirs in zip(ours, bare, strict=True)])
 
 
-def tell(results: Mapping[str, Any]) -> None:
+def print_results(results: Mapping[str, Any]) -> None:
     for name, figures in results["ways"].items():
         for figure, unit in UNITS.items():
-            print(f"{name:14} {figure.removesuffix('_ms'):12} {words(figures[figure], unit)}")
+            print(f"{name:14} {figure.removesuffix('_ms'):12} {format_spread(figures[figure], unit)}")
     for name, costs in results["outbox_costs_ms"].items():
-        print(f"{name:14} {'outbox costs':12} {words(costs, 'ms')} more than publishing at once")
+        print(f"{name:14} {'outbox costs':12} {format_spread(costs, 'ms')} more than publishing at once")
     for name, moments in results["chain"].items():
         for moment, seconds in moments.items():
-            print(f"{name:14} {moment:22} {words(seconds, 's')}")
+            print(f"{name:14} {moment:22} {format_spread(seconds, 's')}")
     for name, ratio in results["ratios"].items():
         print(f"RATIO {name} {ratio['median']:.3f} ({ratio['least']:.3f} to {ratio['most']:.3f})")
 
@@ -109,7 +109,7 @@ def main() -> None:
             for server in (kafka, minio):
                 server.kill()
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
-    tell(results)
+    print_results(results)
     options.out.write_text(json.dumps({"load_per_core": load, **results}, indent=1) + "\n")
 
 

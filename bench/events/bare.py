@@ -1,6 +1,6 @@
-"""The peer: kafka-python alone, configured as the platform configures it, doing what must be done and no more.
+"""The peer: bare kafka-python, configured as the platform configures it, doing the least that is needed.
 
-`python -m bench.events.bare say|hear ADDRESS`; each prints `ready` first.
+`python -m bench.events.bare publish|handle ADDRESS`; each prints `ready` first.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata
 
-from bench.events.said import Heard, a_pause, facts, message, orders, report
+from bench.events.workload import HandledTimes, facts, jitter, message, report, rounds
 from deploy.local.child import end_with
 from millstream.dataset.v1.events_pb2 import DatasetEvent
 from millstream.defaults import topic_of
@@ -24,7 +24,8 @@ GROUP = "bare.bench"
 SECONDS = 10.0
 
 
-def say(address: str) -> None:
+def publish(address: str) -> None:
+    """Publish the rounds of stdin."""
     producer = KafkaProducer(
         bootstrap_servers=address,
         enable_idempotence=True,
@@ -35,13 +36,13 @@ def say(address: str) -> None:
     )
     producer.partitions_for(TOPIC)
 
-    def send(said: Message) -> Any:
-        return producer.send(TOPIC, key=said.key.encode(), value=said.value, headers=list(said.headers.items()))
+    def send(each: Message) -> Any:
+        return producer.send(TOPIC, key=each.key.encode(), value=each.value, headers=list(each.headers.items()))
 
     def one_by_one(messages: Sequence[Message]) -> tuple[list[int], list[int]]:
         sent, returned = [], []
         for each in messages:
-            time.sleep(a_pause())
+            time.sleep(jitter())
             sent.append(time.monotonic_ns())
             send(each).get(SECONDS)
             returned.append(time.monotonic_ns())
@@ -54,14 +55,14 @@ def say(address: str) -> None:
         return [sent], [time.monotonic_ns()]
 
     print("ready", flush=True)
-    for order in orders():
-        messages = [message(key, fact) for key, fact in facts(order.name, order.count).items()]
-        report(*(one_by_one if order.pause else all_at_once)(messages))
+    for each in rounds():
+        messages = [message(key, fact) for key, fact in facts(each.name, each.count).items()]
+        report(*(one_by_one if each.pause else all_at_once)(messages))
     producer.close()
 
 
-def hear(address: str) -> None:
-    """Handle what each poll brings, then commit it."""
+def handle(address: str) -> None:
+    """Handle the messages of each poll, then commit their offsets."""
     consumer = KafkaConsumer(
         TOPIC,
         bootstrap_servers=address,
@@ -72,7 +73,7 @@ def hear(address: str) -> None:
         fetch_max_bytes=BYTES_AHEAD,
         metrics_enabled=False,
     )
-    heard = Heard()
+    handled = HandledTimes()
     while not consumer.assignment():
         consumer.poll(timeout_ms=100)
     print("ready", flush=True)
@@ -81,7 +82,7 @@ def hear(address: str) -> None:
         for records in polled.values():
             for record in records:
                 fact = DatasetEvent.FromString(record.value).snapshot_created
-                heard.note(fact.snapshot_id, fact.number)
+                handled.record(fact.snapshot_id, fact.number)
         if polled:
             ends = {place: records[-1].offset + 1 for place, records in polled.items()}
             consumer.commit({place: OffsetAndMetadata(end, "", -1) for place, end in ends.items()})
@@ -89,4 +90,4 @@ def hear(address: str) -> None:
 
 if __name__ == "__main__":
     end_with(os.getppid())
-    {"say": say, "hear": hear}[sys.argv[1]](sys.argv[2])
+    {"publish": publish, "handle": handle}[sys.argv[1]](sys.argv[2])

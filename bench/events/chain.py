@@ -1,6 +1,6 @@
 """From the fact SnapshotCreated to inference serving the version trained on it: the platform's five processes, toy recipe.
 
-Each moment is told by the platform's own events (ce_time); the training is what its worker says that it took.
+Times are those of the platform's own events (ce_time); the training is the seconds that its worker reported.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ CHAIN = (
 
 
 def chains(folder: Path, settings: Mapping[str, str], count: int) -> Sequence[Figures]:
-    """Seconds of each of so many files, brought in one after the other. The first is the first that the platform sees."""
+    """Seconds of each of so many files, imported one after the other. The first is the first that the platform sees."""
     with world(folder / "state", kind="local", settings=settings) as platform:
         return asyncio.run(_follow(platform, [scenario.a_file(folder, skip=10 * n) for n in range(count)]))
 
@@ -53,19 +53,19 @@ async def _follow(platform: World, files: Sequence[Path]) -> list[Figures]:
 
 async def _through(client: Client, tail: Subscription, file: Path, number: int) -> Figures:
     """Of file `number`, which becomes the snapshot and the version of this number."""
-    asked = client.import_dataset(file, scenario.DATASET, recipe=scenario.SPEC["recipe"])
-    client.wait_import(scenario.DATASET, asked.request_id)
-    said: dict[type, Event] = {}
-    while VersionServed not in said:
+    created = client.import_dataset(file, scenario.DATASET, recipe=scenario.SPEC["recipe"])
+    client.wait_import(scenario.DATASET, created.request_id)
+    seen: dict[type, Event] = {}
+    while VersionServed not in seen:
         for event in map(from_message, await tail.batch()):
             if not isinstance(event.fact, VersionServed) or event.fact.version == number:
-                said.setdefault(type(event.fact), event)
+                seen.setdefault(type(event.fact), event)
     answer = client.classify(scenario.MODEL, ["the mill was kind and sweet"])
     if answer.served.version != number:
         raise SystemExit(f"version {answer.served.version} answers, not {number}")
-    began = client.snapshot(scenario.DATASET, number).create_time.ToNanoseconds() / 1e9
+    began = client.snapshot(scenario.DATASET, number).create_time.ToNanoseconds() / 10**9
     training = training_seconds(client.run(answer.served.run_id))
     after = {
-        kind.__name__: datetime.fromisoformat(said[kind].time).timestamp() - began for kind in CHAIN if kind in said
+        kind.__name__: datetime.fromisoformat(seen[kind].time).timestamp() - began for kind in CHAIN if kind in seen
     }
     return {**after, "training": training, "beyond_training": after[VersionServed.__name__] - training}

@@ -1,6 +1,6 @@
-"""The platform's own side: a process that says facts, on a bus or by an outbox, and one that handles them as services do.
+"""The platform's side: a process that publishes events, on a bus or by an outbox, and one that handles them as a service.
 
-`python -m bench.events.ours say|hear SETTINGS` (JSON); each prints `ready` first.
+`python -m bench.events.ours publish|handle SETTINGS` (JSON); each prints `ready` first.
 """
 
 import asyncio
@@ -12,7 +12,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from bench.events.said import PATTERN, SOURCE, Heard, Order, a_pause, facts, message, orders, read_fact, report
+from bench.events.workload import (
+    PATTERN,
+    SOURCE,
+    HandledTimes,
+    Round,
+    facts,
+    jitter,
+    message,
+    read_fact,
+    report,
+    rounds,
+)
 from deploy.local.child import end_with
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.errors import MillstreamError
@@ -25,42 +36,43 @@ from servicekit.work.queue import Work
 from tests.worlds.servers import settings_of
 
 CALLERS = 256
-"""How many callers of a service say something at the same time, in a burst."""
-Say = Callable[[], Awaitable[object]]
+"""Concurrent callers of a service in a burst."""
+Publish = Callable[[], Awaitable[object]]
 
 
-async def say(settings: Settings) -> None:
+async def publish(settings: Settings) -> None:
+    """Publish the rounds of stdin."""
     bus = open_bus(settings)
     outbox = Outbox(open_blobs(settings), bus, SOURCE, {PATTERN: read_fact})
     sweep = asyncio.create_task(outbox.run())
 
-    def says(order: Order) -> Sequence[Say]:
-        made = facts(order.name, order.count)
-        if order.way == "outbox":
+    def publishes(each_round: Round) -> Sequence[Publish]:
+        made = facts(each_round.name, each_round.count)
+        if each_round.way == "outbox":
             return [partial(outbox.put, key, fact.SerializeToString()) for key, fact in made.items()]
         return [partial(bus.publish, message(key, fact)) for key, fact in made.items()]
 
     print("ready", flush=True)
-    told = orders()
-    while order := await asyncio.to_thread(next, told, None):
-        report(*await (one_by_one if order.pause else all_at_once)(says(order)))
+    given = rounds()
+    while each_round := await asyncio.to_thread(next, given, None):
+        report(*await (one_by_one if each_round.pause else all_at_once)(publishes(each_round)))
     sweep.cancel()
     await bus.close()
 
 
-async def one_by_one(says: Sequence[Say]) -> tuple[list[int], list[int]]:
+async def one_by_one(publishes: Sequence[Publish]) -> tuple[list[int], list[int]]:
     sent, returned = [], []
-    for each in says:
-        await asyncio.sleep(a_pause())
+    for each in publishes:
+        await asyncio.sleep(jitter())
         sent.append(time.monotonic_ns())
         await each()
         returned.append(time.monotonic_ns())
     return sent, returned
 
 
-async def all_at_once(says: Sequence[Say]) -> tuple[list[int], list[int]]:
+async def all_at_once(publishes: Sequence[Publish]) -> tuple[list[int], list[int]]:
     sent = time.monotonic_ns()
-    waiting = iter(says)
+    waiting = iter(publishes)
 
     async def caller() -> None:
         for each in waiting:
@@ -80,25 +92,27 @@ class FactKey(Key):
 
 
 class Handle:
-    """A service's work on a fact: to note the time."""
+    """A service's reconciler: it records the time."""
 
     kind = FactKey.kind
 
     def __init__(self) -> None:
-        self.heard = Heard()
+        self.handled = HandledTimes()
 
     async def pending(self) -> AsyncIterator[FactKey]:
         for key in list[FactKey]():
             yield key
 
     async def reconcile(self, key: FactKey) -> None:
-        self.heard.note(key.snapshot_id, key.number)
+        self.handled.record(key.snapshot_id, key.number)
 
     async def end(self, key: FactKey, error: MillstreamError) -> None:
         raise error
 
 
-async def hear(settings: Settings) -> None:
+async def handle(settings: Settings) -> None:
+    """Handle the events as a service does."""
+
     def keys(event: SnapshotCreated) -> Sequence[Key]:
         return [FactKey(event.snapshot_id, event.number)]
 
@@ -111,4 +125,4 @@ async def hear(settings: Settings) -> None:
 
 if __name__ == "__main__":
     end_with(os.getppid())
-    asyncio.run({"say": say, "hear": hear}[sys.argv[1]](settings_of(json.loads(sys.argv[2]))))
+    asyncio.run({"publish": publish, "handle": handle}[sys.argv[1]](settings_of(json.loads(sys.argv[2]))))

@@ -1,4 +1,4 @@
-"""The ways that an event takes, each by two processes: one says, one handles."""
+"""The paths of an event, each by two processes: one publishes, one handles."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.events.bare import TOPIC
 from bench.events.figures import Figures
-from bench.events.said import Order
+from bench.events.workload import Round
 from deploy.servers.process import ROOT
 from servicekit.bus.kafka.connection import link
 from servicekit.bus.kafka.options import KafkaOptions
@@ -26,33 +26,37 @@ MS = 1e6
 
 @dataclass(frozen=True)
 class Pair:
-    says: Process
-    hears: Process
+    """A publishing and a handling process."""
 
-    async def tell(self, order: Order) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-        """When each fact was sent, when whoever said it could go on, and when it was handled."""
-        assert self.says.stdin
-        self.says.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
+    publisher: Process
+    handler: Process
+
+    async def play(self, round_: Round) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """When each publish began, when it returned, and when its event was handled, in nanoseconds."""
+        assert self.publisher.stdin
+        self.publisher.stdin.write(json.dumps(asdict(round_)).encode() + b"\n")
         async with asyncio.timeout(LOST_SECONDS):
-            said, handled = await asyncio.gather(line(self.says), line(self.hears))
-        return said["sent"], said["returned"], handled
+            published, handled = await asyncio.gather(line(self.publisher), line(self.handler))
+        return published["sent"], published["returned"], handled
 
 
 @dataclass(frozen=True)
 class Way:
+    """One path that is measured."""
+
     name: str
     pair: Pair
     way: str
     burst: int
-    """How many facts are said at once."""
+    """How many events are published at once."""
 
     async def measure(self, round_number: int) -> Figures:
-        """Milliseconds from saying to handled, and until whoever says it may go on; facts handled per second of a burst."""
+        """Milliseconds from publish to handled, and until the publish returns; events handled per second of a burst."""
         name = f"{self.name}-{round_number}"
-        sent, returned, handled = await self.pair.tell(Order(self.way, f"{name}-paced", PACED, pause=True))
+        sent, returned, handled = await self.pair.play(Round(self.way, f"{name}-paced", PACED, pause=True))
         took = [(end - start) / MS for start, end in zip(sent, handled, strict=True)]
         waited = [(end - start) / MS for start, end in zip(sent, returned, strict=True)]
-        (start,), _, handled = await self.pair.tell(Order(self.way, f"{name}-burst", self.burst, pause=False))
+        (start,), _, handled = await self.pair.play(Round(self.way, f"{name}-burst", self.burst, pause=False))
         return {
             "p50_ms": statistics.median(took),
             "p99_ms": statistics.quantiles(took, n=100)[98],
@@ -63,9 +67,9 @@ class Way:
 
 async def line(process: Process) -> Any:
     assert process.stdout
-    if not (told := await process.stdout.readline()):
+    if not (printed := await process.stdout.readline()):
         raise SystemExit(f"a process of the benchmark ended with {await process.wait()}")
-    return json.loads(told)
+    return json.loads(printed)
 
 
 async def started(side: str, job: str, argument: str) -> Process:
@@ -78,16 +82,16 @@ async def started(side: str, job: str, argument: str) -> Process:
 @asynccontextmanager
 async def pairs(address: str, worlds: Mapping[str, Mapping[str, str]]) -> AsyncIterator[Mapping[str, Pair]]:
     """Two processes for bare kafka-python on the broker at this address, and two for each world's settings."""
-    asked = {"bare": ("bare", address), **{name: ("ours", json.dumps(world)) for name, world in worlds.items()}}
+    peers = {"bare": ("bare", address), **{name: ("ours", json.dumps(world)) for name, world in worlds.items()}}
     await asyncio.to_thread(ensure, link([address], KafkaOptions()), [TOPIC])
     made: dict[str, Pair] = {}
     try:
-        for name, (side, argument) in asked.items():
-            hears = await started(side, "hear", argument)
-            made[name] = Pair(await started(side, "say", argument), hears)
+        for name, (side, argument) in peers.items():
+            handler = await started(side, "handle", argument)
+            made[name] = Pair(await started(side, "publish", argument), handler)
         yield made
     finally:
         for pair in made.values():
-            for process in (pair.says, pair.hears):
+            for process in (pair.publisher, pair.handler):
                 process.kill()
                 await process.wait()

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +49,12 @@ class Demo:
 
     @property
     def model(self) -> str:
+        """The name of the model that the recipe's model.yaml declares."""
         return str(self.spec["model"])
 
 
 def find(recipe: str) -> Demo:
+    """The demo of a recipe. Raises StageFailed for an unknown one."""
     import yaml
 
     catalog = Catalog(PACKAGES)
@@ -68,7 +70,10 @@ def find(recipe: str) -> Demo:
 
 @contextmanager
 def servers(world: str, state: Path) -> Iterator[Mapping[str, str]]:
-    """What the world stands on, and the settings that name it. Its data are kept in the state folder."""
+    """Start the world's broker and store (none in `local`), and yield their settings. Their data stay in the state folder.
+
+    Raises StageFailed where they cannot be started.
+    """
     if world == "local":
         yield {}
         return
@@ -86,7 +91,7 @@ def servers(world: str, state: Path) -> Iterator[Mapping[str, str]]:
 
 @contextmanager
 def platform(state: Path, settings: Mapping[str, str], log: IO[str]) -> Iterator[Callable[[], dict[str, str]]]:
-    """deploy.local on free ports until its clean end. What is yielded waits for its `ready` and answers the addresses."""
+    """Run deploy.local on free ports. What is yielded waits until it is ready and returns its addresses."""
     usual = Ports()
     ports = free_ports() if any(usual.taken()) else usual
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")}
@@ -115,7 +120,7 @@ def platform(state: Path, settings: Mapping[str, str], log: IO[str]) -> Iterator
 
 
 def follow(flow: Flow, demo: Demo) -> dict[str, Any]:
-    """The whole flow, and what it came to."""
+    """Follow the sample through all stages; returns what the last line prints of them."""
     imported, snapshot = flow.bring_in(
         demo.folder / "sample.jsonl", str(demo.spec["dataset"]), str(demo.spec["recipe"])
     )
@@ -126,7 +131,7 @@ def follow(flow: Flow, demo: Demo) -> dict[str, Any]:
     flow.promote(version, report)
     flow.serve(version)
     if imported.state == Import.STATE_UNCHANGED:
-        flow.say("serve", "nothing was new to train: this is the version of an earlier run")
+        flow.on_progress("serve", "nothing new to train: this is the version of an earlier run")
     rows = {name: getattr(snapshot.rows, name) for name in ("read", "kept", "duplicate", "quarantined")}
     return {
         "snapshot_id": snapshot.snapshot_id,
@@ -141,25 +146,25 @@ def follow(flow: Flow, demo: Demo) -> dict[str, Any]:
 
 
 def training_seconds(run: TrainingRun) -> float:
-    """What the training itself took, by its worker's clock."""
+    """Seconds of training over all attempts, as the worker reported them."""
     return round(seconds_of(run.progress.elapsed), 3)
 
 
 def predict(demo: Demo, addresses: Mapping[str, str], version: int, flow: Flow) -> dict[str, Any]:
-    """A prediction, and where the version that gave it is from, by processes of their own, over gRPC."""
+    """A prediction and the lineage of the version that made it, by processes of their own over gRPC."""
     with flow.stage("predict"):
-        answer = dict(ask(addresses, "predict", demo.model, "--file", "-", given=json.dumps(demo.row)))
+        answer = dict(call_cli(addresses, "predict", demo.model, "--file", "-", given=json.dumps(demo.row)))
         if int(answer["served"]["version"]) < version:
             raise StageFailed("predict", f"version {answer['served']['version']} answered instead of {version}")
-    flow.say("predict", json.dumps(shorten(answer["predictions"][0]), ensure_ascii=False))
+    flow.on_progress("predict", json.dumps(shorten(answer["predictions"][0]), ensure_ascii=False))
     with flow.stage("lineage"):
-        lineage = ask(addresses, "served", demo.model)[0]["lineage"]
-    told = {name: lineage[name] for name in LINEAGE if name in lineage}
-    return {"prediction": shorten(answer["predictions"][0]), "served": answer["served"], "lineage": told}
+        lineage = call_cli(addresses, "served", demo.model)[0]["lineage"]
+    shown = {name: lineage[name] for name in LINEAGE if name in lineage}
+    return {"prediction": shorten(answer["predictions"][0]), "served": answer["served"], "lineage": shown}
 
 
-def ask(addresses: Mapping[str, str], *words: str, given: str = "") -> Any:
-    """What `millstream WORDS -o json` prints, run as any caller would run it."""
+def call_cli(addresses: Mapping[str, str], *words: str, given: str = "") -> Any:
+    """Run `millstream WORDS -o json` as a process; returns its JSON document. Raises StageFailed with its error text."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")}
     environment["MILLSTREAM_INFERENCE"] = addresses["inference"]
     run = subprocess.run(
@@ -172,38 +177,38 @@ def ask(addresses: Mapping[str, str], *words: str, given: str = "") -> Any:
 
 
 def shorten(value: Any, longest: int = 8) -> Any:
-    """Cut long lists of numbers, such as embeddings, so that a line can be read."""
+    """The value with long lists cut, such as embeddings, so that a line stays readable."""
     if isinstance(value, dict):
-        return {name: shorten(part) for name, part in value.items()}
+        return {name: shorten(part, longest) for name, part in value.items()}
     if isinstance(value, list) and len(value) > longest:
         return [*value[:longest], f"… {len(value)} in all"]
     return value
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(prog="deploy.demo", description="From a sample file to a prediction.")
     parser.add_argument("--recipe", default="siamese_sentiment", help="a folder of recipes/ or tests/recipes/")
-    parser.add_argument(
-        "--state", type=Path, help="folder of everything that is kept (.millstream/demo; each world its own)"
-    )
+    parser.add_argument("--state", type=Path, help="folder of all state (.millstream/demo; each world its own)")
     parser.add_argument("--world", default="local", choices=list(STATE), help="what it runs on")
     parser.add_argument("--json-only", action="store_true", help="print the last line only")
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def main() -> None:
+    """Run the demo. Exit code 1 if a stage fails."""
     started = time.monotonic()
     options = arguments()
     state = (options.state or Path(".millstream") / STATE[options.world]).absolute()
     state.mkdir(parents=True, exist_ok=True)
 
-    def say(stage: str, text: str) -> None:
+    def report(stage: str, text: str) -> None:
         if not options.json_only:
             print(f"{time.monotonic() - started:7.2f} s  {stage:<9} {text}", flush=True)
 
     try:
         with (state / "up.log").open("w+") as log:
-            result = run(options, state, log, say, started)
+            result = run(options, state, log, report, started)
     except StageFailed as failure:
         print(f"DEMO FAILED {failure.stage}: {failure.reason} (logs: {state / 'logs'} and {state / 'up.log'})")
         raise SystemExit(1) from None
@@ -211,13 +216,14 @@ def main() -> None:
 
 
 def run(
-    options: argparse.Namespace, state: Path, log: IO[str], say: Callable[[str, str], None], started: float
+    options: argparse.Namespace, state: Path, log: IO[str], report: Callable[[str, str], None], started: float
 ) -> dict[str, Any]:
+    """Run all stages; returns the document of the last line, with the seconds of each stage. Raises StageFailed."""
     with servers(options.world, state) as settings, platform(state, settings, log) as ready:
         demo, addresses = find(options.recipe), ready()
-        flow = Flow(Client(credentials=Credentials(), **addresses), say)
+        flow = Flow(Client(credentials=Credentials(), **addresses), report)
         flow.seconds["start"] = round(time.monotonic() - started, 3)
-        say("start", f"all five services serve; state in {state}")
+        report("start", f"all five services serve; state in {state}")
         with flow.client:
             result = follow(flow, demo)
             result |= predict(demo, addresses, int(result["version"]), flow)
@@ -225,7 +231,7 @@ def run(
         trained = float(result.pop("training"))
         training = trained if result["trained_now"] else 0.0
         flow.seconds |= {"training": training, "beyond_training": round(total - training, 3), "total": total}
-        say("stop", "stopping the services")
+        report("stop", "stopping the services")
     return {**result, "seconds": flow.seconds}
 
 

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from millstream import Client
+from millstream.cli.format import figures, report_status, run_line, run_state
 from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import MillstreamError, NotFound, Unavailable
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.inference.v1.prediction_pb2 import ServedModel
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelVersion
-from millstream.states import RUN_ENDED, word_of
+from millstream.states import RUN_ENDED
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ PAUSE = 0.02
 
 
 class StageFailed(RuntimeError):
-    """A stage did not end as it should."""
+    """A stage ended in an error or a timeout; `stage` names it, `reason` says why and what to do."""
 
     def __init__(self, stage: str, reason: str) -> None:
         super().__init__(reason)
@@ -32,17 +33,21 @@ class StageFailed(RuntimeError):
 
 @dataclass
 class Flow:
-    """One file's way to a prediction. `patience` is the most seconds of one stage, `say` is told how it goes."""
+    """One file's way to a prediction. Each stage raises StageFailed.
+
+    `patience` is the timeout of a stage in seconds, `training_patience` that of the training. `on_progress` is a callback
+    (stage, text). `seconds` holds how long each stage took.
+    """
 
     client: Client
-    say: Callable[[str, str], None] = lambda stage, text: None
+    on_progress: Callable[[str, str], None] = lambda stage, text: None
     patience: float = 60.0
     training_patience: float = 1800.0
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; whatever goes wrong inside is said to be its failure."""
+        """Time a stage. An error of the client inside becomes StageFailed of this stage."""
         started = time.monotonic()
         try:
             yield
@@ -52,62 +57,63 @@ class Flow:
             self.seconds[name] = round(time.monotonic() - started, 3)
 
     def bring_in(self, path: Path, dataset: str, recipe: str) -> tuple[Import, Snapshot]:
-        """Import the file. An import of the same rows ends in the snapshot that is there."""
+        """Import the file. An import of rows that the newest snapshot already holds ends in that snapshot."""
         with self.stage("import"):
             name = str(uuid4())
-            self._asked(lambda: self.client.import_dataset(path, dataset, recipe=recipe, request_id=name))
-            ended = self._asked(lambda: self.client.wait_import(dataset, name, timeout=self.patience))
+            self._retried(lambda: self.client.import_dataset(path, dataset, recipe=recipe, request_id=name))
+            ended = self._retried(lambda: self.client.wait_import(dataset, name, timeout=self.patience))
             if ended.state == Import.STATE_REFUSED:
                 raise StageFailed("import", ended.refusal)
-            snapshot = self._asked(lambda: self.client.snapshot(dataset, ended.snapshot_number))
-        rows, changed = (
-            snapshot.rows,
-            "" if ended.state == Import.STATE_SUCCEEDED else "; these rows were there already",
-        )
-        counts = f"{rows.kept} kept, {rows.duplicate} duplicate, {rows.quarantined} quarantined"
-        self.say("import", f"snapshot {snapshot.number} of {dataset}: {rows.read} rows read, {counts}{changed}")
+            snapshot = self._retried(lambda: self.client.snapshot(dataset, ended.snapshot_number))
+        rows, unchanged = snapshot.rows, ended.state != Import.STATE_SUCCEEDED
+        text = f"{rows.read} rows read, {rows.kept} kept, {rows.duplicate} duplicate, {rows.quarantined} quarantined"
+        note = "; unchanged since the last import" if unchanged else ""
+        self.on_progress("import", f"snapshot {snapshot.number} of {dataset}: {text}{note}")
         return ended, snapshot
 
     def apply(self, spec: Mapping[str, Any]) -> Model:
+        """Declare the model."""
         with self.stage("apply"):
             name = str(uuid4())
-            return self._asked(lambda: self.client.apply_model(spec, request_id=name))
+            return self._retried(lambda: self.client.apply_model(spec, request_id=name))
 
     def train(self, model: str, snapshot: Snapshot) -> TrainingRun:
         """Wait for the automatic run on this snapshot, and for its end."""
         with self.stage("train"):
             run = self._until("train", f"a run of {model}", lambda: self._run_on(model, snapshot))
             for now in self.client.watch_run(run.run_id, timeout=self.training_patience):
-                if progress(now) != progress(run) or now.state in RUN_ENDED:
-                    self.say("train", progress(now))
+                if run_line(now) != run_line(run) or now.state in RUN_ENDED:
+                    self.on_progress("train", run_line(now))
                 run = now
             if run.state != TrainingRun.STATE_SUCCEEDED:
-                raise StageFailed("train", f"run {run.run_id} ended as {state(run)}: {run.reason}")
+                raise StageFailed("train", f"run {run.run_id} ended as {run_state(run)}: {run.reason}")
         return run
 
     def register(self, model: str, run: TrainingRun) -> ModelVersion:
+        """Wait for the version that registry makes of the run."""
         with self.stage("register"):
             version = self._until(
                 "register",
                 f"a version of run {run.run_id}",
                 lambda: next((v for v in self.client.versions(model) if v.run_id == run.run_id), None),
             )
-        self.say("register", f"{model} version {version.version}: {figures(version.metrics)} on the validation split")
+        validated = f"{figures(version.metrics)} on the validation split"
+        self.on_progress("register", f"{model} version {version.version}: {validated}")
         return version
 
     def evaluate(self, version: ModelVersion) -> EvaluationReport:
-        """Wait for the version's first report, whatever it says."""
+        """Wait for the version's first report, whatever its status."""
         with self.stage("evaluate"):
             report = self._until(
                 "evaluate",
                 f"a report on version {version.version}",
                 lambda: list(self.client.reports(version.model, version.version))[-1:],
             )[0]
-        words = word_of(EvaluationReport.Status, report.status)
         measured = figures({metric.metric: metric.candidate for metric in report.metrics})
-        self.say("evaluate", f"{words}: {measured} on {report.rows_compared} test rows; {report.error}".rstrip("; "))
+        text = f"{report_status(report)}: {measured} on {report.rows_compared} test rows; {report.error}"
+        self.on_progress("evaluate", text.rstrip("; "))
         for result in report.gate:
-            self.say("evaluate", f"  {'passed' if result.passed else 'FAILED'}: {result.text}")
+            self.on_progress("evaluate", f"  {'passed' if result.passed else 'FAILED'}: {result.text}")
         return report
 
     def promote(self, version: ModelVersion, report: EvaluationReport) -> AliasEntry:
@@ -117,14 +123,15 @@ class Flow:
                 reasons = [result.text for result in report.gate if not result.passed] or [report.error]
                 raise StageFailed("promote", f"the report {report.report_id} did not pass: {'; '.join(reasons)}")
             entry = self._until("promote", "its promotion", lambda: self._promotion(version))
-        self.say("promote", f"{entry.alias} of {entry.model} is version {entry.version} (entry {entry.number})")
+        self.on_progress("promote", f"{entry.alias} of {entry.model} is version {entry.version} (entry {entry.number})")
         return entry
 
     def serve(self, version: ModelVersion) -> ServedModel:
+        """Wait until inference serves this version, or a later one, as champion."""
         with self.stage("serve"):
             served = self.client.wait_served(version.model, version.version, timeout=self.patience)
         answers = served.served
-        self.say("serve", f"version {answers.version} answers on {answers.backend}, {answers.precision}")
+        self.on_progress("serve", f"version {answers.version} answers on {answers.backend}, {answers.precision}")
         return served
 
     def _run_on(self, model: str, snapshot: Snapshot) -> TrainingRun | None:
@@ -138,17 +145,17 @@ class Flow:
         except NotFound:
             return None
 
-    def _until(self, stage: str, what: str, look: Callable[[], T | None]) -> T:
-        """Look until something is there."""
+    def _until(self, stage: str, what: str, poll: Callable[[], T | None]) -> T:
+        """Poll until something is found. Raises StageFailed at the timeout."""
         deadline = time.monotonic() + self.patience
-        while not (found := self._asked(look)):
+        while not (found := self._retried(poll)):
             if time.monotonic() > deadline:
-                raise StageFailed(stage, f"{what} was not there after {self.patience:g} s")
+                raise StageFailed(stage, f"there is still not {what} after {self.patience:g} s")
             time.sleep(PAUSE)
         return found
 
-    def _asked(self, call: Callable[[], T]) -> T:
-        """The answer, also when the service is away for a while."""
+    def _retried(self, call: Callable[[], T]) -> T:
+        """The result of a call, retried while the service is unavailable, until the stage's timeout."""
         deadline = time.monotonic() + self.patience
         while True:
             try:
@@ -157,27 +164,3 @@ class Flow:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(PAUSE)
-
-
-def state(run: TrainingRun) -> str:
-    return word_of(TrainingRun.State, run.state)
-
-
-def figures(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
-
-
-def progress(run: TrainingRun) -> str:
-    """One line on how a run goes."""
-    now = run.progress
-    words = [f"run {run.run_id} {state(run)}"]
-    if run.attempt > 1:
-        words.append(f"attempt {run.attempt}")
-    if now.step:
-        words.append(f"step {now.step}/{now.total_steps}")
-        words.append(f"loss {now.loss:.4f}")
-    if metrics := figures(run.metrics or now.metrics):
-        words.append(f"validation: {metrics}")
-    if run.reason:
-        words.append(run.reason)
-    return ", ".join(words)

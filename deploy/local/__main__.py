@@ -1,7 +1,8 @@
 """`python -m deploy.local`: all five services on this machine, on SQLite and a folder, as supervised processes.
 
 It prints one line `ready {addresses as JSON}` on stdout once every service is SERVING; all else goes to stderr.
-SIGTERM or Ctrl-C ends it: calls in flight end, training workers save a checkpoint, and the next start goes on from there.
+SIGTERM or Ctrl-C stops it gracefully: calls in flight finish, and training workers save a checkpoint, from which the next
+start resumes.
 """
 
 import argparse
@@ -30,7 +31,7 @@ STOP_SECONDS, WORKER_SECONDS = 20.0, 60.0
 
 @dataclass(frozen=True)
 class Platform:
-    """What runs, and where it keeps things."""
+    """What runs, and where its state is."""
 
     state: Path
     ports: Ports
@@ -39,14 +40,16 @@ class Platform:
 
     @property
     def logs(self) -> Path:
+        """The folder of the services' logs."""
         return self.state / "logs"
 
     @property
     def workers(self) -> WorkerFolder:
+        """The trainer's record of its worker processes."""
         return WorkerFolder(self.state / "trainer")
 
     def own_settings(self, service: str, replica: int) -> dict[str, str]:
-        """The settings that make the services one platform. Each takes those that it declares (deploy/local/child.py)."""
+        """The settings that make the services one platform. A child drops those that it does not declare (child.py)."""
         named = {
             "blobs": f"directory:{self.state / 'blobs'}",
             "bus": f"sqlite:{self.state / 'bus.sqlite'}",
@@ -60,7 +63,7 @@ class Platform:
         return {f"{PREFIX}{name.upper()}": value for name, value in named.items()}
 
     def children(self) -> list[Child]:
-        """Everything of the environment is passed on, and of the settings those given here."""
+        """All replicas. They inherit the environment, but of the MILLSTREAM_ variables only `settings`."""
         passed_on = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         return [
             Child(
@@ -75,13 +78,14 @@ class Platform:
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command line; wrong usage is exit code 2."""
     parser = argparse.ArgumentParser(prog="deploy.local", description="All five services on this machine.")
     parser.add_argument("--replicas", type=int, default=1, help=f"processes of each service, 1 to {MOST_REPLICAS}")
     parser.add_argument(
         "--port-base", type=int, default=PORT_BASE, help="service i, replica r listens on this + i + 10 r"
     )
     parser.add_argument("--metrics-base", type=int, help="the same for metrics (9100; port base + 5 for another base)")
-    parser.add_argument("--state", type=Path, default=Path(".millstream"), help="folder of everything that is kept")
+    parser.add_argument("--state", type=Path, default=Path(".millstream"), help="folder of all state")
     parser.add_argument("--recipes", default="recipes", help="packages whose folders are recipes, with commas between")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, such as resync_seconds=1"
@@ -104,6 +108,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def platform_of(options: argparse.Namespace) -> Platform:
+    """The platform of these options and of the environment; --set takes precedence. SystemExit for a wrong setting."""
     metrics = metrics_base_for(options.port_base) if options.metrics_base is None else options.metrics_base
     ports = Ports(options.port_base, metrics, options.replicas)
     pairs = (text.split("=", 1) for text in options.set)
@@ -113,7 +118,7 @@ def platform_of(options: argparse.Namespace) -> Platform:
 
 
 def check_settings(given: dict[str, str]) -> dict[str, str]:
-    """Refuse what no service would read, or what only deploy.local can know."""
+    """Return the settings. SystemExit for one that no service has, or that deploy.local sets itself."""
     if not given:
         return given
     import importlib
@@ -134,7 +139,10 @@ def check_settings(given: dict[str, str]) -> dict[str, str]:
 
 @contextmanager
 def locked(state: Path) -> Iterator[IO[str]]:
-    """Hold the state folder: one platform at a time. The file names its process, and is empty after a clean end."""
+    """Lock the state folder: one platform at a time. The file holds the pid, and is empty after a clean stop.
+
+    SystemExit if another platform holds it.
+    """
     state.mkdir(parents=True, exist_ok=True)
     with (state / "lock").open("a+") as file:
         try:
@@ -149,7 +157,7 @@ def locked(state: Path) -> Iterator[IO[str]]:
 
 
 def check_ports(ports: Ports, patience: float) -> None:
-    """Refuse a taken port, after waiting for what an earlier platform may have left behind."""
+    """SystemExit for a taken port, after up to `patience` seconds: an earlier platform's processes may still be ending."""
     deadline = time.monotonic() + patience
     while taken := next(ports.taken(), None):
         if time.monotonic() > deadline:
@@ -158,22 +166,28 @@ def check_ports(ports: Ports, patience: float) -> None:
         time.sleep(0.1)
 
 
-def say(text: str) -> None:
+def report(text: str) -> None:
+    """Print a line on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 async def run(
     platform: Platform, ready_file: Path | None, ready_seconds: float, verbose: bool, with_parent: bool
 ) -> None:
+    """Run the platform until a signal or, `with_parent`, until the parent ends. A second signal kills the services.
+
+    Raises CannotRun where it is not ready after `ready_seconds`, or a service cannot run.
+    """
     stop = asyncio.Event()
-    supervisor = Supervisor(platform.children(), say)
-    asked = 0
+    supervisor = Supervisor(platform.children(), report)
+
+    signals = 0
 
     def on_signal() -> None:
-        nonlocal asked
-        asked += 1
+        nonlocal signals
+        signals += 1
         stop.set()
-        if asked > 1:
+        if signals > 1:
             supervisor.kill()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -208,8 +222,8 @@ async def _serve(platform: Platform, supervisor: Supervisor, ready_file: Path | 
     from deploy.local.starting import Starting
 
     started = time.monotonic()
-    places = {platform.ports.listen(s, r): s for s in SERVICES for r in range(platform.ports.replicas)}
-    starting = Starting(places, platform.settings, say)
+    replicas = {platform.ports.listen(s, r): s for s in SERVICES for r in range(platform.ports.replicas)}
+    starting = Starting(replicas, platform.settings, report)
     broken = asyncio.create_task(supervisor.broken())
     serving = asyncio.create_task(starting.until_serving())
     await asyncio.wait([broken, serving], timeout=ready_seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -227,7 +241,7 @@ async def _serve(platform: Platform, supervisor: Supervisor, ready_file: Path | 
         beside = ready_file.with_name(f".{ready_file.name}.part")
         beside.write_text(json.dumps(found))
         beside.replace(ready_file)
-    say(f"all five services serve, after {time.monotonic() - started:.1f} s; logs: {platform.logs}; Ctrl-C stops")
+    report(f"all five services serve, after {time.monotonic() - started:.1f} s; logs: {platform.logs}; Ctrl-C stops")
     print(f"ready {json.dumps(found)}", flush=True)
     watching = asyncio.create_task(starting.watch_bus())
     try:
@@ -239,15 +253,16 @@ async def _serve(platform: Platform, supervisor: Supervisor, ready_file: Path | 
 async def _end(platform: Platform, supervisor: Supervisor, tasks: Sequence[asyncio.Task[Any]]) -> None:
     from deploy.local import workers
 
-    say("stopping")
+    report("stopping")
     await supervisor.stop(STOP_SECONDS)
     for task in tasks:
         task.cancel()
     count = await workers.stop(platform.workers, WORKER_SECONDS)
-    say("stopped" + (f"; {count} training workers saved their state and go on at the next start" if count else ""))
+    report("stopped" + (f"; {count} training workers saved a checkpoint and resume at the next start" if count else ""))
 
 
 def main() -> None:
+    """Run the command. Exit code 1 with the reason if the platform cannot run."""
     options = arguments()
     platform = platform_of(options)
     with locked(platform.state) as lock:

@@ -1,7 +1,7 @@
 """`python -m deploy.local.child SERVICE PARENT_PID`: runs `services.SERVICE` under deploy.local.
 
-It ends when its supervisor dies, however that dies, and takes from the environment only the settings that the service
-declares: the service reads its settings module anyway, so that the supervisor need not import five of them first.
+It ends when its supervisor dies, even by SIGKILL, and keeps of the MILLSTREAM_ variables only those that the service
+declares. The supervisor passes all of them to each child: else it had to import five settings modules first.
 """
 
 import ctypes
@@ -15,14 +15,15 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def end_with(parent: int) -> None:
-    """Have the kernel send SIGTERM when the parent dies (Linux only)."""
+    """Have the kernel send SIGTERM when the process `parent` dies (Linux only); exit at once if it is dead already."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before that
+        if os.getppid() != parent:  # it died before prctl
             sys.exit(1)
 
 
 def main(service: str, parent: int) -> None:
+    """Run the service in this process until it ends."""
     end_with(parent)
     settings = importlib.import_module(f"services.{service}.settings").Settings
     declared = {variable.name for variable in settings.variables()}

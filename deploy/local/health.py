@@ -1,4 +1,4 @@
-"""Asks a service whether it can do its main job (grpc.health.v1), and what it says about itself."""
+"""Polls a service's readiness (grpc.health.v1) and its status (OperationsService)."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -20,7 +20,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 async def serving(address: str, settings: Mapping[str, str]) -> None:
-    """Return once the service at this address is SERVING."""
+    """Return once the service at this address is SERVING; waits without a timeout. `settings` hold the credentials."""
     host, _, port = address.rpartition(":")
     while not await _listens(host, int(port)):
         await asyncio.sleep(PAUSE)
@@ -36,7 +36,7 @@ async def serving(address: str, settings: Mapping[str, str]) -> None:
 
 
 async def statuses(address: str, settings: Mapping[str, str]) -> AsyncGenerator[ServiceStatus, None]:
-    """What the service says about itself, again and again, whenever it answers."""
+    """The status of the service at this address, polled every half second without end; errors are skipped."""
     async with _channel(address, settings) as channel:
         stub = OperationsServiceStub(channel)
         while True:

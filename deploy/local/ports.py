@@ -1,4 +1,4 @@
-"""Who listens where: service i (1 to 5), replica r (from 0) on `base + i + 10 r`; metrics alike, from their own base."""
+"""Ports: service i (1 to 5), replica r (from 0) listens on `base + i + 10 r`; its metrics likewise, from their own base."""
 
 import fcntl
 import os
@@ -13,30 +13,35 @@ from millstream.defaults import HOST, METRICS_BASE, PORT_BASE, SERVICES, address
 
 MOST_REPLICAS = 5
 _reserved: list[int] = []
-"""Locks on the ranges given out last; an older one is let go, as its services listen or have ended."""
+"""Locks on the ranges reserved last. Older ones are released: their services listen by then, or have ended."""
 
 
 @dataclass(frozen=True)
 class Ports:
+    """The addresses of a platform on the loopback address."""
+
     base: int = PORT_BASE
     metrics_base: int = METRICS_BASE
     replicas: int = 1
 
     def listen(self, service: str, replica: int) -> str:
+        """`host:port` of a replica's gRPC server."""
         return address(service, self.base + 10 * replica)
 
     def metrics(self, service: str, replica: int) -> str:
+        """`host:port` of a replica's /metrics."""
         return metrics_address(service, self.metrics_base + 10 * replica)
 
     def address(self, service: str) -> str:
-        """All replicas, with commas between."""
+        """The addresses of all replicas of a service, with commas between."""
         return ",".join(self.listen(service, replica) for replica in range(self.replicas))
 
     def addresses(self) -> dict[str, str]:
+        """Each service with the addresses of all its replicas."""
         return {service: self.address(service) for service in SERVICES}
 
     def taken(self) -> Iterator[tuple[str, str]]:
-        """(address, what it is for) of each address that somebody else listens on."""
+        """(address, its use) of each address that another process listens on."""
         for replica in range(self.replicas):
             for service in SERVICES:
                 for taken, use in (
@@ -48,12 +53,12 @@ class Ports:
 
 
 def metrics_base_for(base: int) -> int:
-    """9100 beside the usual base; the ports above the services' own beside any other, so that platforms do not meet."""
+    """9100 for the usual base; for any other the ports just above the services', so that two platforms do not collide."""
     return METRICS_BASE if base == PORT_BASE else base + 5
 
 
 def free_ports(replicas: int = 1) -> Ports:
-    """Ports that are free now, below those that the system gives out, and that nobody else is about to listen on."""
+    """Ports that are free now, below the ephemeral range, and that no other caller of this function was given lately."""
     ports, lock = _free_range(replicas)
     _reserved.append(lock)
     if len(_reserved) > 8:
@@ -62,7 +67,7 @@ def free_ports(replicas: int = 1) -> Ports:
 
 
 def own_range() -> int:
-    """The base of 100 free ports that stay this process's own until it ends: for servers that stop and start again."""
+    """The base of 100 free ports that stay reserved until this process ends: for servers that stop and start again."""
     return _free_range(1)[0].base
 
 
@@ -79,7 +84,7 @@ def _free_range(replicas: int) -> tuple[Ports, int]:
 
 
 def _reserve(base: int) -> int | None:
-    """Keep other callers, in whatever process, off a range for as long as the lock that is returned stays open."""
+    """Reserve a range against callers in any process, while the returned lock file stays open. None if it is reserved."""
     try:
         lock = os.open(Path(tempfile.gettempdir(), f"millstream-ports-{base}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     except OSError:
@@ -93,6 +98,7 @@ def _reserve(base: int) -> int | None:
 
 
 def is_free(port: int) -> bool:
+    """Whether a server could listen on this port of the loopback address now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

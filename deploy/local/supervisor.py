@@ -1,4 +1,4 @@
-"""Keeps child processes running: restarts what dies, and ends them all in order."""
+"""Supervises child processes: restarts those that die, with exponential backoff, and stops them all."""
 
 import asyncio
 import os
@@ -11,16 +11,17 @@ from pathlib import Path
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 LONG_LIFE = 5.0
+"""Seconds after which a death counts as the first one again."""
 WRONG_SETTINGS = 2
 LOG_BYTES = 10 << 20
 
 
 class CannotRun(RuntimeError):
-    """A child will never run; the text says why."""
+    """A child cannot run, so that a restart is no use; the text says why."""
 
 
 class Child:
-    """One service process and those that come after it."""
+    """One replica of a service: its process now, and those that replace it."""
 
     def __init__(self, service: str, replica: int, environment: Mapping[str, str], log: Path) -> None:
         self.service, self.replica, self.environment, self.log = service, replica, environment, log
@@ -29,9 +30,11 @@ class Child:
 
     @property
     def name(self) -> str:
+        """Such as `registry-0`."""
         return f"{self.service}-{self.replica}"
 
     async def start(self) -> asyncio.subprocess.Process:
+        """Start a process, in a process group of its own; its output is appended to the log."""
         command = (sys.executable, "-m", "deploy.local.child", self.service, str(os.getpid()))
         rotate(self.log)
         with self.log.open("ab") as log:
@@ -46,17 +49,24 @@ class Child:
         return self.process
 
     def send(self, number: int) -> None:
+        """Send a signal to the process, if it is running."""
         if self.process and self.process.returncode is None:
             with suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
     def last_lines(self, count: int = 5) -> str:
+        """The last lines of its log; "" if there is none."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:]) if self.log.exists() else ""
 
 
 class Supervisor:
-    def __init__(self, children: Sequence[Child], say: Callable[[str], None]) -> None:
-        self.children, self.say = children, say
+    """Keeps children running from start() to stop(). `report` is a callback for each restart.
+
+    Until `ready` is set, a child that ends with wrong settings, or three times in a row, ends the start (CannotRun).
+    """
+
+    def __init__(self, children: Sequence[Child], report: Callable[[str], None]) -> None:
+        self.children, self.report = children, report
         self.ready = False
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -67,19 +77,19 @@ class Supervisor:
             self._tasks.append(asyncio.create_task(self._keep(child)))
 
     async def broken(self) -> None:
-        """Wait for a child that cannot run. Raises CannotRun; never returns before stop()."""
+        """Wait until a child cannot run, and raise its CannotRun; return only after stop()."""
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
 
     async def stop(self, seconds: float) -> None:
-        """SIGTERM to all, and SIGKILL to those that are there after so many seconds."""
+        """Send SIGTERM to all, and SIGKILL to those that still run after the timeout of so many seconds."""
         self._stopping.set()
         for child in self.children:
             child.send(signal.SIGTERM)
         _, late = await asyncio.wait(self._tasks, timeout=seconds)
         if late:
-            self.say("some services do not end; killing them")
+            self.report("some services do not end; killing them")
             self.kill()
             await asyncio.wait(late, timeout=5)
         for task in self._tasks:
@@ -87,6 +97,7 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def kill(self) -> None:
+        """Send SIGKILL to all."""
         for child in self.children:
             child.send(signal.SIGKILL)
 
@@ -102,27 +113,27 @@ class Supervisor:
             child.deaths = 1 if time.monotonic() - started > LONG_LIFE else child.deaths + 1
             if not self.ready and (code == WRONG_SETTINGS or (code > 0 and child.deaths == 3)):
                 raise CannotRun(
-                    f"{child.name} cannot run (exit code {code}). Its last words, in {child.log}:\n{child.last_lines()}"
+                    f"{child.name} cannot run (exit code {code}). The end of its log {child.log}:\n{child.last_lines()}"
                 )
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (child.deaths - 1))
-            self.say(f"{child.name} {_how(code)}; it starts again in {pause:g} s (its log: {child.log})")
+            self.report(f"{child.name} {_format_exit(code)}; it starts again in {pause:g} s (its log: {child.log})")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
 
-def _how(code: int) -> str:
+def _format_exit(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 def rotate(log: Path) -> None:
-    """Begin a new log where the old one has grown large; one old one is kept."""
+    """Rotate a log above 10 MiB to `.log.1`, replacing the one before; make its folder."""
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
 
 
 async def follow(logs: Sequence[Path]) -> None:
-    """Print what is added to the logs from now on."""
+    """Print on stderr what is appended to the logs from now on, without end."""
     places = {log: log.stat().st_size if log.exists() else 0 for log in logs}
     while True:
         for log, place in places.items():

@@ -1,4 +1,4 @@
-"""Training workers outlive the trainer that started them. A platform that stops asks them to save and end."""
+"""Stops training workers, which outlive the trainer that started them, at the end of the platform."""
 
 import asyncio
 import os
@@ -10,21 +10,21 @@ from services.trainer.launchers.worker_folder import WorkerFolder
 
 
 def running(folder: WorkerFolder) -> list[int]:
-    """The pids of the workers that are running."""
+    """The pids of the workers that run now."""
     return [worker.process.pid for worker in folder.running()]
 
 
 async def stop(folder: WorkerFolder, seconds: float) -> int:
-    """SIGTERM: they write a checkpoint and end. SIGKILL after so many seconds. Returns how many there were."""
-    asked = running(folder)
-    _send(asked, signal.SIGTERM)
+    """Send SIGTERM, by which they save a checkpoint and end, and SIGKILL after the timeout. Returns how many there were."""
+    pids = running(folder)
+    _send(pids, signal.SIGTERM)
     deadline = asyncio.get_running_loop().time() + seconds
-    while late := set(running(folder)) & set(asked):
+    while late := set(running(folder)) & set(pids):
         if asyncio.get_running_loop().time() > deadline:
             _send(late, signal.SIGKILL)
             break
         await asyncio.sleep(0.05)
-    return len(asked)
+    return len(pids)
 
 
 def _send(pids: Iterable[int], number: int) -> None:

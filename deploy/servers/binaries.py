@@ -1,4 +1,4 @@
-"""Where the servers' programs are, and how they get there: once, below the user's cache folder."""
+"""The servers' programs: where they are, and their installation, once, below the user's cache folder."""
 
 import fcntl
 import os
@@ -24,33 +24,36 @@ INSTALL = "run `make servers` (python -m deploy.servers install)"
 
 
 def cache() -> Path:
+    """The cache folder: `$XDG_CACHE_HOME/millstream` or `~/.cache/millstream`."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "millstream"
 
 
 def kafka_folder() -> Path:
+    """The folder of this version of Kafka; its jars are in `lib`."""
     return cache() / f"kafka-{KAFKA_VERSION}"
 
 
 def minio_binary() -> Path:
+    """The path of this version's program, installed or not."""
     return cache() / f"minio-{MINIO_COMMIT}" / "minio"
 
 
 def java() -> str | None:
-    """A Java that runs a broker, if there is one."""
+    """The path of a Java that is new enough for a broker; None if there is none."""
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
     if found is None:
         return None
-    told = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(\d+)', told)
+    printed = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', printed)
     return found if version and int(version[1]) >= LEAST_JAVA else None
 
 
 def java_for_kafka(folder: Path, container: str) -> list[str]:
     """The beginning of a command that runs one of Kafka's classes, which may touch `folder`. Raises CannotStart.
 
-    It is this machine's Java, or else one in a container of this name, on the host's network and in the caller's name.
+    It is this machine's Java, or else one in a container of this name, on the host's network and as the caller's user.
     """
     jars, program = kafka_folder() / "lib", java()
     if jars.is_dir() and program:
@@ -74,8 +77,8 @@ def java_for_kafka(folder: Path, container: str) -> list[str]:
 def _has_image() -> bool:
     if not shutil.which("docker"):
         return False
-    look = ["docker", "image", "inspect", KAFKA_IMAGE]
-    return subprocess.run(look, capture_output=True, check=False).returncode == 0
+    inspect = ["docker", "image", "inspect", KAFKA_IMAGE]
+    return subprocess.run(inspect, capture_output=True, check=False).returncode == 0
 
 
 def minio() -> str:
@@ -85,34 +88,36 @@ def minio() -> str:
     return str(minio_binary())
 
 
-def install(say: Callable[[str], None]) -> None:
-    """Bring what is missing. Raises CannotStart with what to install first."""
-    install_kafka(say)
-    install_minio(say)
+def install(report: Callable[[str], None]) -> None:
+    """Install what is missing. `report` is a callback for progress. Raises CannotStart with what to install first."""
+    install_kafka(report)
+    install_minio(report)
 
 
-def install_kafka(say: Callable[[str], None]) -> None:
+def install_kafka(report: Callable[[str], None]) -> None:
+    """Install Kafka's jars by Maven, or pull its Docker image."""
     if not (java() and shutil.which("mvn")):
         if not shutil.which("docker"):
             raise CannotStart(
                 f"a Kafka broker needs Java {LEAST_JAVA} and Maven (java and mvn on PATH), or else Docker: install those"
             )
-        say(f"Kafka {KAFKA_VERSION}: there is no Java {LEAST_JAVA} with Maven here, so Docker pulls {KAFKA_IMAGE}")
+        report(f"Kafka {KAFKA_VERSION}: there is no Java {LEAST_JAVA} with Maven here, so Docker pulls {KAFKA_IMAGE}")
         return None if _has_image() else _run(["docker", "pull", KAFKA_IMAGE], {})
     with _installing(kafka_folder()) as beside:
         if beside is None:
             return None
-        say(f"Kafka {KAFKA_VERSION}: Maven brings its jars (44 MB) into {kafka_folder()}")
+        report(f"Kafka {KAFKA_VERSION}: Maven downloads its jars (44 MB) to {kafka_folder()}")
         copy = ("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={beside / 'lib'}")
         _run(["mvn", "-B", "-q", "-f", str(HERE / "pom.xml"), *copy], {})
     return None
 
 
-def install_minio(say: Callable[[str], None]) -> None:
+def install_minio(report: Callable[[str], None]) -> None:
+    """Build MinIO by Go, or by Go in Docker."""
     with _installing(minio_binary().parent) as beside:
         if beside is None:
             return
-        say(f"MinIO {MINIO_COMMIT}: Go builds it from source into {minio_binary().parent}; 2 to 6 minutes, once")
+        report(f"MinIO {MINIO_COMMIT}: Go builds it from source in {minio_binary().parent}; 2 to 6 minutes, once")
         build = ["go", "install", "-trimpath", "-ldflags=-s -w", MINIO_MODULE]
         if shutil.which("go"):
             _run(build, {"GOBIN": str(beside), "CGO_ENABLED": "0", "GOFLAGS": ""})
@@ -127,7 +132,7 @@ def install_minio(say: Callable[[str], None]) -> None:
 
 @contextmanager
 def _installing(target: Path) -> Iterator[Path | None]:
-    """A folder to fill, which then becomes `target`; None where that is there. One process at a time installs it."""
+    """A folder to fill, which then becomes `target`; None where that exists. One process at a time installs it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -144,7 +149,7 @@ def _installing(target: Path) -> Iterator[Path | None]:
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Its output is shown as it comes."""
+    """Run it with its output on this terminal. Raises CannotStart if it fails."""
     code = subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
     if code:
-        raise CannotStart(f"`{' '.join(command)}` ended with exit code {code}; what it said stands above")
+        raise CannotStart(f"`{' '.join(command)}` ended with exit code {code}; see its output above")

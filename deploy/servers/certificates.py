@@ -1,4 +1,4 @@
-"""An authority and certificates that it signs, made with openssl: for servers and clients on the loopback address."""
+"""A certificate authority and certificates for servers and clients on the loopback address, made with openssl."""
 
 import shutil
 import subprocess
@@ -17,6 +17,7 @@ class Authority:
 
     @classmethod
     def make(cls, folder: Path, name: str = "millstream") -> "Authority":
+        """A new authority in this folder, valid for 30 days."""
         folder.mkdir(parents=True, exist_ok=True)
         made = cls(folder)
         made._openssl(
@@ -36,10 +37,11 @@ class Authority:
 
     @property
     def ca_file(self) -> Path:
+        """The authority's certificate (PEM)."""
         return self.folder / "ca.pem"
 
     def pair(self, name: str) -> tuple[Path, Path]:
-        """A certificate and its key, `NAME.pem` and `NAME.key`, good for 127.0.0.1 and localhost on both ends."""
+        """A new certificate and its key, `NAME.pem` and `NAME.key`, for 127.0.0.1 and localhost, for server and client."""
         certificate, key = (self.folder / f"{name}.{ending}" for ending in ("pem", "key"))
         request, extensions = f"{name}.csr", f"{name}.extensions"
         (self.folder / extensions).write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
@@ -55,4 +57,5 @@ class Authority:
 
 
 def can_make_certificates() -> bool:
+    """Whether openssl is installed."""
     return shutil.which("openssl") is not None

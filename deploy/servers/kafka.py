@@ -42,7 +42,7 @@ SETTINGS = {
     # Groups form at once, and may ask for quick take-over.
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "500",
-    # A broker that was killed waits at its next start until its old session is over: 9 s unless told.
+    # A broker that was killed waits at its next start for the end of its old session, by default 9 s.
     "broker.session.timeout.ms": "2000",
     "broker.heartbeat.interval.ms": "400",
     # Few threads and small buffers.
@@ -82,11 +82,11 @@ class Kafka(Server):
 
     @property
     def ca_file(self) -> Path:
-        """Signed the certificate of the secure listener, and those of clients that show one."""
+        """The authority that signed the secure listener's certificate, and those of clients that show one."""
         return self.authority.ca_file
 
     def settings(self, user: str = "") -> dict[str, str]:
-        """The platform's settings for this broker; as one of its users, those for the secure listener."""
+        """The platform's settings for this broker. `user` "": the plaintext listener; else the secure one, as that user."""
         if not user:
             return {"bus": f"kafka:{self.address}"}
         return {
@@ -97,6 +97,7 @@ class Kafka(Server):
         }
 
     def ready(self) -> bool:
+        """Whether the broker has started and answers a client's first request."""
         return "Kafka Server started" in self._logged() and answers(self.address)
 
     def _run(self) -> None:
@@ -111,7 +112,7 @@ class Kafka(Server):
         self._spawn([*java, "-Xms64m", "-Xmx256m", "kafka.Kafka", str(properties)], {})
 
     def _java(self) -> list[str]:
-        """Java, as far as the name of the class. Where it runs in a container, each run has one of its own."""
+        """The command up to the name of the class. In Docker each run has a container of its own."""
         self._container = f"millstream-kafka-{uuid.uuid4().hex[:12]}"
         log_settings = self.folder / LOG_SETTINGS.name
         log_settings.write_text(LOG_SETTINGS.read_text())
@@ -183,7 +184,7 @@ class Kafka(Server):
             for word in ("--add-scram", f"{mechanism}=[name={name},password={password}]")
         ]
         tool = [*self._java(), "-Xmx128m", "kafka.tools.StorageTool"]
-        # Of the ids one in 64 begins with a dash, and must not look like an option.
+        # One id in 64 begins with a dash and would be taken for an option.
         command = [*tool, "format", f"--cluster-id={cluster}", "-c", str(properties), *scram]
         run = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
         if run.returncode:

@@ -14,7 +14,7 @@ from millstream.defaults import HOST
 
 ANSWER_SECONDS = 5.0
 QUIET = {"MINIO_BROWSER": "off", "MINIO_UPDATE": "off", "MINIO_CI_CD": "1", "GOMEMLIMIT": "400MiB"}
-"""No web pages, no look for newer versions, a folder of the root disk will do, little memory."""
+"""No console, no check for updates, data on the root disk allowed, little memory."""
 
 
 class Minio(Server):
@@ -32,11 +32,11 @@ class Minio(Server):
 
     @property
     def ca_file(self) -> Path:
-        """Signed the server's certificate, where it has one."""
+        """The authority that signed the server's certificate, if it has one."""
         return self.authority.ca_file
 
     def blobs(self, bucket: str) -> str:
-        """What the setting `blobs` says for this bucket."""
+        """The value of the setting `blobs` for this bucket."""
         return f"minio:{self.endpoint}/{bucket}"
 
     def settings(self, bucket: str) -> dict[str, str]:
@@ -49,6 +49,7 @@ class Minio(Server):
         return {**named, "minio_ca_file": str(self.ca_file)} if self._tls else named
 
     def ready(self) -> bool:
+        """Whether the store's health endpoint says that it is ready."""
         trusted = ssl.create_default_context(cafile=self.ca_file) if self._tls else None
         try:
             url = f"{self.endpoint}/minio/health/ready"

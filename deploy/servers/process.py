@@ -18,7 +18,7 @@ TAIL_LINES = 20
 LOG_BYTES = 10 << 20
 
 _starter = ThreadPoolExecutor(1, thread_name_prefix="servers")
-"""Linux ends the children of a thread with that thread, not with its process: this one lives as long as the process."""
+"""Linux (PR_SET_PDEATHSIG) ends a child with the thread that started it: this one lives as long as the process."""
 
 
 class CannotStart(RuntimeError):
@@ -26,7 +26,7 @@ class CannotStart(RuntimeError):
 
 
 class Server:
-    """One server on one folder. Its kind says what to run, and what "ready" is."""
+    """One server on one folder. A subclass says what to run, and when it is ready."""
 
     kind = "server"
 
@@ -40,16 +40,18 @@ class Server:
 
     @property
     def running(self) -> bool:
+        """Whether its process runs."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
+        """The pid of its newest process, running or not."""
         if self._process is None:
             raise RuntimeError(f"{self.kind} was never started")
         return self._process.pid
 
     def start(self) -> None:
-        """Start it and return when it serves. Raises CannotStart with the end of its log."""
+        """Start it and return when it is ready. Raises CannotStart with the end of its log, after at most 120 s."""
         if self.running:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -66,26 +68,26 @@ class Server:
             time.sleep(PAUSE)
 
     def stop(self) -> None:
-        """SIGTERM, and wait for its end."""
+        """Send SIGTERM and wait for its end, then SIGKILL after 30 s."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL, and wait for its end."""
+        """Send SIGKILL and wait for its end."""
         self._end(signal.SIGKILL)
 
     def wipe(self) -> None:
-        """Lose all its data. It must be down."""
+        """Delete all its data. Raises RuntimeError while it runs."""
         if self.running:
             raise RuntimeError(f"stop {self.kind} before wiping its data")
         shutil.rmtree(self.data, ignore_errors=True)
 
     def tail(self) -> str:
-        """The last lines that it has logged since it was started."""
+        """The last lines of its log since its start."""
         lines = self._logged().splitlines()[-TAIL_LINES:]
         return "\n".join([f"The end of {self.log}:", *lines])
 
     def ready(self) -> bool:
-        """Whether it serves now."""
+        """Whether it serves requests now."""
         raise NotImplementedError
 
     def _run(self) -> None:

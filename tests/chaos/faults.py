@@ -1,4 +1,4 @@
-"""The faults: each begins, lasts, and is healed; heal() returns when what was hurt is there again."""
+"""The faults: each is injected, lasts, and is healed; heal() returns once its target is back."""
 
 import asyncio
 import os
@@ -24,19 +24,19 @@ MINUTES, HOURS = 60.0, 3600.0
 
 class Fault(Protocol):
     resources: Sequence[str]
-    """What no other fault may hurt meanwhile."""
+    """Targets that no other fault may have meanwhile."""
     readers: Sequence[str]
     """Services in which events must flow again afterwards."""
 
     def begin(self) -> bool:
-        """Do harm. False: there was nothing to hurt."""
+        """Inject the fault. False: there was no target."""
         ...
 
     def heal(self) -> None: ...
 
 
-class Nothing(RuntimeError):
-    """What was hurt did not come back."""
+class NotBack(RuntimeError):
+    """The target of a fault did not come back in time."""
 
 
 class Kill:
@@ -76,7 +76,7 @@ class KillWorker:
 
 
 class Crash:
-    """kill -9 of servers, which are away for a while; with `wipe` they come back without what they knew."""
+    """kill -9 of servers, which are down for a while; with `wipe` they come back without their data."""
 
     readers: Sequence[str] = READERS
 
@@ -98,7 +98,7 @@ class Crash:
 
 
 class Cut:
-    """No byte passes: connections end, and nobody answers at the address."""
+    """A network partition: connections end, and the address refuses new ones."""
 
     readers: Sequence[str] = READERS
 
@@ -115,7 +115,7 @@ class Cut:
 
 
 class Slow(Cut):
-    """Each piece of data takes a while longer, both ways."""
+    """Latency: each piece of data is delayed, in both directions."""
 
     def __init__(self, platform: Platform, resource: str, seconds: float) -> None:
         super().__init__(platform, resource)
@@ -149,7 +149,7 @@ class Clock:
 
 
 class FullDisk:
-    """The file system of the store has no room, also not for what is freed meanwhile."""
+    """The store's file system is full; space that is freed meanwhile is filled, too."""
 
     resources: Sequence[str] = ("disk",)
     readers: Sequence[str] = READERS
@@ -178,7 +178,7 @@ class FullDisk:
 
 
 def make(kind: str, platform: Platform, chance: random.Random, over: Callable[[], bool]) -> Fault:
-    """The fault of this kind, with its details by chance. `over` says that the training is."""
+    """A fault of this kind, its details by chance. `over` returns whether the training has ended."""
     what, _, how = kind.partition(" ")
     if what == "kill":
         return KillWorker(platform, chance, over) if how == "worker" else Kill(platform, chance, how)
@@ -197,20 +197,20 @@ def make(kind: str, platform: Platform, chance: random.Random, over: Callable[[]
     return makers[kind]()
 
 
-def first(look: Callable[[], object], seconds: float, over: Callable[[], bool] = lambda: False) -> object:
-    """The first true answer. None once it is over; Nothing is raised after so many seconds."""
+def first(poll: Callable[[], object], seconds: float, over: Callable[[], bool] = lambda: False) -> object:
+    """Poll for the first true result. None once `over`; raises NotBack at the timeout."""
     deadline = time.monotonic() + seconds
-    while not (found := look()):
+    while not (found := poll()):
         if over():
             return None
         if time.monotonic() > deadline:
-            raise Nothing(f"after {seconds:g} s it is not there")
+            raise NotBack(f"still nothing after {seconds:g} s")
         time.sleep(0.005)
     return found
 
 
 def killed(chance: random.Random, pids: Sequence[int]) -> int:
-    """Kill one of them; 0 if there was none."""
+    """Kill one of these processes; returns its pid, 0 if none was left."""
     for pid in chance.sample(sorted(pids), len(pids)):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

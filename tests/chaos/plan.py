@@ -1,4 +1,4 @@
-"""What is to go wrong in a run: three faults by its seed, the first aimed at what was hit least so far.
+"""The plan of a run: three faults by its seed, the first aimed at the pair that was hit least so far.
 
 A pair is a stage and a kind of fault. Aims are written into the run's record, so a replay needs no history.
 """
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from millstream.defaults import SERVICES
-from tests.chaos.stages import SERVED, STAGES, points_of
+from tests.chaos.stages import SERVED, STAGES, failpoints_of
 
 KILLS = tuple(f"kill {name}" for name in (*SERVICES, "worker"))
 SERVER_FAULTS = ("bus crash", "bus wiped", "bus cut", "bus slow", "store crash", "store cut", "store slow")
@@ -22,7 +22,7 @@ OUTAGE, OUTAGE_SECONDS = "outage", 60.0
 LASTS = {"bus crash": 5.0, "bus wiped": 2.0, "store crash": 5.0}
 LASTS_ELSE = 4.0
 LONGEST_DELAY = 0.02
-"""Seconds after the crash point: most stages last some tens of milliseconds."""
+"""Seconds from the failpoint to the fault: most stages last some tens of milliseconds."""
 ONLY = {"kill worker": ("train",)}
 """Kinds that can hit in some stages only: there is a worker while there is a training."""
 PER_PLATFORM = 5
@@ -33,7 +33,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Aim:
-    """One fault to come: what, after which crash point and how much later, and for how long."""
+    """One planned fault: its kind, the failpoint that triggers it ("": the end), its delay and duration."""
 
     kind: str
     after: str
@@ -43,11 +43,13 @@ class Aim:
 
 @dataclass(frozen=True)
 class Plan:
+    """The faults of one run, and the platform that it needs."""
+
     seed: int
     world: str
     replicas: int
     bus: str
-    """A way in which the bus misbehaves all the time, or ""."""
+    """The mode of the faulty bus (servicekit/bus/faulty.py); "": a healthy one."""
     aims: tuple[Aim, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,7 +61,7 @@ class Plan:
 
 
 def pairs(world: str) -> list[Pair]:
-    """All that a first fault can be aimed at."""
+    """Every pair that the first fault can be aimed at."""
     return [(stage, kind) for kind in KINDS[world] for stage in (*STAGES, SERVED) if stage in ONLY.get(kind, (stage,))]
 
 
@@ -100,7 +102,7 @@ def covering(seed: int, world: str, outage_seconds: float) -> list[Plan]:
 
 
 def _aim(chance: random.Random, stage: str, kind: str) -> Aim:
-    after = "" if stage == SERVED else chance.choice(points_of(stage))
+    after = "" if stage == SERVED else chance.choice(failpoints_of(stage))
     return Aim(kind, after, round(chance.uniform(0, LONGEST_DELAY), 4), _lasts(chance, kind))
 
 

@@ -1,7 +1,7 @@
-"""Whether events flow: told by the services' own counters.
+"""Whether events flow, by the services' own counters.
 
-What the readers hear is probed with events that mean nothing to anybody, on every partition. What is said is probed with
-a model that waits for a dataset which never comes: the registry publishes its spec, the trainer hears of it.
+Reading is probed with events of an unknown type on every partition. Publishing is probed with a model whose dataset never
+exists: registry publishes its spec, and trainer reads that.
 """
 
 import asyncio
@@ -32,25 +32,25 @@ APPLIED = 'millstream_events_handled_total{type="ModelApplied"}'
 MODEL = "probe"
 PUBLISH_SECONDS = 20.0
 POLL_SECONDS, AGAIN_SECONDS = 0.02, 3.0
-"""A reader without a group that starts just now begins at the end, and does not hear what was published before."""
+"""A reader without a group that restarts begins at the end of the log and misses earlier messages: publish again."""
 
 
-def flowing(platform: Platform, readers: Sequence[str], patience: float) -> float | None:
-    """Seconds until events are said and heard again; None when they are not within the patience."""
+def flowing(platform: Platform, readers: Sequence[str], timeout: float) -> float | None:
+    """Seconds until events are published and read again; None at the timeout."""
     with ThreadPoolExecutor() as pool:
-        probes = [pool.submit(heard, platform, readers, patience)]
+        probes = [pool.submit(reading, platform, readers, timeout)]
         if "registry" in readers:
-            probes.append(pool.submit(said, platform, patience))
+            probes.append(pool.submit(publishing, platform, timeout))
         took = [probe.result() for probe in probes]
     return None if None in took else max(seconds for seconds in took if seconds is not None)
 
 
-def said(platform: Platform, patience: float) -> float | None:
-    """Apply a model, and wait until a trainer has handled that. How long that took."""
+def publishing(platform: Platform, timeout: float) -> float | None:
+    """Apply a model; returns the seconds until a trainer has handled its event, None at the timeout."""
     began = time.monotonic()
     spec = {"model": MODEL, "recipe": "toy_words", "preset": "toy", "dataset": MODEL, "training": {"automatic": False}}
     with platform.world.client() as client:
-        while time.monotonic() - began < patience:
+        while time.monotonic() - began < timeout:
             before = sum(_read(platform, "trainer", APPLIED))
             try:
                 client.apply_model({**spec, "config": {"seed": time.monotonic_ns() % 1_000_000}})
@@ -65,10 +65,10 @@ def said(platform: Platform, patience: float) -> float | None:
     return None
 
 
-def heard(platform: Platform, readers: Sequence[str], patience: float) -> float | None:
-    """Publish on every partition that the readers read, and wait until they have read it all. How long that took."""
+def reading(platform: Platform, readers: Sequence[str], timeout: float) -> float | None:
+    """Publish on every partition; returns the seconds until all readers have read all of it, None at the timeout."""
     began = time.monotonic()
-    while time.monotonic() - began < patience:
+    while time.monotonic() - began < timeout:
         before = {reader: _read(platform, reader, UNKNOWN) for reader in readers}
         try:
             asyncio.run(_publish(platform, sorted({topic for reader in readers for topic in TOPICS[reader]})))
@@ -80,7 +80,7 @@ def heard(platform: Platform, readers: Sequence[str], patience: float) -> float 
 
 
 def _wait(platform: Platform, before: Mapping[str, Sequence[float]]) -> bool:
-    """Until all of it was read. False: it takes so long that a reader has perhaps started anew, and its count with it."""
+    """Whether all was read in time. False may mean that a reader has restarted, and its counter with it."""
     times = TIMES.get(platform.world.environment.get("TEST_BUS", ""), 1)
     end = time.monotonic() + AGAIN_SECONDS
     left = dict(before)
@@ -100,12 +100,12 @@ async def _publish(platform: Platform, topics: Sequence[str]) -> None:
     try:
         async with asyncio.timeout(PUBLISH_SECONDS):
             for topic in topics:
-                await asyncio.gather(*(_say(bus, topic, key) for key in KEYS))
+                await asyncio.gather(*(_publish_unknown(bus, topic, key) for key in KEYS))
     finally:
         await bus.close()
 
 
-async def _say(bus: Bus, topic: str, key: str) -> None:
+async def _publish_unknown(bus: Bus, topic: str, key: str) -> None:
     """An event of a type that no version knows: counted and skipped."""
     headers = {"ce_specversion": "1.0", "ce_id": str(uuid4()), "ce_type": "millstream.Probe", "ce_source": "/chaos"}
     await bus.publish(Message(topic, key, b"", {name: value.encode() for name, value in headers.items()}))

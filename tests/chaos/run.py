@@ -1,7 +1,7 @@
-"""One seeded run: the scenario, three faults on its way, and what came out, as one record.
+"""One seeded run: the scenario with three faults, and its result as one record.
 
-Stuck: an obligation that was not closed 60 s after the last fault was over. A kill is over when it is done, all else when
-what was hurt is there again.
+Stuck: the flow has not converged 60 s after the end of the last fault. A kill ends at once, any other fault when its target
+is back.
 """
 
 import random
@@ -17,7 +17,7 @@ from tests.chaos import faults, verdict
 from tests.chaos.plan import Aim, Plan
 from tests.chaos.probes import flowing
 from tests.chaos.scenario import Flow
-from tests.chaos.stages import Passing
+from tests.chaos.stages import FailpointWatcher
 from tests.chaos.target import Platform
 
 CONFIG = {"steps": 60, "checkpoint_every": 10, "evaluate_every": 20, "step_seconds": 0.01}
@@ -29,20 +29,20 @@ NOWHERE = "nowhere"
 
 @dataclass
 class Hit:
-    """A fault as it was. Times are seconds; `at` counts from the run's start."""
+    """A fault as it was injected. Times are seconds; `at` counts from the run's start."""
 
     kind: str
     stage: str = NOWHERE
-    """Where the flow was; "nowhere" if there was nothing to hurt."""
+    """The flow's stage; "nowhere" if there was no target."""
     after: str = ""
-    """The crash point that was passed last."""
+    """The last failpoint that the flow had reached."""
     at: float = 0.0
     away: float = 0.0
-    """Until what was hurt was there again."""
+    """From the fault until its target was back."""
     events: float | None = None
-    """From then until events were said and heard again, where that was probed."""
+    """From then until events were published and read again; None if not probed."""
     disturbed: bool = False
-    """Another fault was there while that was probed."""
+    """Another fault was active during that probe."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Record:
     plan: dict[str, Any]
     seconds: float = 0.0
     closed: float = 0.0
-    """From the end of the last fault until everything was done; 0 if it was before."""
+    """From the end of the last fault until the flow had converged; 0 if it had before."""
     attempts: int = 0
     hits: list[Hit] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
@@ -69,11 +69,11 @@ class Record:
 
 
 class Faults:
-    """The faults of a run, each in a thread of its own that waits for its crash point."""
+    """The faults of a run, each in a thread of its own that waits for its failpoint."""
 
     def __init__(self, platform: Platform, plan: Plan) -> None:
         self.platform, self.began = platform, time.monotonic()
-        self.passing = Passing(platform.failpoints)
+        self.watcher = FailpointWatcher(platform.failpoints)
         self.hits = [Hit(aim.kind) for aim in plan.aims]
         self.errors: list[str] = []
         self._given_up = False
@@ -87,22 +87,22 @@ class Faults:
         ]
 
     def start(self) -> None:
-        for thread in (self.passing, *self._threads):
+        for thread in (self.watcher, *self._threads):
             thread.start()
 
     def served(self) -> None:
-        """The flow is at its end: what waited for a crash point that nobody came by hits now."""
-        self.passing.end()
+        """The flow has ended: faults whose failpoint was not reached are injected now."""
+        self.watcher.end()
         self._join()
 
     def give_up(self) -> None:
-        """The flow has failed: nothing more is hurt."""
+        """The flow has failed: inject no more faults."""
         self._given_up = True
-        self.passing.end()
+        self.watcher.end()
         self._join()
 
-    def patience_ends(self) -> float:
-        """When, on the monotonic clock, what is still open is stuck. Not while a fault is there."""
+    def deadline(self) -> float:
+        """The time on the monotonic clock at which the flow counts as stuck; it moves on while a fault is active."""
         with self._lock:
             return (time.monotonic() if self._active else self._last) + STUCK_SECONDS
 
@@ -126,13 +126,13 @@ class Faults:
                 self._active.pop(number, None)
 
     def _training_is_over(self) -> bool:
-        return self.passing.stage not in ("start", "apply", "import", "train")
+        return self.watcher.stage not in ("start", "apply", "import", "train")
 
     def _wait(self, aim: Aim) -> None:
         if aim.after:
-            self.passing.wait_for(aim.after)
+            self.watcher.wait_for(aim.after)
         else:
-            self.passing.wait_for_end()
+            self.watcher.wait_for_end()
         time.sleep(aim.delay)
 
     def _hit(self, number: int, aim: Aim, fault: faults.Fault) -> None:
@@ -141,7 +141,7 @@ class Faults:
         for lock in locks:
             lock.acquire()
         try:
-            if not self._hurt(number, hit, fault, aim.lasts):
+            if not self._inject(number, hit, fault, aim.lasts):
                 return
         finally:
             for lock in locks:
@@ -156,7 +156,7 @@ class Faults:
             hit.events = round(time.monotonic() - back, 3)
             hit.disturbed = self._others(number, back, time.monotonic())
 
-    def _hurt(self, number: int, hit: Hit, fault: faults.Fault, lasts: float) -> bool:
+    def _inject(self, number: int, hit: Hit, fault: faults.Fault, lasts: float) -> bool:
         with self._lock:
             self._active[number] = time.monotonic()
         if not fault.begin():
@@ -164,7 +164,7 @@ class Faults:
                 self._active.pop(number)
             return False
         begun = time.monotonic()
-        hit.stage, hit.after, hit.at = self.passing.stage, self.passing.last, round(begun - self.began, 3)
+        hit.stage, hit.after, hit.at = self.watcher.stage, self.watcher.last, round(begun - self.began, 3)
         kills = isinstance(fault, faults.Kill | faults.KillWorker)
         with self._lock:
             if kills:
@@ -182,30 +182,30 @@ class Faults:
         return True
 
     def _others(self, number: int, since: float, until: float) -> bool:
-        """Whether another fault was there in that time."""
+        """Whether another fault was active in that time."""
         with self._lock:
-            there = [(other, begun, until) for other, begun in self._active.items()]
-            return any(other != number and begun < until and since < end for other, begun, end in there + self._spans)
+            active = [(other, begun, until) for other, begun in self._active.items()]
+            return any(other != number and begun < until and since < end for other, begun, end in active + self._spans)
 
 
-def run(platform: Platform, plan: Plan, file: Path, calm: TrainingRun) -> Record:
-    """One run. `calm` is a training of the same rows and the same config that nobody disturbed."""
+def run(platform: Platform, plan: Plan, file: Path, undisturbed: TrainingRun) -> Record:
+    """One run. `undisturbed` is a training on the same rows and config without faults, the reference."""
     began = time.monotonic()
     record = Record(plan.seed, plan.to_dict())
-    hurt = Faults(platform, plan)
-    flow = Flow(platform.world, f"chaos-{plan.seed}", config=CONFIG, patience_ends=hurt.patience_ends, pause=PAUSE)
-    hurt.start()
+    injected = Faults(platform, plan)
+    flow = Flow(platform.world, f"chaos-{plan.seed}", config=CONFIG, deadline=injected.deadline, pause=PAUSE)
+    injected.start()
     try:
         trained = flow.through(file)
-        hurt.served()
+        injected.served()
         record.attempts = trained.attempt
-        wiped = any(hit.kind == "bus wiped" for hit in hurt.hits)
+        wiped = any(hit.kind == "bus wiped" for hit in injected.hits)
         closed = verdict.settle(platform, flow)
-        record.closed = round(max(0.0, closed - hurt.last), 3)
-        record.lost, record.doubled = verdict.judge(platform, flow, calm, wiped)
+        record.closed = round(max(0.0, closed - injected.last), 3)
+        record.lost, record.doubled = verdict.judge(platform, flow, undisturbed, wiped)
     except (AssertionError, MillstreamError) as error:
-        hurt.give_up()
+        injected.give_up()
         record.stuck.append(f"at {flow.stage}: {error}")
-    record.stuck += hurt.errors
-    record.hits, record.seconds = hurt.hits, round(time.monotonic() - began, 1)
+    record.stuck += injected.errors
+    record.hits, record.seconds = injected.hits, round(time.monotonic() - began, 1)
     return record

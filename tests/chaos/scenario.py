@@ -1,4 +1,4 @@
-"""The scenario under faults: as tests/e2e/scenario.py, by a caller who asks again when a service is away."""
+"""The scenario under faults: as tests/e2e/scenario.py, by a caller that retries while a service is unavailable."""
 
 import time
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from tests.e2e import invariants
 from tests.worlds.platform import World, wait_until
 
 T = TypeVar("T")
-PATIENCE = 60.0
-AWAY = (Unavailable, Overloaded, Conflict, DeadlineExceeded)
+TIMEOUT_SECONDS = 60.0
+TRANSIENT = (Unavailable, Overloaded, Conflict, DeadlineExceeded)
 RESYNC_SECONDS = 5.0
 
 
@@ -32,22 +32,22 @@ class Flow:
     preset: str = "toy"
     config: dict[str, Any] = field(default_factory=dict)
     gate: list[dict[str, Any]] = field(default_factory=list)
-    patience_ends: Callable[[], float] | None = None
-    """When, on the monotonic clock, it is too late; without it, a minute after each wait began."""
+    deadline: Callable[[], float] | None = None
+    """The time on the monotonic clock at which waits fail; None: a minute after each began."""
     pause: float = 0.0
-    """Between declaring the model and bringing in the file: a caller who is no machine."""
+    """Seconds between declaring the model and importing the file, as with a human caller."""
     stage: str = "before"
-    """Where it is, for whoever kills meanwhile."""
+    """The stage that it is in, for a concurrent killer."""
 
     def run(self, file: Path) -> TrainingRun:
-        """As through(), and all of it exactly once."""
+        """through(), then check()."""
         run = self.through(file)
         with self.world.client() as client:
             self.check(client)
         return run
 
     def through(self, file: Path) -> TrainingRun:
-        """Bring in the file and see it served by every replica; the run that trained it is returned."""
+        """Import the file and wait until every replica serves its version. Returns the run that trained it."""
         with self.world.client() as client:
             self.stage = "apply"
             self.persist(lambda: client.apply_model(self.spec()))
@@ -81,9 +81,9 @@ class Flow:
         }
 
     def check(self, client: Client) -> None:
-        """Exactly one snapshot, one outcome, one version, one report, one alias move; and all was said on the bus."""
+        """Exactly one snapshot, outcome, version, report and alias move, and every event published."""
         blobs = self.world.blobs()
-        wait_until(lambda: invariants.keys(blobs, "outbox/") == [], "every fact is published", PATIENCE)
+        wait_until(lambda: invariants.keys(blobs, "outbox/") == [], "every fact is published", TIMEOUT_SECONDS)
         assert len(invariants.entries(blobs, f"datasets/{self.name}/ledger", Snapshot)) == 1
         runs = self.persist(lambda: list(client.runs(self.name)))
         assert [run.state for run in runs] == [TrainingRun.STATE_SUCCEEDED], "one run, with one outcome"
@@ -95,18 +95,18 @@ class Flow:
         assert len(list(client.alias_history(self.name))) == 1
 
     def persist(self, call: Callable[[], T]) -> T:
-        """Call, and call again while a service is away."""
+        """Call, and retry while a service is unavailable."""
         too_late = self._too_late()
         while True:
             try:
                 return call()
-            except AWAY:
+            except TRANSIENT:
                 if too_late():
                     raise
                 time.sleep(0.1)
 
     def _import(self, client: Client, file: Path) -> None:
-        """With one request_id, so that asking again is the same import."""
+        """With one request_id, so that a retry is the same import."""
         request_id = f"import-{self.name}"
         self.persist(lambda: client.import_dataset(file, self.name, recipe=self.recipe, request_id=request_id))
         ended = self.until("its import", lambda: client.wait_import(self.name, request_id, timeout=RESYNC_SECONDS))
@@ -123,7 +123,7 @@ class Flow:
         return next((version for version in client.versions(self.name) if version.run_id == run.run_id), None)
 
     def served_everywhere(self, version: ModelVersion) -> bool:
-        """Whether each replica of inference answers by this version."""
+        """Whether each replica of inference answers with this version."""
         for address in self.world.addresses["inference"].split(","):
             with Client(inference=address) as replica:
                 served = replica.classify(self.name, ["kind and sweet"]).served
@@ -132,17 +132,17 @@ class Flow:
         return True
 
     def _too_late(self) -> Callable[[], bool]:
-        end = time.monotonic() + PATIENCE
-        return lambda: time.monotonic() > (self.patience_ends() if self.patience_ends else end)
+        end = time.monotonic() + TIMEOUT_SECONDS
+        return lambda: time.monotonic() > (self.deadline() if self.deadline else end)
 
-    def until(self, what: str, look: Callable[[], T | None]) -> T:
-        """Look again and again, also while a service is away or does not know yet, until there is something."""
+    def until(self, what: str, poll: Callable[[], T | None]) -> T:
+        """Poll until there is something, also while a service is unavailable or answers NotFound."""
         too_late = self._too_late()
         while True:
             try:
-                if found := look():
+                if found := poll():
                     return found
-            except (*AWAY, NotFound):
+            except (*TRANSIENT, NotFound):
                 pass
             assert not too_late(), f"{self.name}: still without {what}"
             time.sleep(0.05)

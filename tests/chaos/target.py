@@ -1,4 +1,4 @@
-"""A platform that can be hurt: every wire, server, disk and clock of it is in the test's hands."""
+"""A platform for fault injection: a test controls its connections, servers, disk and clocks."""
 
 import os
 import subprocess
@@ -24,15 +24,15 @@ RESOURCES = ("bus", "store", "clock", "disk")
 
 @dataclass
 class Platform:
-    """The services of a world, and what is around them. `servers` and `links` are keyed `bus` and `store`."""
+    """A world and its dependencies. `servers` and `links` have the keys `bus` and `store`."""
 
     world: World
     bus: str
-    """Its address, as the services know it."""
+    """The setting `bus` of the services."""
     servers: Mapping[str, Server] = field(default_factory=dict)
     links: Mapping[str, Proxy] = field(default_factory=dict)
     disk: Path | None = None
-    """The file system of the store, small enough to be filled."""
+    """The store's file system, small enough to be filled; None where it could not be mounted."""
     locks: Mapping[str, threading.Lock] = field(default_factory=lambda: {name: threading.Lock() for name in RESOURCES})
 
     @property
@@ -45,7 +45,7 @@ class Platform:
 
 
 def can_mount() -> bool:
-    """Whether a small file system of our own can be had, which takes root's powers."""
+    """Whether this process may mount a file system (root)."""
     return (
         os.geteuid() == 0
         and subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
@@ -65,7 +65,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def platform(kind: str, state: Path, replicas: int, bus: str = "") -> Iterator[Platform]:
-    """A running platform of the world `local` or `kafka-minio`. `bus` is a way to misbehave (testing/unruly.py)."""
+    """A running platform of the world `local` or `kafka-minio`. `bus`: a mode of servicekit/bus/faulty.py."""
     with ExitStack() as stack:
         for name in ("failpoints", "clock"):
             (state / name).mkdir(parents=True)
@@ -89,7 +89,7 @@ def _local(state: Path, replicas: int, stack: ExitStack) -> Platform:
 
 
 def _kafka_minio(state: Path, replicas: int, stack: ExitStack) -> Platform:
-    """On servers of its own, which the services reach by links, and the test's own looks directly."""
+    """On servers of its own, which the services reach through links, and the test directly."""
     ports = own_range()
     bus_at, store_at = f"{HOST}:{ports + 1}", f"{HOST}:{ports + 11}"
     links = {"bus": stack.enter_context(Proxy(bus_at)), "store": stack.enter_context(Proxy(store_at))}

@@ -1,4 +1,4 @@
-"""Every kind of fault once, three a run, in the world of TEST_WORLD. `python -m bench.chaos` does the same at length."""
+"""Every kind of fault once, three a run, in the world of TEST_WORLD. `python -m bench.chaos` runs many seeds."""
 
 import json
 import os
@@ -8,15 +8,15 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from tests.chaos.plan import Plan, covering
-from tests.chaos.stand import Stand
+from tests.chaos.runner import Runner
 from tests.chaos.target import can_mount
 from tests.worlds.platform import chosen
 
 SEED = int(os.environ.get("TEST_CHAOS_SEED") or 1)
 OUTAGE_SECONDS = 10.0
-"""Long enough for every client to give up; the full length is for bench.chaos."""
+"""Long enough for every client to give up; bench.chaos uses the full length."""
 PLANS = covering(SEED, os.environ.get("TEST_WORLD") or "local", OUTAGE_SECONDS)
-FULL_DISK = pytest.mark.skipif(not can_mount(), reason="a small file system of our own takes root's powers")
+FULL_DISK = pytest.mark.skipif(not can_mount(), reason="mounting a small file system needs root")
 
 
 def case(plan: Plan) -> ParameterSet:
@@ -27,18 +27,18 @@ def case(plan: Plan) -> ParameterSet:
 
 
 @pytest.fixture(scope="module")
-def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    made = Stand(chosen(), tmp_path_factory.mktemp("chaos"))
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    made = Runner(chosen(), tmp_path_factory.mktemp("chaos"))
     yield made
     made.end()
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("plan", [case(plan) for plan in PLANS])
-def test_nothing_is_lost_doubled_or_stuck(plan: Plan, stand: Stand) -> None:
-    record = stand.perform(plan)
+def test_nothing_is_lost_doubled_or_stuck(plan: Plan, runner: Runner) -> None:
+    record = runner.perform(plan)
     for hit in record.hits:
         print(
             f"seed {plan.seed}: {hit.kind} at {hit.stage} after {hit.after}, {hit.at:.1f} s; events after {hit.events} s"
         )
-    assert record.good, f"logs and objects are in {stand.folder}: {json.dumps(record.to_dict())}"
+    assert record.good, f"logs and objects are in {runner.folder}: {json.dumps(record.to_dict())}"

@@ -1,6 +1,6 @@
-"""kill -9 at random moments, seeded. Every process is killed in its turn; what comes out is what always comes out.
+"""kill -9 at random, seeded times. Every kind of process is killed in turn; the flow ends with the same result.
 
-TEST_CHAOS_RUNS and TEST_CHAOS_SEED choose how many and which; a failure names the seed that shows it again.
+TEST_CHAOS_RUNS and TEST_CHAOS_SEED choose how many and which; a failure names the seed that repeats it.
 """
 
 import os
@@ -26,12 +26,12 @@ SEED = int(os.environ.get("TEST_CHAOS_SEED") or 1)
 TARGETS = (*SERVICES, "worker")
 CONFIG = {"steps": 60, "checkpoint_every": 10, "evaluate_every": 20}
 STEP_SECONDS = {"worker": 0.02}
-"""A worker to be killed lives longer; for the others the training is one stage of many."""
+"""A training whose worker is killed lasts longer, so that there is time for it."""
 MOMENTS = {"worker": 1.2}
 SIAMESE = {"context": "lstm", "hidden_size": 64, "epochs": 20, "checkpoint_every": 20}
 """A BiLSTM, trained for long enough to be killed three times."""
 FLOW_SECONDS = 1.0
-"""About what the undisturbed flow takes without a slow training: the moments lie in it."""
+"""About the duration of the undisturbed flow without a slow training; kills fall into it."""
 
 
 def worker_pids(platform: World) -> list[int]:
@@ -47,7 +47,7 @@ def kill(pid: int) -> bool:
 
 
 class Killer(threading.Thread):
-    """Kills one process of the target at a moment that its seed chose, and says in which stage that was."""
+    """Kills one process of the target at a seeded time; `hit` is the stage of the flow then."""
 
     def __init__(self, platform: World, flow: Flow, target: str, chance: random.Random) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def undisturbed(platform: World, tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
-    """A training that nobody killed, of the same rows and the same config."""
+    """A training without kills on the same rows and config, the reference."""
     return Flow(platform, "undisturbed", config=CONFIG).run(scenario.a_file(tmp_path_factory.mktemp("rows")))
 
 
@@ -97,7 +97,7 @@ def test_killed_at_a_random_moment_the_flow_ends_with_one_of_each(
     finally:
         killer.join(60)
     print(f"seed {seed}: {target} killed after {killer.moment:.2f} s, {killer.hit or 'never'}; {run.attempt} attempts")
-    assert killer.hit, f"seed {seed}: nothing was killed, so nothing was shown"
+    assert killer.hit, f"seed {seed}: no process was killed"
     assert weights(run, "model.json") == weights(undisturbed, "model.json"), f"seed {seed}: other weights"
     assert dict(run.metrics) == dict(undisturbed.metrics), f"seed {seed}: other metrics"
 
@@ -112,7 +112,7 @@ def test_a_torch_training_killed_three_times_equals_an_undisturbed_one_to_the_la
         gate = [{"metric": "accuracy", "at_least": 0.8}]
         calm = Flow(platform, "calm", "siamese_sentiment", config=SIAMESE, gate=gate).run(rows)
         with ThreadPoolExecutor() as pool:
-            killing = pool.submit(_kill_thrice, platform, chance)
+            killing = pool.submit(_kill_each_attempt, platform, chance)
             killed = Flow(platform, "killed", "siamese_sentiment", config=SIAMESE, gate=gate).run(rows)
             killing.result()
         assert killed.attempt == 4, "three kills, so four attempts"
@@ -120,8 +120,8 @@ def test_a_torch_training_killed_three_times_equals_an_undisturbed_one_to_the_la
         assert dict(killed.metrics) == dict(calm.metrics)
 
 
-def _kill_thrice(platform: World, chance: random.Random) -> None:
-    """Each attempt once, a random while after it has kept a checkpoint of its own."""
+def _kill_each_attempt(platform: World, chance: random.Random) -> None:
+    """Kill each of three attempts once, a random time after its first checkpoint."""
     calm = {key.split("/")[1] for key in invariants.keys(platform.blobs(), "checkpoints/")}
     for attempt in (1, 2, 3):
 

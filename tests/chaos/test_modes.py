@@ -1,7 +1,7 @@
 """The scenario on every kind of bus, with one and with two replicas of each service.
 
-Events are hints: with a bus that delivers nothing the periodic look does it all; with that look switched off the events
-do; delivered three times and backwards they change nothing.
+Events are hints: with a bus that drops every event the periodic resync does all work; without a resync the events do;
+duplicated and reordered events change nothing.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ NEVER = 3600.0
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize(
     ("bus", "resync_seconds"), [("dropping", 1.0), ("", NEVER), ("duplicating", NEVER), ("duplicating", 1.0)],
-    ids=["looks only", "events only", "events thrice backwards", "events thrice backwards, and looks"],
+    ids=["resync only", "events only", "events duplicated", "events duplicated, and resync"],
 )  # fmt: skip
 def test_the_flow_converges(bus: str, resync_seconds: float, replicas: int, tmp_path: Path) -> None:
     with world(tmp_path / "state", replicas=replicas, bus=bus, resync_seconds=resync_seconds) as platform:

@@ -1,4 +1,4 @@
-"""What is planned, and that a record says it again: no platform runs here."""
+"""Plans and their records: no platform runs here."""
 
 import importlib
 from collections import Counter
@@ -14,7 +14,7 @@ WORLD = "kafka-minio"
 HUNDRED = range(RUNS_OF_A_SEED, RUNS_OF_A_SEED + 100)
 
 
-def test_a_seed_plans_the_same_faults_again_and_its_record_needs_no_history() -> None:
+def test_a_seed_gives_the_same_plan_and_a_record_repeats_it() -> None:
     first = plan(1007, WORLD, Counter())
     assert plan(1007, WORLD, Counter()) == first != plan(1008, WORLD, Counter())
     assert Plan.from_dict(first.to_dict()) == first
@@ -51,7 +51,7 @@ def test_the_probes_reach_every_topic_that_a_service_reads() -> None:
         assert {topic_of(event.DESCRIPTOR.full_name).name for event in handlers} == set(topics)
 
 
-def test_results_are_appended_by_seed_and_the_newer_of_two_counts(tmp_path: Path) -> None:
+def test_a_repeated_seed_replaces_its_record(tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
     bad = record(1000, stuck=["at train: still without a run that succeeded"])
     for each in (bad, record(1001), record(1000)):

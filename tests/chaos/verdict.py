@@ -1,4 +1,4 @@
-"""What a disturbed flow owes, all of it read from the objects, the services and the bus: nothing lost, doubled or open."""
+"""The invariants of a disturbed flow, read from the store, the services and the bus: nothing lost, doubled or pending."""
 
 import asyncio
 import hashlib
@@ -29,11 +29,11 @@ PATTERNS = [
     for owner in OWNERS
     for pattern in importlib.import_module(f"services.{owner}.store").FACTS
 ]
-"""The keys of objects that are said on the bus."""
+"""The keys of objects that are published on the bus."""
 
 
 def settle(platform: Platform, flow: Flow) -> float:
-    """Wait until all that is owed is done: each service serves, and every fact was published. When that was."""
+    """Wait until all is converged: each replica serves, every fact is published. Returns the monotonic time of that."""
     ports = platform.world.ports
     addresses = [ports.listen(service, number) for service in SERVICES for number in range(ports.replicas)]
     asyncio.run(faults.all_serving(addresses))
@@ -44,8 +44,8 @@ def settle(platform: Platform, flow: Flow) -> float:
     return time.monotonic()
 
 
-def judge(platform: Platform, flow: Flow, calm: TrainingRun, wiped: bool) -> tuple[list[str], list[str]]:
-    """What was lost, and what is there twice. `wiped`: the bus has lost what was said before."""
+def judge(platform: Platform, flow: Flow, undisturbed: TrainingRun, wiped: bool) -> tuple[list[str], list[str]]:
+    """(What was lost, what is there twice). `wiped`: the bus has lost all messages, so they are not checked."""
     lost: list[str] = []
     doubled: list[str] = []
     blobs = platform.world.blobs()
@@ -61,30 +61,30 @@ def judge(platform: Platform, flow: Flow, calm: TrainingRun, wiped: bool) -> tup
         }
         for what, things in found.items():
             (lost if not things else doubled).extend([f"{what}: {len(things)}"] if len(things) != 1 else [])
-        lost += _changed(blobs, found["snapshots"], flow.persist(lambda: client.snapshot(calm.spec.dataset)))
-        lost += [f"{run.run_id} ended otherwise: {run.state}" for run in runs if not _equal(run, calm)]
+        lost += _changed(blobs, found["snapshots"], flow.persist(lambda: client.snapshot(undisturbed.spec.dataset)))
+        lost += [f"{run.run_id} ended otherwise: {run.state}" for run in runs if not _equal(run, undisturbed)]
         lost += [
             "the champion has no passing report"
             for report in found["reports"]
             if report.status != EvaluationReport.STATUS_PASSED  # type: ignore[attr-defined]
         ]
     if not wiped:
-        lost += asyncio.run(_unsaid(platform, blobs, flow.name, [run.run_id for run in runs]))
+        lost += asyncio.run(_unpublished(platform, blobs, flow.name, [run.run_id for run in runs]))
     return lost, doubled
 
 
-def _equal(run: TrainingRun, calm: TrainingRun) -> bool:
+def _equal(run: TrainingRun, undisturbed: TrainingRun) -> bool:
     """To the last bit."""
-    same = run.state == TrainingRun.STATE_SUCCEEDED and dict(run.metrics) == dict(calm.metrics)
-    return same and weights(run, "model.json") == weights(calm, "model.json")
+    same = run.state == TrainingRun.STATE_SUCCEEDED and dict(run.metrics) == dict(undisturbed.metrics)
+    return same and weights(run, "model.json") == weights(undisturbed, "model.json")
 
 
-def _changed(blobs: Blobs, snapshots: Iterable[object], calm: Snapshot) -> list[str]:
+def _changed(blobs: Blobs, snapshots: Iterable[object], undisturbed: Snapshot) -> list[str]:
     """A snapshot holds what an undisturbed one of the same file holds, to the last byte."""
     found = []
     for snapshot in snapshots:
         assert isinstance(snapshot, Snapshot)
-        if [part.digest for part in snapshot.parts] != [part.digest for part in calm.parts]:
+        if [part.digest for part in snapshot.parts] != [part.digest for part in undisturbed.parts]:
             found.append("the snapshot has other parts")
         for part in snapshot.parts:
             if hashlib.sha256(asyncio.run(blobs.get(part.key))).hexdigest() != part.digest:
@@ -100,18 +100,20 @@ async def _keys(blobs: Blobs, prefix: str) -> list[str]:
     return [listed.key async for listed in blobs.list(prefix)]
 
 
-async def _unsaid(platform: Platform, blobs: Blobs, name: str, run_ids: Iterable[str]) -> list[str]:
-    """Facts of the flow that nobody can have heard of."""
+async def _unpublished(platform: Platform, blobs: Blobs, name: str, run_ids: Iterable[str]) -> list[str]:
+    """Facts of the flow without an event on the bus."""
     prefixes = [f"datasets/{name}/ledger/", f"models/{name}/", *(f"runs/attempts/{run_id}/" for run_id in run_ids)]
     keys = [key for prefix in prefixes for key in await _keys(blobs, prefix)]
     keys += [f"runs/{part}/{run_id}" for part in ("requests", "outcomes") for run_id in run_ids]
-    said = await _said(platform)
+    published = await _published(platform)
     return [
-        f"{key} was never said" for key in keys if any(p.fullmatch(key) for p in PATTERNS) and hash_of(key) not in said
+        f"{key} was never published"
+        for key in keys
+        if any(p.fullmatch(key) for p in PATTERNS) and hash_of(key) not in published
     ]
 
 
-async def _said(platform: Platform) -> set[str]:
+async def _published(platform: Platform) -> set[str]:
     """The ids of all events that are on the bus."""
     bus = open_bus(Settings(bus=platform.bus))
     everything = bus.tail([topic.name for topic in TOPICS], from_start=True)

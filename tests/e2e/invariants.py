@@ -1,4 +1,4 @@
-"""What must hold after the flow, whatever happened on the way. Read from the objects themselves and by gRPC."""
+"""The invariants after a flow, with or without faults, read from the store and by gRPC."""
 
 import asyncio
 from collections import Counter
@@ -35,7 +35,7 @@ def entries(blobs: Blobs, prefix: str, kind: type[Message]) -> list[Message]:
 
 
 def check(blobs: Blobs, client: Client, model: str, dataset: str, *, files: int = 1) -> None:
-    """After `files` different files went through the platform with automatic training and promotion."""
+    """Check all, after `files` different files with automatic training and promotion."""
     snapshots = entries(blobs, f"datasets/{dataset}/ledger", Snapshot)
     assert len(snapshots) == files == len(list(client.snapshots(dataset)))
     check_runs(blobs, client, model)
@@ -48,7 +48,9 @@ def check_runs(blobs: Blobs, client: Client, model: str) -> None:
     """Every run, whatever its model, has one outcome, and a snapshot has one automatic run that succeeded."""
     runs = list(client.runs(model))
     outcomes = [key.split("/")[2] for key in keys(blobs, "runs/outcomes/")]
-    assert set(outcomes) == {run.run_id for run in client.runs()}, "a run without an outcome, or the other way round"
+    assert set(outcomes) == {run.run_id for run in client.runs()}, (
+        "a run without an outcome, or an outcome without a run"
+    )
     succeeded = Counter(run.spec.dataset_number for run in runs if run.state == TrainingRun.STATE_SUCCEEDED)
     assert set(succeeded.values()) == {1}
 

@@ -19,7 +19,7 @@ from tests.worlds.platform import READY_SECONDS, RECIPES, ROOT, STOP_SECONDS, Wo
 
 
 class NoHistory(Exception):
-    """There is no earlier commit to be had. The text says why."""
+    """There is no earlier commit here; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Tree:
 def previous(folder: Path) -> Tree:
     """The newest release before this checkout, or the commit that TEST_PREVIOUS names. Raises NoHistory.
 
-    Before the first release nothing stored is promised to later code (docs/adr/0014): then it is the commit of this
-    checkout, under another name, so that the test can tell the two apart.
+    Before the first release nothing stored is promised to later code (docs/adr/0014): then it is this checkout's commit
+    under another id, so that the test can tell the two apart.
     """
     given = os.environ.get("TEST_PREVIOUS") or _git("describe", "--tags", "--abbrev=0", "--match=v*", "--always")
     commit = _git("rev-parse", "--verify", f"{given}^{{commit}}")
@@ -48,7 +48,7 @@ def previous(folder: Path) -> Tree:
 
 
 def here() -> Tree:
-    """This checkout, with what is not committed."""
+    """This checkout, with its uncommitted changes."""
     return Tree(ROOT, _git("rev-parse", "HEAD"))
 
 
@@ -80,13 +80,13 @@ class Fleet(World):
     def run(self, tree: Tree, replica: int, *services: str) -> None:
         """Start a replica of each of these services from a tree, and return when all serve.
 
-        Every service knows the addresses of both replicas of the others, be they there or not.
+        Every service has the addresses of both replicas of the others, running or not.
         """
         for service in services:
             child = next(c for c in self._platform().children() if (c.service, c.replica) == (service, replica))
             child.log.parent.mkdir(parents=True, exist_ok=True)
             with child.log.open("ab") as log:
-                # Both stand before the installed package, the folder by `python -m`; and workers inherit both.
+                # Both precede the installed package: the folder by `python -m`, PYTHONPATH also for workers.
                 self.running[service, replica] = subprocess.Popen(
                     [sys.executable, "-m", "deploy.local.child", service, str(os.getpid())],
                     cwd=tree.folder, env={**child.environment, "PYTHONPATH": str(tree.folder)}, stdout=log, stderr=log,
@@ -94,17 +94,17 @@ class Fleet(World):
         for service in services:
             address, process = self.ports.listen(service, replica), self.running[service, replica]
             assert asyncio.run(_serves(address, process)), f"{service} of {tree.commit} does not serve:\n{self.tails()}"
-            self._prove(service, address, tree)
+            self._check_code(service, address, tree)
 
     def end(self, service: str, replica: int) -> None:
-        """SIGTERM to a replica, which ends by itself."""
+        """Stop a replica by SIGTERM; it must end with exit code 0."""
         process = self.running.pop((service, replica))
         process.send_signal(signal.SIGTERM)
         code = process.wait(STOP_SECONDS)
         assert code == 0, f"{service}-{replica} ended with {code}:\n{self.tails()}"
 
     def end_all(self) -> None:
-        """The end of it all, workers included."""
+        """Stop all replicas and workers."""
         for process in self.running.values():
             process.terminate()
         for process in self.running.values():
@@ -113,8 +113,8 @@ class Fleet(World):
             process.kill()
         asyncio.run(workers.stop(self.workers, STOP_SECONDS))
 
-    def _prove(self, service: str, address: str, tree: Tree) -> None:
-        """A service looks for its commit where its own modules were imported from."""
+    def _check_code(self, service: str, address: str, tree: Tree) -> None:
+        """The replica runs the tree's code: a service reports the commit that its modules were imported from."""
         with Client(credentials=self.credentials, **{service: address}) as client:
             found = client.status(service)
         is_old = (found.commit, found.dirty) == (self.old.commit, False)
@@ -129,7 +129,7 @@ class Fleet(World):
 
 
 async def _serves(address: str, process: "subprocess.Popen[bytes]") -> bool:
-    """Whether the process has come to serve. False once it has ended, or has taken too long."""
+    """Whether the process serves before it ends or times out."""
     waiting = asyncio.create_task(serving(address, {}))
     deadline = time.monotonic() + READY_SECONDS
     while not waiting.done() and process.poll() is None and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The one scenario: a file goes in, and a prediction comes out that knows where it is from."""
+"""The scenario: a file is imported, and its model answers with a prediction that names its origin."""
 
 import json
 from pathlib import Path
@@ -34,9 +34,9 @@ def everywhere(world: World, version: int, patience: float = 60.0) -> None:
 
 
 def run(world: World, file: Path, number: int = 1, patience: float = 60.0) -> int:
-    """Bring in a file, declare the model, and follow it until its version answers. The version is returned.
+    """Import a file, declare the model, and follow the flow until its version answers; returns the version.
 
-    `number` counts the files that went in before, and this one.
+    `number` is the count of files so far, this one included.
     """
     with world.client() as client:
         flow = Flow(client, patience=patience, training_patience=patience)

@@ -20,7 +20,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield platform
 
 
-def told(platform: World, *words: str, **more: Any) -> Any:
+def json_of(platform: World, *words: str, **more: Any) -> Any:
     """The JSON document that a command prints."""
     return json.loads(platform.cli(*words, "-o", "json", **more))
 
@@ -42,7 +42,7 @@ def run_id(platform: World, tmp_path_factory: pytest.TempPathFactory) -> str:
     words = ("datasets", "import", str(file), "--dataset", DATASET, "--recipe", "toy_words", "--watch")
     ended = lines(platform, *words)[-1]
     assert (ended["state"], ended["snapshot_number"]) == ("STATE_SUCCEEDED", "1")
-    applied = told(platform, "apply", "-f", str(TOY / "model.yaml"))
+    applied = json_of(platform, "apply", "-f", str(TOY / "model.yaml"))
     assert (applied["name"], applied["spec"]["promotion"]["automatic"]) == (MODEL, True)
     with platform.client() as client:
         client.wait_served(MODEL, 1, timeout=60)
@@ -53,20 +53,20 @@ def run_id(platform: World, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_datasets(platform: World, run_id: str) -> None:
-    assert [found["name"] for found in told(platform, "datasets", "list")] == [DATASET]
-    shown = told(platform, "datasets", "show", DATASET)
+    assert [found["name"] for found in json_of(platform, "datasets", "list")] == [DATASET]
+    shown = json_of(platform, "datasets", "show", DATASET)
     assert shown["rows"] == {"read": "203", "kept": "200", "duplicate": "1", "quarantined": "2"}
-    assert [found["number"] for found in told(platform, "datasets", "snapshots", DATASET)] == ["1"]
+    assert [found["number"] for found in json_of(platform, "datasets", "snapshots", DATASET)] == ["1"]
     rows = lines(platform, "datasets", "rows", DATASET, "--split", "test", "--limit", "3")
     assert len(rows) == 3 and set(rows[0]) >= {"text", "label"}
     assert "203 rows read: 200 kept, 1 duplicate, 2 quarantined" in platform.cli("datasets", "show", DATASET)
 
 
 def test_runs(platform: World, run_id: str) -> None:
-    assert [run["run_id"] for run in told(platform, "runs", "list", "--model", MODEL, "--state", "succeeded")] == [
+    assert [run["run_id"] for run in json_of(platform, "runs", "list", "--model", MODEL, "--state", "succeeded")] == [
         run_id
     ]
-    assert told(platform, "runs", "show", run_id)["state"] == "STATE_SUCCEEDED"
+    assert json_of(platform, "runs", "show", run_id)["state"] == "STATE_SUCCEEDED"
     assert lines(platform, "runs", "watch", run_id)[-1]["metrics"]["accuracy"] > 0.7
     logged = lines(platform, "runs", "logs", run_id)
     assert all(set(part) == {"attempt", "text"} for part in logged)
@@ -74,28 +74,28 @@ def test_runs(platform: World, run_id: str) -> None:
 
 
 def test_models_and_reports(platform: World, run_id: str, tmp_path: Path) -> None:
-    assert [model["name"] for model in told(platform, "models", "list")] == [MODEL]
-    assert told(platform, "models", "show", MODEL)["etag"] == "1"
-    version = told(platform, "models", "show", MODEL, "--alias", "champion")
+    assert [model["name"] for model in json_of(platform, "models", "list")] == [MODEL]
+    assert json_of(platform, "models", "show", MODEL)["etag"] == "1"
+    version = json_of(platform, "models", "show", MODEL, "--alias", "champion")
     assert (version["version"], version["lineage"]["run_id"]) == ("1", run_id)
-    assert [found["version"] for found in told(platform, "models", "versions", MODEL)] == ["1"]
-    (report,) = told(platform, "reports", "list", MODEL)
-    assert told(platform, "reports", "show", report["report_id"])["status"] == "STATUS_PASSED"
-    assert "<html" in told(platform, "reports", "page", report["report_id"])["html"]
+    assert [found["version"] for found in json_of(platform, "models", "versions", MODEL)] == ["1"]
+    (report,) = json_of(platform, "reports", "list", MODEL)
+    assert json_of(platform, "reports", "show", report["report_id"])["status"] == "STATUS_PASSED"
+    assert "<html" in json_of(platform, "reports", "page", report["report_id"])["html"]
     platform.cli("reports", "page", report["report_id"], "--out", str(tmp_path / "report.html"))
     assert "<html" in (tmp_path / "report.html").read_text()
-    told(platform, "models", "download", MODEL, str(tmp_path / "artifact"))
+    json_of(platform, "models", "download", MODEL, str(tmp_path / "artifact"))
     assert any((tmp_path / "artifact").iterdir())
 
 
 def test_predictions(platform: World, run_id: str) -> None:
-    (served,) = told(platform, "served")
+    (served,) = json_of(platform, "served")
     assert served["served"]["run_id"] == run_id
-    answer = told(platform, "predict", MODEL, "kind and sweet", "cold and rude")
+    answer = json_of(platform, "predict", MODEL, "kind and sweet", "cold and rude")
     assert [prediction["label"] for prediction in answer["predictions"]] == ["good", "bad"]
     assert answer["served"]["version"] == "1"
     row = json.dumps({"text": "the mill was kind"})
-    piped = told(platform, "predict", MODEL, "--file", "-", "--task", "classify", stdin=row)
+    piped = json_of(platform, "predict", MODEL, "--file", "-", "--task", "classify", stdin=row)
     assert piped["classifications"][0]["label"] == "good"
     assert "embed" in platform.cli("predict", MODEL, "x", "--task", "embed", code=1)
 
@@ -105,12 +105,12 @@ def test_training_by_hand_and_the_champion(platform: World, run_id: str) -> None
     assert (trained["state"], trained["automatic"]) == ("STATE_SUCCEEDED", False)
     with platform.client() as client:
         client.wait_served(MODEL, 2, timeout=60)
-    back = told(platform, "rollback", MODEL, "--reason", "a try")
+    back = json_of(platform, "rollback", MODEL, "--reason", "a try")
     assert (back["version"], back["hold"], back["reason"]) == ("1", True, "a try")
-    forward = told(platform, "promote", MODEL, "2", "--reason", "and back")
+    forward = json_of(platform, "promote", MODEL, "2", "--reason", "and back")
     assert (forward["version"], forward["action"]) == ("2", "ACTION_PROMOTED")
-    assert told(platform, "release", MODEL)["hold"] is False
-    history = told(platform, "models", "aliases", MODEL)
+    assert json_of(platform, "release", MODEL)["hold"] is False
+    history = json_of(platform, "models", "aliases", MODEL)
     assert [(entry["number"], entry["version"]) for entry in history] == [
         ("5", "2"), ("4", "2"), ("3", "1"), ("2", "2"), ("1", "1"),
     ]  # fmt: skip
@@ -120,15 +120,15 @@ def test_training_by_hand_and_the_champion(platform: World, run_id: str) -> None
 
 def test_a_run_can_be_cancelled(platform: World, run_id: str, tmp_path: Path) -> None:
     (tmp_path / "slow.yaml").write_text("steps: 1000\nstep_seconds: 0.05\n")
-    run = told(platform, "train", MODEL, "--preset", "toy", "--config", str(tmp_path / "slow.yaml"))
-    assert told(platform, "runs", "cancel", run["run_id"], "--reason", "enough")["reason"] == "enough"
+    run = json_of(platform, "train", MODEL, "--preset", "toy", "--config", str(tmp_path / "slow.yaml"))
+    assert json_of(platform, "runs", "cancel", run["run_id"], "--reason", "enough")["reason"] == "enough"
     assert "enough" in platform.cli("runs", "watch", run["run_id"], code=1)
 
 
-def test_refusals_are_one_sentence(platform: World, tmp_path: Path) -> None:
+def test_errors_are_one_sentence(platform: World, tmp_path: Path) -> None:
     assert "nothere" in platform.cli("models", "show", "nothere", code=1)
     (tmp_path / "model.yaml").write_text("model: toy\npromotoin: {automatic: true}\n")
-    said = platform.cli("apply", "-f", str(tmp_path / "model.yaml"), code=1)
-    assert "model.yaml" in said and "promotoin" in said
+    error = platform.cli("apply", "-f", str(tmp_path / "model.yaml"), code=1)
+    assert "model.yaml" in error and "promotoin" in error
     platform.cli("predict", MODEL, code=2)
-    assert "Traceback" not in said
+    assert "Traceback" not in error

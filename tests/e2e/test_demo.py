@@ -26,8 +26,8 @@ def result(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return dict(json.loads(last.removeprefix("DEMO OK ")))
 
 
-def test_the_demo_and_the_demo_again(tmp_path: Path) -> None:
-    servers_of(chosen())  # skips where they cannot be had; the demo starts its own
+def test_a_second_demo_on_the_same_folder_trains_nothing_new(tmp_path: Path) -> None:
+    servers_of(chosen())  # skips where the servers are not installed; the demo starts its own
     first = result(demo(tmp_path / "state", "--json-only"))
     assert first["rows"] == {"read": 200, "kept": 200, "duplicate": 0, "quarantined": 0}
     assert first["prediction"]["label"] in ("good", "bad")
@@ -47,7 +47,7 @@ def test_the_demo_and_the_demo_again(tmp_path: Path) -> None:
     }
 
 
-def test_a_demo_whose_servers_cannot_start_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_demo_whose_servers_cannot_start_names_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", os.devnull)
     run = demo(tmp_path / "state", "--world", "kafka-minio")
@@ -56,7 +56,7 @@ def test_a_demo_whose_servers_cannot_start_says_what_to_do(tmp_path: Path, monke
     assert last.startswith("DEMO FAILED start: Kafka") and "make servers" in last
 
 
-def test_a_demo_that_fails_says_where_and_why(tmp_path: Path) -> None:
+def test_a_failed_demo_names_its_stage_and_reason(tmp_path: Path) -> None:
     run = demo(tmp_path / "state", recipe="no_such_recipe")
     assert run.returncode == 1
     last = run.stdout.splitlines()[-1]

@@ -28,7 +28,7 @@ def test_the_next_file_becomes_the_next_version(platform: World, tmp_path: Path)
     assert scenario.run(platform, scenario.a_file(tmp_path, skip=20), number=2) == 2
 
 
-def test_a_service_that_dies_comes_back(platform: World) -> None:
+def test_a_service_that_dies_is_restarted(platform: World) -> None:
     (pid,) = platform.pids("inference")
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: platform.pids("inference") not in ([], [pid]), "another inference")

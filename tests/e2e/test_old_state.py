@@ -1,4 +1,4 @@
-"""What an earlier version left behind is a platform's state like any other: later services go on from there."""
+"""Services of this version run on the stored state of an earlier one."""
 
 import asyncio
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ MODEL, DATASET, OTHER_ALIAS = "toy", "toy-words", "candidate"
 LEFT_OPEN = "left-open"
 SEED = 99
 SETTINGS = {"lease_seconds": "2", "slots": "2"}
-"""Workers of another machine count as lost after two seconds of silence."""
+"""The lease of a worker on another machine expires after two seconds without a heartbeat."""
 
 
 @pytest.fixture(scope="module", params=corpora(), ids=lambda corpus: corpus.version)
@@ -35,7 +35,7 @@ def old(request: pytest.FixtureRequest) -> Corpus:
 
 @pytest.fixture(scope="module")
 def platform(old: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Today's services on the old objects; the old bus is gone, as events are but hints."""
+    """Today's services on the old objects, with an empty bus: events are only hints."""
     state = tmp_path_factory.mktemp("old-state")
     asyncio.run(old.put_into(open_blobs(Settings(blobs=f"directory:{state / 'blobs'}"))))
     with world(state, kind="local", resync_seconds=1.0, settings=SETTINGS) as platform:
@@ -43,20 +43,20 @@ def platform(old: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def read_in(old: Corpus, prefix: str) -> dict[str, Any]:
-    """What the old version itself read in its objects, by what follows the prefix in their keys."""
+    """The answers that the old version read from its objects under a prefix, by the rest of their keys."""
     found = {key.removeprefix(prefix): answer for key, answer in old.answers.items() if key.startswith(prefix)}
     assert found, f"version {old.version} left nothing under {prefix}"
     return found
 
 
-def test_all_that_was_there_is_listed(platform: World, old: Corpus) -> None:
+def test_every_old_object_is_listed(platform: World, old: Corpus) -> None:
     with platform.client() as client:
         for dataset in client.datasets():
             numbers = [int(number) for number in read_in(old, f"datasets/{dataset.name}/ledger/")]
             assert [snapshot.number for snapshot in client.snapshots(dataset.name)] == numbers[::-1]
         versions = [(version.version, version.run_id) for version in client.versions(MODEL)][::-1]
-        told = read_in(old, f"models/{MODEL}/versions/").values()
-        assert versions[: len(told)] == [(entry["number"], entry["message"]["run_id"]) for entry in told]
+        answers = read_in(old, f"models/{MODEL}/versions/").values()
+        assert versions[: len(answers)] == [(entry["number"], entry["message"]["run_id"]) for entry in answers]
         reports = {report.report_id: EvaluationReport.Status.Name(report.status) for report in client.reports(MODEL)}
         stored = {key: told for key, told in read_in(old, f"reports/{MODEL}/").items() if key.endswith("/report")}
         statuses = {told["report_id"]: told.get("status") for told in stored.values()}
@@ -74,7 +74,7 @@ def test_the_rows_are_those_of_the_old_snapshot(platform: World) -> None:
         assert len(list(client.rows(DATASET, 1, "quarantine"))) == snapshot.rows.quarantined > 0
 
 
-def test_an_old_file_brings_nothing_new(platform: World, old: Corpus, tmp_path: Path) -> None:
+def test_an_old_file_is_unchanged(platform: World, old: Corpus, tmp_path: Path) -> None:
     """Its rows are cleaned, split and named as they were, or one would be in two splits of one dataset."""
     newest = list(read_in(old, f"datasets/{DATASET}/ledger/").values())[-1]
     source = newest["message"]["source"]
@@ -86,7 +86,7 @@ def test_an_old_file_brings_nothing_new(platform: World, old: Corpus, tmp_path: 
         assert (ended.state, ended.snapshot_number) == (Import.STATE_UNCHANGED, newest["number"])
 
 
-def test_an_old_version_answers(platform: World) -> None:
+def test_an_old_version_is_served(platform: World) -> None:
     with platform.client() as client:
         client.wait_served(MODEL, 1, alias=OTHER_ALIAS, timeout=30)
         answer = client.classify(MODEL, ["the mill was kind and sweet", "cold and dull"], alias=OTHER_ALIAS)
@@ -94,7 +94,7 @@ def test_an_old_version_answers(platform: World) -> None:
         assert answer.served.version == 1
 
 
-def test_a_run_that_was_left_open_goes_on_from_its_old_checkpoint(platform: World, old: Corpus) -> None:
+def test_a_run_that_was_left_open_resumes_from_its_old_checkpoint(platform: World, old: Corpus) -> None:
     with platform.client() as client:
         run = client.wait_run(LEFT_OPEN, timeout=60)
         assert run.state == TrainingRun.STATE_SUCCEEDED, run.reason
@@ -104,11 +104,11 @@ def test_a_run_that_was_left_open_goes_on_from_its_old_checkpoint(platform: Worl
         assert (run.lineage.attempts, run.lineage.inexact_from_step) == (2, steps), "it began on another processor"
 
 
-def test_what_an_old_marker_names_is_said_on_the_bus(platform: World, old: Corpus) -> None:
-    markers = [told["key"] for key, told in read_in(old, "outbox/").items()]
+def test_the_fact_of_an_old_outbox_marker_is_published(platform: World, old: Corpus) -> None:
+    markers = [answer["key"] for key, answer in read_in(old, "outbox/").items()]
     wait_until(lambda: keys(platform.blobs(), "outbox/") == [], "an empty outbox")
-    said = asyncio.run(heard(platform))
-    assert said >= {hash_of(key) for key in markers}
+    published = asyncio.run(published_ids(platform))
+    assert published >= {hash_of(key) for key in markers}
 
 
 def test_a_new_version_of_the_old_snapshot_becomes_champion(platform: World, old: Corpus) -> None:
@@ -128,10 +128,10 @@ def test_a_new_version_of_the_old_snapshot_becomes_champion(platform: World, old
 
 def test_what_today_writes_is_described(platform: World) -> None:
     unknown = strangers(keys(platform.blobs(), ""))
-    assert unknown == [], "say in tests/contract/old_messages/kinds.py what these objects are, then collect anew"
+    assert unknown == [], "describe these objects in tests/contract/old_messages/kinds.py, then collect again"
 
 
-async def heard(platform: World) -> set[str]:
+async def published_ids(platform: World) -> set[str]:
     """The ids of all events on the bus."""
     bus = platform.bus()
     tail = bus.tail(list(BY_NAME), from_start=True)

@@ -31,7 +31,7 @@ def champion(client: Client) -> int:
 
 
 def reports(client: Client, version: int) -> dict[int, EvaluationReport]:
-    """A version's reports by the champion that each compared it with."""
+    """A version's reports by the champion version that it was compared with."""
     return {report.champion_version: report for report in client.reports(MODEL, version)}
 
 
@@ -63,13 +63,13 @@ def test_a_rollback_stays_rolled_back_until_it_is_released(platform: World, tmp_
         client.import_dataset(scenario.a_file(tmp_path, skip=10), scenario.DATASET)
         wait_until(lambda: back in reports(client, 4), "a report on version 4")
         assert reports(client, 4)[back].status == EvaluationReport.STATUS_PASSED
-        # Meanwhile every service looks three times at what should be.
+        # Meanwhile every service does three resyncs.
         time.sleep(3 * RESYNC_SECONDS)
         assert client.alias(MODEL).number == entry.number, "a passing report must not move an alias that is on hold"
         client.release(MODEL, reason="mended")
         wait_until(lambda: champion(client) == 4, "version 4 is champion")
         versions = [entry.version for entry in client.alias_history(MODEL)][::-1]
-        assert versions[-3:] == [back, back, 4], "released, then straight to 4, and never again to what was rolled back"
+        assert versions[-3:] == [back, back, 4], "released, then directly to 4, never to the one rolled back"
         client.wait_served(MODEL, 4, timeout=30)
 
 

@@ -1,4 +1,4 @@
-"""What README.md shows works, as it stands there."""
+"""The commands and code in README.md work as written."""
 
 import importlib.util
 import re
@@ -29,8 +29,8 @@ def test_the_commands_and_the_python_lead_to_a_prediction(tmp_path: Path) -> Non
         for line in commands.splitlines():
             words = shlex.split(line)
             assert words[0] == "millstream"
-            said = platform.cli(*words[1:])
-            assert said.strip(), line
+            printed = platform.cli(*words[1:])
+            assert printed.strip(), line
         (code,) = blocks("python")
         assert "Client()" in code
         code = code.replace(
@@ -58,7 +58,7 @@ def test_every_command_is_named() -> None:
             assert re.search(rf"\b{leaf}\b", table), f"{name} {leaf}"
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_exist() -> None:
     for page in ("README.md", "ARCHITECTURE.md", "deploy/README.md", "deploy/servers/README.md", "tests/README.md"):
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text(encoding="utf-8")):
             assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"

@@ -1,4 +1,4 @@
-"""An upgrade without a pause, and its way back: services of the previous release and of this code on one store and one bus.
+"""A rolling upgrade and its rollback: services of the previous release and of this code on one store and one bus.
 
 TEST_PREVIOUS=COMMIT chooses another previous commit.
 """
@@ -43,46 +43,46 @@ FROM_LATER = BusMessage(
     b"\xc2\x3e\x03abc",
     {**KNOWN.headers, "ce_type": b"millstream.training.v1.TrainingRunPaused"},
 )
-"""Field 1000 of its topic's oneof: today nobody knows it."""
+"""Field 1000 of its topic's oneof: unknown to every version of today."""
 
 
 @dataclass
 class Upgrade:
-    """A fleet on the way from one tree to another, and files that come in on the way."""
+    """A fleet during an upgrade from one tree to another, with files that are imported meanwhile."""
 
     fleet: Fleet
     folder: Path
     files: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    told: dict[str, Any] = field(default_factory=dict)
-    """All that was ever said of what never changes, as JSON."""
+    seen: dict[str, Any] = field(default_factory=dict)
+    """Every immutable fact that any replica has returned so far, as JSON by name."""
 
     def flow(self) -> None:
-        """The next file becomes the next champion, every replica answers by it, and the past is what it was."""
+        """The next file becomes the next champion on every replica, and all earlier facts are unchanged."""
         number = next(self.files)
         version = scenario.run(self.fleet, scenario.a_file(self.folder, skip=3 * number), number)
         assert version == number
         for choice in (min, max):
-            self._look_back(
+            self._compare_facts(
                 {service: choice(addresses.split(",")) for service, addresses in self.fleet.addresses.items()}
             )
 
-    def _look_back(self, addresses: dict[str, str]) -> None:
-        """Ask one replica of each service for all that there is."""
+    def _compare_facts(self, addresses: dict[str, str]) -> None:
+        """Read all facts from one replica of each service, and compare them with those seen before."""
         with Client(credentials=self.fleet.credentials, **addresses) as client:
             now = {name: MessageToDict(message) for name, message in unchanging(client)}
-        assert self.told.keys() <= now.keys(), "something is not told any more"
-        wrong = [f"{name}: {change}" for name, told in self.told.items() for change in changes(told, now[name])]
-        assert wrong == [], f"these replicas read otherwise than others what never changes: {addresses}"
-        self.told |= now
+        assert self.seen.keys() <= now.keys(), "a fact is missing"
+        wrong = [f"{name}: {change}" for name, before in self.seen.items() for change in changes(before, now[name])]
+        assert wrong == [], f"these replicas return immutable facts differently: {addresses}"
+        self.seen |= now
 
     def replace(self, service: str, tree: Tree, slot: int, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Start another replica beside the one that runs, and end that."""
+        """Start a replica from the tree, then stop the running one."""
         self.fleet.run(tree, slot, service)
         meanwhile()
         self.fleet.end(service, 1 - slot)
 
     def replace_under_a_run(self, tree: Tree, slot: int, seed: int) -> None:
-        """The trainer is replaced in the middle of a run, whose worker then dies: another goes on from its checkpoint."""
+        """Replace the trainer during a run whose worker then dies: the next attempt resumes from its checkpoint."""
         with self.fleet.client() as client:
             run_id = client.train(SLOW["model"], config={**SLOW_CONFIG, "seed": seed}).run_id
             wait_until(lambda: checkpoints(self.fleet, run_id), f"a checkpoint of the run {run_id}")
@@ -98,10 +98,10 @@ class Upgrade:
 
 
 def unchanging(client: Client) -> Iterator[tuple[str, Message]]:
-    """The facts, by names."""
+    """The immutable facts by name."""
     yield from ((f"snapshot {found.number}", found) for found in client.snapshots(scenario.DATASET))
     for run in client.runs():
-        run.ClearField("progress")  # no fact: workers overwrite it
+        run.ClearField("progress")  # not immutable: workers overwrite it
         yield f"run {run.run_id}", run
     for model in (scenario.MODEL, SLOW["model"]):
         yield from ((f"version {found.version} of {model}", found) for found in client.versions(model))
@@ -123,7 +123,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 @pytest.fixture
 def upgrade(old: Tree, tmp_path: Path) -> Iterator[Upgrade]:
-    """All services old, on Kafka and MinIO where they can be had."""
+    """All services old, on Kafka and MinIO where these are installed."""
     settings, store = servers()
     settings = {**settings, **store, "slots": "2"}
     fleet = Fleet(tmp_path / "state", free_ports(2), settings, store=store, old=old)
@@ -138,7 +138,7 @@ def upgrade(old: Tree, tmp_path: Path) -> Iterator[Upgrade]:
 
 
 def servers() -> tuple[dict[str, str], dict[str, str]]:
-    """As TEST_WORLD says; else real servers, or what works everywhere."""
+    """The settings of TEST_WORLD; without it those of real servers, or of the local world where there are none."""
     if kind := os.environ.get("TEST_WORLD"):
         return servers_of(kind)
     with suppress(pytest.skip.Exception):
@@ -167,12 +167,12 @@ def test_services_are_replaced_one_by_one_and_back_again(upgrade: Upgrade) -> No
         else:
             upgrade.replace(service, old, OLD_SLOT)
     upgrade.flow()
-    nothing_is_wrong(fleet)
+    check_all(fleet)
 
 
-def nothing_is_wrong(fleet: Fleet) -> None:
-    """No letter, no fact left unsaid, no object of a kind that nobody has described; and both trees did work."""
-    wait_until(lambda: keys(fleet.blobs(), "outbox") == [], "every fact is published, and none set aside")
+def check_all(fleet: Fleet) -> None:
+    """No dead letter, no pending or parked fact, no undescribed object; and both trees have trained and evaluated."""
+    wait_until(lambda: keys(fleet.blobs(), "outbox") == [], "every fact is published, and none is parked")
     assert strangers(keys(fleet.blobs(), "")) == []
     with fleet.client() as client:
         letters = {service: list(client.dead_letters(service)) for service in SERVICES}
@@ -182,4 +182,4 @@ def nothing_is_wrong(fleet: Fleet) -> None:
         trained_by = [(lineage.code_commit, lineage.code_dirty) for lineage in lineages]
         judged_by = {(report.code_commit, report.code_dirty) for report in client.reports(scenario.MODEL)}
     assert trained_by[0] == trained_by[-1] == (fleet.old.commit, False)
-    assert len(set(trained_by)) > 1 and len(judged_by) > 1, "the newer services trained and judged nothing"
+    assert len(set(trained_by)) > 1 and len(judged_by) > 1, "the newer services trained or evaluated nothing"

@@ -1,4 +1,4 @@
-"""What people watch: which service shows which metric after a file went through, and names that follow the rules."""
+"""Metrics: which service has which after a flow, and that names and labels follow the conventions."""
 
 import urllib.request
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ MOVED = {
         "millstream_events_handled",
     ],
 }
-"""By service, metrics that are above zero after one file. A line more is a metric more that is proved."""
+"""By service, the metrics that are above zero after one file."""
 EVERYWHERE = [
     "grpc_server_started",
     "grpc_server_handled",
@@ -48,7 +48,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def shown(platform: World, service: str) -> dict[str, list[tuple[str, dict[str, str], float]]]:
-    """What a service shows: samples (name, labels, value) by metric family."""
+    """A service's samples (name, labels, value) by metric family."""
     with urllib.request.urlopen(f"http://{platform.ports.metrics(service, 0)}/metrics", timeout=10) as page:
         families = text_string_to_metric_families(page.read().decode())
         return {family.name: [(s.name, s.labels, s.value) for s in family.samples] for family in families}

@@ -1,4 +1,4 @@
-"""With tokens: services show theirs to each other, callers do what their role may."""
+"""Tokens: services authenticate to each other, and each role may do its own calls only."""
 
 from pathlib import Path
 

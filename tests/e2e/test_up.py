@@ -1,4 +1,4 @@
-"""deploy.local as an operator meets it: one at a time, clear refusals, and an end that loses nothing, however it comes."""
+"""deploy.local for an operator: one per folder, clear errors, and a stop or crash that loses nothing."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from tests.worlds.platform import ROOT, World, wait_until, world
 def up(
     *words: str, cwd: Path = ROOT, environment: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.CompletedProcess[str]:
-    """`millstream up WORDS`, which is expected to end by itself."""
+    """`millstream up WORDS`, which must end by itself."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")}
     clean["PYTHONPATH"] = str(ROOT)
     return subprocess.run(
@@ -48,32 +48,32 @@ def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "environment", "said"),
+    ("words", "environment", "text"),
     [
         (("--set", "lok_seconds=1"), {}, "no service has the setting MILLSTREAM_LOK_SECONDS"),
         (("--set", "listen=0.0.0.0:1"), {}, "deploy.local sets MILLSTREAM_LISTEN itself"),
         ((), {"MILLSTREAM_LOOK_SECOND": "1"}, "no service has the setting MILLSTREAM_LOOK_SECOND"),
     ],
 )
-def test_a_setting_that_nobody_reads_is_refused(
-    words: tuple[str, ...], environment: dict[str, str], said: str, tmp_path: Path
+def test_a_setting_that_no_service_has_is_refused(
+    words: tuple[str, ...], environment: dict[str, str], text: str, tmp_path: Path
 ) -> None:
     run = up("--state", str(tmp_path), "--port-base", str(free_ports().base), *words, environment=environment)
-    assert run.returncode == 1 and said in run.stderr
+    assert run.returncode == 1 and text in run.stderr
 
 
-def test_a_wrong_setting_ends_the_start_with_the_services_words(tmp_path: Path) -> None:
+def test_a_wrong_setting_ends_the_start_with_the_services_error(tmp_path: Path) -> None:
     run = up("--state", str(tmp_path), "--port-base", str(free_ports().base), "--set", "resync_seconds=soon")
     assert run.returncode == 1 and "MILLSTREAM_RESYNC_SECONDS" in run.stderr and "valid number" in run.stderr
 
 
-def test_without_a_checkout_up_says_so(tmp_path: Path) -> None:
+def test_up_outside_a_checkout_is_an_error(tmp_path: Path) -> None:
     run = up(cwd=tmp_path)
-    assert run.returncode == 1 and "run `millstream up` in a checkout" in run.stderr
+    assert run.returncode == 1 and "is no checkout of millstream" in run.stderr
 
 
 def slow_run(platform: World, tmp_path: Path) -> str:
-    """A training that is under way, with checkpoints behind it. It takes some five seconds in all."""
+    """A running training that has saved checkpoints. It takes about five seconds in all."""
     with platform.client() as client:
         file = scenario.a_file(tmp_path)
         asked = client.import_dataset(file, scenario.DATASET, recipe="toy_words")
@@ -86,7 +86,7 @@ def slow_run(platform: World, tmp_path: Path) -> str:
         for now in client.watch_run(run.run_id, timeout=60):
             if now.progress.step > 10:
                 return run.run_id
-    raise AssertionError("the run ended before it was looked at")
+    raise AssertionError("the run ended before it was polled")
 
 
 def finished(platform: World, run_id: str) -> TrainingRun:
@@ -98,7 +98,7 @@ def finished(platform: World, run_id: str) -> TrainingRun:
         return run
 
 
-def test_a_training_goes_on_after_the_platform_was_stopped(tmp_path: Path) -> None:
+def test_a_training_resumes_after_a_stop_of_the_platform(tmp_path: Path) -> None:
     with world(tmp_path / "state") as platform:
         run_id = slow_run(platform, tmp_path)
         assert len(workers.running(platform.workers)) == 1
@@ -124,7 +124,7 @@ def test_after_kill_9_services_end_and_the_worker_is_adopted(tmp_path: Path) -> 
         assert finished(platform, run_id).attempt == 1
 
 
-def test_a_platform_can_end_with_its_parent(tmp_path: Path) -> None:
+def test_a_platform_ends_with_its_parent(tmp_path: Path) -> None:
     base = free_ports().base
     code = (
         "import subprocess, sys; p = subprocess.Popen([sys.executable, '-m', 'deploy.local', '--with-parent', '--state', "

@@ -1,4 +1,4 @@
-"""`make setup` tells in one sentence what a machine lacks, and chooses the newest Python that fits."""
+"""`make setup` names in one sentence what a machine lacks, and chooses the newest supported Python."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[2] / "tools/setup"
 TOOLS = ["awk", "cat", "chmod", "cmp", "cp", "dirname", "mkdir", "mktemp", "rm", "sh"]
 
-# Speaks as an interpreter of a version; makes a "uv" that only tells how it was called, if it has a way to bring one.
+# A fake interpreter of a version. If it can install, it installs a fake uv that prints how it was called.
 INTERPRETER = """#!/bin/sh
 case "$*" in
     *version_info*) echo {minor} ;;

@@ -51,7 +51,7 @@ class World:
     environment: Mapping[str, str] = field(default_factory=dict)
     credentials: Credentials = OPEN
     store: Mapping[str, str] = field(default_factory=dict)
-    """The settings by which a test looks into the store itself; empty is the folder in `state`."""
+    """The settings with which the test itself opens the store; empty: the folder in `state`."""
     process: subprocess.Popen[str] | None = None
 
     @property
@@ -66,16 +66,16 @@ class World:
         return Client(credentials=self.credentials, **self.addresses)
 
     def blobs(self) -> Blobs:
-        """The platform's objects, for the test's own looks."""
+        """The platform's store, opened by the test itself."""
         return open_blobs(settings_of(self.store or {"blobs": f"directory:{self.state / 'blobs'}"}))
 
     def bus(self) -> Bus:
-        """The platform's bus, for what a test itself says on it."""
+        """The platform's bus, opened by the test itself."""
         named = {name: value for name, value in self.settings.items() if name == "bus" or name.startswith("kafka_")}
         return open_bus(settings_of(named or {"bus": f"sqlite:{self.state / 'bus.sqlite'}"}))
 
     def clean_environment(self) -> dict[str, str]:
-        """The environment of a process of this world: no settings but its own."""
+        """The environment for a process of this world: without settings of the caller's."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MILLSTREAM_", "TEST_BUS"))}
         return {**kept, **self.environment}
 
@@ -97,11 +97,11 @@ class World:
         line = self.process.stdout.readline()
         late.cancel()
         assert line.startswith("ready "), f"the platform did not start:\n{(self.state / 'up.log').read_text()}"
-        told = json.loads(line.removeprefix("ready "))
-        assert {service: told[service] for service in SERVICES} == self.addresses
+        ready = json.loads(line.removeprefix("ready "))
+        assert {service: ready[service] for service in SERVICES} == self.addresses
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """End it and answer its exit code."""
+        """Stop it by a signal; returns its exit code."""
         assert self.process
         self.process.send_signal(number)
         try:
@@ -115,7 +115,7 @@ class World:
             self.process = None
 
     def cli(self, *words: str, code: int = 0, stdin: str = "") -> str:
-        """Run `millstream WORDS` as a process and answer what it printed."""
+        """Run `millstream WORDS` as a process; returns its stdout, or its stderr if `code` is not 0."""
         addresses = {f"MILLSTREAM_{service.upper()}": address for service, address in self.addresses.items()}
         run = subprocess.run(
             [sys.executable, "-m", "millstream", *words],
@@ -126,7 +126,7 @@ class World:
         return run.stdout if code == 0 else run.stderr
 
     def pids(self, service: str) -> list[int]:
-        """The processes of a service, found by what they were started with."""
+        """The pids of a service's processes, by their command lines."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -154,10 +154,10 @@ class World:
 
 
 def servers_of(kind: str) -> tuple[dict[str, str], dict[str, str]]:
-    """The settings of bus and store. Worlds share servers, and each has topics, groups and a bucket of its own there."""
+    """The settings of bus and store. Worlds share the servers; each has its own topics, groups and bucket."""
     if kind == "local":
         return {}, {}
-    if kind not in WORLDS:  # a skip would look like a proof
+    if kind not in WORLDS:  # not a skip, which would pass
         pytest.fail(f"there is no world {kind!r} yet; there are: {', '.join(WORLDS)}")
     name = f"w-{uuid4().hex[:12]}"
     return {**shared_broker().settings(), "kafka_prefix": f"{name}."}, shared_store().settings(name)
@@ -177,12 +177,12 @@ def world(
 ) -> Iterator[World]:
     """A running platform, in the world of TEST_WORLD or of this kind. Logs are shown when a test fails.
 
-    `bus` is a way to misbehave (servicekit/bus/faulty.py).
+    `bus` is a mode of servicekit/bus/faulty.py.
     """
     bus_settings, store = servers_of(kind or chosen())
-    looks = {} if resync_seconds is None else {"resync_seconds": str(resync_seconds)}
+    resync = {} if resync_seconds is None else {"resync_seconds": str(resync_seconds)}
     faulty = {"TEST_BUS": bus} if bus else {}
-    given = {**bus_settings, **store, **looks, **(settings or {})}
+    given = {**bus_settings, **store, **resync, **(settings or {})}
     made = World(state, free_ports(replicas), given, {**faulty, **(environment or {})}, credentials, store)
     try:
         made.start()
@@ -196,19 +196,19 @@ def world(
 
 
 def publish(platform: World, *messages: Message) -> None:
-    """Say something on the bus of a running platform, as a foreign program could."""
+    """Publish messages on the bus of a running platform, as another program could."""
 
-    async def say() -> None:
+    async def publish_all() -> None:
         bus = platform.bus()
         for message in messages:
             await bus.publish(message)
         await bus.close()
 
-    asyncio.run(say())
+    asyncio.run(publish_all())
 
 
 def wait_until(true: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    """Wait for a condition (a function without parameters)."""
+    """Poll a condition; fails at the timeout with what is missing."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"

@@ -1,7 +1,6 @@
 #!/bin/sh
-# Brings buf into .tools/ by npm, from the lock beside this file; `buf.sh lint` then checks protos/, also against each
-# version that is kept (docs/adr/0014).
-# Where there is no npm it says so and skips; protoc still proves the protos in `make protos-check`.
+# Installs buf into .tools/ by npm, from the lock file beside this script; `buf.sh lint` then checks protos/, also against
+# each kept version (docs/adr/0014). Without npm it prints that and skips; `make protos-check` still checks by protoc.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,7 +9,7 @@ home=.tools/buf
 buf=$home/node_modules/.bin/buf
 
 if ! command -v npm >/dev/null 2>&1 || ! npm --version >/dev/null 2>&1; then
-    echo 'millstream: SKIPPED buf lint and buf format: there is no npm here to bring buf with.' >&2
+    echo 'millstream: SKIPPED buf lint and buf format: it is installed by npm, which is not here.' >&2
     exit 0
 fi
 
@@ -21,7 +20,7 @@ if ! cmp -s "$here/package-lock.json" "$home/package-lock.json" || ! "$buf" --ve
     if ! npm ci --prefix "$home" --no-audit --no-fund --loglevel=error >"$home/setup.log" 2>&1; then
         cat "$home/setup.log" >&2
         rm -rf "$home"
-        echo 'millstream: npm could not bring buf; what it said stands above.' >&2
+        echo 'millstream: npm could not install buf: see its output above.' >&2
         exit 1
     fi
 fi
@@ -33,5 +32,5 @@ if [ "${1:-}" = lint ]; then
         [ -f "$kept" ] || continue # no version is kept yet
         "$buf" breaking --against "$kept"
     done
-    echo 'buf: the protos are clean, and break nothing that an earlier version says.'
+    echo 'buf: the protos are clean, and break no earlier version.'
 fi

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes the environment of uv.lock: python.sh VENV GROUP...
+# Creates the environment of uv.lock: python.sh VENV GROUP...
 #
-# Needs a Python that fits and its venv or pip, nothing else. uv is brought into .tools/; it never downloads an interpreter.
-# PYTHON=... chooses the interpreter, UV=... a uv that is already there. Package indexes are those of the environment and
-# of the configuration of pip and uv.
+# Needs a supported Python with venv or pip, nothing else. uv is installed into .tools/; it never downloads an interpreter.
+# PYTHON=... chooses the interpreter, UV=... an installed uv. Package indexes come from the environment and from the
+# configuration of pip and uv.
 set -eu
 
 UV_VERSION=0.13.9
@@ -18,12 +18,12 @@ fail() {
     exit 1
 }
 
-# The minor version of an interpreter, or nothing when it is none.
+# The minor version of a Python 3 interpreter; nothing for another program.
 minor() {
     "$1" -c 'import sys; print(sys.version_info[1] if sys.version_info[0] == 3 else 0)' 2>/dev/null || true
 }
 
-# The newest interpreter that fits, or the one that the user names.
+# The newest supported interpreter, or the one that the user names.
 choose_python() {
     if [ -n "${PYTHON:-}" ]; then
         found=$(minor "$PYTHON")
@@ -46,7 +46,7 @@ choose_python() {
 }
 
 # uv of our version in .tools/, by venv or else by pip --target.
-bring_uv() {
+install_uv() {
     home="$PWD/.tools/uv-$UV_VERSION"
     uv="$home/bin/uv"
     ! "$uv" --version >/dev/null 2>&1 || return 0
@@ -54,23 +54,23 @@ bring_uv() {
     mkdir -p .tools
     log="$PWD/.tools/uv-setup.log"
     if "$python" -m venv "$home" >"$log" 2>&1; then
-        "$home/bin/python" -m pip install --quiet "uv==$UV_VERSION" >>"$log" 2>&1 || refuse_uv
+        "$home/bin/python" -m pip install --quiet "uv==$UV_VERSION" >>"$log" 2>&1 || fail_uv
     else
         rm -rf "$home"
         "$python" -m pip --version >>"$log" 2>&1 ||
             fail "$python has neither venv nor pip to fetch uv with; install one of them (Debian: apt install python3-venv), or give UV=/path/to/uv."
-        "$python" -m pip install --quiet --target "$home" "uv==$UV_VERSION" >>"$log" 2>&1 || refuse_uv
+        "$python" -m pip install --quiet --target "$home" "uv==$UV_VERSION" >>"$log" 2>&1 || fail_uv
     fi
 }
 
-refuse_uv() {
+fail_uv() {
     rm -rf "$home"
     cat "$log" >&2
-    fail "could not install uv $UV_VERSION; what pip said stands above."
+    fail "could not install uv $UV_VERSION; see pip's output above."
 }
 
-# Whether the user has an index of their own, told to uv or to pip. The lock names PyPI's own addresses, so packages then
-# come by an export of the lock, with the same hashes.
+# The user's own package index, configured for uv or pip. The lock names PyPI's addresses, so packages then come by an
+# export of the lock, with the same hashes.
 choose_index() {
     index=${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-${UV_INDEX:-${UV_EXTRA_INDEX_URL:-}}}}
     [ -z "$index" ] || return 0
@@ -98,13 +98,13 @@ sync() {
 export UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT="$venv" UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-180}"
 [ -n "${SSL_CERT_FILE:-}" ] || [ -z "${PIP_CERT:-}" ] || export SSL_CERT_FILE="$PIP_CERT"
 
-# An environment that is there keeps its interpreter, unless the user names another.
+# An existing environment keeps its interpreter, unless the user names another.
 if [ -z "${PYTHON:-}" ] && [ -x "$venv/bin/python" ]; then
     found=$(minor "$venv/bin/python")
     [ -z "$found" ] || [ "$found" -lt $OLDEST ] || kept=yes
 fi
 if [ -n "${kept:-}" ]; then python=$venv/bin/python; else choose_python; fi
-if [ -n "${UV:-}" ]; then uv=$UV; else bring_uv; fi
+if [ -n "${UV:-}" ]; then uv=$UV; else install_uv; fi
 [ -n "${kept:-}" ] || UV_PYTHON=$("$python" -c 'import sys; print(sys.executable)')
 [ -z "${UV_PYTHON:-}" ] || export UV_PYTHON
 choose_index

@@ -1,7 +1,7 @@
 """Gives a process of the platform another wall clock. On PYTHONPATH, so Python imports it before anything else.
 
 The folder TEST_CLOCK may hold a file `all`, or one named as a service (`registry`, `worker`), with the seconds by which the
-clock is ahead; it is looked at anew twenty times a second. time.time(), time.time_ns() and datetime's now() and today()
+clock is ahead; it is read again twenty times a second. time.time(), time.time_ns() and datetime's now() and today()
 follow it; the monotonic clock does not, as on a machine whose wall clock is set.
 """
 
@@ -14,10 +14,10 @@ import time
 _FOLDER = os.environ.get("TEST_CLOCK", "")
 _POLL_SECONDS = 0.05
 _real_time, _real_time_ns = time.time, time.time_ns
-_seen = [0.0, 0.0]  # when it was looked at, and what was found
+_seen = [0.0, 0.0]  # the monotonic time of the last read, and its result
 
 
-def _who() -> str:
+def _process_name() -> str:
     """The service that this process is, from its command line; "worker" for a training worker."""
     words = sys.orig_argv
     for before, name in itertools.pairwise(words):
@@ -36,7 +36,7 @@ def _ahead() -> float:
 
 
 def _read() -> float:
-    for name in ("all", _WHO):
+    for name in ("all", _NAME):
         try:
             with open(os.path.join(_FOLDER, name), encoding="ascii") as file:
                 return float(file.read())
@@ -54,7 +54,7 @@ def _time_ns() -> int:
 
 
 class _Class(type(datetime.datetime)):  # type: ignore[misc]
-    """isinstance() goes on to know the datetimes that C code makes."""
+    """isinstance() also accepts the datetimes that C code makes."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, _real)
@@ -77,7 +77,7 @@ class _Datetime(_real, metaclass=_Class):
         return _real.fromtimestamp(_time())
 
 
-_WHO = _who()
-if _FOLDER and _WHO:
+_NAME = _process_name()
+if _FOLDER and _NAME:
     time.time, time.time_ns = _time, _time_ns
     datetime.datetime = _Datetime  # type: ignore[misc]

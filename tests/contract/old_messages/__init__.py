@@ -1,1 +1,1 @@
-"""What each version wrote, kept for ever; later versions must read it (docs/adr/0014)."""
+"""What each version wrote, kept for good; every later version must read it (docs/adr/0014)."""

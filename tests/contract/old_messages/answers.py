@@ -1,4 +1,4 @@
-"""What today's code reads in a sample, as JSON: by the very functions that the services read with."""
+"""What today's code reads from a sample, as JSON, with the functions that the services use."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -25,11 +25,11 @@ from tests.contract.old_messages.kinds import Kind, kind_of
 
 
 class Unreadable(Exception):
-    """Today's code makes nothing of a sample. The text says why."""
+    """Today's code cannot read a sample; the text says why."""
 
 
 def wrong_in(corpus: Corpus) -> list[str]:
-    """One line for each thing that today's code reads otherwise than the version that wrote it."""
+    """One line for each value that today's code reads differently from the version that wrote it."""
     samples: list[tuple[str, Callable[[], Any]]] = [
         *((key, partial(of_object, key, data)) for key, data in corpus.objects.items()),
         *((place(message), partial(of_message, message)) for message in corpus.messages),
@@ -49,7 +49,7 @@ def of_object(key: str, data: bytes) -> Any:
     """The answer to an object; None for one that holds no message of ours. Raises Unreadable."""
     kind = kind_of(key)
     if kind is None:
-        raise Unreadable(f"no kind of object is called {key} any more: kinds.py must go on describing what was written")
+        raise Unreadable(f"no kind of object is called {key} any more: kinds.py must still describe what was written")
     if kind.message is None:
         return None
     try:
@@ -75,7 +75,7 @@ def of_message(message: Received) -> Any:
 
 
 async def letter(message: Received) -> DeadLetter:
-    """A dead letter as an operator sees it, were it the only one. Raises Unreadable."""
+    """A dead letter as an operator sees it. Raises Unreadable."""
     bus = MemoryBus()
     await bus.publish(Message(message.topic, message.key, message.value, message.headers))
     shown, _ = await DeadLetters(MemoryBlobs(), bus, message.topic.removesuffix(dead_letters_of(""))).page(1, "", True)
@@ -125,8 +125,8 @@ def changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
         for place, pair in enumerate(zip(before, now, strict=True)):
             yield from changes(*pair, f"{path}[{place}]")
     elif before != now:
-        yield f"{path.removeprefix('.')} was {_told(before)}, is {_told(now)}"
+        yield f"{path.removeprefix('.')} was {_shortened(before)}, is {_shortened(now)}"
 
 
-def _told(value: Any) -> str:
+def _shortened(value: Any) -> str:
     return "absent" if value is None else repr(value)

@@ -1,7 +1,7 @@
 """Writes the corpus of this version: `python -m tests.contract.old_messages.collect`.
 
-A platform lives through history.py, and what it left in its store and on its bus is kept, without what names the machine.
-The corpus of a released version is never written again: a break must be mended, not collected away.
+A platform runs history.py; its objects and messages are kept, without what identifies the machine. The corpus of a released
+version is never written again: an incompatible change must be fixed, not collected.
 """
 
 import asyncio
@@ -50,11 +50,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="millstream-corpus-") as state:
         platform, seen = live(Path(state))
         objects = {**asyncio.run(everything(platform.blobs())), **seen.objects}
-        messages = one_of_each(asyncio.run(said(platform.bus())))
+        messages = one_of_each(asyncio.run(published(platform.bus())))
         objects = {key: neutral(key, data) for key, data in needed(objects).items()}
         refuse_names(objects, messages, state)
     if unknown := strangers(objects):
-        raise SystemExit(f"objects of no kind; say in kinds.py what they are: {', '.join(unknown)}")
+        raise SystemExit(f"objects of no kind; describe them in kinds.py: {', '.join(unknown)}")
     shutil.rmtree(folder, ignore_errors=True)
     kept.write(folder, objects, messages, answers_of(objects, messages))
     write_protos(folder / kept.PROTOS)
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def refuse_release(version: str) -> None:
-    """Raises SystemExit where the version has a tag: what it wrote is promised."""
+    """SystemExit if the version has a tag: what a release wrote is promised."""
     command = ["git", "tag", "--list", f"v{version}"]
     if subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip():
         raise SystemExit(f"version {version} is released, so its corpus stays: raise the version in pyproject.toml")
@@ -75,14 +75,14 @@ def answers_of(objects: Mapping[str, bytes], messages: Sequence[Received]) -> di
     return {name: answer for name, answer in found.items() if answer is not None}
 
 
-# --- what there is
+# --- reading the store and the bus
 
 
 async def everything(blobs: Blobs) -> dict[str, bytes]:
     return {listed.key: await blobs.get(listed.key) async for listed in blobs.list("")}
 
 
-async def said(bus: Bus) -> list[Received]:
+async def published(bus: Bus) -> list[Received]:
     """Every message on every topic, oldest first."""
     tail = bus.tail([*BY_NAME, LETTERS], from_start=True)
     found: list[Received] = []
@@ -95,7 +95,7 @@ async def said(bus: Bus) -> list[Received]:
 
 
 def one_of_each(messages: Sequence[Received]) -> list[Received]:
-    """The first event of every type, and all dead letters. What no consumer could parse is among the letters."""
+    """The first event of every type, and all dead letters, which hold the messages that could not be parsed."""
     found: dict[str, Received] = {}
     for message in messages:
         event_type = message.headers.get("ce_type", b"").decode()
@@ -108,7 +108,7 @@ def one_of_each(messages: Sequence[Received]) -> list[Received]:
 
 
 def needed(objects: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Not what is no fact, nor checkpoints that nobody reads any more, nor more than one report's pages."""
+    """Without what is no fact, checkpoints that are not read any more, and the pages of all reports but one."""
     ended = {key.split("/")[2] for key in objects if key.startswith("runs/outcomes/")}
     pages = sorted(key for key in objects if key.endswith(("/report.html", "/report.json")))
     dropped = {key for key in objects if key.startswith("checkpoints/") and key.split("/")[1] in ended} | {*pages[2:]}
@@ -124,11 +124,11 @@ def write_protos(path: Path) -> None:
         raise SystemExit("protoc refused the protos: see its message above")
 
 
-# --- what names the machine
+# --- what identifies the machine
 
 
 def neutral(key: str, data: bytes) -> bytes:
-    """An object without the machine that wrote it."""
+    """An object without what identifies the machine that wrote it."""
     kind = kind_of(key)
     if kind is None or kind.message is None:
         # All but these are named by what they hold.
@@ -165,14 +165,14 @@ def _neutral_text(text: str) -> str:
 
 
 def refuse_names(objects: Mapping[str, bytes], messages: Sequence[Received], state: str) -> None:
-    """Raises SystemExit where a sample still names this machine, a place on it or a person."""
+    """SystemExit if a sample still identifies this machine, a path on it or a user."""
     names = {*NAMES, socket.gethostname(), state, str(Path.home()), os.environ.get("USER", "")}
     words = [re.escape(name.encode()) for name in names if len(name) > 2 and name != "root"]
     expression = re.compile(rb"|".join([*words, rb"/(?:home|root|tmp|Users)/"]))
     texts = {**objects, **{kept.place(one): one.value + repr(one.headers).encode() for one in messages}}
     found = {name: sorted(set(expression.findall(text))) for name, text in texts.items() if expression.search(text)}
     if found:
-        raise SystemExit(f"these samples name the machine: {found}")
+        raise SystemExit(f"these samples identify the machine: {found}")
 
 
 if __name__ == "__main__":

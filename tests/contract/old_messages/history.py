@@ -1,4 +1,4 @@
-"""The life that a corpus tells: what users, operators and accidents do until everything has been written once."""
+"""The history of a corpus: calls of users and operators, and faults, until every kind of object has been written."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ RESYNC_SECONDS = 1.0
 GATE = {"metric": "accuracy", "at_least": 0.5, "at_most": 1.0, "over_baseline": -1.0, "over_champion": -1.0}
 OUT_OF_REACH = {"metric": "accuracy", "over_champion": 1.0}
 SLOW = {"seed": 21, "step_seconds": 0.1, "checkpoint_every": 5, "steps": 60}
-"""Six seconds, of which the platform sees the first ones: a run that is left open, with a checkpoint."""
+"""Six seconds; the platform stops after the first ones: a run that is left open, with a checkpoint."""
 SPEC: dict[str, Any] = {
     "model": MODEL,
     "recipe": "toy_words",
@@ -53,19 +53,19 @@ SPEC: dict[str, Any] = {
 
 @dataclass
 class Seen:
-    """Objects that are gone again when the end has come."""
+    """Objects that do not exist any more at the end."""
 
     objects: dict[str, bytes] = field(default_factory=dict)
 
     def take(self, blobs: Blobs, prefix: str) -> bool:
-        """Keep what lies under a prefix now. Whether there was anything."""
+        """Keep the objects under a prefix; returns whether there were any."""
         found = keys(blobs, prefix)
         self.objects |= {key: asyncio.run(blobs.get(key)) for key in found}
         return bool(found)
 
 
 def live(state: Path) -> tuple[World, Seen]:
-    """Live it all in a state folder. The platform has ended; its store and bus can be read."""
+    """Run it all in a state folder. On return the platform has stopped, and its store and bus can be read."""
     (state / "failpoints").mkdir(parents=True)
     seen = Seen()
     environment = {"TEST_FAILPOINTS": str(state / "failpoints")}
@@ -84,7 +84,7 @@ def live(state: Path) -> tuple[World, Seen]:
 
 
 def a_model_and_its_data(client: Client, folder: Path) -> None:
-    """Two files become two champions; one file brings nothing new, one is refused."""
+    """Two files become two champions; one import is unchanged, one refused."""
     flow = Flow(client)
     client.apply_model(SPEC)
     spec = DatasetSpec(
@@ -114,7 +114,7 @@ def runs_that_end_otherwise(client: Client) -> None:
 
 
 def promotions_by_hand(client: Client) -> None:
-    """Past a gate, back, and released; and another alias."""
+    """A forced promotion, a rollback, a release; and another alias."""
     client.apply_model({**SPEC, "gate": [OUT_OF_REACH]})
     version = trained(client, 11)
     report = reported(client, version)
@@ -127,14 +127,14 @@ def promotions_by_hand(client: Client) -> None:
 
 
 def a_version_that_cannot_serve(platform: World, client: Client, seen: Seen) -> None:
-    """An artifact is damaged before anybody has loaded it; and a process dies while it loads another."""
+    """An artifact is damaged before it is loaded; and a process dies while it loads another."""
     (evaluator,) = platform.pids("evaluator")
     blobs = platform.blobs()
     with stopped(evaluator):
         version = trained(client, 12)
         golden = f"artifacts/{version.artifact.digest}/files/golden.json"
-        told = json.loads(asyncio.run(blobs.get(golden)))
-        asyncio.run(blobs.put(golden, json.dumps({**told, "rows": told["rows"][1:]}).encode()))
+        found = json.loads(asyncio.run(blobs.get(golden)))
+        asyncio.run(blobs.put(golden, json.dumps({**found, "rows": found["rows"][1:]}).encode()))
     assert reported(client, version).status == EvaluationReport.STATUS_ERROR
     client.promote(MODEL, version.version, override="it was in a hurry")
     wait_until(lambda: keys(blobs, "refusals/"), "a refusal")
@@ -142,7 +142,7 @@ def a_version_that_cannot_serve(platform: World, client: Client, seen: Seen) -> 
     crash.touch()
     client.rollback(MODEL, 1, reason="it does not serve")
     client.rollback(MODEL, 2, reason="the one before served, too")
-    os.kill(platform.pids("inference")[0], signal.SIGKILL)  # the next one loads everything anew
+    os.kill(platform.pids("inference")[0], signal.SIGKILL)  # the next process loads everything again
     wait_until(lambda: seen.take(blobs, f"refusals/{MODEL}/{2:010d}/attempts/"), "a load that ended in a death")
     wait_until(lambda: not crash.exists(), "the death")
     client.release(MODEL, reason="all is well")
@@ -150,7 +150,7 @@ def a_version_that_cannot_serve(platform: World, client: Client, seen: Seen) -> 
 
 
 def letters(platform: World, client: Client) -> None:
-    """Two messages that nobody can parse: one is replayed, and is a letter again, one is dropped."""
+    """Two messages that cannot be parsed: one is replayed, and becomes a letter again, one is dropped."""
     good = to_message(SnapshotCreated(dataset=DATASET, number=1), DATASET, "an-event", "dataprep")
     publish(
         platform,
@@ -172,15 +172,15 @@ def another_dataset(client: Client, folder: Path) -> None:
 
 
 def a_fact_of_a_later_version(platform: World) -> None:
-    """A marker of a kind of fact that only a later version knows is set aside for it."""
+    """A marker of a kind of fact that only a later version knows is parked."""
     blobs, marker = platform.blobs(), OutboxMarker(key="things/of-a-later-version/0000000001")
     asyncio.run(blobs.put("outbox/registry/later", marker.SerializeToString()))
-    wait_until(lambda: keys(blobs, "outbox-parked/"), "it is set aside")
+    wait_until(lambda: keys(blobs, "outbox-parked/"), "it is parked")
     wait_until(lambda: not keys(blobs, "outbox/"), "all else is published")
 
 
 def without_a_bus(state: Path) -> None:
-    """A run is begun that nobody hears of; then the platform ends."""
+    """A run begins whose events are not published; then the platform stops."""
     (state / "no-folder").touch()
     settings = {"bus": f"sqlite:{state / 'no-folder' / 'bus.sqlite'}"}
     made = world(state, kind="local", resync_seconds=RESYNC_SECONDS, settings=settings)
@@ -225,7 +225,7 @@ def reported(client: Client, version: ModelVersion) -> EvaluationReport:
 
 @contextmanager
 def stopped(process: int) -> Iterator[None]:
-    """The process does nothing meanwhile."""
+    """The process is stopped (SIGSTOP) meanwhile."""
     os.kill(process, signal.SIGSTOP)
     try:
         yield

@@ -39,7 +39,7 @@ class Corpus:
 
     @cached_property
     def messages(self) -> list[Received]:
-        """In the order in which they were said, topic by topic."""
+        """In the order of publishing, topic by topic."""
         return [_message(stored) for stored in json.loads((self.folder / MESSAGES).read_text())]
 
     @cached_property
@@ -49,7 +49,7 @@ class Corpus:
         return found
 
     async def put_into(self, blobs: Blobs) -> None:
-        """Make a store hold what this one held."""
+        """Put all objects of the corpus into a store."""
         for key, data in self.objects.items():
             await blobs.put(key, data)
 
@@ -88,7 +88,7 @@ def _json(value: object) -> str:
 
 
 def _lines(brackets: str, items: Sequence[str]) -> str:
-    """JSON with one item a line, so that a difference shows what differs."""
+    """JSON with one item a line, so that a diff is readable."""
     return f"{brackets[0]}\n" + ",\n".join(items) + f"\n{brackets[1]}\n"
 
 

@@ -1,7 +1,7 @@
 """What a version writes, kind by kind: the list that its corpus must cover.
 
-Events come from the topic table, facts from the services' own lists. The types of stored objects stand here, and whoever
-finds an object that is of no kind says so; what the protos declare beside all calls is the proof that none is missing.
+Events come from the topics in millstream/defaults.py, facts from the services' own lists, the types of stored objects from
+here. Tests fail on an object of no kind, and on a message of the protos that neither a call nor a kind uses.
 """
 
 import importlib
@@ -35,7 +35,7 @@ class Kind:
 
     pattern: str
     message: type[Message] | None = None
-    """None: no message of ours, but a user's file, a recipe's, a text."""
+    """None: no message of ours, but a file of a user or recipe, or a text."""
     in_ledger: bool = False
     """The message is inside a LedgerEntry."""
 
@@ -79,16 +79,16 @@ OBJECTS = (
     Kind("uploads/*"),
 )
 PROBES = ("clock/",)
-"""Prefixes of objects that say nothing and are written anew whenever they are wanted."""
+"""Prefixes of objects without information, which are rewritten when needed."""
 
 
 def kind_of(key: str) -> Kind | None:
-    """The kind of an object; None for one that nobody has described here."""
+    """The kind of an object; None for one that is not described here."""
     return next((kind for kind in OBJECTS if kind.matches(key)), None)
 
 
 def strangers(keys: Iterable[str]) -> list[str]:
-    """Those keys that are of no kind."""
+    """The keys that are of no kind."""
     return [key for key in keys if not key.startswith(PROBES) and not kind_of(key)]
 
 
@@ -99,7 +99,7 @@ def events() -> list[str]:
 
 
 def facts() -> dict[str, Callable[[str, bytes], Fact]]:
-    """The pattern of every object that is said on the bus, and how its event is built, as the services list them."""
+    """The pattern of every object that is published on the bus, with the function that builds its event."""
     found: dict[str, Callable[[str, bytes], Fact]] = {}
     for service in SERVICES:
         found |= getattr(importlib.import_module(f"services.{service}.store"), "FACTS", {})
@@ -107,7 +107,7 @@ def facts() -> dict[str, Callable[[str, bytes], Fact]]:
 
 
 def beside_calls() -> set[str]:
-    """The full name of every message of the protos that no call asks or answers with: these are stored or said."""
+    """The full names of the messages that no call uses as request or response: these are stored or published."""
     files = [_file(path) for path in proto_files()]
     declared = {message.full_name for file in files for message in file.message_types_by_name.values()}
     methods = [method for file in files for service in file.services_by_name.values() for method in service.methods]
@@ -115,7 +115,7 @@ def beside_calls() -> set[str]:
     return declared - called
 
 
-def stored_or_said() -> set[str]:
+def stored_or_published() -> set[str]:
     """The full name of every message that a described object or an event can hold."""
     types: list[type[Message]] = [LedgerEntry, *(topic.message for topic in TOPICS)]
     types += [kind.message for kind in OBJECTS if kind.message]

@@ -1,4 +1,4 @@
-"""Today's code reads what every kept version wrote; and this version's corpus has a sample of all that it writes."""
+"""Today's code reads what every kept version wrote; this version's corpus has a sample of each kind that it writes."""
 
 import re
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def newest() -> Corpus:
     return found[this_version()]
 
 
-def test_every_sample_says_what_it_said_when_it_was_written(corpus: Corpus) -> None:
+def test_every_sample_reads_as_when_it_was_written(corpus: Corpus) -> None:
     wrong = answers.wrong_in(corpus)
     assert wrong == [], (
         f"what version {corpus.version} wrote is read otherwise now. Fields and values may be added; none may be renamed, "
@@ -42,26 +42,26 @@ def test_every_sample_says_what_it_said_when_it_was_written(corpus: Corpus) -> N
     )
 
 
-def test_an_old_fact_is_said_again_as_the_same_event(corpus: Corpus) -> None:
-    """Its marker may still lie in the outbox; consumers know by the id that they heard it before."""
+def test_an_old_fact_is_published_as_the_same_event(corpus: Corpus) -> None:
+    """Its marker may still be in the outbox; consumers deduplicate by the event's id."""
     facts = {hash_of(key): build(key, data) for key, data in corpus.objects.items() for build in builders(key)}
-    said = [from_message(message) for message in corpus.messages if message.topic in BY_NAME]
-    for event in said:
+    published = [from_message(message) for message in corpus.messages if message.topic in BY_NAME]
+    for event in published:
         if fact := facts.get(event.event_id):
             assert (fact.event, fact.key) == (event.fact, event.key)
-    unfounded = {event.event_type for event in said if event.event_id not in facts}
+    unfounded = {event.event_type for event in published if event.event_id not in facts}
     assert unfounded == {VersionServed.DESCRIPTOR.full_name}, "all other events state an object, whose key gives the id"
 
 
-def test_an_old_letter_is_known_by_its_old_name(corpus: Corpus) -> None:
-    """Or what was dealt with would be open again."""
+def test_an_old_letter_keeps_its_id(corpus: Corpus) -> None:
+    """Else resolved letters would be open again."""
     letters = [message for message in corpus.messages if message.topic not in BY_NAME]
     named = {answers.of_message(message)["id"] for message in letters}
     dealt_with = {key.rpartition("/")[2] for key in corpus.objects if key.startswith("dead-letters/")}
     assert dealt_with and dealt_with < named
 
 
-def test_no_sample_names_the_machine_that_wrote_it(corpus: Corpus) -> None:
+def test_no_sample_identifies_the_machine_that_wrote_it(corpus: Corpus) -> None:
     texts = {**corpus.objects, **{place(message): message.value for message in corpus.messages}}
     found = {name: MACHINES.findall(text) for name, text in texts.items()}
     assert {name: places for name, places in found.items() if places} == {}
@@ -71,14 +71,14 @@ def test_no_sample_names_the_machine_that_wrote_it(corpus: Corpus) -> None:
 
 
 def test_every_event_has_a_sample(newest: Corpus) -> None:
-    said = {message.headers.get("ce_type", b"").decode() for message in newest.messages}
-    missing = sorted(set(kinds.events()) - said)
+    published = {message.headers.get("ce_type", b"").decode() for message in newest.messages}
+    missing = sorted(set(kinds.events()) - published)
     assert missing == [], f"no sample of these events: let history.py make them happen, then {COLLECT}"
 
 
 def test_every_kind_of_object_is_described() -> None:
     missing = sorted(kinds.facts().keys() - {kind.pattern for kind in kinds.OBJECTS})
-    assert missing == [], f"services say these objects on the bus: add them to kinds.py, then {COLLECT}"
+    assert missing == [], f"services publish these objects: add them to kinds.py, then {COLLECT}"
 
 
 def test_every_kind_of_object_has_a_sample(newest: Corpus) -> None:
@@ -88,12 +88,12 @@ def test_every_kind_of_object_has_a_sample(newest: Corpus) -> None:
     assert kinds.strangers(newest.objects) == []
 
 
-def test_every_message_that_no_call_uses_is_stored_or_said() -> None:
-    """Else somebody stores it in an object that kinds.py does not describe."""
-    missing = sorted(kinds.beside_calls() - kinds.stored_or_said())
-    assert missing == [], f"say in kinds.py in which objects these messages are, then {COLLECT}"
+def test_every_message_that_no_call_uses_is_stored_or_published() -> None:
+    """Else it may be stored in an object that kinds.py does not describe."""
+    missing = sorted(kinds.beside_calls() - kinds.stored_or_published())
+    assert missing == [], f"name in kinds.py the objects that hold these messages, then {COLLECT}"
 
 
 def builders(key: str) -> list[Build]:
-    """How the services say the object of this key on the bus; none where they do not."""
+    """The functions that build the event of the object with this key; none if it is not published."""
     return [build for pattern, build in kinds.facts().items() if Kind(pattern).matches(key)]

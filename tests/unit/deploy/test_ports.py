@@ -1,4 +1,4 @@
-"""Ports are chosen some seconds before somebody listens on them."""
+"""Ports are reserved until the services listen on them."""
 
 import random
 import subprocess
@@ -9,7 +9,7 @@ from deploy.local.ports import free_ports, own_range
 CHOOSE = "import random; from deploy.local.ports import free_ports; random.seed(7); print(free_ports().base)"
 
 
-def test_whoever_chooses_at_the_same_time_chooses_other_ports() -> None:
+def test_concurrent_callers_get_different_ports() -> None:
     before = random.getstate()
     try:
         random.seed(7)
@@ -22,7 +22,7 @@ def test_whoever_chooses_at_the_same_time_chooses_other_ports() -> None:
     assert len({mine, again, theirs}) == 3
 
 
-def test_a_servers_own_range_is_given_to_nobody_else_while_it_is_down() -> None:
+def test_a_servers_own_range_stays_reserved_while_it_is_down() -> None:
     before = random.getstate()
     try:
         random.seed(8)

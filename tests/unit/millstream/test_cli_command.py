@@ -1,4 +1,4 @@
-"""What every command has in common, on a real gRPC server with a small answer or none at all."""
+"""What every command has in common, on a real gRPC server."""
 
 import json
 import subprocess
@@ -123,7 +123,7 @@ def test_wrong_usage_is_exit_code_2(words: tuple[str, ...], answers: Answers) ->
     assert run(*words).exit_code == 2
 
 
-def test_nobody_there_is_told_with_what_to_do() -> None:
+def test_a_platform_that_is_down_is_named_with_the_fix() -> None:
     alone = run("models", "list", "--port-base", "1")
     assert alone.exit_code == 1
     assert "is the platform up? `millstream up` starts one" in alone.stderr
@@ -146,7 +146,7 @@ def leaves(group: Any, *above: str) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield (*above, name), found
 
 
-def test_every_command_takes_o_json_and_says_what_it_does() -> None:
+def test_every_command_takes_o_json_and_has_a_help_text() -> None:
     found = dict(leaves(typer.main.get_command(app)))
     assert len(found) > 25
     for words, command in found.items():

@@ -1,4 +1,4 @@
-"""What people write in files: where it is wrong the file and the place are named."""
+"""Files that users write: errors name the file and the place."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_a_whole_spec_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "error"),
     [
         ("model: x\npromotoin: {automatic: true}", 'no field named "promotoin"'),
         ("model: x\ntraining: {automatic: true, limit: 1s}", 'no field named "limit"'),
@@ -55,10 +55,10 @@ def test_a_whole_spec_is_read(tmp_path: Path) -> None:
         ("", "fields of ModelSpec"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_file(text: str, said: str, tmp_path: Path) -> None:
+def test_an_error_names_its_file(text: str, error: str, tmp_path: Path) -> None:
     with pytest.raises(Failed) as failed:
         read_spec(write(tmp_path, text), ModelSpec)
-    assert str(failed.value).startswith(f"{tmp_path}/model.yaml: ") and said in str(failed.value)
+    assert str(failed.value).startswith(f"{tmp_path}/model.yaml: ") and error in str(failed.value)
 
 
 @pytest.mark.parametrize("path", sorted(HOUSE.glob("recipes/*/model.yaml")), ids=lambda path: path.parent.name)

@@ -1,4 +1,4 @@
-"""Messages in words."""
+"""Messages as short texts."""
 
 import time
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def test_times_are_in_the_local_zone(in_india: None) -> None:
     assert when(Timestamp()) == "-"
 
 
-def test_one_is_one() -> None:
+def test_a_count_of_one_is_singular() -> None:
     assert (count(1, "attempt"), count(2, "attempt")) == ("1 attempt", "2 attempts")
 
 

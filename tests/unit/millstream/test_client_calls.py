@@ -116,13 +116,15 @@ def test_every_public_method_is_called_here() -> None:
 
 @pytest.fixture
 def client(platform: str) -> Iterator[Client]:
-    with Client(**dict.fromkeys(SERVICES, platform)) as client:
+    addresses: dict[str, Any] = dict.fromkeys(SERVICES, platform)
+    with Client(**addresses) as client:
         yield client
 
 
 @pytest.fixture
 async def async_client(platform: str) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(**dict.fromkeys(SERVICES, platform)) as client:
+    addresses: dict[str, Any] = dict.fromkeys(SERVICES, platform)
+    async with AsyncClient(**addresses) as client:
         yield client
 
 

@@ -1,4 +1,4 @@
-"""Addresses: one or several, and a list that gRPC could not use is refused with what to do."""
+"""Addresses of one or several replicas; a list that gRPC cannot use is an error."""
 
 import pytest
 

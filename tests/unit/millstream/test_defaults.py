@@ -19,7 +19,7 @@ def test_each_event_has_the_topic_of_its_package() -> None:
     for topic in TOPICS:
         assert topic.message.DESCRIPTOR.file.package == topic.name
         for field in topic.message.DESCRIPTOR.oneofs_by_name["event"].fields:
-            assert topic_of(field.message_type.full_name) is topic
+            assert field.message_type and topic_of(field.message_type.full_name) is topic
     assert len(BY_NAME) == len(SERVICES)
     with pytest.raises(KeyError):
         topic_of("other.v1.Event")

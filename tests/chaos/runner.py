@@ -1,4 +1,4 @@
-"""Where runs take place: one platform for as long as plans want the same kind, and a fresh one after a failure."""
+"""Performs runs on one platform, for as long as plans want the same kind; a fresh one follows a failed run."""
 
 import json
 import shutil
@@ -15,21 +15,22 @@ from tests.chaos.target import Platform, platform
 from tests.e2e import scenario
 
 
-class Stand:
-    """`folder` is that of the platform that runs now or ran last; what a failed run leaves is in `failed-…`."""
+class Runner:
+    """Performs plans. `folder` is that of the newest platform; that of a failed run is kept as `failed-WORLD-SEED`."""
 
     def __init__(self, world: str, state: Path) -> None:
         self.world, self.state = world, state
         self.folder = state
         self._running: Any = None
-        self._is: tuple[int, str] = (0, "")
+        self._kind: tuple[int, str] = (0, "")
 
     def perform(self, plan: Plan) -> Record:
+        """Perform a plan, on the running platform if it fits."""
         wanted = (plan.replicas, plan.bus)
-        if self._running is None or self._is != wanted:
+        if self._running is None or self._kind != wanted:
             self.end()
             self._start(plan.seed, wanted)
-        record = run(self._platform, plan, self._file, self._calm)
+        record = run(self._platform, plan, self._file, self._undisturbed)
         if not record.good:
             self.end(record)
         return record
@@ -37,12 +38,12 @@ class Stand:
     def _start(self, seed: int, wanted: tuple[int, str]) -> None:
         self.folder = self.state / f"{self.world}-{seed}"
         shutil.rmtree(self.folder, ignore_errors=True)
-        running = _calm_platform(self.world, self.folder, *wanted)
-        self._platform, self._calm, self._file = running.__enter__()
-        self._running, self._is = running, wanted
+        running = _with_reference(self.world, self.folder, *wanted)
+        self._platform, self._undisturbed, self._file = running.__enter__()
+        self._running, self._kind = running, wanted
 
     def end(self, failed: Record | None = None) -> None:
-        """Stop the platform. What it has kept and logged is removed, or kept under the seed that has failed."""
+        """Stop the platform. Its objects and logs are removed, or kept under the seed of the failed run."""
         if self._running is None:
             return
         running, self._running = self._running, None
@@ -57,9 +58,9 @@ class Stand:
 
 
 @contextmanager
-def _calm_platform(world: str, folder: Path, replicas: int, bus: str) -> Iterator[tuple[Platform, TrainingRun, Path]]:
-    """A platform, an undisturbed training on it, and the file that it came from."""
+def _with_reference(world: str, folder: Path, replicas: int, bus: str) -> Iterator[tuple[Platform, TrainingRun, Path]]:
+    """A platform, an undisturbed training on it as the reference, and the file that it trained on."""
     folder.mkdir(parents=True)
     with platform(world, folder / "state", replicas, bus) as made:
         file = scenario.a_file(folder)
-        yield made, Flow(made.world, "calm", config=CONFIG).run(file), file
+        yield made, Flow(made.world, "undisturbed", config=CONFIG).run(file), file

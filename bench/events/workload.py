@@ -1,4 +1,4 @@
-"""What all ways say and hear: SnapshotCreated; its snapshot_id tells of what round it is, its number is its place there.
+"""What every path publishes and handles: SnapshotCreated. Its snapshot_id names the round, its number the place in it.
 
 Times are CLOCK_MONOTONIC in nanoseconds, which all processes of a host share.
 """
@@ -18,13 +18,13 @@ from servicekit.ids import hash_of
 
 KEYS = 100
 SOURCE = "bench"
-PATTERN = "said/*/*"
+PATTERN = "bench/*/*"
 
 
 def facts(name: str, count: int) -> dict[str, SnapshotCreated]:
     """The facts of a round, by the keys of the objects that state them."""
     return {
-        f"said/{name}/{number}": SnapshotCreated(
+        f"bench/{name}/{number}": SnapshotCreated(
             dataset=f"dataset-{number % KEYS}", number=number, snapshot_id=f"{name}/{count}"
         )
         for number in range(count)
@@ -37,50 +37,50 @@ def message(key: str, fact: SnapshotCreated) -> Message:
 
 
 def read_fact(_: str, data: bytes) -> Fact:
-    """What an outbox needs to know of an object."""
+    """The event of a stored object, for the outbox."""
     fact = SnapshotCreated.FromString(data)
     return Fact(fact.dataset, fact)
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a process that says facts is told, as a line of JSON on its stdin."""
+class Round:
+    """What a publishing process is to publish: a line of JSON on its stdin."""
 
     way: str
     name: str
-    """Of the round."""
     count: int
     pause: bool
     """One after the other with a short pause between, else all at once."""
 
 
-def orders() -> Iterator[Order]:
-    """What comes on stdin, until its end."""
+def rounds() -> Iterator[Round]:
+    """The rounds that come on stdin, until its end."""
     while line := sys.stdin.readline():
-        yield Order(**json.loads(line))
+        yield Round(**json.loads(line))
 
 
-def a_pause() -> float:
-    """Seconds: no rhythm that a poll could fall in with."""
+def jitter() -> float:
+    """A random pause in seconds, so that publishes do not fall in step with a poll."""
     return random.uniform(0.003, 0.007)
 
 
 def report(sent: Sequence[int], returned: Sequence[int]) -> None:
-    """When each fact was handed over, and when whoever said it could go on."""
+    """Print when each publish began, and when it returned to its caller."""
     print(json.dumps({"sent": sent, "returned": returned}), flush=True)
 
 
-class Heard:
-    """Notes when each fact was handled, and prints the times of a round, in the order of its facts, once it has them all."""
+class HandledTimes:
+    """Records when each event was handled, and prints the times of a round in the order of its events, once complete."""
 
     def __init__(self) -> None:
         self._rounds: dict[str, dict[int, int]] = {}
 
-    def note(self, snapshot_id: str, number: int) -> None:
+    def record(self, snapshot_id: str, number: int) -> None:
+        """The event of this number was handled now."""
         name, _, count = snapshot_id.partition("/")
         times = self._rounds.setdefault(name, {})
         if number in times:
-            return  # said twice, which an outbox may do
+            return  # published twice: an outbox publishes at least once
         times[number] = time.monotonic_ns()
         if len(times) == int(count):
             print(json.dumps([at for _, at in sorted(times.items())]), flush=True)
