@@ -236,21 +236,24 @@ class ServeModel(Reconciler[ModelKey]):
         return number < known
 
 
-class PruneCache:
-    """Artifacts that nobody serves leave the cache after a while: a rollback within it needs no download."""
+class PruneCache(Reconciler[CacheKey]):
+    """Artifacts that are not served leave the cache after a while: a rollback within it needs no download."""
 
     kind = CacheKey.kind
 
     def __init__(self, cache: ArtifactCache, serving: Serving, keep_seconds: float) -> None:
         self.cache, self.serving, self.keep_seconds = cache, serving, keep_seconds
 
+    @override
     async def pending(self) -> AsyncIterator[CacheKey]:
         yield CacheKey()
 
+    @override
     async def reconcile(self, key: CacheKey) -> None:
         gone = await asyncio.to_thread(self.cache.remove_unused, self.keep_seconds, self.serving.digests())
         if gone:
             log.info("cache pruned", extra={"artifacts": gone})
 
+    @override
     async def end(self, key: CacheKey, error: MillstreamError) -> None:
         log.warning("cache not pruned", extra={"error": error.text})

@@ -55,6 +55,7 @@ def bring_to_serving(platform: World, file: Path) -> ModelVersion:
     return version
 
 
+# size: one line for each call of each service
 def call_everything(platform: World, file: Path, folder: Path) -> None:
     """Each call of each service at least once. A refusal of what this recipe is not made for is an answer, too."""
     with platform.client() as client:

@@ -2,6 +2,7 @@
 
 The messages fill every field that the command line and the client show, so that a wrong column or call is visible.
 """
+# size: one fixed message for each of the forty methods
 
 import hashlib
 from collections.abc import Iterator

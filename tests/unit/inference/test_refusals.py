@@ -163,7 +163,7 @@ async def test_loads_of_running_processes_do_not_count(world: World) -> None:
 
 
 async def test_an_artifact_that_is_missing_ends_in_a_refusal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("servicekit.work.queue.PATIENCE", {NotFound: 2})
+    monkeypatch.setattr("servicekit.work.queue.MOST_TRIES", {NotFound: 2})
     world.register_artifact(Artifact(digest="0" * 32))
     await world.apply()
     await world.promote(1)
