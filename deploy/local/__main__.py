@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from deploy.local.ports import MOST_REPLICAS, Ports, metrics_base_for
 from deploy.local.supervisor import CannotRun, Child, Supervisor, follow
-from millstream.defaults import PORT_BASE, SERVICES
+from millstream.defaults import METRICS_BASE, PORT_BASE, SERVICES
 from services.trainer.launchers.worker_folder import WorkerFolder
 
 PREFIX = "MILLSTREAM_"
@@ -84,7 +84,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--port-base", type=int, default=PORT_BASE, help="service i, replica r listens on this + i + 10 r"
     )
-    parser.add_argument("--metrics-base", type=int, help="the same for metrics (9100; port base + 5 for another base)")
+    parser.add_argument("--metrics-base", type=int, help=f"the same for metrics ({METRICS_BASE}, or --port-base + 5)")
     parser.add_argument("--state", type=Path, default=Path(".millstream"), help="folder of all state")
     parser.add_argument("--recipes", default="recipes", help="packages whose folders are recipes, with commas between")
     parser.add_argument(

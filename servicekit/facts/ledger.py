@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from millstream.errors import Conflict, InvalidArgument, NotFound
 from millstream.operations.v1.stored_pb2 import LedgerEntry
+from millstream.timestamps import timestamp_of_ns
 from servicekit.blobs.port import Blobs
 
 M = TypeVar("M", bound=Message)
@@ -111,7 +112,7 @@ class Ledger(Generic[M]):
         """The new entry; None: another writer was first."""
         earliest = known[-1].time_ns + 1000 if known else 0
         stored = LedgerEntry(number=len(known) + 1, request_id=request_id, actor=actor)
-        stored.time.FromNanoseconds(max(time.time_ns(), earliest))
+        stored.time.CopyFrom(timestamp_of_ns(max(time.time_ns(), earliest)))
         stored.message.Pack(message)
         data = stored.SerializeToString()
         if await self._put(self.key(stored.number), data):

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from millstream.channel import Credentials
+from millstream.defaults import HOST
 from millstream.errors import InvalidArgument
 from servicekit.blobs.s3.options import MinioOptions
 from servicekit.bus.kafka.options import KafkaOptions
@@ -46,7 +47,7 @@ class Settings(BaseSettings):
     bus: str = Field("sqlite:.millstream/bus.sqlite", description="event bus: sqlite:PATH or kafka:HOST:PORT,HOST:PORT")
     kafka: KafkaOptions = Field(default_factory=KafkaOptions, description="options of the Kafka bus")
     minio: MinioOptions = Field(default_factory=MinioOptions, description="options of the S3 store")
-    listen: str = Field("127.0.0.1:0", description="host:port of the gRPC server")
+    listen: str = Field(f"{HOST}:0", description="host:port of the gRPC server")
     metrics_listen: str = Field("", description="host:port of /metrics; empty: no metrics")
     log_level: str = Field(
         "INFO", pattern="(?i)^(debug|info|warning|error)$", description="DEBUG, INFO, WARNING or ERROR"
