@@ -40,7 +40,7 @@ def test_a_second_demo_on_the_same_folder_trains_nothing_new(tmp_path: Path) -> 
     assert (lineage["run_id"], lineage["snapshot_id"]) == (first["run_id"], first["snapshot_id"])
     assert (lineage["recipe"], lineage["seed"], lineage["dataset_number"]) == ("toy_words", "42", "1")
     again = demo(tmp_path / "state")
-    assert "nothing was new to train" in again.stdout
+    assert "nothing new to train" in again.stdout
     second = result(again)
     assert {name: second[name] for name in ("version", "run_id", "snapshot_id")} == {
         name: first[name] for name in ("version", "run_id", "snapshot_id")
