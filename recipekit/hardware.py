@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 CPU_KEYS = ("model name", "cpu family", "model", "CPU implementer", "CPU part")
@@ -28,8 +29,8 @@ def visible_gpus(listing: str, visible: str | None) -> str:
     gpus = [line.split(", ", 2) for line in listing.splitlines() if line.count(", ") >= 2]
     if visible is not None:
         wanted = [device.strip() for device in visible.split(",")]
-        if wanted[0] in ("", "-1"):
-            return ""
+        # CUDA sees the devices before the first -1.
+        wanted = list(takewhile(lambda device: device not in ("", "-1"), wanted))
         # A MIG slice has an id of its own, which the listing of whole GPUs lacks.
         if not any(device.startswith("MIG-") for device in wanted):
             uuids = tuple(device for device in wanted if device.startswith("GPU-"))

@@ -1,7 +1,11 @@
-"""Files: read because a setting names them, or written durably."""
+"""Files: read because a setting names them, written durably, or kept only while a process lives."""
 
+import fcntl
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,3 +35,44 @@ def sync_folder(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+@contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """A folder in TMPDIR for this process alone, removed after the block. Raises OSError.
+
+    A process holds a lock (flock) on its folder while it lives, so each start removes those of processes that were killed.
+    """
+    for folder in Path(tempfile.gettempdir()).glob(f"{name}-*"):
+        _remove_abandoned(folder)
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        lock = _lock(made, fcntl.LOCK_EX)
+        # Another process, at its start, may have removed the folder before it was locked.
+        if lock is not None and made.is_dir():
+            break
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    if (lock := _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)) is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock(folder: Path, operation: int) -> int | None:
+    """The descriptor that holds the lock; None: it is another process's or user's folder, or gone."""
+    try:
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(opened, operation)
+    except OSError:
+        os.close(opened)
+        return None
+    return opened

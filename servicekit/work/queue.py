@@ -6,6 +6,7 @@ added meanwhile. The class of an error (millstream/errors.py) decides between re
 
 import asyncio
 import heapq
+import itertools
 import logging
 import math
 import time
@@ -105,7 +106,9 @@ class Work:
         self._queued: dict[str, Gauge] = {}
         self._seconds: dict[str, Histogram] = {}
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._delayed: list[tuple[float, Key]] = []
+        self._delayed: list[tuple[float, int, Key]] = []
+        """A heap: when each key is due, and a number, because keys of two kinds cannot be compared."""
+        self._entries = itertools.count()
         self._states: dict[Key, _State] = {}
         self._delay_added = asyncio.Event()
         self._resync_now: dict[str, asyncio.Event] = {}
@@ -134,7 +137,7 @@ class Work:
             due = time.monotonic() + delay
             if not state.queued and due < state.due:
                 state.due = due
-                heapq.heappush(self._delayed, (due, key))
+                heapq.heappush(self._delayed, (due, next(self._entries), key))
                 self._delay_added.set()
                 self._compact_delayed()
         elif state.running:
@@ -152,7 +155,9 @@ class Work:
     def _compact_delayed(self) -> None:
         """Bound the heap: each shorter delay of a key leaves its older entry there."""
         if len(self._delayed) > 2 * len(self._states) + 16:
-            self._delayed = [(state.due, key) for key, state in self._states.items() if state.due < math.inf]
+            self._delayed = [
+                (state.due, next(self._entries), key) for key, state in self._states.items() if state.due < math.inf
+            ]
             heapq.heapify(self._delayed)
 
     async def resync(self) -> None:
@@ -215,7 +220,7 @@ class Work:
         while True:
             now = time.monotonic()
             while self._delayed and self._delayed[0][0] <= now:
-                due, key = heapq.heappop(self._delayed)
+                due, _, key = heapq.heappop(self._delayed)
                 # Otherwise an entry with a shorter delay came first.
                 if key in self._states and self._states[key].due == due:
                     self._states[key].due = math.inf

@@ -1,13 +1,12 @@
 """Starts dataprep: opens its parts and serves DatasetService."""
 
 import asyncio
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from millstream.dataset.v1.dataset_service_pb2 import DESCRIPTOR
 from millstream.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server as add_to_server
 from recipekit.catalog import Catalog
 from servicekit.facts.outbox import Outbox
+from servicekit.files import scratch_folder
 from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import GrpcService, serve
@@ -28,8 +27,8 @@ async def main() -> None:
     blobs, bus = open_both(settings)
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
     store, catalog = Store(blobs, outbox), Catalog(settings.recipes.split(","))
-    with TemporaryDirectory(prefix="millstream-uploads-", ignore_cleanup_errors=True) as folder:
-        uploads = Uploads(Path(folder), settings.upload_limit_bytes)
+    with scratch_folder("millstream-dataprep") as folder:
+        uploads = Uploads(folder, settings.upload_limit_bytes)
         imports = EndImport(store, catalog, uploads, settings.unpacked_limit_bytes)
         work = Work(blobs, bus, "dataprep", {}, [imports], resync_seconds=settings.resync_seconds)
         service = DatasetService(store, catalog, uploads, imports, work)

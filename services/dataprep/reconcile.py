@@ -1,7 +1,6 @@
 """Every recorded import ends: succeeded with a snapshot, unchanged, or refused."""
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +69,8 @@ class EndImport(Reconciler[ImportKey]):
             return TURN_SECONDS
         progress = self.running.setdefault(key, ImportProgress())
         try:
-            with tempfile.TemporaryDirectory(prefix="millstream-import-", ignore_cleanup_errors=True) as folder:
-                made = await self._ingest(key, wanted, Path(folder), progress)
+            with self.uploads.work_folder() as folder:
+                made = await self._ingest(key, wanted, folder, progress)
                 parts = [await self._store(dataset, part) for part in made.parts]
             entry = await self._append(wanted, made, parts)
             failpoint("dataprep.ledger-appended")

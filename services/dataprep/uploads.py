@@ -5,9 +5,10 @@ store.
 """
 
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from millstream.dataset.v1.dataset_service_pb2 import ImportDatasetRequest
@@ -31,7 +32,7 @@ class Received(NamedTuple):
 
 
 class Uploads:
-    """Receives files into a folder, which belongs to this object alone."""
+    """Receives files into a folder, which belongs to this object alone, and has room there for an import's parts."""
 
     def __init__(self, folder: Path, limit_bytes: int, *, kept_bytes: int = KEPT_BYTES) -> None:
         """`limit_bytes` bounds one file, `kept_bytes` all files that wait for their import."""
@@ -41,7 +42,7 @@ class Uploads:
     @asynccontextmanager
     async def receive(self, requests: AsyncIterator[ImportDatasetRequest]) -> AsyncIterator[Received]:
         """Write the chunks to a file that is removed after the block, unless keep() took it. Raises InvalidArgument."""
-        path = self.folder / new_id()
+        path = self._folder() / new_id()
         try:
             yield await self._write(requests, path)
         finally:
@@ -66,6 +67,17 @@ class Uploads:
         """Remove the file kept for this import, if there is one."""
         if kept := self._kept.pop(key, None):
             kept.path.unlink(missing_ok=True)
+
+    @contextmanager
+    def work_folder(self) -> Iterator[Path]:
+        """A folder for the parts of one import, removed after the block."""
+        with TemporaryDirectory(dir=self._folder(), ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+
+    def _folder(self) -> Path:
+        """The folder, made again where a cleaner of /tmp has removed it."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self.folder
 
     async def _write(self, requests: AsyncIterator[ImportDatasetRequest], path: Path) -> Received:
         digest, size = hashlib.sha256(), 0

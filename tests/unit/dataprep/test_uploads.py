@@ -1,5 +1,6 @@
 """An import goes on with the file that its replica received; any other replica downloads it."""
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -118,6 +119,16 @@ async def test_a_kept_file_that_a_cleaner_removed_is_downloaded() -> None:
     async with world.running():
         assert (await world.watch(asked))[-1].state == Import.STATE_SUCCEEDED
     assert len(blobs.downloads) == 1
+
+
+async def test_a_folder_that_a_cleaner_removed_is_made_again() -> None:
+    world = World()
+    world.uploads.folder.rmdir()
+    asked = await world.ask(sample())
+    shutil.rmtree(world.uploads.folder)
+    async with world.running():
+        assert (await world.watch(asked))[-1].state == Import.STATE_SUCCEEDED
+    assert files(world) == []
 
 
 async def test_a_request_that_is_refused_or_repeated_leaves_no_second_file() -> None:

@@ -38,6 +38,7 @@ def test_a_machine_that_names_no_cpu_has_an_architecture() -> None:
         ("MIG-1234", "NVIDIA H200, NVIDIA L4"),
         ("", ""),
         ("-1", ""),
+        ("0,-1,2", "NVIDIA H200"),
         ("7", ""),
     ],
 )

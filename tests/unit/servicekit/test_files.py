@@ -1,11 +1,14 @@
-"""Files: one that a setting names is read whole or ends the process; a synced one is whole or not there."""
+"""Files: read whole or the process ends; synced whole or not there; scratch of a killed process is swept."""
 
+import subprocess
+import sys
+import tempfile
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from servicekit.files import read_file, sync_folder, write_synced
+from servicekit.files import read_file, scratch_folder, sync_folder, write_synced
 
 
 def test_a_file_is_read_whole(tmp_path: Path) -> None:
@@ -34,3 +37,34 @@ def test_only_a_folder_can_be_synced_as_one(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "missing"):
         with pytest.raises(OSError, match=str(path)):
             sync_folder(path)
+
+
+HOLD_SCRATCH = """
+import sys, time
+from servicekit.files import scratch_folder
+with scratch_folder("service") as folder:
+    (folder / "file").touch()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_scratch_of_a_killed_process_is_removed_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "service-of-another-kind").touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD_SCRATCH], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        other = Path(process.stdout.readline().strip())
+        with scratch_folder("service") as own:
+            assert own != other and (other / "file").exists()
+        assert not own.exists()
+        process.kill()
+    assert (other / "file").exists()
+    with scratch_folder("service"):
+        assert not other.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["service-of-another-kind"]

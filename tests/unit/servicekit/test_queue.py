@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -22,6 +23,7 @@ from millstream.errors import (
 from servicekit import backoff
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
+from servicekit.work.keys import Key
 from servicekit.work.queue import Work
 from tests.worlds.work import HANDLERS, Thing, ThingKey, quick, until, working
 
@@ -43,6 +45,19 @@ async def test_a_key_is_worked_on_once_however_often_it_is_named() -> None:
     assert work._states == {}
     task.cancel()
     await asyncio.wait([task])
+
+
+async def test_keys_of_two_kinds_can_be_due_at_the_same_time() -> None:
+    @dataclass(frozen=True, order=True)
+    class OtherKey(Key):
+        kind = "other"
+        name: str
+
+    work = Work(MemoryBlobs(), MemoryBus(), "group", HANDLERS, resync_seconds=3600)
+    # So long a delay that the present time is lost in rounding.
+    for key in (ThingKey("a"), OtherKey("a"), ThingKey("b")):
+        work.add(key, 1e30)
+    assert [entry[0] for entry in work._delayed] == [1e30] * 3
 
 
 async def test_a_key_named_while_it_runs_runs_once_more_and_never_twice_at_a_time() -> None:
