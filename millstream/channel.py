@@ -24,38 +24,64 @@ _IPV4 = re.compile(r"[0-9]+(\.[0-9]+){3}:[0-9]+")
 
 @dataclass(frozen=True)
 class Credentials:
-    """A channel's token and TLS files (PEM). `ca_file` "": plaintext. `cert_file` and `key_file`: mutual TLS."""
+    """A channel's token and TLS files (PEM). `ca_file` "": plaintext. `cert_file` and `key_file`: mutual TLS.
+
+    Raises InvalidArgument for a token that cannot be sent, and for a certificate without its key or the reverse.
+    """
 
     token: str = ""
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
 
+    def __post_init__(self) -> None:
+        if not (self.token.isascii() and self.token.isprintable()):
+            raise InvalidArgument(
+                "the token must be one line of printable ASCII characters; MILLSTREAM_TOKEN_FILE names its file",
+                field="token",
+            )
+        if bool(self.cert_file) != bool(self.key_file):
+            raise InvalidArgument(
+                "a client certificate and its key go together: set MILLSTREAM_TLS_CLIENT_CERT_FILE and "
+                "MILLSTREAM_TLS_CLIENT_KEY_FILE, or neither",
+                field="cert_file" if self.key_file else "key_file",
+            )
+
     @classmethod
     def from_files(cls, token_file: str = "", ca_file: str = "", cert_file: str = "", key_file: str = "") -> Self:
         """Credentials with the token read from a file; `token_file` "": none. Raises InvalidArgument if it is unreadable."""
-        try:
-            token = Path(token_file).read_text().strip() if token_file else ""
-        except OSError as error:
-            text = f"cannot read {token_file}: {error.strerror}; MILLSTREAM_TOKEN_FILE names the file with the token"
-            raise InvalidArgument(text, field="token_file") from None
+        # Bytes that are not ASCII make a token that is refused.
+        token = _read(token_file, "token_file", "TOKEN_FILE").decode(errors="replace").strip() if token_file else ""
         return cls(token, ca_file, cert_file, key_file)
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Self:
         """Credentials from MILLSTREAM_TOKEN_FILE and MILLSTREAM_TLS_{CA,CLIENT_CERT,CLIENT_KEY}_FILE, each may be unset.
 
-        Raises InvalidArgument for a token file that cannot be read.
+        Raises InvalidArgument for a token file that cannot be read or sent.
         """
         names = ("TOKEN_FILE", "TLS_CA_FILE", "TLS_CLIENT_CERT_FILE", "TLS_CLIENT_KEY_FILE")
         return cls.from_files(*(environment.get(f"MILLSTREAM_{name}", "") for name in names))
 
     def ssl(self) -> grpc.ChannelCredentials | None:
-        """gRPC's TLS credentials; None without a `ca_file`, that is, plaintext. Raises OSError for an unreadable file."""
+        """gRPC's TLS credentials; None without a `ca_file`: plaintext. Raises InvalidArgument for an unreadable file."""
         if not self.ca_file:
             return None
-        read = [Path(name).read_bytes() if name else None for name in (self.ca_file, self.key_file, self.cert_file)]
-        return grpc.ssl_channel_credentials(*read)
+        authorities = _read(self.ca_file, "ca_file", "TLS_CA_FILE")
+        if not self.cert_file:
+            return grpc.ssl_channel_credentials(authorities)
+        key = _read(self.key_file, "key_file", "TLS_CLIENT_KEY_FILE")
+        return grpc.ssl_channel_credentials(
+            authorities, key, _read(self.cert_file, "cert_file", "TLS_CLIENT_CERT_FILE")
+        )
+
+
+def _read(path: str, field: str, variable: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        text = f"cannot read {path}: {error.strerror}; MILLSTREAM_{variable} names it"
+        raise InvalidArgument(text, field=field) from None
 
 
 # Only for callers whose requests are all idempotent.
@@ -110,7 +136,7 @@ def _named(address: str, options: list[tuple[str, Any]]) -> list[tuple[str, Any]
 def open_channel(address: str, credentials: Credentials = Credentials(), retry: bool = False) -> aio.Channel:
     """A channel for asyncio. `retry`: retry calls that end UNAVAILABLE, for about two seconds.
 
-    Raises InvalidArgument for an address list that gRPC cannot use.
+    Raises InvalidArgument for an address list that gRPC cannot use, and for a TLS file that cannot be read.
     """
     interceptors = [_AsyncUnary(credentials.token), _AsyncStream(credentials.token), _AsyncUpload(credentials.token)]
     if ssl := credentials.ssl():

@@ -112,16 +112,19 @@ def platform_of(options: argparse.Namespace) -> Platform:
     metrics = metrics_base_for(options.port_base) if options.metrics_base is None else options.metrics_base
     ports = Ports(options.port_base, metrics, options.replicas)
     pairs = (text.split("=", 1) for text in options.set)
-    given = {f"{PREFIX}{name.removeprefix(PREFIX).upper()}": value for name, value in pairs}
+    given = {f"{PREFIX}{name.upper().removeprefix(PREFIX)}": value for name, value in pairs}
     named = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     return Platform(options.state.absolute(), ports, options.recipes, check_settings({**named, **given}))
 
 
 def check_settings(given: dict[str, str]) -> dict[str, str]:
-    """Return the settings. SystemExit for one that no service has, or that deploy.local sets itself."""
+    """Return the settings. SystemExit for one that no service has or that deploy.local sets, and for bad credentials."""
     if not given:
         return given
     import importlib
+
+    from millstream.channel import Credentials
+    from millstream.errors import InvalidArgument
 
     known = {
         variable.name
@@ -134,6 +137,10 @@ def check_settings(given: dict[str, str]) -> dict[str, str]:
             raise SystemExit(f"deploy.local sets {name} itself, from --port-base and --replicas: leave it out")
         if name not in known:
             raise SystemExit(f"no service has the setting {name}; there are: {', '.join(sorted(known - ours))}")
+    try:
+        Credentials.from_env(given).ssl()
+    except InvalidArgument as error:
+        raise SystemExit(str(error)) from None
     return given
 
 

@@ -119,11 +119,13 @@ class Settings(BaseSettings):
         return self.kafka.model_copy(update={"member": member})
 
     def credentials(self) -> Credentials:
-        """The credentials for calls to other services. Ends the process when the token file cannot be read."""
+        """The credentials for calls to other services. Ends the process when one of their files cannot be used."""
         try:
-            return Credentials.from_files(
+            made = Credentials.from_files(
                 self.token_file, self.tls_ca_file, self.tls_client_cert_file, self.tls_client_key_file
             )
+            made.ssl()
+            return made
         except InvalidArgument as error:
             raise SystemExit(str(error)) from None
 

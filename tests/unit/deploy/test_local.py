@@ -58,7 +58,13 @@ def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "text"),
-    [("listen=127.0.0.1:1", "deploy.local sets MILLSTREAM_LISTEN itself"), ("odd=1", "no service has the setting")],
+    [
+        ("listen=127.0.0.1:1", "deploy.local sets MILLSTREAM_LISTEN itself"),
+        ("odd=1", "no service has the setting"),
+        ("millstream_odd=1", "no service has the setting MILLSTREAM_ODD"),
+        ("token_file=/nothing", "cannot read /nothing: No such file or directory; MILLSTREAM_TOKEN_FILE"),
+        ("tls_ca_file=/nothing", "cannot read /nothing: No such file or directory; MILLSTREAM_TLS_CA_FILE"),
+    ],
 )
 def test_a_setting_that_cannot_be_given_is_refused(setting: str, text: str) -> None:
     with pytest.raises(SystemExit, match=text):

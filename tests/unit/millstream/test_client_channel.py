@@ -1,8 +1,10 @@
-"""Addresses of one or several replicas; a list that gRPC cannot use is an error."""
+"""Addresses of one or several replicas, and credentials; what gRPC cannot use is an error that names it."""
+
+from pathlib import Path
 
 import pytest
 
-from millstream.channel import open_sync_channel
+from millstream.channel import Credentials, open_sync_channel
 from millstream.errors import InvalidArgument
 
 
@@ -15,3 +17,26 @@ def test_addresses_that_can_be_used(address: str) -> None:
 def test_a_list_of_names_is_refused(address: str) -> None:
     with pytest.raises(InvalidArgument, match="a list takes IP addresses"):
         open_sync_channel(address)
+
+
+@pytest.mark.parametrize("token", [b"two\nlines", b"caf\xc3\xa9", b"\xff\xfe"])
+def test_a_token_that_cannot_be_sent_is_refused(tmp_path: Path, token: bytes) -> None:
+    (tmp_path / "token").write_bytes(token)
+    with pytest.raises(InvalidArgument, match="one line of printable ASCII"):
+        Credentials.from_env({"MILLSTREAM_TOKEN_FILE": str(tmp_path / "token")})
+
+
+@pytest.mark.parametrize("variable", ["TOKEN_FILE", "TLS_CA_FILE", "TLS_CLIENT_CERT_FILE", "TLS_CLIENT_KEY_FILE"])
+def test_a_file_that_cannot_be_read_is_named_with_its_variable(tmp_path: Path, variable: str) -> None:
+    (tmp_path / "file.pem").touch()
+    names = ("TLS_CA_FILE", "TLS_CLIENT_CERT_FILE", "TLS_CLIENT_KEY_FILE")
+    environment = {f"MILLSTREAM_{name}": str(tmp_path / "file.pem") for name in names}
+    environment[f"MILLSTREAM_{variable}"] = str(tmp_path)
+    with pytest.raises(InvalidArgument, match=f"cannot read {tmp_path}: Is a directory; MILLSTREAM_{variable}"):
+        open_sync_channel("127.0.0.1:1", Credentials.from_env(environment))
+
+
+@pytest.mark.parametrize("name", ["cert_file", "key_file"])
+def test_a_client_certificate_needs_its_key(name: str) -> None:
+    with pytest.raises(InvalidArgument, match="go together"):
+        Credentials(ca_file="ca.pem", **{name: "client.pem"})

@@ -78,6 +78,12 @@ def test_the_token_goes_out(environment: pytest.MonkeyPatch, tmp_path: Path) -> 
         Mine.read().credentials()
 
 
+def test_authorities_that_cannot_be_read_end_the_process(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.setenv("MILLSTREAM_TLS_CA_FILE", str(tmp_path / "none"))
+    with pytest.raises(SystemExit, match=r"cannot read .*none: No such file or directory; MILLSTREAM_TLS_CA_FILE"):
+        Mine.read().credentials()
+
+
 @pytest.mark.parametrize("line", ["token name", "token name king", "token name reader extra"])
 def test_a_wrong_line_of_tokens_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "tokens").write_text(f"# a comment\n\n{line}\n")
