@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 from millstream.timestamps import duration, seconds_of
 
 DOMAIN = "millstream"
-# gRPC drops a call whose trailing metadata is above 8 KiB; a text stands there up to three times, encoded.
+# gRPC drops a call whose trailing metadata is above 8 KiB; it holds a text up to three times, encoded.
 MAX_TEXT_BYTES, MAX_NAME_BYTES = 1200, 200
 
 

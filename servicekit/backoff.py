@@ -6,5 +6,5 @@ FIRST_SECONDS, LONGEST_SECONDS = 0.05, 5.0
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row; the jitter keeps replicas from retrying in step."""
+    """Seconds to wait after this many failures in a row; the jitter keeps replicas from retrying in step."""
     return min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures - 1, 20)) * random.uniform(0.5, 1.0)

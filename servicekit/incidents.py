@@ -18,7 +18,7 @@ class Incident:
         self._logged: set[str] = set()
 
     def report(self, problem: str) -> None:
-        """Begin the incident, or go on with it: `problem` says what is wrong and what to do."""
+        """Begin the incident, or update it: `problem` says what is wrong and what to do."""
         self.problem = problem
         if problem not in self._logged and len(self._logged) < TEXTS_LOGGED:
             self._logged.add(problem)

@@ -11,11 +11,13 @@ DEFAULT_SIZE = 100
 LARGEST_SIZE = 1000
 
 
-def page_size(asked: int) -> int:
+def page_size(requested: int) -> int:
     """The number of items on a page: 0 asks for the default. Raises InvalidArgument for a negative number."""
-    if asked < 0:
-        raise InvalidArgument(f"page_size is {asked}: use 0 for the default or up to {LARGEST_SIZE}", field="page_size")
-    return min(asked, LARGEST_SIZE) or DEFAULT_SIZE
+    if requested < 0:
+        raise InvalidArgument(
+            f"page_size is {requested}: use 0 for the default or up to {LARGEST_SIZE}", field="page_size"
+        )
+    return min(requested, LARGEST_SIZE) or DEFAULT_SIZE
 
 
 def page(items: Sequence[T], size: int, token: str, name: Callable[[T], str]) -> tuple[Sequence[T], str]:
@@ -34,6 +36,6 @@ def page(items: Sequence[T], size: int, token: str, name: Callable[[T], str]) ->
         start = next((i for i, item in enumerate(items, 1) if name(item) == last), 0)
         if not start:
             raise InvalidArgument("page_token is not from this listing: begin again without one", field="page_token")
-    wanted = items[start : start + size]
-    more = start + len(wanted) < len(items)
-    return wanted, base64.urlsafe_b64encode(name(wanted[-1]).encode()).decode() if more else ""
+    found = items[start : start + size]
+    more = start + len(found) < len(items)
+    return found, base64.urlsafe_b64encode(name(found[-1]).encode()).decode() if more else ""

@@ -23,7 +23,7 @@ CONFIGURATION = """# Configuration
 Written by `make docs` from the services' `settings.py`: do not edit. Every setting is an environment variable with the
 prefix `MILLSTREAM_`, read once at start. `millstream up --set NAME=VALUE` takes the name without the prefix, in either case.
 An unknown `MILLSTREAM_` variable ends a service at once, with the list of those that it reads. `python -m services.NAME
---check` prints the values that a service would run with. Secrets stand in files, which variables name.
+--check` prints the values that a service would run with. Secrets are in files, which variables name.
 """
 METRICS = """# Metrics
 

@@ -150,7 +150,7 @@ class Flow:
         deadline = time.monotonic() + self.patience
         while not (found := self._retried(poll)):
             if time.monotonic() > deadline:
-                raise StageFailed(stage, f"there is still not {what} after {self.patience:g} s")
+                raise StageFailed(stage, f"timeout after {self.patience:g} s of waiting for {what}")
             time.sleep(PAUSE)
         return found
 

@@ -92,7 +92,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--ready-file", type=Path, help="write the addresses there, as JSON, once all serve")
     parser.add_argument(
-        "--ready-seconds", type=float, default=READY_SECONDS, help="give up when not all serve after so long (60)"
+        "--ready-seconds", type=float, default=READY_SECONDS, help="timeout until all services serve (60)"
     )
     parser.add_argument(
         "--with-parent", action="store_true", help="end when the process that started this one has ended"

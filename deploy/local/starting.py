@@ -8,7 +8,7 @@ from deploy.local.health import serving, statuses
 from millstream.operations.v1.service_status_pb2 import ServiceStatus
 
 REPORT_SECONDS = 2.0
-"""A service that serves sooner is not asked for its status: most reasons are gone by then."""
+"""The status of a service is read only if it does not serve after this time: most reasons are gone by then."""
 
 
 class Starting:

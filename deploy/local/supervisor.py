@@ -83,7 +83,7 @@ class Supervisor:
             task.result()
 
     async def stop(self, seconds: float) -> None:
-        """Send SIGTERM to all, and SIGKILL to those that still run after the timeout of so many seconds."""
+        """Send SIGTERM to all, and SIGKILL to those that still run after this many seconds."""
         self._stopping.set()
         for child in self.children:
             child.send(signal.SIGTERM)

@@ -101,7 +101,7 @@ def rows(
     name: Name,
     number: Number = 0,
     split: Annotated[str, typer.Option(help="train, validation, test or quarantine")] = "train",
-    limit: Annotated[int, typer.Option(help="at most so many rows; 0: all")] = 20,
+    limit: Annotated[int, typer.Option(help="at most this many rows; 0: all")] = 20,
 ) -> None:
     """Rows, one JSON object a line."""
     for count, row in enumerate(cli.client.rows(name, number, split), 1):

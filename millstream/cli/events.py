@@ -15,7 +15,7 @@ app = typer.Typer(name="events", help="Events on the bus.", no_args_is_help=True
 def tail(
     cli: Cli,
     topic: Annotated[list[str] | None, typer.Option(help="only this one, such as millstream.registry.v1")] = None,
-    count: Annotated[int, typer.Option(help="stop after so many; 0: at Ctrl-C")] = 0,
+    count: Annotated[int, typer.Option(help="stop after this many; 0: at Ctrl-C")] = 0,
 ) -> None:
     """Show events from now on."""
     events = cli.client.events(topic or ())

@@ -16,14 +16,14 @@ M = TypeVar("M", bound=Message)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that rejects a key which stands twice: plain YAML would silently take the later one."""
+    """YAML that rejects a duplicate key: plain YAML would silently take the later one."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     names = [loader.construct_object(key) for key, _ in node.value]
     for name in names:
         if names.count(name) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"{name!r} is there twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"{name!r} appears twice", node.start_mark)
     return loader.construct_mapping(node, deep=True)
 
 

@@ -92,7 +92,7 @@ def served(
     wait: Annotated[
         int, typer.Option(help="wait until this version, or a later one, is the champion that answers")
     ] = 0,
-    timeout: Annotated[float, typer.Option(help="at most so many seconds")] = 600.0,
+    timeout: Annotated[float, typer.Option(help="timeout in seconds")] = 600.0,
 ) -> None:
     """What is loaded now, with the run and dataset that it comes from."""
     if wait and not model:

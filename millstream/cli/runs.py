@@ -48,7 +48,7 @@ def list_runs(
     cli: Cli,
     model: Annotated[str, typer.Option(help="only of this model")] = "",
     state: Annotated[list[str] | None, typer.Option(help=f"only in this state: {', '.join(STATES)}")] = None,
-    limit: Annotated[int, typer.Option(help="at most so many; 0: all")] = 50,
+    limit: Annotated[int, typer.Option(help="at most this many; 0: all")] = 50,
 ) -> None:
     """Runs, newest first."""
     if unknown := set(state or ()) - set(STATES):
@@ -126,7 +126,7 @@ def cancel(cli: Cli, run_id: RunId, reason: Annotated[str, typer.Option(help="ke
 def logs(
     cli: Cli,
     run_id: RunId,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="go on until the run has ended")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="continue until the run has ended")] = False,
 ) -> None:
     """What the run's workers printed."""
     decoders: dict[int, Any] = defaultdict(lambda: codecs.getincrementaldecoder("utf-8")("replace"))

@@ -63,7 +63,7 @@ class WatchDeadline:
             return None
         remaining = self.started + self.timeout - time.monotonic()
         if remaining <= 0:
-            raise DeadlineExceeded(f"after {self.timeout:g} s {self.unmet}; the work goes on: watch again")
+            raise DeadlineExceeded(f"after {self.timeout:g} s {self.unmet}; the work continues: watch again")
         return remaining
 
     def backoff(self, error: Unavailable | None = None) -> float:

@@ -59,7 +59,7 @@ def choose(
 
 
 def recorded(values: Mapping[str, Any]) -> Numerics:
-    """What choose() gave, also after a trip through JSON."""
+    """The result of choose(), read back from JSON."""
     return Numerics(values["dtype"], int(values["threads"]), values["device"], values["processor"])
 
 
@@ -68,7 +68,7 @@ def differs(first: Numerics) -> str | None:
     here = (device(), processor())
     if here == (first.device, first.processor):
         return None
-    return f"began on {first.device} ({first.processor}), goes on with {here[0]} ({here[1]})"
+    return f"began on {first.device} ({first.processor}), continues on {here[0]} ({here[1]})"
 
 
 def write_environment(folder: Path, numerics: Numerics, departures: Sequence[str]) -> None:

@@ -59,7 +59,9 @@ class Config(spec.Config):
     contrastive_weight: float = Field(default=0.2, ge=0, le=1, description="cross-entropy has the rest")
     margin: float = Field(default=1.0, gt=0)
     logit_adjustment: float = Field(
-        default=0.5, ge=0, description="how far answers favour rare classes (0 not, 1 as if all were alike often)"
+        default=0.5,
+        ge=0,
+        description="how far answers favour rare classes (0: not, 1: as if all classes were equally frequent)",
     )
     rare_weight: float = Field(
         default=0.0,
@@ -157,7 +159,7 @@ class Sentiment(BaseModel):
 
 
 def measure(rows: Sequence[Row], predictions: Sequence[Prediction]) -> Measured:
-    """Metrics of single reviews, and `pair_accuracy`: how often the cosine says rightly that two have one label or two."""
+    """Metrics of single reviews, and `pair_accuracy`: share of pairs whose cosine decides rightly on equal labels."""
     measured = measure_classes(rows, predictions)
     labels = [str(row["label"]) for row in rows]
     same = balanced_pairs(labels, count=len(rows), seed=0)
@@ -236,7 +238,7 @@ SPEC = Spec(
         Metric("accuracy", "share of single reviews whose label was found"),
         Metric(
             "pair_accuracy",
-            "share of balanced pairs whose cosine says rightly that they have one label or two",
+            "share of balanced pairs whose cosine decides correctly whether the labels are equal",
         ),
     ),
     gate=(

@@ -15,7 +15,7 @@ from servicekit.blobs.port import Blobs
 from servicekit.ids import new_id
 
 ABANDONED_SECONDS = 3600.0
-"""A download that has not grown for so long belongs to a process that died."""
+"""A download that has not grown for this time is abandoned: its process died."""
 
 
 class ArtifactCache:
@@ -40,13 +40,13 @@ class ArtifactCache:
                 return target
 
     def keep_newest(self, count: int) -> list[str]:
-        """Remove all but those used last, and abandoned downloads. Blocking; returns the digests that went."""
+        """Remove all but those used last, and abandoned downloads. Blocking; returns the removed digests."""
         self._remove_abandoned()
         used = sorted(self._artifacts(), key=lambda found: found[1], reverse=True)
         return self._remove_all(digest for digest, _ in used[count:])
 
     def remove_unused(self, seconds: float, in_use: Collection[str]) -> list[str]:
-        """Remove what no process has used for so long, and abandoned downloads. Blocking; returns the digests that went.
+        """Remove what no process has used for this time, and abandoned downloads. Blocking; returns the removed digests.
 
         `in_use` are digests that this process uses now: they count as used, so another process keeps them, too.
         """

@@ -32,7 +32,7 @@ def describe(folder: Path) -> Artifact:
 
 
 def prefix_of(digest: str) -> str:
-    """Where the artifact of a digest lies. Raises InvalidArgument for what is no digest."""
+    """The prefix of an artifact's objects. Raises InvalidArgument for a malformed digest."""
     if not _DIGEST.fullmatch(digest):
         raise InvalidArgument(f"{digest!r} is no digest of an artifact: 32 hex digits", field="digest")
     return f"artifacts/{digest}"
@@ -44,7 +44,7 @@ def file_key(prefix: str, path: str) -> str:
 
 
 async def store(blobs: Blobs, folder: Path, prefix: str = "") -> Artifact:
-    """Store a folder and return its manifest. `prefix`: where; by default where the digest says."""
+    """Store a folder and return its manifest. `prefix`: of its objects, by default the one of its digest."""
     artifact = await asyncio.to_thread(describe, folder)
     prefix = prefix or prefix_of(artifact.digest)
     for file in artifact.files:

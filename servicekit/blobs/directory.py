@@ -126,7 +126,7 @@ class DirectoryBlobs(Blobs):
                 beside.unlink(missing_ok=True)
 
     def _store(self, key: str, source: BinaryIO, *, exclusive: bool) -> bool:
-        """Write beside, then put into place; False when `exclusive` and the key is taken."""
+        """Write a temporary file, then link or rename it into place; False when `exclusive` and the key is taken."""
         target = self._path(key)
         with _as_unavailable(self.root):
             if exclusive and target.is_file():
@@ -179,7 +179,7 @@ class DirectoryBlobs(Blobs):
             folder.mkdir()
         except (FileExistsError, NotADirectoryError):
             if folder.is_file() or folder.parent.is_file():
-                raise InvalidArgument(f"a key may not go on below the object {folder.name!r}", field="key") from None
+                raise InvalidArgument(f"a key cannot be below the object {folder.name!r}", field="key") from None
         sync_folder(folder.parent)
 
     def _new_temporary(self) -> Path:

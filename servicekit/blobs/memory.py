@@ -49,7 +49,7 @@ class MemoryBlobs(Blobs):
         parts = key.split("/")
         for above in ("/".join(parts[:depth]) for depth in range(1, len(parts))):
             if above in self._objects:
-                raise InvalidArgument(f"a key may not go on below the object {above!r}", field="key")
+                raise InvalidArgument(f"a key cannot be below the object {above!r}", field="key")
         insort(self._keys, key)
 
     @override

@@ -41,7 +41,7 @@ class Subscription(Protocol):
         ...
 
     async def batch(self) -> Sequence[Received]:
-        """Wait for messages and return at least one; calls start() first if nobody did. Raises Unavailable."""
+        """Wait for messages and return at least one; calls start() first if that was not done. Raises Unavailable."""
         ...
 
     async def commit(self) -> None:

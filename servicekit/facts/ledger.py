@@ -99,10 +99,10 @@ class Ledger(Generic[M]):
                     return entry
             if expected is not None and expected != len(known):
                 raise Conflict(f"{self.prefix} is at {len(known)}, not at {expected}: read it again, then decide again")
-            wanted = message if isinstance(message, Message) else message(known)
-            if wanted is None:
+            new = message if isinstance(message, Message) else message(known)
+            if new is None:
                 return known[-1]
-            appended = await self._append_after(known, wanted, request_id, actor)
+            appended = await self._append_after(known, new, request_id, actor)
             if appended:
                 return appended
 

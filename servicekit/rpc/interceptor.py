@@ -27,7 +27,7 @@ _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 STOPPING = "this replica of the service is stopping: retry"
 _ENDLESS = ("Watch", "Tail")
-"""Methods whose names begin so stream without end, and are ended by a stop."""
+"""The beginnings of the names of endless streaming methods, which end when the server stops."""
 _KINDS = {  # by whether requests and responses are streams
     (False, False): "unary",
     (True, False): "client_stream",

@@ -12,7 +12,7 @@ from servicekit.incidents import Incident
 from servicekit.metrics import DEPENDENCY_OK, DEPENDENCY_SUCCESS
 
 TIMEOUT_SECONDS = 5.0
-"""A check that has not ended after so long counts as failed."""
+"""The timeout of a check: one that has not ended by then counts as failed."""
 
 
 class DependencyProbe:

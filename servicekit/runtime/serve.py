@@ -34,7 +34,7 @@ from servicekit.work.queue import Work
 
 log = logging.getLogger(__name__)
 HEALTH_NOTICE_SECONDS = 0.05
-"""So long watchers of this server's health have to receive NOT_SERVING before the server stops."""
+"""The time that watchers of this server's health have to receive NOT_SERVING before the server stops."""
 FLUSH_SECONDS = 2.0
 
 OPERATIONS = DESCRIPTOR.services_by_name["OperationsService"]
@@ -126,7 +126,7 @@ async def _start(server: aio.Server, health: Health) -> None:
 
 
 async def _drain(server: aio.Server, health: Health, interceptor: ServerInterceptor, seconds: float) -> None:
-    """Report NOT_SERVING, end endless streams, and give the other calls in flight so many seconds."""
+    """Report NOT_SERVING, end endless streams, and give the other calls in flight this many seconds."""
     await health.stop()
     await asyncio.sleep(HEALTH_NOTICE_SECONDS)
     interceptor.end_watches()

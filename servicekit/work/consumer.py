@@ -23,7 +23,7 @@ from servicekit.work.keys import Handlers, Receiver
 
 log = logging.getLogger(__name__)
 MALFORMED_LIMIT = 20
-"""So many malformed messages in a row stop the consumer: the fault is likely this version's parser."""
+"""This many malformed messages in a row stop the consumer: the fault is likely this version's parser."""
 
 
 class Consumer:

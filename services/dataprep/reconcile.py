@@ -61,22 +61,22 @@ class EndImport(Reconciler[ImportKey]):
     @override
     async def reconcile(self, key: ImportKey) -> float | None:
         dataset, request_id = key.dataset, key.request_id
-        wanted = await self.store.requested(dataset, request_id)
+        requested = await self.store.requested(dataset, request_id)
         if await self.store.outcome(dataset, request_id):
             self.uploads.drop(key)
             return None
-        if await self._waits(wanted):
+        if await self._waits(requested):
             return TURN_SECONDS
         progress = self.running.setdefault(key, ImportProgress())
         try:
             with self.uploads.work_folder() as folder:
-                made = await self._ingest(key, wanted, folder, progress)
+                made = await self._ingest(key, requested, folder, progress)
                 parts = [await self._store(dataset, part) for part in made.parts]
-            entry = await self._append(wanted, made, parts)
+            entry = await self._append(requested, made, parts)
             failpoint("dataprep.ledger-appended")
-            await self._end(wanted, _ended(wanted, entry, made), made)
+            await self._end(requested, _ended(requested, entry, made), made)
         except Refused as refusal:
-            await self._end(wanted, _refused(wanted, str(refusal), progress.rows_read))
+            await self._end(requested, _refused(requested, str(refusal), progress.rows_read))
         finally:
             self.running.pop(key, None)
         self.uploads.drop(key)
@@ -86,38 +86,38 @@ class EndImport(Reconciler[ImportKey]):
     async def end(self, key: ImportKey, error: MillstreamError) -> None:
         dataset, request_id = key.dataset, key.request_id
         try:
-            wanted = await self.store.requested(dataset, request_id)
+            requested = await self.store.requested(dataset, request_id)
         except NotFound:
             return  # a key may be listed that was never stored (see Blobs.list)
         text = f"the import failed: {error}. See the log of dataprep, then import again with a new request_id"
-        await self._end(wanted, _refused(wanted, text, 0))
+        await self._end(requested, _refused(requested, text, 0))
         self.uploads.drop(key)
 
-    async def _waits(self, wanted: Import) -> bool:
+    async def _waits(self, requested: Import) -> bool:
         """Whether an earlier import of the dataset is pending: they end in order, because the last one is its state."""
-        for request_id in await self.store.pending(wanted.dataset):
-            other = await self.store.requested(wanted.dataset, request_id)
-            if _turn(other) < _turn(wanted):
+        for request_id in await self.store.pending(requested.dataset):
+            other = await self.store.requested(requested.dataset, request_id)
+            if _turn(other) < _turn(requested):
                 return True
         return False
 
-    async def _ingest(self, key: ImportKey, wanted: Import, folder: Path, progress: ImportProgress) -> Ingested:
+    async def _ingest(self, key: ImportKey, requested: Import, folder: Path, progress: ImportProgress) -> Ingested:
         try:
-            recipe = self.catalog.spec(wanted.spec.recipe) if wanted.spec.recipe else None
+            recipe = self.catalog.spec(requested.spec.recipe) if requested.spec.recipe else None
         except UnknownRecipe as error:
             raise Refused(f"{error}: this replica of dataprep lacks the recipe of the import") from None
-        path = self.uploads.path(key) or await self._download(wanted, folder)
-        job = Job(path, wanted.source.format, wanted.spec, recipe, self.unpacked_limit)
+        path = self.uploads.path(key) or await self._download(requested, folder)
+        job = Job(path, requested.source.format, requested.spec, recipe, self.unpacked_limit)
         try:
             return await asyncio.to_thread(ingest, job, folder, progress)
         except asyncio.CancelledError:
             progress.stop = True
             raise
 
-    async def _download(self, wanted: Import, folder: Path) -> Path:
+    async def _download(self, requested: Import, folder: Path) -> Path:
         path = folder / "upload"
-        await self.store.fetch_upload(wanted.source.digest, path)
-        if await asyncio.to_thread(file_digest, path) != wanted.source.digest:
+        await self.store.fetch_upload(requested.source.digest, path)
+        if await asyncio.to_thread(file_digest, path) != requested.source.digest:
             raise InvalidArgument(
                 "the stored upload does not have the digest of the file that was sent: it was damaged"
             )
@@ -128,49 +128,49 @@ class EndImport(Reconciler[ImportKey]):
         failpoint("dataprep.part-stored")
         return stored
 
-    async def _append(self, wanted: Import, made: Ingested, parts: Sequence[DatasetPart]) -> Entry[Snapshot]:
+    async def _append(self, requested: Import, made: Ingested, parts: Sequence[DatasetPart]) -> Entry[Snapshot]:
         digests = [text for part in parts for text in (part.split, part.table, part.digest)]
         snapshot = Snapshot(
-            snapshot_id=hash_of(wanted.spec, *digests),
-            dataset=wanted.dataset,
-            spec=wanted.spec,
+            snapshot_id=hash_of(requested.spec, *digests),
+            dataset=requested.dataset,
+            spec=requested.spec,
             parts=parts,
             rows=made.rows,
             splits=made.splits,
             quarantine_reasons=made.quarantine_reasons,
             columns=made.columns,
-            source=wanted.source,
+            source=requested.source,
         )
 
         def next_snapshot(known: Sequence[Entry[Snapshot]]) -> Snapshot | None:
-            if known and known[-1].message.spec != wanted.spec:
+            if known and known[-1].message.spec != requested.spec:
                 raise Refused(
                     "an earlier import has fixed another spec for this dataset: leave the spec out, or repeat that one"
                 )
             return None if known and known[-1].message.snapshot_id == snapshot.snapshot_id else snapshot
 
-        return await self.store.snapshots(wanted.dataset).append(
-            next_snapshot, request_id=wanted.request_id, actor=wanted.actor
+        return await self.store.snapshots(requested.dataset).append(
+            next_snapshot, request_id=requested.request_id, actor=requested.actor
         )
 
-    async def _end(self, wanted: Import, ended: Import, made: Ingested | None = None) -> None:
+    async def _end(self, requested: Import, ended: Import, made: Ingested | None = None) -> None:
         if not await self.store.end(ended):
             return
         metrics.IMPORTS.labels(metrics.ENDS[ended.state]).inc()
-        metrics.SECONDS.observe(seconds_of(ended.end_time) - seconds_of(wanted.create_time))
+        metrics.SECONDS.observe(seconds_of(ended.end_time) - seconds_of(requested.create_time))
         if made:
             for outcome in metrics.OUTCOMES:
                 metrics.ROWS.labels(outcome).inc(getattr(made.rows, outcome))
 
 
-def _turn(wanted: Import) -> tuple[int, str]:
+def _turn(requested: Import) -> tuple[int, str]:
     """Imports of one dataset end in this order."""
-    return wanted.create_time.ToNanoseconds(), wanted.request_id
+    return requested.create_time.ToNanoseconds(), requested.request_id
 
 
-def _ended(wanted: Import, entry: Entry[Snapshot], made: Ingested) -> Import:
+def _ended(requested: Import, entry: Entry[Snapshot], made: Ingested) -> Import:
     snapshot = to_snapshot(entry)
-    own = snapshot.request_id == wanted.request_id
+    own = snapshot.request_id == requested.request_id
     ended = Import(
         state=Import.STATE_SUCCEEDED if own else Import.STATE_UNCHANGED,
         rows_read=made.rows.read,
@@ -178,16 +178,16 @@ def _ended(wanted: Import, entry: Entry[Snapshot], made: Ingested) -> Import:
         snapshot_id=snapshot.snapshot_id,
         end_time=now(),
     )
-    return _extended(wanted, ended)
+    return _extended(requested, ended)
 
 
-def _refused(wanted: Import, reason: str, rows_read: int) -> Import:
-    return _extended(wanted, Import(state=Import.STATE_REFUSED, refusal=reason, rows_read=rows_read, end_time=now()))
+def _refused(requested: Import, reason: str, rows_read: int) -> Import:
+    return _extended(requested, Import(state=Import.STATE_REFUSED, refusal=reason, rows_read=rows_read, end_time=now()))
 
 
-def _extended(wanted: Import, more: Import) -> Import:
+def _extended(requested: Import, more: Import) -> Import:
     """A copy of the import with the fields of `more`."""
     ended = Import()
-    ended.CopyFrom(wanted)
+    ended.CopyFrom(requested)
     ended.MergeFrom(more)
     return ended

@@ -63,7 +63,7 @@ class DatasetService:
         header = await header_of(requests)
         dataset, request_id = check_name(header.dataset, "dataset"), check_request_id(header.request_id)
         before = await self._recorded(dataset, request_id)
-        wanted = Import(
+        requested = Import(
             request_id=request_id,
             dataset=dataset,
             spec=await self._spec(header, before),
@@ -74,12 +74,12 @@ class DatasetService:
         )
         key = ImportKey(dataset, request_id)
         async with self.uploads.receive(requests) as file:
-            wanted.source.digest, wanted.source.size_bytes = file.digest, file.size_bytes
+            requested.source.digest, requested.source.size_bytes = file.digest, file.size_bytes
             if before is None:
                 await self.store.store_upload(file.digest, file.path)
                 failpoint("dataprep.upload-stored")
-            recorded = before or await self._record(wanted)
-            check_same_import(recorded, wanted)
+            recorded = before or await self._record(requested)
+            check_same_import(recorded, requested)
             self.uploads.keep(key, file)
         self.work.add(key)
         return ImportDatasetResponse(dataset_import=await self._current(recorded))
@@ -165,23 +165,23 @@ class DatasetService:
 
     async def _spec(self, header: ImportHeader, before: Import | None) -> DatasetSpec:
         """The spec of this import: the header's, else the dataset's. Raises FailedPrecondition where they differ."""
-        asked = complete_spec(header.spec, self.catalog) if header.HasField("spec") else None
+        given = complete_spec(header.spec, self.catalog) if header.HasField("spec") else None
         if before:
-            return asked or before.spec
+            return given or before.spec
         try:
             own = (await self.store.dataset(header.dataset)).spec
         except NotFound:
-            if asked is None:
+            if given is None:
                 raise InvalidArgument(
                     f"spec is missing: the first import of {header.dataset} must name a recipe, or send an empty spec to "
                     "keep the columns as found",
                     field="spec",
                 ) from None
-            return asked
-        if asked is None or asked == own:
+            return given
+        if given is None or given == own:
             return own
         if not await self._is_fixed(header.dataset):
-            return asked
+            return given
         if header.spec == DatasetSpec():
             return own
         raise FailedPrecondition(
@@ -195,15 +195,15 @@ class DatasetService:
         """False after a refused first import: otherwise a mistake in its spec would block the dataset's name for ever."""
         return bool(await self.store.snapshots(dataset).newest() or await self.store.pending(dataset))
 
-    async def _record(self, wanted: Import) -> Import:
+    async def _record(self, requested: Import) -> Import:
         """Record the dataset's spec, then the import. The import of this request_id that came first is the answer."""
-        await self.store.specs(wanted.dataset).append(
-            lambda known: None if known and known[-1].message == wanted.spec else wanted.spec,
-            request_id=wanted.request_id,
-            actor=wanted.actor,
+        await self.store.specs(requested.dataset).append(
+            lambda known: None if known and known[-1].message == requested.spec else requested.spec,
+            request_id=requested.request_id,
+            actor=requested.actor,
         )
         failpoint("dataprep.spec-recorded")
-        recorded = await self.store.record(wanted)
+        recorded = await self.store.record(requested)
         failpoint("dataprep.import-recorded")
         return recorded
 
@@ -216,14 +216,14 @@ class DatasetService:
         check_request_id(request.request_id)
         return await self._current(await self.store.requested(request.dataset, request.request_id))
 
-    async def _current(self, wanted: Import) -> Import:
+    async def _current(self, requested: Import) -> Import:
         """The import as it is now. Only the replica that runs it knows that it runs, and how many rows it has read."""
-        ended = await self.store.outcome(wanted.dataset, wanted.request_id)
-        progress = self.imports.running.get(ImportKey(wanted.dataset, wanted.request_id))
+        ended = await self.store.outcome(requested.dataset, requested.request_id)
+        progress = self.imports.running.get(ImportKey(requested.dataset, requested.request_id))
         if ended or not progress:
-            return ended or wanted
+            return ended or requested
         running = Import(state=Import.STATE_RUNNING, rows_read=progress.rows_read)
         found = Import()
-        found.CopyFrom(wanted)
+        found.CopyFrom(requested)
         found.MergeFrom(running)
         return found

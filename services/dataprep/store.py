@@ -46,13 +46,13 @@ class Store:
         check_name(name, "dataset")
         # The ledger object may exist before its first entry, while the first import is being recorded.
         known = name in self._specs or await self.blobs.exists(f"datasets/{name}/spec/{1:010d}")
-        asked = await self.specs(name).entries() if known else ()
-        if not asked:
+        specs = await self.specs(name).entries() if known else ()
+        if not specs:
             raise NotFound(f"no dataset {name}: create it with `millstream datasets import`", dataset=name)
         newest = await self.snapshots(name).newest()
-        dataset = Dataset(name=name, spec=newest.message.spec if newest else asked[-1].message)
+        dataset = Dataset(name=name, spec=newest.message.spec if newest else specs[-1].message)
         dataset.newest_number = newest.number if newest else 0
-        dataset.create_time.CopyFrom(timestamp_of_ns(asked[0].time_ns))
+        dataset.create_time.CopyFrom(timestamp_of_ns(specs[0].time_ns))
         return dataset
 
     async def snapshot(self, dataset: str, number: int) -> Snapshot:
@@ -74,11 +74,11 @@ class Store:
 
     # --- imports
 
-    async def record(self, wanted: Import) -> Import:
+    async def record(self, requested: Import) -> Import:
         """Record the import. Returns the import recorded under this request_id, which may be an earlier one."""
-        key = f"datasets/{wanted.dataset}/imports/{wanted.request_id}"
-        if await self.blobs.put_if_absent(key, wanted.SerializeToString(deterministic=True)):
-            return wanted
+        key = f"datasets/{requested.dataset}/imports/{requested.request_id}"
+        if await self.blobs.put_if_absent(key, requested.SerializeToString(deterministic=True)):
+            return requested
         return Import.FromString(await self.blobs.get(key))
 
     async def requested(self, dataset: str, request_id: str) -> Import:
@@ -104,9 +104,9 @@ class Store:
 
     async def pending(self, dataset: str) -> list[str]:
         """The request_ids of imports without an outcome, sorted."""
-        asked, ended = f"datasets/{dataset}/imports/", f"datasets/{dataset}/outcomes/"
-        requests = {listed.key.removeprefix(asked) async for listed in self.blobs.list(asked)}
-        return sorted(requests - {listed.key.removeprefix(ended) async for listed in self.blobs.list(ended)})
+        imports, outcomes = f"datasets/{dataset}/imports/", f"datasets/{dataset}/outcomes/"
+        requests = {listed.key.removeprefix(imports) async for listed in self.blobs.list(imports)}
+        return sorted(requests - {listed.key.removeprefix(outcomes) async for listed in self.blobs.list(outcomes)})
 
     # --- bytes
 

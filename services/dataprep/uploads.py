@@ -1,6 +1,6 @@
 """Files that this replica receives: written and hashed chunk by chunk, and kept on disk until their import has ended.
 
-An import goes on with the file that its replica kept. Another replica, or this one after a restart, downloads it from the
+An import continues with the file that its replica kept. Another replica, or this one after a restart, downloads it from the
 store.
 """
 

@@ -60,13 +60,13 @@ def complete_spec(spec: DatasetSpec, catalog: Catalog) -> DatasetSpec:
     return complete
 
 
-def check_same_import(recorded: Import, wanted: Import) -> None:
+def check_same_import(recorded: Import, requested: Import) -> None:
     """Refuse a request_id that an import of another file or spec has used."""
-    before, now = [(asked.source.digest, asked.source.format, asked.spec) for asked in (recorded, wanted)]
+    before, now = [(one.source.digest, one.source.format, one.spec) for one in (recorded, requested)]
     if before == now:
         return
     raise InvalidArgument(
-        f"request_id {wanted.request_id} was used before for another file or spec of {wanted.dataset}: send a new one",
+        f"request_id {requested.request_id} was used before for another file or spec of {requested.dataset}: send a new one",
         field="request_id",
     )
 

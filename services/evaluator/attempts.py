@@ -39,7 +39,7 @@ class AttemptStatus:
 class Attempts:
     """`{folder of the report}/attempts/{n:010d}/claim`, `…/heartbeat`, and `…/end` for one that ended without a report.
 
-    Keep the object while the report is pending: a heartbeat that stands still is judged over time.
+    Keep the object while the report is pending: only repeated reads show that a heartbeat has stopped.
     """
 
     def __init__(self, blobs: Blobs, report_id: str, lease_seconds: float) -> None:

@@ -28,7 +28,7 @@ def champion_of(entries: Collection[AliasEntry]) -> ChampionAlias:
 
 
 def is_pending(version: int, champion: ChampionAlias, reports: Sequence[EvaluationReport]) -> bool:
-    """Whether the version needs a report beside the present champion, given all reports on it.
+    """Whether the version needs a report against the present champion, given all reports on it.
 
     Each version needs one. Once it has one, it needs another only if the newest passed, it never was champion, it is
     above the champion, and no report compares it with that champion. "Newest" goes by the champion's ledger, which no

@@ -63,7 +63,7 @@ class Evaluator:
         return EvaluationInputs(version, champion, gate, snapshot, other, other_snapshot)
 
     async def evaluate(self, inputs: EvaluationInputs) -> EvaluationReport:
-        """The report, not stored yet, on a version beside the champion. Raises what the store raises, and bugs."""
+        """The report, not stored yet, that compares a version with the champion. Raises what the store raises, and bugs."""
         started = time.monotonic()
         report = report_on(inputs.version, inputs.champion)
         try:

@@ -94,7 +94,7 @@ def _load(folder: Path, catalog: Catalog) -> tuple[Spec, Predictor]:
     try:
         return load_artifact(folder, catalog)
     except GoldenMismatch as error:
-        raise CannotEvaluate(f"the artifact does not answer as it was trained: {error}") from error
+        raise CannotEvaluate(f"the artifact does not predict as it did after training: {error}") from error
     except UnknownRecipe as error:
         raise CannotEvaluate(f"{error}; set MILLSTREAM_RECIPES to packages that hold it, then train again") from error
 

@@ -1,4 +1,4 @@
-"""The evaluator's own metrics, beside those of every service."""
+"""The evaluator's own metrics, in addition to those of every service."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

@@ -46,7 +46,7 @@ class ChallengersKey(Key):
 
 
 async def pending_of(model: str, clients: Clients, store: Store) -> AsyncIterator[EvaluationKey]:
-    """The versions of a model that have no report beside the present champion yet."""
+    """The versions of a model without a report that compares them with the present champion."""
     champion = await clients.champion(model)
     reports = await store.reports(model)
     _export_primary(model, reports)

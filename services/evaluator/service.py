@@ -22,7 +22,7 @@ class EvaluationService:
         self.store = store
 
     async def GetEvaluationReport(self, request: GetEvaluationReportRequest) -> GetEvaluationReportResponse:
-        """Raises NotFound, or InvalidArgument for what is no id of a report."""
+        """Raises NotFound, or InvalidArgument for a malformed id."""
         return GetEvaluationReportResponse(report=await self._report(request.report_id))
 
     async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
@@ -33,7 +33,7 @@ class EvaluationService:
         return ListEvaluationReportsResponse(reports=reports, next_page_token=token)
 
     async def GetEvaluationReportPage(self, request: GetEvaluationReportPageRequest) -> GetEvaluationReportPageResponse:
-        """Drawn anew from the report; the stored page is a copy for people who read the store."""
+        """Rendered from the report at each call; the stored page is a copy for people who read the store."""
         from services.evaluator.report.page import render
 
         return GetEvaluationReportPageResponse(html=render(await self._report(request.report_id)))

@@ -17,4 +17,6 @@ class Settings(settings.Settings):
     dataprep: str = Field(address("dataprep"), description="host:port of dataprep, several with commas between")
     cache: Path = Field(Path(".millstream/cache/evaluator"), description="folder of downloaded artifacts")
     cache_artifacts: int = Field(6, ge=2, description="artifacts kept in the cache; the least recently used go first")
-    lease_seconds: float = Field(10.0, gt=0, description="how long another replica's heartbeat may stand still")
+    lease_seconds: float = Field(
+        10.0, gt=0, description="seconds without a heartbeat after which another replica's lease expires"
+    )

@@ -38,7 +38,7 @@ def report_id_of(model: str, version: int, snapshot_id: str, champion_version: i
 
 
 def folder_of(report_id: str) -> str:
-    """Where a report and its attempts lie. Raises InvalidArgument for what is no id of a report."""
+    """The folder of a report and its attempts. Raises InvalidArgument for a malformed id."""
     parts = _REPORT_ID.fullmatch(report_id)
     if not parts:
         text = f"report_id is {report_id!r}: use one that ListEvaluationReports names, like toy.3.0123456789abcdef"
@@ -56,13 +56,13 @@ class Store:
         """By folder."""
 
     async def report(self, report_id: str) -> EvaluationReport:
-        """Raises NotFound, or InvalidArgument for what is no id of a report."""
+        """Raises NotFound, or InvalidArgument for a malformed id."""
         return await self._read(folder_of(report_id))
 
     async def reports(self, model: str, version: int = 0) -> list[EvaluationReport]:
         """All reports on a model, or on one version of it, newest first."""
         prefix = f"reports/{model}/{version:010d}/" if version else f"reports/{model}/"
-        # Attempts lie deeper, and a report whose page stands already may not stand yet.
+        # Attempts are deeper in the tree; a report whose page is stored may not be stored yet itself.
         keys = [listed.key async for listed in self.blobs.list(prefix)]
         folders = [
             key.removesuffix("/report") for key in keys if re.fullmatch(r"reports/[^/]+/[^/]+/[^/]+/report", key)

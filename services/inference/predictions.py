@@ -93,7 +93,7 @@ class Predictions:
 
     def _find(self, call: Call, task: Task | None) -> LoadedVersion:
         if not call.model:
-            raise InvalidArgument("model is empty: name the model that shall answer", field="model")
+            raise InvalidArgument("model is empty: name the model to call", field="model")
         version = self.serving.find(check_name(call.model, "model"), call.alias or CHAMPION)
         if task and task not in version.spec.tasks:
             serves = ", ".join(sorted(version.spec.tasks)) or "no task of its own"

@@ -1,4 +1,4 @@
-"""The rows of a request, checked by the schema of the recipe; a refusal names the field as the caller knows it."""
+"""The rows of a request, checked by the schema of the recipe; a refusal names the field as the caller's protocol does."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class RowsInput(Generic[T]):
     parse: Callable[[T], Mapping[str, Any]]
     """One input as {column: value}; called in the prepare pool."""
     field: str
-    """What the caller knows the list of rows as."""
+    """The protocol's name for the list of rows."""
     field_of: Callable[[int, str], str]
-    """(number of a row, column) → what the caller knows that value as."""
+    """(number of a row, column) → the protocol's name for that value."""
 
 
 def check_count(count: int, field: str) -> None:

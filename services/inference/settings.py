@@ -1,4 +1,4 @@
-"""The settings of inference beside those of all services."""
+"""The settings of inference in addition to those of all services."""
 
 from pydantic import Field
 

@@ -28,18 +28,18 @@ def next_promotion(entries: Sequence[AliasEntry], reports: Sequence[EvaluationRe
     return max(fitting, key=lambda report: report.version, default=None)
 
 
-def rollback_target(entries: Sequence[AliasEntry], wanted: int) -> int:
-    """The version of a rollback: the wanted one, or by 0 the one that the alias named before it first named the present.
+def rollback_target(entries: Sequence[AliasEntry], version: int) -> int:
+    """The version of a rollback: `version`, or by 0 the one that the alias named before it first named the present.
 
     So two rollbacks go back two versions. Raises FailedPrecondition when the alias never named such a version.
     """
     versions = [entry.version for entry in entries]
     if not versions:
         raise FailedPrecondition("the alias has never named a version: there is none to roll back to")
-    if wanted:
-        if wanted not in versions:
-            raise FailedPrecondition(f"the alias has never named version {wanted}: promote it instead")
-        return wanted
+    if version:
+        if version not in versions:
+            raise FailedPrecondition(f"the alias has never named version {version}: promote it instead")
+        return version
     first = versions.index(versions[-1])
     if first == 0:
         raise FailedPrecondition(

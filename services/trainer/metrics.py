@@ -1,4 +1,4 @@
-"""The trainer's own metrics, beside those of every service."""
+"""The trainer's own metrics, in addition to those of every service."""
 
 from prometheus_client import Counter, Gauge
 

@@ -89,7 +89,7 @@ class TrainingService:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def CancelTrainingRun(self, request: rpc.CancelTrainingRunRequest) -> rpc.CancelTrainingRunResponse:
-        """Again is fine. Raises NotFound, or FailedPrecondition when the run has another outcome already."""
+        """Idempotent. Raises NotFound, or FailedPrecondition when the run has another outcome already."""
         stored = await self.store.request(request.run_id)
         outcome = RunOutcome(run_id=request.run_id, model=stored.spec.model, state=TrainingRun.STATE_CANCELLED)
         outcome.reason, outcome.actor = request.reason or "cancelled on request", actor()

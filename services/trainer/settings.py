@@ -1,4 +1,4 @@
-"""Every variable that the trainer reads, beside those of all services."""
+"""Every variable that the trainer reads, in addition to those of all services."""
 
 from pydantic import Field
 
@@ -15,7 +15,9 @@ class Settings(Base):
     dataprep: str = Field(address("dataprep"), description="host:port of dataprep, several with commas between")
     registry: str = Field(address("registry"), description="host:port of registry, several with commas between")
     slots: int = Field(1, ge=1, description="how many workers this replica runs at once")
-    lease_seconds: float = Field(10.0, gt=0, description="how long a worker's heartbeat may stand still")
+    lease_seconds: float = Field(
+        10.0, gt=0, description="seconds without a heartbeat after which a worker's lease expires"
+    )
     time_limit_seconds: float = Field(86400.0, gt=0, description="training time of a run that sets no limit")
     require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")
     state: str = Field(".millstream", description="folder for the workers' files on this machine")

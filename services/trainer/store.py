@@ -119,7 +119,7 @@ class Store:
         return await self.numerics(run_id) or numerics
 
     async def add_log(self, run_id: str, attempt: int, number: int, chunk: bytes) -> None:
-        """Store one chunk of an attempt's log, numbered from 1; again is fine."""
+        """Store one chunk of an attempt's log, numbered from 1. Idempotent."""
         await self.blobs.put(f"{self._folder(run_id, attempt)}/log/{number:010d}", chunk)
 
     async def log(self, run_id: str, after: str) -> AsyncIterator[tuple[str, int, bytes]]:

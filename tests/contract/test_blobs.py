@@ -57,7 +57,7 @@ class TestDirectoryBlobs(SharedBlobsContract):
         assert not list((blobs.root / ".tmp").iterdir())
         assert sorted(path.name for path in tmp_path.iterdir()) == ["big", "blobs"]
 
-    async def test_a_really_full_or_readonly_mount_says_what_to_mend(self, tmp_path: Path) -> None:
+    async def test_a_full_or_readonly_mount_says_what_to_fix(self, tmp_path: Path) -> None:
         blobs = self.make(tmp_path)
         with mounted(blobs.root) as mount:
             await blobs.check()

@@ -174,7 +174,7 @@ async def test_logs_in_over_tls(secure: Kafka, mechanism: str) -> None:
     await bus.close()
 
 
-async def test_what_is_wrong_with_the_access_is_one_clear_error(secure: Kafka, tmp_path: Path) -> None:
+async def test_each_problem_with_credentials_is_one_clear_error(secure: Kafka, tmp_path: Path) -> None:
     right = secure.settings("millstream")
     (tmp_path / "wrong").write_text("wrong")
     other = Authority.make(tmp_path / "other", "stranger").ca_file
@@ -207,7 +207,7 @@ async def test_a_missing_topic_that_may_not_be_made_is_named(kafka: Broker) -> N
     await bus.close()
 
 
-def test_an_address_that_is_none_is_refused() -> None:
+def test_a_malformed_address_is_refused() -> None:
     for place in ("localhost", "host:", ":9092", "host:port", "host:9092,"):
         with pytest.raises(InvalidArgument, match="kafka:HOST:PORT"):
             open_bus(Settings(bus=f"kafka:{place}"))

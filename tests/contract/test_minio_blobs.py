@@ -86,7 +86,7 @@ async def test_a_put_if_absent_whose_reply_was_lost_is_retried_and_won(
         assert await asking, "its first try had stored it"
 
 
-async def test_a_download_goes_on_where_the_wire_broke(minio: Store, wire: Proxy, tmp_path: Path) -> None:
+async def test_a_download_resumes_where_the_connection_broke(minio: Store, wire: Proxy, tmp_path: Path) -> None:
     settings = minio.settings(bucket_of(tmp_path))
     near, far = blobs_at(settings), blobs_at(settings, f"http://{wire.address}")
     data = bytes(range(256)) * (16 << 12)
@@ -99,7 +99,7 @@ async def test_a_download_goes_on_where_the_wire_broke(minio: Store, wire: Proxy
     assert found == data
 
 
-async def test_a_wire_that_breaks_before_the_first_chunk_is_here_harms_no_reader(
+async def test_a_connection_that_breaks_before_the_first_chunk_is_resumed(
     minio: Store, wire: Proxy, tmp_path: Path
 ) -> None:
     settings = minio.settings(bucket_of(tmp_path))
@@ -143,7 +143,7 @@ async def test_a_silent_store_opens_the_circuit_and_one_call_probes_while_others
     assert await waiting == await far.get("key") == b"before"
 
 
-async def test_keys_that_are_wrong_say_which_file_to_mend(minio: Store, tmp_path: Path) -> None:
+async def test_wrong_keys_name_the_file_to_correct(minio: Store, tmp_path: Path) -> None:
     settings, wrong = minio.settings(bucket_of(tmp_path)), tmp_path / "wrong"
     wrong.write_text("certainly-wrong")
     for which in ("access", "secret"):
@@ -182,7 +182,7 @@ async def test_a_missing_bucket_is_made_or_named(minio: Store, tmp_path: Path) -
     await blobs_at({**settings, "minio_create_bucket": "false"}).check()
 
 
-async def test_the_rights_that_are_asked_for_are_enough_but_for_making_the_bucket(
+async def test_the_rights_that_the_error_names_suffice_except_to_create_the_bucket(
     own_minio: Callable[..., Minio], tmp_path: Path
 ) -> None:
     store, (options, secret), source = own_minio(), (tmp_path / "access", tmp_path / "secret"), tmp_path / "source"
@@ -222,7 +222,7 @@ async def test_objects_that_no_key_can_name_are_not_listed(minio: Store, tmp_pat
     assert await everything(blobs.children("")) == ["a"]
 
 
-def test_addresses_that_are_none() -> None:
+def test_malformed_addresses_are_refused() -> None:
     for place in ("127.0.0.1:9000/bucket", "http://127.0.0.1:9000", "http:///bucket", "ftp://h/b", "http://h:x/bucket"):
         with pytest.raises(InvalidArgument, match=r"http://HOST:PORT/BUCKET"):
             open_blobs(Settings(blobs=f"minio:{place}"))

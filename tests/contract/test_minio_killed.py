@@ -93,7 +93,7 @@ async def test_a_store_that_lost_its_data_is_not_taken_for_an_empty_one(store: M
     assert await keys(after_a_start, "") == []
 
 
-async def test_over_tls_all_is_as_without(own_minio: Callable[..., Minio], tmp_path: Path) -> None:
+async def test_the_store_works_over_tls(own_minio: Callable[..., Minio], tmp_path: Path) -> None:
     store = own_minio(tls=True)
     blobs, source, back = blobs_of(store), tmp_path / "source", tmp_path / "back"
     source.write_bytes(os.urandom(20 << 20))

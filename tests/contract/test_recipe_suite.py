@@ -44,8 +44,8 @@ class Fitted:
 class Interrupted(LocalRun):
     """A run that ends itself. Every training loop reads `stop_requested` after each step, which counts the steps.
 
-    `kill_after`: SIGKILL after so many steps, once there is a checkpoint. `kill_in_save`: SIGKILL while one is written.
-    `stop_after`: the training is asked to stop after so many steps.
+    `kill_after`: SIGKILL after this many steps, once there is a checkpoint. `kill_in_save`: SIGKILL while one is written.
+    `stop_after`: the training is asked to stop after this many steps.
     """
 
     def __init__(self, root: Path, kill_after: int = 0, kill_in_save: bool = False, stop_after: int = 0) -> None:
@@ -190,7 +190,7 @@ def test_killed_twice_stopped_once_and_resumed_ends_in_the_same_bits(fitted: Fit
             timeout=100,
         )
         assert child.returncode == -signal.SIGKILL, f"{how} ended with {child.returncode}: {child.stderr[-3000:]}"
-    assert not list((tmp_path / "artifact").iterdir()), "the kills came too late: an artifact stands already"
+    assert not list((tmp_path / "artifact").iterdir()), "the kills came too late: there is an artifact already"
     with pytest.raises(Stopped):
         fit(fitted.name, Interrupted(tmp_path, stop_after=2))
     run = LocalRun(tmp_path)

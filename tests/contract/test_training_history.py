@@ -19,7 +19,7 @@ def test_means_weigh_batches_by_their_rows() -> None:
     assert Means().gradient_norm == 0
 
 
-def test_means_go_on_from_a_checkpoint_in_the_same_bits() -> None:
+def test_means_continue_from_a_checkpoint_in_the_same_bits() -> None:
     losses = [torch.tensor(0.1) / n for n in range(1, 9)]
     whole, first = Means(), Means()
     for loss in losses:

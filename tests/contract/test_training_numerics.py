@@ -32,7 +32,7 @@ def test_another_processor_or_device_is_no_longer_bit_exact() -> None:
     here = chosen("fp32", torch.nn.Linear(2, 1))
     assert numerics.differs(here) is None
     assert numerics.differs(replace(here, processor="another")) == (
-        f"began on {here.device} (another), goes on with {here.device} ({here.processor})"
+        f"began on {here.device} (another), continues on {here.device} ({here.processor})"
     )
     assert numerics.differs(replace(here, device="tpu"))
 

@@ -22,7 +22,7 @@ def test_the_same_seed_draws_the_same() -> None:
     assert draw() != first
 
 
-def test_a_saved_state_goes_on_where_it_was() -> None:
+def test_a_restored_state_draws_the_same_numbers() -> None:
     seed_everything(2**40)
     draw()  # leaves half of a Gaussian pair in python's and numpy's generators
     values, tensors = random_state()
@@ -31,7 +31,7 @@ def test_a_saved_state_goes_on_where_it_was() -> None:
     assert [draw() for _ in range(3)] == expected
 
 
-def test_what_is_drawn_undisturbed_changes_nothing_outside() -> None:
+def test_numbers_drawn_inside_undisturbed_change_nothing_outside() -> None:
     seed_everything(5)
     expected = draw()
     seed_everything(5)

@@ -33,10 +33,10 @@ def outlined() -> Iterator[str]:
 def test_the_outline_is_the_repository() -> None:
     paths = [file.relative_to(HOUSE).parent.parts for file in files()]
     there = {"".join(f"{part}/" for part in parts[:depth]) for parts in paths for depth in range(1, DEEP + 1) if parts}
-    told = list(outlined())
-    assert len(told) == len(set(told)), "a folder stands twice"
-    assert set(told) - there == set(), "the outline names folders that are not there"
-    assert there - set(told) == set(), "say in ARCHITECTURE.md what these folders hold"
+    named = list(outlined())
+    assert len(named) == len(set(named)), "a folder is named twice"
+    assert set(named) - there == set(), "the outline names folders that are not there"
+    assert there - set(named) == set(), "say in ARCHITECTURE.md what these folders hold"
 
 
 def test_a_newcomers_questions_lead_somewhere() -> None:

@@ -28,7 +28,7 @@ from servicekit.blobs.s3.options import MinioOptions
 T = TypeVar("T")
 
 FRESH_SECONDS = 5.0
-"""A check() that succeeded holds for so long, unless a call failed since."""
+"""A successful check() is valid for this time, unless a call failed since."""
 PAGE = 1000
 PART = 8 << 20
 _KEY = re.compile(f"{SEGMENT}(/{SEGMENT})*")

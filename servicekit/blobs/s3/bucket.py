@@ -80,7 +80,7 @@ class Bucket:
                 return answer
 
     def pause(self, error: Exception, failing_since: float, tries: int) -> None:
-        """Sleep before the next try of a call. Raises Unavailable where it is not worth one."""
+        """Sleep before the next try of a call. Raises Unavailable when its tries are over."""
         explained = self.explain(error)
         if not self.breaker.record_failure(failing_since, explained):
             raise explained from error

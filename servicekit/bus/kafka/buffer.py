@@ -79,7 +79,7 @@ class Buffer:
             self._committed |= {place: offset for place, offset in offsets.items() if place in self._taken}
 
     def wait_for_room(self, seconds: float) -> bool:
-        """Wait so long while the buffer is full; False: it still is, and nothing was taken."""
+        """Wait at most this many seconds while the buffer is full; False: it still is, and nothing was taken."""
         with self._changed:
             return not self._is_full() or self._changed.wait(seconds) or not self._is_full()
 

@@ -29,7 +29,7 @@ logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs an error for ea
 T = TypeVar("T")
 
 FRESH_SECONDS = 5.0
-"""check() trusts an answer of the brokers for so long."""
+"""An answer of the brokers counts as a successful check() for this time."""
 FLUSH_SECONDS = 2.0
 LEAVE_SECONDS = 5.0
 THREADS = 8
@@ -55,7 +55,7 @@ class KafkaBus(Bus):
         for may_retry in (True, False):
             writer = self._writer
             if writer is None or not writer.knows(topic) or self._closed:
-                writer = await self.in_thread(lambda asked: self._open_writer(topic, asked))
+                writer = await self.in_thread(lambda called_at: self._open_writer(topic, called_at))
             try:
                 await writer.send(topic, message.key.encode(), message.value, message.headers)
             except KafkaError as error:
@@ -77,7 +77,7 @@ class KafkaBus(Bus):
     @override
     async def check(self) -> None:
         if self._closed or time.monotonic() - self.last_answer > FRESH_SECONDS:
-            await self.in_thread(lambda asked: self._single_flight(asked, self.link.probe))
+            await self.in_thread(lambda called_at: self._single_flight(called_at, self.link.probe))
 
     @override
     async def close(self) -> None:
@@ -112,10 +112,10 @@ class KafkaBus(Bus):
         """Undo add_member()."""
         self._members.discard(member)
 
-    def _single_flight(self, asked: float, job: Callable[[], T]) -> T:
+    def _single_flight(self, called_at: float, job: Callable[[], T]) -> T:
         """Run one job at a time; callers that waited while one failed fail with its error instead of trying again."""
         with self._lock:
-            if self._failed_at > asked:
+            if self._failed_at > called_at:
                 raise self.link.unavailable(self._failure)
             try:
                 result = job()
@@ -126,7 +126,7 @@ class KafkaBus(Bus):
             self.record_answer()
             return result
 
-    def _open_writer(self, topic: str, asked: float) -> Writer:
+    def _open_writer(self, topic: str, called_at: float) -> Writer:
         """The producer, connected and with the topic's metadata. Raises Unavailable."""
 
         def prepare() -> Writer:
@@ -144,9 +144,9 @@ class KafkaBus(Bus):
                 raise self.link.explain(error) from error
             return writer
 
-        return self._single_flight(asked, prepare)
+        return self._single_flight(called_at, prepare)
 
-    def _after_failure(self, writer: Writer, topic: str, error: KafkaError, may_retry: bool, asked: float) -> None:
+    def _after_failure(self, writer: Writer, topic: str, error: KafkaError, may_retry: bool, called_at: float) -> None:
         """After a message was not acknowledged: return to have it sent again, or raise Unavailable with what to do."""
 
         def replace_writer() -> None:
@@ -157,7 +157,7 @@ class KafkaBus(Bus):
             if not may_retry:
                 raise self.link.explain(error)
 
-        self._single_flight(asked, replace_writer)
+        self._single_flight(called_at, replace_writer)
 
     def _drop(self, seconds: float) -> None:
         writer, self._writer = self._writer, None

@@ -246,7 +246,7 @@ class Reader(threading.Thread):
         return True
 
     def _poll_once(self, consumer: KafkaConsumer) -> None:
-        """Poll; backpressure pauses the partitions while the buffer is full, so that polling goes on as a heartbeat."""
+        """Poll; backpressure pauses the partitions while the buffer is full, so that polling continues, as a heartbeat."""
         if not self._buffer.wait_for_room(RETRY_SECONDS / 2):
             consumer.pause(*consumer.assignment())
         self._store(consumer, consumer.poll(timeout_ms=0 if consumer.paused() else int(POLL_SECONDS * 1000)))

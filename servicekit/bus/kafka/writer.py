@@ -95,7 +95,7 @@ class Writer:
         return done
 
     def close(self, seconds: float) -> None:
-        """Send messages in flight for so long, then give up the rest."""
+        """Send messages in flight for at most this many seconds, then give up the rest."""
         with suppress(KafkaError, RuntimeError):
             self._producer.close(timeout=seconds)
         self._producer._sender.force_close()

@@ -1,7 +1,7 @@
 """The bus in one SQLite file, shared by all processes of a host, in place of Kafka on a laptop and in tests.
 
 One thread per bus works on the file, never the event loop; a second one watches it (watch.py). Delivery is at least
-once: what a subscription returned and did not commit goes to the partition's next owner. The file must lie on a local
+once: what a subscription returned and did not commit goes to the partition's next owner. The file must be on a local
 disk, since WAL needs shared memory.
 """
 

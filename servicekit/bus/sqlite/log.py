@@ -3,7 +3,7 @@
 A Log is synchronous and belongs to one thread. Every change is one transaction, and so atomic. SQLite has one writer at
 a time, so `position` grows in the order of commits and serves as the offset in every partition.
 
-A lease expires at a time on CLOCK_MONOTONIC, which all processes of a host share and nobody can set. That clock restarts
+A lease expires at a time on CLOCK_MONOTONIC, which is the same for all processes of a host and cannot be set. It restarts
 at boot, so a lease that expires later than a new one would was taken before a reboot and is void.
 """
 

@@ -10,9 +10,9 @@ from services.dataprep.pipeline.read import Refused
 
 MOST_COLUMNS = 1000
 MOST_DISTINCT = 1000
-"""Different values that are counted in a column; more are reported as this many."""
+"""The most distinct values that are counted in a column; more are reported as this number."""
 FEW_DISTINCT = 100
-"""Up to so many different values a column holds categories, and its frequent values are reported."""
+"""A column with at most this many distinct values holds categories: its frequent values are reported."""
 SHOWN = 20
 LONGEST_SHOWN = 200
 """Characters. A column with longer values holds text, not categories."""

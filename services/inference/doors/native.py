@@ -117,12 +117,12 @@ def _call(request: _Request) -> Call:
 
 
 def _text_rows(texts: Sequence[str], field: str, field_of: Callable[[int], str]) -> RowsInput[str]:
-    """Rows of one text each; `field_of(i)` is what the caller knows the i-th text as."""
+    """Rows of one text each; `field_of(i)` is the field that holds the i-th text."""
     return RowsInput(texts, lambda text: {"text": text}, field, lambda number, _column: field_of(number))
 
 
 def _candidate_fields(request: RankRequest) -> list[str]:
-    """What the caller knows each text as. Raises InvalidArgument for candidates that cannot be ranked."""
+    """The field that holds each text. Raises InvalidArgument for candidates that cannot be ranked."""
     check_count(len(request.candidates), "candidates")
     if not request.label:
         raise InvalidArgument("label is empty: name the label to rank by", field="label")

@@ -135,7 +135,7 @@ class Batcher:
         return prediction
 
     async def close(self) -> None:
-        """Finish what is in flight, then let go of the model."""
+        """Finish what is in flight, then release the model."""
         await self._idle.wait()
         self._batch_loop.cancel()
         # gather: a cancellation of this close itself must not be swallowed with that of the loop.

@@ -44,7 +44,7 @@ class LoadedVersion:
     """The labels that it can predict; () where its predictions are not classes."""
 
     def served(self, alias: str) -> ServedVersion:
-        """How an answer that was asked for by this alias names the version."""
+        """How an answer to a request by this alias names the version."""
         return ServedVersion(
             model=self.source.model,
             version=self.source.version,

@@ -56,6 +56,6 @@ class WorkerFolder:
         return [worker for worker in self.recorded() if is_running(worker.process)]
 
     def clear(self, pid: int) -> None:
-        """Remove the files of a dead worker; again is fine."""
+        """Remove the files of a dead worker. Idempotent."""
         shutil.rmtree(self.scratch(pid), ignore_errors=True)
         (self.path / str(pid)).unlink(missing_ok=True)

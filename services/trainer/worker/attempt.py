@@ -72,7 +72,7 @@ class Attempt:
                     await asyncio.wait([training], timeout=STOP_SECONDS)
                 code = await self._exit_code(training)
                 async with self._report_lock:
-                    # Not in the middle of a report: what it is storing would replace the last one.
+                    # Cancelled between reports only: a put still in progress could replace the last report below.
                     reporting.cancel()
                 with suppress(errors.MillstreamError):
                     await self._report()

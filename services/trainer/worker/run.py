@@ -65,8 +65,8 @@ class StoredRun(Run):
         self.fixed = found
         if self.require_exact and self.is_elsewhere:
             raise FailedPrecondition(
-                f"the run began on {found.processor} and this is {processor()}, where it cannot go on bit for bit: start a "
-                "worker on the first kind, or unset MILLSTREAM_REQUIRE_EXACT"
+                f"the run began on {found.processor} and this is {processor()}, where it cannot continue bit for bit: start "
+                "a worker on the first kind, or unset MILLSTREAM_REQUIRE_EXACT"
             )
         return {name: _whole(value) for name, value in MessageToDict(found.numerics).items()}
 

@@ -1,4 +1,4 @@
-"""Every variable that a training worker reads, beside those of all services."""
+"""Every variable that a training worker reads, in addition to those of all services."""
 
 from pydantic import Field
 
@@ -8,6 +8,8 @@ from servicekit.runtime.settings import Settings as Base
 class WorkerSettings(Base):
     """`MILLSTREAM_…`, read once at start; the trainer hands them on to its workers."""
 
-    lease_seconds: float = Field(10.0, gt=0, description="how long another worker's heartbeat may stand still")
+    lease_seconds: float = Field(
+        10.0, gt=0, description="seconds without a heartbeat after which another worker's lease expires"
+    )
     require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")
     state: str = Field(".millstream", description="folder for the workers' files on this machine")

@@ -1,6 +1,6 @@
 """A corpus on disk: `{version}/objects/{key}`, `messages.json`, `answers.json` and `protos.binpb`.
 
-Objects lie there byte for byte, messages with their headers. The answers are what the version itself read in them, as JSON.
+Objects are kept byte for byte, messages with their headers. The answers are what the version itself read in them, as JSON.
 The protos are a FileDescriptorSet, which `buf breaking` compares with those of today.
 """
 

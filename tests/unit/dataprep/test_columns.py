@@ -50,7 +50,7 @@ def test_the_most_frequent_values_come_first_and_only_of_columns_with_few_values
     assert not many.reports()[0].frequent
 
 
-def test_long_texts_are_told_apart_but_not_shown() -> None:
+def test_long_texts_are_counted_as_distinct_but_not_shown() -> None:
     columns = Columns(keep_all)
     for end in ("a", "b", "b"):
         text = "x" * LONGEST_SHOWN + end

@@ -1,4 +1,4 @@
-"""An import goes on with the file that its replica received; any other replica downloads it."""
+"""An import continues with the file that its replica received; any other replica downloads it."""
 
 import shutil
 from collections.abc import AsyncIterator

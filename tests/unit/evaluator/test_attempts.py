@@ -293,5 +293,5 @@ async def test_background_work_gives_its_value_or_its_error() -> None:
         await in_background(lambda: 1 // 0)
 
 
-def test_three_failures_as_the_design_says() -> None:
+def test_a_report_is_given_up_after_three_failures() -> None:
     assert attempts.MOST_FAILURES == 3

@@ -45,7 +45,7 @@ def test_a_report_names_what_it_compares_before_anything_is_measured() -> None:
     ("champion", "status"),
     [(2, EvaluationReport.STATUS_FAILED), (3, EvaluationReport.STATUS_PASSED), (0, EvaluationReport.STATUS_PASSED)],
 )
-def test_a_gain_over_the_champion_is_asked_of_its_challengers_only(champion: int, status: int) -> None:
+def test_over_champion_applies_to_challengers_only(champion: int, status: int) -> None:
     report = built(champion, [GateRule(metric="accuracy", over_champion=0.2)])
     assert report.status == status
 

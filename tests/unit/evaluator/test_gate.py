@@ -1,4 +1,4 @@
-"""Who passes the gate, and what it says."""
+"""Which versions pass the gate, and the text of each result."""
 
 import math
 
@@ -59,7 +59,7 @@ def test_an_unknown_metric_fails_and_names_the_known() -> None:
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_fails(number: float) -> None:
+def test_a_figure_that_is_not_a_number_fails(number: float) -> None:
     broken = MetricResult(metric="m", higher_is_better=True, candidate=number, baseline=0.0, champion=0.0)
     for rule in ("at_least", "at_most", "over_baseline", "over_champion"):
         assert not verdict(GateRule(metric="m", **{rule: 0.0}), broken)[0]

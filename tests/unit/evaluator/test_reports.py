@@ -78,7 +78,7 @@ async def test_a_version_worse_than_the_champion_is_refused(world: World) -> Non
     assert "not at least +0" in report.gate[0].text
 
 
-async def test_the_champion_itself_is_asked_no_gain_over_itself(world: World) -> None:
+async def test_over_champion_does_not_apply_to_the_champion_itself(world: World) -> None:
     await world.version()
     world.champion(1)
     world.declare(MODEL, [GateRule(metric="accuracy", over_champion=0.5)])

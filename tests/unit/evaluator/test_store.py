@@ -1,4 +1,4 @@
-"""Reports lie under their model, by a name that says what they compare."""
+"""Reports are stored under their model; a report's name is a hash of what it compares."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def report(model: str, version: int, champion: int = 0, seconds: int = 0) -> Eva
     return made
 
 
-def test_an_id_says_where_its_report_lies() -> None:
+def test_a_report_id_gives_the_folder_of_its_report() -> None:
     report_id = report_id_of("toy", 12, "snapshot", 3)
     model, version, name = report_id.split(".")
     assert (model, version, len(name)) == ("toy", "12", 16)
@@ -41,7 +41,7 @@ def test_an_id_says_where_its_report_lies() -> None:
 
 
 @pytest.mark.parametrize("report_id", ["", "toy", "toy.1", "toy.0.0123456789abcdef", "../x.1.0123456789abcdef"])
-def test_what_is_no_id_lies_nowhere(report_id: str) -> None:
+def test_a_malformed_report_id_is_refused(report_id: str) -> None:
     with pytest.raises(InvalidArgument, match="ListEvaluationReports"):
         folder_of(report_id)
 

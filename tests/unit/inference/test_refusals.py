@@ -38,7 +38,7 @@ def no_error_of_work_is_a_bug(caplog: pytest.LogCaptureFixture) -> Iterator[None
     assert not [record for record in caplog.records if "bug" in record.getMessage()]
 
 
-async def test_a_version_that_misses_its_golden_rows_is_refused_and_the_old_one_goes_on(
+async def test_a_version_that_misses_its_golden_rows_is_refused_and_the_old_one_serves(
     world: World, tmp_path: Path
 ) -> None:
     await world.register(world.folders[1])

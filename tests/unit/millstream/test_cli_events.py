@@ -13,6 +13,6 @@ def test_the_tail_ends_after_count_events(cli: Command, fakes: Fakes) -> None:
     assert list(fakes.last(operations.TailEventsRequest).topics) == ["millstream.dataset.v1"]
 
 
-def test_without_a_count_it_goes_on_as_json_lines(cli: Command) -> None:
+def test_without_a_count_every_event_is_a_json_line(cli: Command) -> None:
     found = [json.loads(line) for line in cli("events", "tail", "-o", "json").stdout.splitlines()]
     assert [event["event_type"] for event in found] == ["SnapshotCreated"] * 5

@@ -1,4 +1,4 @@
-"""Traces go on from caller to service."""
+"""Traces continue from caller to service."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 from millstream.trace import continue_trace, trace_id, traceparent
 
 
-def test_a_trace_goes_on_as_a_new_span() -> None:
+def test_a_trace_continues_as_a_new_span() -> None:
     first = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     continue_trace(first)
     assert trace_id() == "4bf92f3577b34da6a3ce929d0e0e4736"

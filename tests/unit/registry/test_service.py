@@ -183,7 +183,7 @@ async def test_of_two_promotions_at_once_one_wins_and_the_other_is_evaluated_aga
         assert [entry.version for entry in await entries(second)] == [loser, winner]
 
 
-async def test_a_page_token_goes_on_where_the_page_ended() -> None:
+async def test_a_page_token_continues_where_the_page_ended() -> None:
     replica = await registered(5, Evaluator())
     request, seen = rpc.ListModelVersionsRequest(model="toy", page_size=2), []
     while True:

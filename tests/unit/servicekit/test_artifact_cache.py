@@ -71,7 +71,7 @@ async def test_a_damaged_artifact_is_refused_and_leaves_nothing(cache: ArtifactC
 
 
 @pytest.mark.parametrize("digest", ["", "..", "../made", "0" * 31])
-async def test_what_is_no_digest_names_no_folder(cache: ArtifactCache, folder: Path, digest: str) -> None:
+async def test_a_malformed_digest_is_refused(cache: ArtifactCache, folder: Path, digest: str) -> None:
     with pytest.raises(InvalidArgument, match="no digest"):
         await cache.fetch(digest)
 
@@ -83,9 +83,7 @@ async def test_the_newest_are_kept(cache: ArtifactCache, folder: Path) -> None:
     assert names(cache) == {first, third}
 
 
-async def test_what_is_unused_for_long_goes_unless_it_is_in_use_here_or_elsewhere(
-    cache: ArtifactCache, folder: Path
-) -> None:
+async def test_unused_artifacts_are_removed_unless_any_process_uses_them(cache: ArtifactCache, folder: Path) -> None:
     first, second, third = await three(cache, folder)
     elsewhere = ArtifactCache(cache.blobs, cache.folder)
     assert set(elsewhere.remove_unused(60, {first, second})) == {third}
@@ -97,7 +95,7 @@ async def test_what_is_unused_for_long_goes_unless_it_is_in_use_here_or_elsewher
 
 
 @pytest.mark.parametrize("way", ["keep_newest", "remove_unused"])
-async def test_abandoned_downloads_go_and_growing_ones_stay(cache: ArtifactCache, way: str) -> None:
+async def test_abandoned_downloads_are_removed_and_growing_ones_stay(cache: ArtifactCache, way: str) -> None:
     for name in (".fetching-dead", ".fetching-growing", ".removed-dead"):
         (cache.folder / name).mkdir(parents=True)
     growing = cache.folder / ".fetching-growing" / "weights.bin"

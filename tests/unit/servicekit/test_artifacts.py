@@ -144,6 +144,6 @@ async def test_a_path_that_escapes_is_refused(tmp_path: Path, target: Path, name
 
 
 @pytest.mark.parametrize("digest", ["", ".", "..", "../made", "/", "0" * 31, "G" * 32, "0" * 32 + "/x"])
-def test_what_is_no_digest_names_no_artifact(digest: str) -> None:
+def test_a_malformed_digest_is_refused(digest: str) -> None:
     with pytest.raises(InvalidArgument, match="no digest"):
         prefix_of(digest)

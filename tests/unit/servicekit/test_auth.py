@@ -49,7 +49,7 @@ def test_the_role_of_a_method(method: str, role: Role.ValueType) -> None:
     assert ALL[f"millstream.{method}"] == role
 
 
-def test_what_only_looks_needs_no_more_than_a_reader() -> None:
+def test_methods_that_only_read_require_the_role_reader() -> None:
     for name, role in ALL.items():
         service, _, method = name.partition("/")
         if method.startswith(LOOKING) and "Operations" not in service:

@@ -44,7 +44,7 @@ def test_an_answer_closes_it() -> None:
     assert breaker.record_failure(time.monotonic(), AWAY), "the next failure begins a new outage"
 
 
-def test_a_call_that_alone_keeps_failing_is_given_up_too() -> None:
+def test_a_call_that_has_failed_too_long_is_given_up_though_others_succeed() -> None:
     breaker = CircuitBreaker(retry_seconds=1.0, probe_seconds=60.0)
     since = time.monotonic() - 2.0
     breaker.record_answer()

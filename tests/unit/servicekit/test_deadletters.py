@@ -111,7 +111,7 @@ async def test_dropped_it_stays_dropped() -> None:
         await group.replay(letter.id, "bob", "")
 
 
-async def test_what_is_no_letter_is_refused() -> None:
+async def test_an_unknown_or_malformed_letter_id_is_refused() -> None:
     bus = MemoryBus()
     group = DeadLetters(MemoryBlobs(), bus, "group")
     for act in (group.find, lambda name: group.replay(name, "ada", ""), lambda name: group.drop(name, "ada", "x")):

@@ -19,7 +19,7 @@ def received(**change: Any) -> Received:
     return Received(**{**fields, **change})
 
 
-def test_an_event_comes_back_as_it_was_said() -> None:
+def test_an_event_is_parsed_as_it_was_built() -> None:
     continue_trace("")
     event = from_message(received())
     assert (event.event_id, event.key, event.event_type) == ("id-1", "words", "millstream.dataset.v1.SnapshotCreated")

@@ -1,4 +1,4 @@
-"""Leases: one holder an attempt; expired once the heartbeat stands still, or at once when this host knows the death."""
+"""Leases: one holder an attempt; expired once the heartbeat stops, or at once when this host knows that its holder died."""
 
 import asyncio
 import os
@@ -88,7 +88,7 @@ async def test_a_claim_whose_reply_was_lost_belongs_to_its_caller() -> None:
     assert not await mine.claim(1), "a confirmed claim is not claimed twice"
 
 
-async def test_a_heartbeat_that_stands_still_for_a_lease_has_expired(clock: Clock) -> None:
+async def test_a_lease_expires_when_its_heartbeat_stops(clock: Clock) -> None:
     blobs = MemoryBlobs()
     leases = await claimed_elsewhere(blobs)
     for count in range(1, 4):
@@ -103,7 +103,7 @@ async def test_a_heartbeat_that_stands_still_for_a_lease_has_expired(clock: Cloc
     assert await leases.is_alive(1), "it was only slow"
 
 
-async def test_a_holder_without_a_heartbeat_has_a_lease_too(clock: Clock) -> None:
+async def test_a_holder_that_never_sent_a_heartbeat_has_a_lease_too(clock: Clock) -> None:
     leases = await claimed_elsewhere(MemoryBlobs())
     assert await leases.is_alive(1)
     clock.now += LEASE

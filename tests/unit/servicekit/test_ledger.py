@@ -165,7 +165,7 @@ async def test_a_callable_decides_on_all_entries_and_again_after_a_lost_race() -
         await mine.append(refuse, request_id="e")
 
 
-async def test_time_goes_on_where_the_clock_went_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_times_of_entries_grow_although_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = ledger(MemoryBlobs())
     first = await mine.append(entry(1), request_id="a")
     monkeypatch.setattr(time, "time_ns", lambda: first.time_ns - 10**12)
@@ -192,7 +192,7 @@ async def test_entries_are_read_once() -> None:
     assert [each.number for each in await mine.entries()] == list(range(1, 11))
 
 
-async def test_an_entry_of_another_kind_is_told() -> None:
+async def test_an_entry_of_another_message_type_is_refused() -> None:
     blobs = MemoryBlobs()
     stored = LedgerEntry(number=1, request_id="x")
     stored.message.Pack(Artifact(digest="d"))

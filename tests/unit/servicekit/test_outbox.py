@@ -254,7 +254,7 @@ async def test_a_key_without_a_pattern_fails_before_anything_is_written() -> Non
     assert await markers(blobs) == []
 
 
-async def test_a_sweep_that_cannot_list_goes_on_sweeping() -> None:
+async def test_a_sweep_that_cannot_list_is_retried() -> None:
     class Unlisted(MemoryBlobs):
         failures = 3
 

@@ -107,7 +107,7 @@ async def test_a_check_that_hangs_is_reported_and_never_overlaps(monkeypatch: py
     assert store.at_once == 0
 
 
-async def test_a_check_that_raises_a_bug_is_an_incident_and_the_probe_goes_on() -> None:
+async def test_a_check_that_raises_a_bug_is_an_incident_and_the_probe_continues() -> None:
     store = Store()
     store.error = ZeroDivisionError("by a bug")
     async with probing(store.check) as (probe, _):

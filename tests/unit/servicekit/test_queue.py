@@ -80,7 +80,7 @@ async def test_a_key_named_while_it_runs_runs_once_more_and_never_twice_at_a_tim
         assert thing.done["a"] == 2
 
 
-async def test_many_keys_run_side_by_side_on_so_many_workers() -> None:
+async def test_keys_run_concurrently_on_the_given_number_of_workers() -> None:
     gate = asyncio.Event()
 
     async def do(name: str) -> None:
@@ -105,7 +105,7 @@ async def test_a_delay_is_kept_and_the_sooner_one_wins() -> None:
         assert thing.done["later"] == 0
 
 
-async def test_a_reconcile_may_ask_to_be_called_again() -> None:
+async def test_a_reconcile_may_return_the_delay_to_its_next_call() -> None:
     async def do(name: str) -> float | None:
         return 0.001 if thing.done[name] < 5 else None
 

@@ -72,7 +72,7 @@ def test_a_file_of_another_program_or_version_is_refused(tmp_path: Path) -> None
         count(SqliteFile(tmp_path / "newer", 1.0))
 
 
-def test_a_bug_in_a_statement_is_no_unavailable(tmp_path: Path) -> None:
+def test_a_bug_in_a_statement_is_not_raised_as_unavailable(tmp_path: Path) -> None:
     file = SqliteFile(tmp_path / "bus.sqlite", 1.0)
     with pytest.raises(sqlite3.ProgrammingError), file.using() as db:
         db.execute(PUT, (1, 2, 3))

@@ -78,7 +78,7 @@ def test_a_dead_member_is_expelled_and_its_partitions_go_to_the_living(tmp_path:
     log.close()
 
 
-def test_a_fault_is_reported_to_waiting_subscriptions_and_the_watch_goes_on(tmp_path: Path) -> None:
+def test_a_fault_is_reported_to_waiting_subscriptions_and_the_watch_continues(tmp_path: Path) -> None:
     path = tmp_path / "bus.sqlite"
     path.write_bytes(b"no database " * 200)
     with watching(path, {}) as listener:
