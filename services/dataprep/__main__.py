@@ -1,6 +1,7 @@
 """Starts dataprep: opens its parts and serves DatasetService."""
 
 import asyncio
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,7 +24,7 @@ CONTRACT = DESCRIPTOR.services_by_name["DatasetService"]
 
 async def main() -> None:
     """Serve until SIGTERM or SIGINT."""
-    settings = Settings.read()
+    settings = Settings.read(sys.argv[1:])
     setup_logs("dataprep", settings.log_level)
     blobs, bus = open_both(settings)
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
