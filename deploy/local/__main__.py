@@ -79,14 +79,19 @@ class Platform:
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of the command line; wrong usage is exit code 2."""
-    parser = argparse.ArgumentParser(prog="deploy.local", description="All five services on this machine.")
-    parser.add_argument("--replicas", type=int, default=1, help=f"processes of each service, 1 to {MOST_REPLICAS}")
+    parser = argparse.ArgumentParser(prog="millstream up", description="All five services on this machine.")
+    parser.add_argument("--replicas", type=int, default=1, help=f"processes of each service, 1 to {MOST_REPLICAS} (1)")
     parser.add_argument(
-        "--port-base", type=int, default=PORT_BASE, help="service i, replica r listens on this + i + 10 r"
+        "--port-base",
+        type=int,
+        default=PORT_BASE,
+        help=f"service i, replica r listens on this + i + 10 r ({PORT_BASE})",
     )
     parser.add_argument("--metrics-base", type=int, help=f"the same for metrics ({METRICS_BASE}, or --port-base + 5)")
-    parser.add_argument("--state", type=Path, default=Path(".millstream"), help="folder of all state")
-    parser.add_argument("--recipes", default="recipes", help="packages whose folders are recipes, with commas between")
+    parser.add_argument("--state", type=Path, default=Path(".millstream"), help="folder of all state (.millstream)")
+    parser.add_argument(
+        "--recipes", default="recipes", help="packages whose folders are recipes, with commas between (recipes)"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, such as resync_seconds=1"
     )

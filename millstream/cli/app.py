@@ -37,5 +37,5 @@ def options(
 ) -> None:
     """Carries data to a served model.
 
-    Every command takes -o json. Exit code 0: done, 1: refused or failed, 2: wrong usage.
+    Every command but up and down takes -o json. Exit code 0: done, 1: refused or failed, 2: wrong usage.
     """

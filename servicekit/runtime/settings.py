@@ -3,11 +3,12 @@
 Secrets are never in variables, only in files that variables name.
 """
 
+import argparse
 import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
 from pydantic import BaseModel, Field, ValidationError
@@ -67,11 +68,13 @@ class Settings(BaseSettings):
     )
 
     @classmethod
-    def read(cls) -> Self:
+    def read(cls, arguments: Sequence[str] = ()) -> Self:
         """The settings of this process. Ends it with exit code 2 and one line for each error.
 
-        `--check` among the arguments prints the settings as lines `NAME=value` and ends the process.
+        `arguments` is the command line: `--check` prints the settings as lines `NAME=value` and ends the process; any
+        other argument is wrong usage.
         """
+        options = cls._parser().parse_args(arguments)
         try:
             known = [variable.name for variable in cls.variables()]
             if unknown := sorted(set(cls._named()) - set(known)):
@@ -84,7 +87,7 @@ class Settings(BaseSettings):
         except SystemExit as error:
             print(error, file=sys.stderr)
             raise SystemExit(2) from None
-        if "--check" in sys.argv[1:]:
+        if options.check:
             for variable in cls.variables():
                 print(f"{variable.name}={settings.value(variable)}  # {variable.field.description}")
             raise SystemExit(0)
@@ -101,6 +104,15 @@ class Settings(BaseSettings):
         for name in variable.path:
             found = getattr(found, name)
         return found
+
+    @classmethod
+    def _parser(cls) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(
+            prog=f"python -m {cls.__module__.removesuffix('.settings')}",
+            description=f"Runs until SIGTERM. Its settings are environment variables with the prefix {PREFIX}.",
+        )
+        parser.add_argument("--check", action="store_true", help="print the settings that it would run with, and end")
+        return parser
 
     @staticmethod
     def _named() -> list[str]:

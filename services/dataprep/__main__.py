@@ -1,6 +1,7 @@
 """Starts dataprep: opens its parts and serves DatasetService."""
 
 import asyncio
+import sys
 
 from millstream.dataset.v1.dataset_service_pb2 import DESCRIPTOR
 from millstream.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server as add_to_server
@@ -22,7 +23,7 @@ CONTRACT = DESCRIPTOR.services_by_name["DatasetService"]
 
 async def main() -> None:
     """Serve until SIGTERM or SIGINT."""
-    settings = Settings.read()
+    settings = Settings.read(sys.argv[1:])
     setup_logs("dataprep", settings.log_level)
     blobs, bus = open_both(settings)
     outbox = Outbox(blobs, bus, "dataprep", FACTS)

@@ -10,6 +10,6 @@ class Settings(Base):
     """Settings of dataprep."""
 
     listen: str = Field(address("dataprep"), description="host:port of the gRPC server")
-    metrics_listen: str = Field(metrics_address("dataprep"), description="host:port of /metrics; empty shows none")
+    metrics_listen: str = Field(metrics_address("dataprep"), description="host:port of /metrics; empty: no metrics")
     upload_limit_bytes: int = Field(1 << 30, gt=0, description="most bytes of an uploaded file")
     unpacked_limit_bytes: int = Field(4 << 30, gt=0, description="most bytes of an uploaded file once unpacked")

@@ -1,6 +1,7 @@
 """Wiring of the evaluator: `python -m services.evaluator`."""
 
 import asyncio
+import sys
 
 from millstream.channel import open_channel
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
@@ -29,7 +30,7 @@ CONTRACT = DESCRIPTOR.services_by_name["EvaluationService"]
 
 async def main() -> None:
     """Serve until SIGTERM."""
-    settings = Settings.read()
+    settings = Settings.read(sys.argv[1:])
     setup_logs("evaluator", settings.log_level)
     blobs, bus = open_both(settings)
     outbox = Outbox(blobs, bus, "evaluator", FACTS)

@@ -12,9 +12,13 @@ class Settings(settings.Settings):
     """`MILLSTREAM_…`, read once at start."""
 
     listen: str = Field(address("evaluator"), description="host:port of the gRPC server")
-    metrics_listen: str = Field(metrics_address("evaluator"), description="host:port of /metrics; empty shows none")
-    registry: str = Field(address("registry"), description="host:port of registry, several with commas between")
-    dataprep: str = Field(address("dataprep"), description="host:port of dataprep, several with commas between")
+    metrics_listen: str = Field(metrics_address("evaluator"), description="host:port of /metrics; empty: no metrics")
+    registry: str = Field(
+        address("registry"), description="host:port of registry; several replicas separated by commas"
+    )
+    dataprep: str = Field(
+        address("dataprep"), description="host:port of dataprep; several replicas separated by commas"
+    )
     cache: Path = Field(Path(".millstream/cache/evaluator"), description="folder of downloaded artifacts")
     cache_artifacts: int = Field(6, ge=2, description="artifacts kept in the cache; the least recently used go first")
     lease_seconds: float = Field(

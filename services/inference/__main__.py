@@ -1,6 +1,7 @@
 """Starts the service: wiring only."""
 
 import asyncio
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,7 +30,7 @@ CONTRACT = DESCRIPTOR.services_by_name["InferenceService"]
 
 async def main() -> None:
     """Serve until SIGTERM."""
-    settings = Settings.read()
+    settings = Settings.read(sys.argv[1:])
     setup_logs("inference", settings.log_level)
     blobs, bus = open_both(settings)
     store = Store(blobs, settings.load_limit_seconds)

@@ -10,8 +10,10 @@ class Settings(settings.Settings):
     """The defaults suit one machine without an accelerator."""
 
     listen: str = Field(address("inference"), description="host:port of the gRPC server")
-    metrics_listen: str = Field(metrics_address("inference"), description="host:port of /metrics; empty shows none")
-    registry: str = Field(address("registry"), description="address of registry")
+    metrics_listen: str = Field(metrics_address("inference"), description="host:port of /metrics; empty: no metrics")
+    registry: str = Field(
+        address("registry"), description="host:port of registry; several replicas separated by commas"
+    )
     cache: str = Field(
         ".millstream/cache/inference", description="folder for fetched artifacts; processes may share it"
     )

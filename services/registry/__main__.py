@@ -1,6 +1,7 @@
 """Starts the registry: opens its parts and serves RegistryService."""
 
 import asyncio
+import sys
 
 from millstream.channel import open_channel
 from millstream.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
@@ -24,7 +25,7 @@ CONTRACT = DESCRIPTOR.services_by_name["RegistryService"]
 
 async def main() -> None:
     """Serve until SIGTERM or SIGINT."""
-    settings = Settings.read()
+    settings = Settings.read(sys.argv[1:])
     setup_logs("registry", settings.log_level)
     blobs, bus = open_both(settings)
     outbox = Outbox(blobs, bus, "registry", FACTS)

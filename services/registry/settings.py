@@ -10,7 +10,7 @@ class Settings(Base):
     """Settings of the registry."""
 
     listen: str = Field(address("registry"), description="host:port of the gRPC server")
-    metrics_listen: str = Field(metrics_address("registry"), description="host:port of /metrics; empty shows none")
+    metrics_listen: str = Field(metrics_address("registry"), description="host:port of /metrics; empty: no metrics")
     trainer: str = Field(address("trainer"), description="host:port of trainer; several replicas separated by commas")
     evaluator: str = Field(
         address("evaluator"), description="host:port of evaluator; several replicas separated by commas"

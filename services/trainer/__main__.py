@@ -1,6 +1,7 @@
 """Wiring only."""
 
 import asyncio
+import sys
 from pathlib import Path
 
 from millstream.channel import open_channel
@@ -27,7 +28,7 @@ CONTRACT = DESCRIPTOR.services_by_name["TrainingService"]
 
 async def main() -> None:
     """Serve until SIGTERM."""
-    settings = Settings.read()
+    settings = Settings.read(sys.argv[1:])
     setup_logs("trainer", settings.log_level)
     blobs, bus = open_both(settings)
     outbox = Outbox(blobs, bus, "trainer", FACTS)

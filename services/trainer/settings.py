@@ -11,9 +11,13 @@ class Settings(Base):
     """`MILLSTREAM_…`, read once at start."""
 
     listen: str = Field(address("trainer"), description="host:port of the gRPC server")
-    metrics_listen: str = Field(metrics_address("trainer"), description="host:port of /metrics; empty shows none")
-    dataprep: str = Field(address("dataprep"), description="host:port of dataprep, several with commas between")
-    registry: str = Field(address("registry"), description="host:port of registry, several with commas between")
+    metrics_listen: str = Field(metrics_address("trainer"), description="host:port of /metrics; empty: no metrics")
+    dataprep: str = Field(
+        address("dataprep"), description="host:port of dataprep; several replicas separated by commas"
+    )
+    registry: str = Field(
+        address("registry"), description="host:port of registry; several replicas separated by commas"
+    )
     slots: int = Field(1, ge=1, description="how many workers this replica runs at once")
     lease_seconds: float = Field(
         10.0, gt=0, description="seconds without a heartbeat after which a worker's lease expires"

@@ -44,7 +44,13 @@ async def main(run_id: str) -> int:
 
 async def run_and_exit() -> None:
     """Exit without a clean end: a recipe that hangs in native code would keep the loop and the interpreter alive."""
-    exit_code = await main(sys.argv[1])
+    match sys.argv[1:]:
+        case [run_id] if not run_id.startswith("-"):
+            exit_code = await main(run_id)
+        case arguments:
+            WorkerSettings.read(arguments)  # --check and --help end here
+            print("usage: python -m services.trainer.worker RUN_ID", file=sys.stderr)
+            exit_code = 2
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)

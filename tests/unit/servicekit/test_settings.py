@@ -16,7 +16,6 @@ class Mine(Settings):
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr("sys.argv", ["service"])
     monkeypatch.setattr("os.environ", {"PATH": "/bin", "HOME": "/nowhere"})
     return monkeypatch
 
@@ -60,13 +59,20 @@ def test_check_prints_every_setting_and_no_secret(
 ) -> None:
     (tmp_path / "token").write_text("swordfish\n")
     environment.setenv("MILLSTREAM_TOKEN_FILE", str(tmp_path / "token"))
-    environment.setattr("sys.argv", ["service", "--check"])
     with pytest.raises(SystemExit) as ended:
-        Mine.read()
+        Mine.read(["--check"])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert [line.partition("=")[0] for line in printed.splitlines()] == [variable.name for variable in Mine.variables()]
     assert "MILLSTREAM_MOST_ROWS=10  # rows at once" in printed and "swordfish" not in printed
+
+
+@pytest.mark.parametrize(("argument", "exit_code"), [("--help", 0), ("--chekc", 2), ("serve", 2)])
+def test_no_other_argument_starts_a_service(capsys: pytest.CaptureFixture[str], argument: str, exit_code: int) -> None:
+    with pytest.raises(SystemExit) as ended:
+        Mine.read([argument])
+    assert ended.value.code == exit_code
+    assert "--check" in "".join(capsys.readouterr())
 
 
 def test_the_token_goes_out(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
