@@ -30,7 +30,17 @@ def write_synced(path: Path, source: BinaryIO) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the folder's entries durable. Raises OSError."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder, os.O_DIRECTORY)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make all files and folders in the folder durable, then the folder itself. Raises OSError."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def _sync(path: Path, flags: int = 0) -> None:
+    opened = os.open(path, os.O_RDONLY | flags)
     try:
         os.fsync(opened)
     finally:

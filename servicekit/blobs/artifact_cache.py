@@ -12,6 +12,7 @@ from pathlib import Path
 
 from servicekit.blobs import artifacts
 from servicekit.blobs.port import Blobs
+from servicekit.files import sync_tree
 from servicekit.ids import new_id
 
 ABANDONED_SECONDS = 3600.0
@@ -74,7 +75,8 @@ class ArtifactCache:
         fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=".fetching-"))
         try:
             await artifacts.download(self.blobs, prefix, fresh, digest)
-            await asyncio.to_thread(_sync, fresh)
+            # A power cut after the rename must not leave a folder that is there, and trusted, with empty files in it.
+            await asyncio.to_thread(sync_tree, fresh)
             try:
                 fresh.rename(target)
             except OSError as error:
@@ -104,13 +106,3 @@ class ArtifactCache:
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
-
-
-def _sync(folder: Path) -> None:
-    """A power cut after the rename must not leave a folder that is there, and trusted, with empty files in it."""
-    for path in (*folder.rglob("*"), folder):
-        opened = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
