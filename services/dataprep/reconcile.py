@@ -29,7 +29,7 @@ TURN_SECONDS = 0.1
 """Seconds until an import checks again whether an earlier one of its dataset has ended."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class ImportKey(Key):
     """One import."""
 
@@ -178,16 +178,16 @@ def _ended(requested: Import, entry: Entry[Snapshot], made: Ingested) -> Import:
         snapshot_id=snapshot.snapshot_id,
         end_time=now(),
     )
-    return _extended(requested, ended)
+    return extended(requested, ended)
 
 
 def _refused(requested: Import, reason: str, rows_read: int) -> Import:
-    return _extended(requested, Import(state=Import.STATE_REFUSED, refusal=reason, rows_read=rows_read, end_time=now()))
+    return extended(requested, Import(state=Import.STATE_REFUSED, refusal=reason, rows_read=rows_read, end_time=now()))
 
 
-def _extended(requested: Import, more: Import) -> Import:
+def extended(requested: Import, more: Import) -> Import:
     """A copy of the import with the fields of `more`."""
-    ended = Import()
-    ended.CopyFrom(requested)
-    ended.MergeFrom(more)
-    return ended
+    found = Import()
+    found.CopyFrom(requested)
+    found.MergeFrom(more)
+    return found

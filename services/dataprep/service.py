@@ -40,7 +40,7 @@ from servicekit.work.queue import Work
 from services.dataprep import metrics
 from services.dataprep.pipeline.ingest import QUARANTINE
 from services.dataprep.pipeline.rules import SPLITS
-from services.dataprep.reconcile import EndImport, ImportKey
+from services.dataprep.reconcile import EndImport, ImportKey, extended
 from services.dataprep.store import Store
 from services.dataprep.uploads import Uploads
 from services.dataprep.validation import check_same_import, complete_spec, format_of, header_of
@@ -222,8 +222,4 @@ class DatasetService:
         progress = self.imports.running.get(ImportKey(requested.dataset, requested.request_id))
         if ended or not progress:
             return ended or requested
-        running = Import(state=Import.STATE_RUNNING, rows_read=progress.rows_read)
-        found = Import()
-        found.CopyFrom(requested)
-        found.MergeFrom(running)
-        return found
+        return extended(requested, Import(state=Import.STATE_RUNNING, rows_read=progress.rows_read))
