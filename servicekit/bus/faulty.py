@@ -9,8 +9,8 @@ from millstream.errors import InvalidArgument
 from servicekit.bus.port import Bus, Message, Received, Subscription
 
 
-class DroppingBus(Bus):
-    """Accepts every message and delivers none: only the resync finds work."""
+class _FaultyBus(Bus):
+    """Publishes on another bus; a mode says what it delivers."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -18,14 +18,6 @@ class DroppingBus(Bus):
     @override
     async def publish(self, message: Message) -> None:
         await self._bus.publish(message)
-
-    @override
-    def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
-        return _Silent()
-
-    @override
-    def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
-        return _Silent()
 
     @override
     async def check(self) -> None:
@@ -36,15 +28,20 @@ class DroppingBus(Bus):
         await self._bus.close()
 
 
-class DuplicatingBus(Bus):
-    """Delivers each batch three times in reverse order: duplicates and reordering, as after a rebalance."""
-
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
+class DroppingBus(_FaultyBus):
+    """Accepts every message and delivers none: only the resync finds work."""
 
     @override
-    async def publish(self, message: Message) -> None:
-        await self._bus.publish(message)
+    def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
+        return _Silent()
+
+    @override
+    def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
+        return _Silent()
+
+
+class DuplicatingBus(_FaultyBus):
+    """Delivers each batch three times in reverse order: duplicates and reordering, as after a rebalance."""
 
     @override
     def subscribe(self, group: str, topics: Sequence[str]) -> Subscription:
@@ -53,14 +50,6 @@ class DuplicatingBus(Bus):
     @override
     def tail(self, topics: Sequence[str], from_start: bool = False) -> Subscription:
         return _Duplicating(self._bus.tail(topics, from_start))
-
-    @override
-    async def check(self) -> None:
-        await self._bus.check()
-
-    @override
-    async def close(self) -> None:
-        await self._bus.close()
 
 
 MODES: Mapping[str, Callable[[Bus], Bus]] = {"dropping": DroppingBus, "duplicating": DuplicatingBus}
