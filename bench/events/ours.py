@@ -82,7 +82,7 @@ async def all_at_once(publishes: Sequence[Publish]) -> tuple[list[int], list[int
     return [sent], [time.monotonic_ns()]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class FactKey(Key):
     """The fact of one event."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Key:
     """The parent of all keys. A kind of work is a frozen dataclass of its own, with its name in `kind`."""
 

@@ -28,7 +28,7 @@ POLL_SECONDS = 0.5
 """Between two reads of an attempt that another replica works on."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class EvaluationKey(Key):
     """A report on one version."""
 
@@ -37,7 +37,7 @@ class EvaluationKey(Key):
     version: int
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class ChallengersKey(Key):
     """The versions of a model whose champion has changed."""
 

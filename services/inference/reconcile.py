@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 SetHealth = Callable[[str, bool], Awaitable[None]]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class ModelKey(Key):
     """The versions that serve the aliases of one model."""
 
@@ -47,7 +47,7 @@ class ModelKey(Key):
     model: str
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class CacheKey(Key):
     """The cache of artifacts on this machine."""
 

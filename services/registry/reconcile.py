@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class VersionKey(Key):
     """The version of one succeeded run."""
 
@@ -36,7 +36,7 @@ class VersionKey(Key):
     run_id: str
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class PromotionKey(Key):
     """The next promotion of a model."""
 

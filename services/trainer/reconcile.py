@@ -43,7 +43,7 @@ class SlotQueue:
         return min(self.requested, key=lambda run_id: (self.requested[run_id], run_id))
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class RunKey(Key):
     """One training run."""
 

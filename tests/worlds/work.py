@@ -25,7 +25,7 @@ from servicekit.work.queue import Work
 TOPIC = "millstream.dataset.v1"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class ThingKey(Key):
     kind = "thing"
     name: str

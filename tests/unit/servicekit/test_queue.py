@@ -48,7 +48,7 @@ async def test_a_key_is_worked_on_once_however_often_it_is_named() -> None:
 
 
 async def test_keys_of_two_kinds_can_be_due_at_the_same_time() -> None:
-    @dataclass(frozen=True, order=True)
+    @dataclass(frozen=True)
     class OtherKey(Key):
         kind = "other"
         name: str
