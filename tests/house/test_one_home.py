@@ -20,7 +20,16 @@ HOMES = {
         r"\.page_token = ",
         ["millstream/client/aio/pages.py", "millstream/client/sync/pages.py"],
     ),
-    "the alias champion": (r"CHAMPION = ", ["millstream/defaults.py"]),
+    # Beside its home, the word names the champion's metrics in a report, not the alias.
+    "the alias champion": (
+        r"CHAMPION = |\"champion\"",
+        [
+            "millstream/cli/reports.py",
+            "millstream/defaults.py",
+            "services/evaluator/gate.py",
+            "services/evaluator/report/page.py",
+        ],
+    ),
     "services and ports": (r"= \"127\.0\.0\.1\"|\"127\.0\.0\.1:\d|, 50050, 9100", ["millstream/defaults.py"]),
     "topic → message": (r"\bTopic\(\"", ["millstream/defaults.py"]),
     "ended states": (
