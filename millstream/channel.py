@@ -5,7 +5,6 @@
 
 import ipaddress
 import json
-import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from millstream.trace import traceparent
 
 DEADLINE_SECONDS = 30.0
 MAX_MESSAGE_BYTES = 16 << 20
-_IPV4 = re.compile(r"[0-9]+(\.[0-9]+){3}:[0-9]+")
 
 
 @dataclass(frozen=True)

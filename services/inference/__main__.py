@@ -44,11 +44,7 @@ async def main() -> None:
     pruning = PruneCache(loader.cache, serving, settings.cache_keep_seconds)
     work = Work(blobs, bus, "inference", HANDLERS, resync_seconds=settings.resync_seconds, broadcast=True)
     work.register(models, pruning)
-    grpc_service = GrpcService(
-        CONTRACT,
-        add_to_server,
-        InferenceService(Predictions(serving)),
-    )
+    grpc_service = GrpcService(CONTRACT, add_to_server, InferenceService(Predictions(serving)))
     await serve(settings, "inference", [grpc_service], blobs=blobs, bus=bus, work=work, health=health)
 
 

@@ -11,7 +11,6 @@ from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, Pro
 from millstream.errors import Unavailable
 from servicekit.blobs.s3.options import MinioOptions
 
-Failure = S3Error | ServerError | InvalidResponseError | HTTPError
 FAILURES = (MinioException, HTTPError, ssl.SSLError)
 """Everything that a call of the client may raise."""
 

@@ -59,7 +59,7 @@ class Loader:
             try:
                 loaded = await self._load(version, folder)
             except Exception as error:
-                raise await self._classify_error(error, version.artifact.digest, folder) from error
+                raise await self._classify_error(error, digest, folder) from error
             metrics.LOAD_SECONDS.labels(version.model).observe(time.perf_counter() - started)
         try:
             await self.store.forgive(version.model, version.version)
