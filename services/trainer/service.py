@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToDict
 from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from millstream.registry.v1.registry_service_pb2 import GetModelRequest
-from millstream.states import word_of
+from millstream.states import RUN_ENDED, word_of
 from millstream.timestamps import now
 from millstream.training.v1 import training_service_pb2 as rpc
 from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.2
 """Between two reads of what a caller watches."""
-OPEN = (TrainingRun.STATE_PENDING, TrainingRun.STATE_RUNNING)
 
 
 class TrainingService:
@@ -80,7 +79,7 @@ class TrainingService:
     ) -> AsyncIterator[rpc.WatchTrainingRunResponse]:
         """Each change of the run, until it has an outcome. Raises NotFound."""
         before = TrainingRun()
-        while before.state in (TrainingRun.STATE_UNSPECIFIED, *OPEN):
+        while before.state not in RUN_ENDED:
             run = await self.store.run(request.run_id)
             if run != before:
                 yield rpc.WatchTrainingRunResponse(run=run)

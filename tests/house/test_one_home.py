@@ -33,7 +33,7 @@ HOMES = {
     "services and ports": (r"= \"127\.0\.0\.1\"|\"127\.0\.0\.1:\d|, 50050, 9100", ["millstream/defaults.py"]),
     "topic → message": (r"\bTopic\(\"", ["millstream/defaults.py"]),
     "ended states": (
-        r"STATE_FAILED,\s+\w+\.STATE_CANCELLED|STATE_UNCHANGED,\s+\w+\.STATE_REFUSED",
+        r"STATE_FAILED,\s+\w+\.STATE_CANCELLED|STATE_UNCHANGED,\s+\w+\.STATE_REFUSED|STATE_PENDING,\s+\w+\.STATE_RUNNING",
         ["millstream/states.py"],
     ),
     "enum → word": (r"enum\.Name\(", ["millstream/states.py"]),
