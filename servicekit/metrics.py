@@ -18,6 +18,9 @@ RPC_SENT = Counter("grpc_server_msg_sent", "Messages sent by RPCs.", _RPC)
 EVENTS_HANDLED = Counter("millstream_events_handled", "Events whose keys were queued.", ("type",))
 EVENTS_UNKNOWN = Counter("millstream_events_unknown", "Events of a type newer than this version, skipped.")
 EVENTS_DEAD = Counter("millstream_events_dead_lettered", "Messages that could not be parsed, kept as dead letters.")
+EVENTS_MALFORMED = Gauge(
+    "millstream_events_malformed_in_a_row", "Messages in a row that could not be parsed; 0 once one could be."
+)
 EVENTS_LAG = Gauge("millstream_events_lag", "Messages published and not yet read by this replica.")
 EVENTS_READ = Gauge("millstream_events_last_read_timestamp_seconds", "When this replica last received messages.")
 

@@ -39,7 +39,7 @@ def _unresolved_cells(letter: DeadLetter) -> Cells:
         "time": when(letter.time),
         "origin": _origin(letter),
         "key": letter.key.decode(errors="replace"),
-        "bytes": len(letter.value),
+        "bytes": letter.original_size_bytes or len(letter.value),
         "reason": letter.reason,
     }
 
@@ -68,6 +68,9 @@ def show(cli: Cli, service: Service, letter_id: Annotated[str, typer.Argument(me
     ]
     shown = f"no event: {letter.value.hex()}" if event is None else json.dumps(event, ensure_ascii=False)
     lines.append(f"value, {len(letter.value)} bytes, {shown}")
+    if letter.original_digest:
+        whole = f"{letter.original_size_bytes:,} bytes, sha256 {letter.original_digest}"
+        lines.append(f"cut: the message had {whole}; it cannot be replayed")
     if letter.HasField("resolution"):
         lines.append(resolution_line(letter.resolution))
     more = {"value_hex": letter.value.hex()} if event is None else {"event": event}

@@ -30,14 +30,13 @@ class Replica:
             return
         status, consumer, outbox = self.status, self.status.consumer, self.status.outbox
         dependencies = {"blobs": status.blobs.problem, "bus": status.bus.problem}
-        reasons = {*dependencies.values(), consumer.stopped_reason}
-        if not status.ready and status.not_ready_reason not in reasons:
+        if not status.ready and status.not_ready_reason not in dependencies.values():
             yield f"not ready: {status.not_ready_reason}"
         yield from (f"{name}: {problem}" for name, problem in dependencies.items() if problem)
         if consumer.problem and consumer.problem != status.bus.problem:
             yield f"consumer: {consumer.problem}"
-        if consumer.stopped_reason:
-            yield f"consumer stopped: {consumer.stopped_reason}"
+        if consumer.flood:
+            yield f"consumer: {consumer.flood}"
         if outbox.problem and outbox.problem not in dependencies.values():
             yield f"outbox: {outbox.problem}"
         if outbox.parked:
@@ -115,8 +114,8 @@ def _format_dependency(dependency: Dependency) -> str:
 def _format_consumer(status: ServiceStatus) -> str:
     if not status.HasField("consumer"):
         return "-"
-    if status.consumer.stopped_reason:
-        return "STOPPED"
+    if status.consumer.flood:
+        return f"FLOOD, lag {status.consumer.lag}"
     return "PROBLEM" if status.consumer.problem else f"ok, lag {status.consumer.lag}"
 
 

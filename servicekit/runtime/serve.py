@@ -102,7 +102,7 @@ async def serve(
     log.info("serving", extra={"port": port})
 
     ready = next((one.service.ready for one in services if isinstance(one.service, Ready)), store.require)
-    running = [*background, store.run(), events.run(), _watch_readiness(health, ready, work)]
+    running = [*background, store.run(), events.run(), _watch_readiness(health, ready)]
     running += [part.run() for part in (work, outbox) if part]
     tasks = [asyncio.create_task(coroutine) for coroutine in running]
     ended = await _until_stopped(tasks)
@@ -197,9 +197,9 @@ def _server_credentials(settings: Settings) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
 
 
-async def _watch_readiness(health: Health, ready: Callable[[], Awaitable[None]], work: Work | None) -> None:
+async def _watch_readiness(health: Health, ready: Callable[[], Awaitable[None]]) -> None:
     while True:
-        reason = await _reason(ready) or (work.stopped_reason if work else "")
+        reason = await _reason(ready)
         if reason and health.ready:
             log.warning("not ready", extra={"error": reason})
         await health.set_ready(reason)

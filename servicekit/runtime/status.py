@@ -47,7 +47,7 @@ class Status:
 
 
 def _consumer(consumer: Consumer) -> ConsumerStatus:
-    status = ConsumerStatus(lag=consumer.lag, problem=consumer.incident.problem, stopped_reason=consumer.stopped_reason)
+    status = ConsumerStatus(lag=consumer.lag, problem=consumer.incident.problem, flood=consumer.flood)
     if consumer.last_read:
         status.last_read_time.CopyFrom(timestamp(consumer.last_read))
     return status

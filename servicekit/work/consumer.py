@@ -1,7 +1,7 @@
 """Turns events on the bus into keys of work.
 
 Positions are committed in batches, once the keys are queued. Messages that cannot be parsed become dead letters; events of a
-later version are counted and skipped.
+later version are counted and skipped. A flood of messages that cannot be parsed slows the reading down, and never ends it.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from millstream.errors import MillstreamError
 from servicekit import metrics
 from servicekit.backoff import backoff
 from servicekit.blobs.port import Blobs
-from servicekit.bus.port import Bus, Subscription
+from servicekit.bus.port import Bus, Received, Subscription
 from servicekit.facts.events import Event, Malformed, NewerEvent, from_message
 from servicekit.failpoints import failpoint
 from servicekit.incidents import Incident
@@ -22,8 +22,10 @@ from servicekit.work.deadletters import DeadLetters
 from servicekit.work.keys import Handlers, Receiver
 
 log = logging.getLogger(__name__)
-MALFORMED_LIMIT = 20
-"""This many malformed messages in a row stop the consumer: the fault is likely this version's parser."""
+FLOOD = 20
+"""This many malformed messages in a row are a flood: someone publishes garbage, or this version's parser is at fault."""
+FLOOD_PAUSE_SECONDS = 0.2
+"""Between two malformed messages of a flood, so that it does not fill the topic of dead letters at once."""
 
 
 class Consumer:
@@ -39,15 +41,15 @@ class Consumer:
         self._handled = {name: metrics.EVENTS_HANDLED.labels(name.rpartition(".")[2]) for name in self.handlers}
         self.positioned = asyncio.Event()
         self.incident = Incident("consumer")
-        self.stopped_reason = ""
-        """Why the consumer stopped for good; "" while it reads."""
+        self.flood = ""
+        """What an operator should know and do about the present flood of malformed messages; "": there is none."""
         self.lag, self.last_read = 0, 0.0
         self._receiver = receiver
-        self._failures = 0
+        self._failures = self._malformed_in_a_row = 0
 
     async def run(self) -> None:
         """Read until cancelled. A broadcast resyncs after each reconnect, since it missed what was published meanwhile."""
-        while self.topics and not self.stopped_reason:
+        while self.topics:
             subscription = self._subscription()
             try:
                 await subscription.start()
@@ -60,9 +62,6 @@ class Consumer:
                 self._failures += 1
                 self.incident.report(str(error))
                 self.positioned.set()  # work must not wait for the bus: a resync follows once it is back
-            except _TooManyMalformed as error:
-                self.stopped_reason = str(error)
-                log.error("consumer stopped", extra={"reason": self.stopped_reason})
             finally:
                 with suppress(MillstreamError):
                     await subscription.close()
@@ -72,7 +71,6 @@ class Consumer:
         return self.bus.tail(self.topics) if self.broadcast else self.bus.subscribe(self.group, self.topics)
 
     async def _read(self, subscription: Subscription) -> None:
-        malformed_in_a_row = 0
         while True:
             messages = await subscription.batch()
             self.last_read = time.time()
@@ -80,26 +78,41 @@ class Consumer:
             for message in messages:
                 try:
                     self._queue(from_message(message))
-                    malformed_in_a_row = 0
+                    self._count_malformed(0)
                 except NewerEvent:
                     metrics.EVENTS_UNKNOWN.inc()
                 except Malformed as error:
-                    if await self.dead_letters.is_resolved(message):
-                        continue  # read again after a stop, and an operator has resolved it since
-                    malformed_in_a_row += 1
-                    await self.dead_letters.add(message, str(error))
-                    failpoint("consumer.dead-lettered")
-                    if malformed_in_a_row >= MALFORMED_LIMIT:
-                        raise _TooManyMalformed(
-                            f"{MALFORMED_LIMIT} messages in a row could not be parsed, the last because {error}: "
-                            f"the fault is likely this version's. See `millstream dlq list {self.group}`, "
-                            "replay or drop them, then restart"
-                        ) from error
+                    await self._bury(message, str(error))
             await asyncio.sleep(0)  # let work on the queued keys begin before the commit
             await subscription.commit()
             self._failures = 0
             self.lag = await subscription.lag()
             metrics.EVENTS_LAG.set(self.lag)
+
+    async def _bury(self, message: Received, reason: str) -> None:
+        """Make a malformed message a dead letter, unless an operator has resolved it; pause in a flood."""
+        if await self.dead_letters.is_resolved(message):
+            return
+        await self.dead_letters.add(message, reason)
+        failpoint("consumer.dead-lettered")
+        self._count_malformed(self._malformed_in_a_row + 1)
+        if self.flood:
+            await asyncio.sleep(FLOOD_PAUSE_SECONDS)
+
+    def _count_malformed(self, in_a_row: int) -> None:
+        """Set how many malformed messages came in a row: FLOOD of them begin a flood, one good message ends it."""
+        if in_a_row == FLOOD:
+            self.flood = (
+                f"{FLOOD} messages in a row and more could not be parsed: either someone publishes other messages on these "
+                f"topics, or this version's parser is at fault. `millstream dlq list {self.group}` shows them; replay or "
+                "drop them. Reading goes on, slowly"
+            )
+            log.error("flood of malformed messages", extra={"problem": self.flood})
+        elif self.flood and not in_a_row:
+            log.info("the flood of malformed messages is over", extra={"messages": self._malformed_in_a_row})
+            self.flood = ""
+        self._malformed_in_a_row = in_a_row
+        metrics.EVENTS_MALFORMED.set(in_a_row)
 
     def _queue(self, event: Event) -> None:
         keys = self.handlers.get(event.event_type)
@@ -113,7 +126,3 @@ class Consumer:
             log.exception("handler failed", extra={"event_type": event.event_type, "event_id": event.event_id})
             return
         self._handled[event.event_type].inc()
-
-
-class _TooManyMalformed(Exception):
-    """MALFORMED_LIMIT messages in a row could not be parsed."""

@@ -1,17 +1,19 @@
 """Dead letters: messages that could not be parsed, and how operators resolved them.
 
-A dead letter is a message on the topic `<group>.dlq` with the original bytes, headers and position. Its resolution is
-one object, `dead-letters/{group}/{id}`, put if absent; a dead letter without one is open. So every replica gives the
-same answer, and a process that dies on the way loses nothing.
+A dead letter is a message on the topic `<group>.dlq` with the original bytes, headers and position; of one that is too large
+for that, its beginning, size and digest. Its resolution is one object, `dead-letters/{group}/{id}`, put if absent; a dead
+letter without one is open. So every replica gives the same answer, and a process that dies on the way loses nothing.
 """
 
 import asyncio
 import base64
+import hashlib
 import logging
 import re
 from bisect import insort
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from millstream.defaults import BY_NAME, dead_letters_of
@@ -22,7 +24,8 @@ from millstream.states import word_of
 from millstream.timestamps import now
 from servicekit import metrics
 from servicekit.blobs.port import Blobs
-from servicekit.bus.port import Bus, Message, Received
+from servicekit.blobs.stored_names import StoredNames
+from servicekit.bus.port import MAX_VALUE, Bus, Message, Received
 from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 from servicekit.paging import page_size
@@ -35,6 +38,11 @@ Order = tuple[int, int, int, int]
 BUS_SECONDS = 10.0
 PAGE_BYTES = 4 << 20
 """The most bytes on one page; a single dead letter is always smaller."""
+MOST_HEADER_BYTES = 16 << 10
+"""Bytes of key and headers together that a letter keeps whole."""
+CUT_VALUE, CUT_TEXT, CUT_HEADERS = 64 << 10, 200, 32
+"""What a letter keeps of a message that is too large: bytes of its value, of each other text, and the number of headers."""
+LONGEST_REASON = 1000
 _HEADER_PREFIX = "dlq_"
 _ID = re.compile("[0-9a-f]{32}")
 
@@ -45,26 +53,33 @@ class DeadLetters:
     def __init__(self, blobs: Blobs, bus: Bus, group: str) -> None:
         self.blobs, self.bus, self.group = blobs, bus, group
         self.topic = dead_letters_of(group)
+        self._resolved = StoredNames(blobs, self._key(""))
 
     async def add(self, message: Received, reason: str) -> None:
-        """Publish a message as a dead letter. Idempotent: the same message is the same letter. Raises Unavailable."""
+        """Publish a message as a dead letter. Idempotent: the same message is the same letter. Raises Unavailable.
+
+        No message is too large to become one: a bus takes whatever _fitting() returns.
+        """
         metrics.EVENTS_DEAD.inc()
         log.error("message dead-lettered", extra={"topic": message.topic, "offset": message.offset, "reason": reason})
         more = {
             "dlq_topic": message.topic,
             "dlq_partition": str(message.partition),
             "dlq_offset": str(message.offset),
-            "dlq_reason": reason,
+            "dlq_reason": reason[:LONGEST_REASON],
             "dlq_time": now().ToJsonString(),
         }
-        headers = {**message.headers, **{name: text.encode() for name, text in more.items()}}
-        await self.bus.publish(Message(self.topic, message.key, message.value, headers))
+        kept = _fitting(message)
+        if kept is not message:
+            more |= {"dlq_size": str(len(message.value)), "dlq_sha256": hashlib.sha256(message.value).hexdigest()}
+        headers = {**kept.headers, **{name: text.encode(errors="replace") for name, text in more.items()}}
+        await self.bus.publish(Message(self.topic, kept.key, kept.value, headers))
 
     async def is_resolved(self, message: Received) -> bool:
         """Whether an operator has resolved the dead letter of this message; False also while the store is unavailable."""
         place = (message.topic, message.partition, message.offset)
         try:
-            return await self.blobs.exists(self._key(hash_of(self.topic, *place, message.value)))
+            return await self.blobs.exists(self._key(hash_of(self.topic, *place, _fitting(message).value)))
         except MillstreamError:
             return False
 
@@ -75,8 +90,7 @@ class DeadLetters:
         """
         size, after = page_size(size), _order_of(token)
         found, more = list[DeadLetter](), False
-        prefix = self._key("")
-        resolved = {listed.key.removeprefix(prefix) async for listed in self.blobs.list(prefix)}
+        resolved = set(await self._resolved.all())
         async with aclosing(self._letters()) as letters:
             async for letter in letters:
                 if _order(letter) > after and (show_resolved or letter.id not in resolved):
@@ -111,6 +125,9 @@ class DeadLetters:
         if letter.original_topic not in BY_NAME:
             text = f"letter {letter_id} names no topic of this platform, so it cannot be replayed: drop it"
             raise FailedPrecondition(text, letter=letter_id)
+        if letter.original_digest:
+            text = f"letter {letter_id} holds only the beginning of a message of {letter.original_size_bytes:,} bytes"
+            raise FailedPrecondition(f"{text}, so it cannot be replayed: drop it", letter=letter_id)
         message = Message(letter.original_topic, letter.key.decode(), letter.value, dict(letter.headers))
         await _with_timeout(self.bus.publish(message))
         failpoint("operations.replayed")
@@ -187,11 +204,23 @@ def _letter(message: Received) -> DeadLetter:
     letter.reason = message.headers.get("dlq_reason", b"").decode(errors="replace")
     with suppress(ValueError):
         letter.time.FromJsonString(message.headers.get("dlq_time", b"").decode(errors="replace"))
+    letter.original_digest = message.headers.get("dlq_sha256", b"").decode(errors="replace")
+    with suppress(ValueError):
+        letter.original_size_bytes = min(int(message.headers.get("dlq_size", b"0")), 1 << 62)
     origin = _origin(message.headers)
     if origin:
         letter.original_topic, letter.original_partition, letter.original_offset = origin
     letter.id = hash_of(message.topic, *(origin or (message.partition, message.offset)), message.value)
     return letter
+
+
+def _fitting(message: Received) -> Received:
+    """The message itself if a letter can hold all of it, else one that is cut."""
+    around = len(message.key.encode()) + sum(len(name.encode()) + len(value) for name, value in message.headers.items())
+    if len(message.value) <= MAX_VALUE and around <= MOST_HEADER_BYTES:
+        return message
+    headers = {name[:CUT_TEXT]: value[:CUT_TEXT] for name, value in list(message.headers.items())[:CUT_HEADERS]}
+    return replace(message, key=message.key[:CUT_TEXT], value=message.value[:CUT_VALUE], headers=headers)
 
 
 def _origin(headers: Mapping[str, bytes]) -> Place | None:

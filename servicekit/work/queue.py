@@ -64,7 +64,10 @@ class Reconciler(Protocol[K]):
         ...
 
     async def end(self, key: K, error: MillstreamError) -> None:
-        """Record in the object that the work has failed for good, with the error."""
+        """Record in the object that the work has failed for good, with the error.
+
+        An error of this call is retried like one of reconcile(); one that is final or repeats gives the key up.
+        """
         ...
 
 
@@ -74,6 +77,8 @@ class _State:
 
     failures: Counter[type[BaseException]] = field(default_factory=Counter)
     """By class, since the last success: so an outage does not count towards the tries of another error."""
+    end_failures: Counter[type[BaseException]] = field(default_factory=Counter)
+    """By class, of end() since it was first needed."""
     queued: bool = False
     running: bool = False
     added_meanwhile: bool = False
@@ -124,11 +129,6 @@ class Work:
             self._seconds[kind] = metrics.WORK_SECONDS.labels(kind)
             self._resync_now[kind] = asyncio.Event()
             self._resync_waiters[kind] = []
-
-    @property
-    def stopped_reason(self) -> str:
-        """Why the consumer stopped for good; "" while it reads."""
-        return self.consumer.stopped_reason
 
     def add(self, key: Key, delay: float = 0.0) -> None:
         """Queue a key now, or after `delay` seconds unless it is due earlier."""
@@ -270,15 +270,23 @@ class Work:
             return pause
 
     async def _end(self, key: Key, state: _State, error: BaseException) -> float | None:
+        """Have the failure recorded; returns the seconds to the next try of that, or None."""
         known = error if isinstance(error, MillstreamError) else MillstreamError(f"{type(error).__name__}: {error}")
         try:
             await self.reconcilers[key.kind].end(key, known)
-        except Exception:
-            log.exception("end() failed")
-            return backoff(state.failures.total())
-        log.warning("work given up", extra={"error": str(known)})
+        except Exception as failure:
+            state.end_failures[type(failure)] += 1
+            if not _is_final(failure, state.end_failures[type(failure)]):
+                log.info("end is retried", extra={"error": str(failure)})
+                return backoff(state.end_failures.total())
+            # Nothing can be recorded under this key, such as one of an event that names no object. A resync finds the rest.
+            bug = None if isinstance(failure, MillstreamError) else failure
+            log.error("work given up without an end", extra={"error": str(known), "end": str(failure)}, exc_info=bug)
+        else:
+            log.warning("work given up", extra={"error": str(known)})
         metrics.WORK_ENDED.labels(key.kind).inc()
         state.failures.clear()
+        state.end_failures.clear()
         return None
 
 

@@ -13,6 +13,7 @@ from millstream.errors import NotFound
 from millstream.timestamps import timestamp_of_ns
 from servicekit.blobs.parts import PartFile
 from servicekit.blobs.port import Blobs
+from servicekit.blobs.stored_names import StoredNames
 from servicekit.facts.ledger import Entry, Ledger, read_entry
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.ids import check_name
@@ -25,6 +26,7 @@ class Store:
         self.blobs, self.outbox = blobs, outbox
         self._specs: dict[str, Ledger[DatasetSpec]] = {}
         self._snapshots: dict[str, Ledger[Snapshot]] = {}
+        self._imports: dict[str, tuple[StoredNames, StoredNames]] = {}
 
     # --- datasets
 
@@ -104,9 +106,13 @@ class Store:
 
     async def pending(self, dataset: str) -> list[str]:
         """The request_ids of imports without an outcome, sorted."""
-        imports, outcomes = f"datasets/{dataset}/imports/", f"datasets/{dataset}/outcomes/"
-        requests = {listed.key.removeprefix(imports) async for listed in self.blobs.list(imports)}
-        return sorted(requests - {listed.key.removeprefix(outcomes) async for listed in self.blobs.list(outcomes)})
+        requested, ended = self._imports.setdefault(dataset, self._import_names(dataset))
+        return sorted(set(await requested.all()) - set(await ended.all()))
+
+    def _import_names(self, dataset: str) -> tuple[StoredNames, StoredNames]:
+        """Of the imports that were recorded, and of those that have ended."""
+        folder = f"datasets/{dataset}"
+        return StoredNames(self.blobs, f"{folder}/imports/"), StoredNames(self.blobs, f"{folder}/outcomes/")
 
     # --- bytes
 

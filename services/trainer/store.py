@@ -13,6 +13,7 @@ from millstream.training.v1 import events_pb2 as events
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
 from servicekit.blobs.port import Blobs
+from servicekit.blobs.stored_names import StoredNames
 from servicekit.facts.lease import Leases
 from servicekit.facts.outbox import Announce, Fact, Outbox
 
@@ -28,6 +29,7 @@ class Store:
 
     def __init__(self, blobs: Blobs, outbox: Outbox, lease_seconds: float) -> None:
         self.blobs, self.outbox, self.lease_seconds = blobs, outbox, lease_seconds
+        self._requested, self._finished = StoredNames(blobs, "runs/requests/"), StoredNames(blobs, "runs/outcomes/")
         self._requests: dict[str, RunRequest] = {}
         self._outcomes: dict[str, RunOutcome] = {}
         self._leases: dict[str, Leases] = {}
@@ -35,11 +37,11 @@ class Store:
 
     async def run_ids(self) -> list[str]:
         """Of all runs, in order of id."""
-        return [name async for name in self.blobs.children("runs/requests/")]
+        return await self._requested.all()
 
     async def open_run_ids(self) -> list[str]:
         """Runs that have no outcome."""
-        ended = {name async for name in self.blobs.children("runs/outcomes/")}
+        ended = set(await self._finished.all())
         return [run_id for run_id in await self.run_ids() if run_id not in ended]
 
     async def request(self, run_id: str) -> RunRequest:
@@ -53,12 +55,8 @@ class Store:
         return self._requests[run_id]
 
     async def requests(self) -> list[RunRequest]:
-        """Of all runs. A listed one may not exist: its put was given up (see Blobs.list)."""
-        found = []
-        for run_id in await self.run_ids():
-            with suppress(NotFound):
-                found.append(await self.request(run_id))
-        return found
+        """Of all runs."""
+        return [await self.request(run_id) for run_id in await self.run_ids()]
 
     async def create(self, request: RunRequest) -> bool:
         """Store the request of a run; False: there is a run of that id."""

@@ -268,6 +268,8 @@ class DeadLetter(_message.Message):
     ORIGINAL_OFFSET_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     RESOLUTION_FIELD_NUMBER: _builtins.int
+    ORIGINAL_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    ORIGINAL_DIGEST_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     """Place of the letter itself: topic, partition (below) and offset."""
     offset: _builtins.int
@@ -283,6 +285,11 @@ class DeadLetter(_message.Message):
     """Place of the original message. Empty if the letter does not hold it; such a letter cannot be replayed."""
     original_partition: _builtins.int
     original_offset: _builtins.int
+    original_size_bytes: _builtins.int
+    """Set if the message was too large for a letter, which then holds only its beginning and cannot be replayed: the size and
+    the sha256, in hex, of the whole value.
+    """
+    original_digest: _builtins.str
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]: ...
     @_builtins.property
@@ -309,10 +316,12 @@ class DeadLetter(_message.Message):
         original_offset: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         resolution: _stored_pb2.DeadLetterResolution | None = ...,
+        original_size_bytes: _builtins.int = ...,
+        original_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resolution", b"resolution", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "id", b"id", "key", b"key", "offset", b"offset", "original_offset", b"original_offset", "original_partition", b"original_partition", "original_topic", b"original_topic", "partition", b"partition", "reason", b"reason", "resolution", b"resolution", "time", b"time", "topic", b"topic", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "id", b"id", "key", b"key", "offset", b"offset", "original_digest", b"original_digest", "original_offset", b"original_offset", "original_partition", b"original_partition", "original_size_bytes", b"original_size_bytes", "original_topic", b"original_topic", "partition", b"partition", "reason", b"reason", "resolution", b"resolution", "time", b"time", "topic", b"topic", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,6 +21,7 @@ from millstream.errors import Unavailable
 from servicekit.bus.kafka.buffer import BYTES_AHEAD, MESSAGES_AT_ONCE, Buffer, Polled
 from servicekit.bus.kafka.connection import REQUEST_SECONDS, Client, Link
 from servicekit.bus.kafka.topics import ensure
+from servicekit.bus.kafka.undecodable import Undecodable
 from servicekit.bus.port import Received
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Reader(threading.Thread):
         self._positions: dict[TopicPartition, int] = {}
         self._topic_ids: dict[str, object] = {}
         self._ends: Offsets = {}
+        self._undecodable = Undecodable()
         self._last_answer = time.monotonic()
         self._consumer: KafkaConsumer | None = None
         self._client: Client | None = None
@@ -249,7 +251,12 @@ class Reader(threading.Thread):
         """Poll; backpressure pauses the partitions while the buffer is full, so that polling continues, as a heartbeat."""
         if not self._buffer.wait_for_room(RETRY_SECONDS / 2):
             consumer.pause(*consumer.assignment())
-        self._store(consumer, consumer.poll(timeout_ms=0 if consumer.paused() else int(POLL_SECONDS * 1000)))
+        try:
+            polled = consumer.poll(timeout_ms=0 if consumer.paused() else int(POLL_SECONDS * 1000))
+        except Exception as error:
+            polled = self._undecodable.pass_over(consumer, error)
+            self._ended.wait(POLL_SECONDS)
+        self._store(consumer, polled)
         consumer.resume(*consumer.paused())
         if not self.group:
             self._assign(consumer, first=False)

@@ -41,11 +41,11 @@ def test_a_problem_is_named_once_with_all_replicas_that_report_it(cli: Command, 
 def test_each_kind_of_problem_has_its_own_text(cli: Command, fakes: Fakes) -> None:
     fakes.status = ServiceStatus(
         ready=False, not_ready_reason="still loading", blobs=Dependency(), bus=Dependency(ok=True),
-        consumer=ConsumerStatus(stopped_reason="a flood"), outbox=OutboxStatus(parked=1),
+        consumer=ConsumerStatus(flood="a flood", lag=7), outbox=OutboxStatus(parked=1),
     )  # fmt: skip
     failed = cli("status", code=1)
-    assert failed.stdout.splitlines()[1].split("\t")[2:6] == ["NO", "not probed", "ok", "STOPPED"]
-    for text in ("not ready: still loading", "consumer stopped: a flood", "outbox: 1 fact parked"):
+    assert failed.stdout.splitlines()[1].split("\t")[2:6] == ["NO", "not probed", "ok", "FLOOD, lag 7"]
+    for text in ("not ready: still loading", "consumer: a flood", "outbox: 1 fact parked"):
         assert text in failed.stderr
 
 

@@ -1,6 +1,7 @@
 """The consumer: events give keys, malformed messages become dead letters, positions are committed, outages are retried."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,16 +10,18 @@ import pytest
 from millstream.dataset.v1.events_pb2 import DatasetEvent, SnapshotCreated
 from millstream.errors import (
     DeadlineExceeded,
+    FailedPrecondition,
     Unavailable,
 )
 from millstream.registry.v1.events_pb2 import AliasMoved
 from millstream.trace import continue_trace, traceparent
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
-from servicekit.bus.port import Message, Subscription
+from servicekit.bus.port import MAX_VALUE, Message, Received, Subscription
 from servicekit.facts.events import to_message
-from servicekit.metrics import EVENTS_DEAD, EVENTS_UNKNOWN
+from servicekit.metrics import EVENTS_DEAD, EVENTS_MALFORMED, EVENTS_UNKNOWN
 from servicekit.work import consumer
+from servicekit.work.deadletters import DeadLetters
 from servicekit.work.queue import Work
 from tests.worlds.work import TOPIC, Thing, ThingKey, quick, snapshot, until, working
 
@@ -154,7 +157,7 @@ async def test_malformed_messages_become_dead_letters_whole() -> None:
             await bus.publish(message)
         await bus.publish(snapshot("good"))
         await until(lambda: thing.done["good"])
-        assert not work.stopped_reason
+        assert not work.consumer.flood
     dead = [message for message in bus.log if message.topic == "group.dlq"]
     assert [letter.value for letter in dead] == [message.value for message in wrong]
     assert [letter.headers["dlq_offset"] for letter in dead] == [b"0", b"1", b"2", b"3"]
@@ -164,29 +167,67 @@ async def test_malformed_messages_become_dead_letters_whole() -> None:
     assert EVENTS_DEAD._value.get() == before + 4
 
 
-async def test_many_malformed_messages_in_a_row_stop_the_consumer_but_not_the_resync(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(consumer, "MALFORMED_LIMIT", 5)
+async def test_a_flood_of_malformed_messages_is_reported_and_reading_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer, "FLOOD_PAUSE_SECONDS", 0.0)
+    bus, thing = MemoryBus(), Thing()
+    async with working(thing, bus) as work:
+        for _ in range(3 * consumer.FLOOD):
+            await bus.publish(broken())
+        await until(lambda: work.consumer.flood)
+        assert "dlq list group" in work.consumer.flood, "it says what to do"
+        await until(lambda: EVENTS_MALFORMED._value.get() == 3 * consumer.FLOOD)
+        await bus.publish(snapshot("good"))
+        await until(lambda: thing.done["good"])
+        assert not work.consumer.flood and not EVENTS_MALFORMED._value.get(), "one good message ends it"
+        await until(lambda: bus.committed[("group", TOPIC)] == 3 * consumer.FLOOD + 1)
+    assert len([message for message in bus.log if message.topic == "group.dlq"]) == 3 * consumer.FLOOD
+
+
+async def test_a_flood_is_read_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it does not fill the topic of dead letters at once: beyond FLOOD messages each waits for a pause."""
+    monkeypatch.setattr(consumer, "FLOOD_PAUSE_SECONDS", 3600.0)
     bus, thing = MemoryBus(), Thing()
     thing.open_keys = ["a"]
     async with working(thing, bus, resync_seconds=0.005) as work:
-        for _ in range(4):
+        for _ in range(consumer.FLOOD + 5):
             await bus.publish(broken())
-        await bus.publish(snapshot("good"))
-        await until(lambda: thing.done["good"])
-        assert not work.stopped_reason
-        for _ in range(9):
-            await bus.publish(broken())
-        await until(lambda: work.stopped_reason)
-        assert "5 messages in a row could not be parsed" in work.stopped_reason
+        await until(lambda: work.consumer.flood)
         resyncs = thing.resyncs
         await until(lambda: thing.resyncs > resyncs + 2)
-        await bus.publish(snapshot("unread"))
-        await asyncio.sleep(0.02)
-    assert thing.done["unread"] == 0
-    # Not committed, so a fixed version reads them again.
-    assert bus.committed[("group", TOPIC)] < 10
+    assert len([message for message in bus.log if message.topic == "group.dlq"]) == consumer.FLOOD
+
+
+@pytest.mark.parametrize(
+    ("value", "headers"),
+    [
+        (b"\xff" * (MAX_VALUE + 1), {}),
+        (b"\xff", {"big": b"h" * (MAX_VALUE - 1000)}),
+        (b"\xff", {f"{number}": b"h" * 1000 for number in range(1000)}),
+        (b"\xff" * MAX_VALUE, {"n" * 40_000: b""}),
+    ],
+    ids=["value", "header", "headers", "name"],
+)
+async def test_a_malformed_message_too_large_for_a_letter_is_buried_cut(
+    value: bytes, headers: dict[str, bytes]
+) -> None:
+    """The bus of a user may carry more than ours publishes; no message stops the consumer."""
+    bus, thing = MemoryBus(), Thing()
+    foreign = Received(TOPIC, "key", value, {**headers}, 0, len(bus.log))
+    async with working(thing, bus):
+        bus.log.append(foreign)
+        await bus.publish(snapshot("good"))
+        await until(lambda: thing.done["good"])
+    (dead,) = [message for message in bus.log if message.topic == "group.dlq"]
+    assert len(dead.value) + sum(len(name) + len(text) for name, text in dead.headers.items()) < MAX_VALUE // 10
+    assert value.startswith(dead.value) and dead.headers["dlq_size"] == b"%d" % len(value)
+    assert dead.headers["dlq_sha256"].decode() == hashlib.sha256(value).hexdigest()
+    letters = DeadLetters(MemoryBlobs(), bus, "group")
+    ((letter,), _) = await letters.page(10, "", False)
+    assert letter.original_size_bytes == len(value)
+    with pytest.raises(FailedPrecondition, match=r"only the beginning.*drop it"):
+        await letters.replay(letter.id, "ada", "")
+    await letters.drop(letter.id, "ada", "garbage")
+    assert await letters.is_resolved(foreign), "read again after a restart, it is not buried twice"
 
 
 async def test_an_event_that_is_newer_is_counted_and_skipped() -> None:

@@ -201,6 +201,21 @@ async def test_an_end_that_fails_is_retried() -> None:
         await until(lambda: work._states == {})
 
 
+@pytest.mark.parametrize("failure", [InvalidArgument("no such key"), RuntimeError("a bug")], ids=["invalid", "bug"])
+async def test_an_end_that_cannot_succeed_gives_the_key_up(failure: Exception) -> None:
+    """Such as the end of a run whose id, in an event, is none: nothing can be recorded, so nothing is tried for ever."""
+
+    async def do(name: str) -> None:
+        raise InvalidArgument("no")
+
+    thing = Thing(do)
+    thing.end_errors = [failure] * 1000
+    async with working(thing) as work:
+        work.add(ThingKey("a"))
+        await until(lambda: work._states == {})
+    assert thing.ended == {} and len(thing.end_errors) >= 997
+
+
 def test_backoff_grows_to_its_limit_with_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     for failures in range(1, 200):

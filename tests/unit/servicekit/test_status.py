@@ -53,12 +53,12 @@ async def test_it_reports_consumer_and_outbox_where_there_are_any() -> None:
     outbox = Outbox(blobs, bus, "trainer", {})
     status = Status("trainer", health, probe, probe, consumer, outbox)
     assert not status.message(BUILD).consumer.HasField("last_read_time"), "it has read nothing yet"
-    consumer.lag, consumer.last_read, consumer.stopped_reason = 3, 1_000_000_000.0, "too many malformed messages"
+    consumer.lag, consumer.last_read, consumer.flood = 3, 1_000_000_000.0, "too many malformed messages"
     consumer.incident.report("no broker")
     outbox.pending, outbox.parked = 5, 2
     found = status.message(BUILD)
     assert (found.consumer.lag, found.consumer.problem) == (3, "no broker")
-    assert found.consumer.stopped_reason == "too many malformed messages"
+    assert found.consumer.flood == "too many malformed messages"
     assert found.consumer.last_read_time.seconds == 1_000_000_000
     assert (found.outbox.pending, found.outbox.parked, found.outbox.problem) == (5, 2, "")
 

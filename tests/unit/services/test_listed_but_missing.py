@@ -1,12 +1,13 @@
 """A listing may show a key that was never stored (see Blobs.list): no service takes it for a fact or blocks on it."""
 
-from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
 
 from millstream.dataset.v1.dataset_service_pb2 import ListDatasetsRequest
+from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import NotFound
+from millstream.training.v1.attempt_pb2 import RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRunSpec
 from millstream.training.v1.training_service_pb2 import (
     CreateTrainingRunRequest,
@@ -15,7 +16,6 @@ from millstream.training.v1.training_service_pb2 import (
 )
 from recipekit.catalog import Catalog
 from servicekit.blobs.memory import MemoryBlobs
-from servicekit.blobs.port import Listed
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
 from services.dataprep.reconcile import ImportKey
@@ -24,29 +24,17 @@ from services.trainer.service import TrainingService
 from services.trainer.store import FACTS, Store
 from tests.unit.trainer.test_automatic import Dataprep, Registry
 from tests.worlds.dataprep import World, sample
+from tests.worlds.phantom import PhantomBlobs
 from tests.worlds.training import NoLauncher
 
 RUN = "run-1"
 
 
-class PhantomBlobs(MemoryBlobs):
-    """Lists a key that is not stored."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__()
-        self.key = key
-
-    async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
-        async for listed in super().list(prefix, after):
-            yield listed
-        if self.key.startswith(prefix) and self.key > after:
-            yield Listed(self.key, 0, 0.0)
-
-
 class Trainer:
     def __init__(self, blobs: MemoryBlobs) -> None:
         self.store = Store(blobs, Outbox(blobs, MemoryBus(), "trainer", FACTS), 10)
-        self.bring = BringToOutcome(self.store, NoLauncher(), cast("Any", None), slots=1, time_limit_seconds=60)
+        self.launcher = NoLauncher()
+        self.bring = BringToOutcome(self.store, self.launcher, cast("Any", None), slots=1, time_limit_seconds=60)
         registry, dataprep = cast("Any", Registry()), cast("Any", Dataprep())
         self.service = TrainingService(
             self.store, cast("Any", NoLauncher()), registry, dataprep, Catalog(["tests.recipes"])
@@ -58,7 +46,7 @@ class Trainer:
 
 async def test_a_run_that_is_listed_but_missing_is_no_run_and_can_be_created() -> None:
     trainer = Trainer(PhantomBlobs(f"runs/requests/{RUN}"))
-    assert [name async for name in trainer.bring.pending()] == [RunKey(RUN)]
+    assert [name async for name in trainer.bring.pending()] == []
     with pytest.raises(NotFound):
         await trainer.bring.reconcile(RunKey(RUN))
     await trainer.bring.end(RunKey(RUN), NotFound("no training run"))
@@ -85,6 +73,32 @@ async def test_a_dataset_that_is_listed_but_missing_is_not_shown() -> None:
 
 async def test_an_import_that_is_listed_but_missing_gets_no_outcome() -> None:
     world = World(PhantomBlobs("datasets/words/imports/vain"))
-    assert [name async for name in world.imports.pending()] == [ImportKey("words", "vain")]
+    assert [name async for name in world.imports.pending()] == []
     await world.imports.end(ImportKey("words", "vain"), NotFound("no import"))
     assert await world.store.outcome("words", "vain") is None
+
+
+async def test_imports_beside_one_that_is_listed_but_missing_succeed() -> None:
+    async with World(PhantomBlobs("datasets/words/imports/a-vain-one")).running() as world:
+        assert (await world.do(sample())).state == Import.STATE_SUCCEEDED
+
+
+async def test_an_outcome_that_is_listed_but_missing_ends_no_import() -> None:
+    world = World(PhantomBlobs("datasets/words/outcomes/first"))
+    await world.store.record(Import(request_id="first", dataset="words"))
+    assert [name async for name in world.imports.pending()] == [ImportKey("words", "first")]
+
+
+async def test_an_outcome_that_is_listed_but_missing_ends_no_run() -> None:
+    trainer = Trainer(PhantomBlobs(f"runs/outcomes/{RUN}"))
+    await trainer.service.CreateTrainingRun(CreateTrainingRunRequest(request_id=RUN, spec=TrainingRunSpec(model="toy")))
+    assert [name async for name in trainer.bring.pending()] == [RunKey(RUN)]
+
+
+async def test_an_automatic_run_beside_one_that_is_listed_but_missing_is_started() -> None:
+    trainer = Trainer(PhantomBlobs("runs/requests/a-vain-one"))
+    spec = TrainingRunSpec(model="toy", dataset="words")
+    await trainer.store.create(RunRequest(run_id=RUN, request_id=RUN, spec=spec, automatic=True))
+    await trainer.bring.reconcile(RunKey(RUN))
+    assert await trainer.store.outcome(RUN) is None
+    assert trainer.launcher.launched == [RUN], "it runs"
