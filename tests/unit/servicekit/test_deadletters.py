@@ -8,12 +8,12 @@ import pytest
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from millstream.operations.v1.operations_service_pb2 import DeadLetter
 from millstream.operations.v1.stored_pb2 import DeadLetterResolution
+from servicekit.blobs.faulty import list_in_vain
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import MAX_VALUE, Message, Received, Subscription
 from servicekit.work import deadletters
 from servicekit.work.deadletters import DeadLetters
-from tests.worlds.phantom import PhantomBlobs
 from tests.worlds.work import TOPIC, Thing, quick, snapshot, until, working
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -207,5 +207,5 @@ async def test_a_resolution_that_is_listed_in_vain_hides_no_letter() -> None:
     bus = MemoryBus()
     await DeadLetters(MemoryBlobs(), bus, "group").add(place(7), "broken")
     (letter,) = await letters(DeadLetters(MemoryBlobs(), bus, "group"))
-    phantom = PhantomBlobs(f"dead-letters/group/{letter.id}")
+    phantom = list_in_vain(MemoryBlobs(), lambda: [f"dead-letters/group/{letter.id}"])
     assert await letters(DeadLetters(phantom, bus, "group")) == [letter]
