@@ -1,7 +1,7 @@
 """Messages that the client library cannot decode: a header name that is not UTF-8, an unknown compression.
 
-The library fails at the same place in every poll, so whoever reads the topic would stop there for ever. After a few tries
-the message is passed over, and an empty one stands in for it.
+The library fails once and then returns nothing more of that partition, or fails at the same place in every poll: whoever
+reads the topic would stop there for ever. After a few tries the message is passed over, and an empty one stands in for it.
 """
 
 import logging
@@ -37,6 +37,7 @@ class Undecodable:
         partition, offset = unread.topic_partition, unread.next_fetch_offset
         self._tries = self._tries + 1 if self._place == (partition, offset) else 1
         self._place = partition, offset
+        unread.drain()  # the library keeps the broken rest otherwise, and fetches nothing more of the partition
         if self._tries < TRIES:
             return {}
         reason = f"{type(error).__name__}: {error}"
