@@ -151,6 +151,7 @@ def _rows(number: int) -> bytes:
 
 async def _upload(name: str, request_id: str, data: bytes) -> AsyncIterator[dataset.ImportDatasetRequest]:
     header = dataset.ImportHeader(dataset=name, request_id=request_id, file_name="rows.jsonl", format=FORMAT_JSON_LINES)
+    header.spec.SetInParent()
     yield dataset.ImportDatasetRequest(header=header)
     for start in range(0, len(data), 1 << 20):
         yield dataset.ImportDatasetRequest(chunk=data[start : start + (1 << 20)])

@@ -125,7 +125,7 @@ def _prepare(platform: World) -> str:
             for number in range(LARGE_ROWS):
                 file.write(json.dumps({"text": f"row {number} {'word ' * 20}", "label": "ab"[number % 2]}) + "\n")
         with platform.client() as client:
-            client.import_dataset(large, "large", request_id="large")
+            client.import_dataset(large, "large", recipe=scenario.SPEC["recipe"], request_id="large")
             client.wait_import("large", "large", timeout=300)
             return next(iter(client.runs(scenario.MODEL))).run_id
 
