@@ -44,7 +44,7 @@ def promote(
     model: Name,
     version: Annotated[int, typer.Argument(min=1)],
     reason: Reason = "",
-    override: Annotated[str, typer.Option(help="promote without a passing report, for this reason")] = "",
+    override: Annotated[str, typer.Option(help="promote although no report passes the gate, for this reason")] = "",
     alias: Alias = CHAMPION,
     etag: Annotated[str, typer.Option(help="fail unless it is the number of the alias's newest entry")] = "",
 ) -> None:
@@ -74,7 +74,7 @@ def release(cli: Cli, model: Name, reason: Reason = "", alias: Alias = CHAMPION)
 @command(app, "list")
 def list_models(cli: Cli) -> None:
     """Every model."""
-    cli.screen.many(cli.client.models(), lambda model: {**_cells(model), "champion": _champion(cli, model.name)})
+    cli.screen.many(cli.client.models(), lambda model: {**_cells(model), CHAMPION: _champion(cli, model.name)})
 
 
 def _champion(cli: Cli, model: str) -> str:

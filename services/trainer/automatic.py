@@ -107,7 +107,7 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
         """Cancel a run, unless a worker has begun it."""
         if await self.store.outcome(request.run_id) or await self.store.attempts(request.run_id).newest():
             return
-        reason = f"{SUPERSEDED} {wanted.run_id} on snapshot {wanted.spec.dataset_number}"
+        reason = f"{SUPERSEDED} {wanted.run_id} on snapshot {wanted.spec.dataset_number} of {wanted.spec.dataset}"
         outcome = RunOutcome(run_id=request.run_id, model=request.spec.model, state=TrainingRun.STATE_CANCELLED)
         outcome.reason, outcome.actor = reason, ACTOR
         if await self.store.end(outcome):
