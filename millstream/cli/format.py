@@ -87,9 +87,20 @@ def run_line(run: TrainingRun) -> str:
 
 
 def alias_line(entry: AliasEntry) -> str:
-    """Which version an alias names, by which entry, and whether it is held."""
-    held = "held: no automatic promotion until `millstream release`" if entry.hold else "free for automatic promotion"
-    return f"{entry.alias} of {entry.model} is version {entry.version} (entry {entry.number}, {action(entry)}; {held})"
+    """Which version an alias names, by which entry, and whether it is on hold."""
+    hold = (
+        "on hold: no automatic promotion until `millstream release`" if entry.hold else "free for automatic promotion"
+    )
+    return f"{entry.alias} of {entry.model} is version {entry.version} (entry {entry.number}, {action(entry)}; {hold})"
+
+
+def hold_line(entry: AliasEntry) -> str:
+    """Which version an alias names and, if it is on hold, since when, by which actor, why, and how that ends."""
+    line = f"{entry.alias} version {entry.version}, {action(entry)} {when(entry.time)} by {entry.actor}"
+    if not entry.hold:
+        return line
+    reason = f" ({entry.override or entry.reason})" if entry.override or entry.reason else ""
+    return f"{line}{reason}; on hold: nothing is promoted automatically until `millstream release {entry.model}`"
 
 
 def served_line(served: Served) -> str:

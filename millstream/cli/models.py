@@ -8,9 +8,10 @@ import typer
 
 from millstream.cli.command import Cli, command
 from millstream.cli.files import read_spec
-from millstream.cli.format import action, alias_line, count, figures, when
+from millstream.cli.format import action, alias_line, count, figures, hold_line, when
 from millstream.cli.output import Cells
 from millstream.defaults import CHAMPION
+from millstream.errors import NotFound
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 
 app = typer.Typer(name="models", help="Models, their versions and their aliases.", no_args_is_help=True)
@@ -43,7 +44,7 @@ def promote(
     model: Name,
     version: Annotated[int, typer.Argument(min=1)],
     reason: Reason = "",
-    override: Annotated[str, typer.Option(help="promote without a passing report, for this reason")] = "",
+    override: Annotated[str, typer.Option(help="promote although no report passes the gate, for this reason")] = "",
     alias: Alias = CHAMPION,
     etag: Annotated[str, typer.Option(help="fail unless it is the number of the alias's newest entry")] = "",
 ) -> None:
@@ -73,7 +74,22 @@ def release(cli: Cli, model: Name, reason: Reason = "", alias: Alias = CHAMPION)
 @command(app, "list")
 def list_models(cli: Cli) -> None:
     """Every model."""
-    cli.screen.many(cli.client.models(), _cells)
+    cli.screen.many(cli.client.models(), lambda model: {**_cells(model), CHAMPION: _champion(cli, model.name)})
+
+
+def _champion(cli: Cli, model: str) -> str:
+    entry = _champion_entry(cli, model)
+    if entry is None:
+        return "-"
+    return f"version {entry.version}{', on hold' if entry.hold else ''}"
+
+
+def _champion_entry(cli: Cli, model: str) -> AliasEntry | None:
+    """None: the alias never named a version."""
+    try:
+        return cli.client.alias(model)
+    except NotFound:
+        return None
 
 
 def _cells(model: Model) -> Cells:
@@ -102,16 +118,21 @@ def show(
         return
     model = cli.client.model(name)
     lines = [f"{name}: {cell} {value}" for cell, value in list(_cells(model).items())[1:]]
-    cli.screen.one(model, "\n".join([*lines, f"{name}: etag {model.etag}, by {model.actor}"]))
+    lines.append(f"{name}: etag {model.etag}, by {model.actor}")
+    if not cli.screen.as_json:
+        entry = _champion_entry(cli, name)
+        lines.append(f"{name}: {hold_line(entry) if entry else f'{CHAMPION} names no version yet'}")
+    cli.screen.one(model, "\n".join(lines))
 
 
 def describe(version: ModelVersion) -> str:
-    """A version in lines: its metrics, run, dataset, recipe, code and artifact."""
+    """A version in lines: its metrics on the validation split, run, dataset, recipe, code and artifact."""
     lineage = version.lineage
     code = f"{lineage.code_commit[:12] or 'unknown'}{' with changes' if lineage.code_dirty else ''}"
+    made = f"{version.model} version {version.version} of {when(version.create_time)}"
     return "\n".join(
         [
-            f"{version.model} version {version.version} of {when(version.create_time)}: {figures(version.metrics)}",
+            f"{made}, validation: {figures(version.metrics)}",
             f"run {version.run_id}, {count(lineage.attempts, 'attempt')}, seed {lineage.seed}, {lineage.hardware}",
             f"dataset {lineage.dataset} {lineage.dataset_number} ({lineage.snapshot_id})",
             f"recipe {lineage.recipe}, code {code}",
@@ -129,7 +150,7 @@ def versions(cli: Cli, name: Name) -> None:
 def _version_cells(version: ModelVersion) -> Cells:
     return {
         "version": version.version,
-        "metrics": figures(version.metrics) or "-",
+        "validation metrics": figures(version.metrics) or "-",
         "dataset": f"{version.lineage.dataset} {version.lineage.dataset_number}",
         "run": version.run_id,
         "created": when(version.create_time),
@@ -153,7 +174,7 @@ def _alias_cells(entry: AliasEntry) -> Cells:
         "entry": entry.number,
         "version": entry.version,
         "action": action(entry),
-        "hold": "held" if entry.hold else "-",
+        "hold": "on hold" if entry.hold else "-",
         "actor": entry.actor,
         "reason": entry.override or entry.reason or entry.report_id or "-",
         "time": when(entry.time),

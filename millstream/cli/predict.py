@@ -13,6 +13,7 @@ from millstream.cli.files import read_rows
 from millstream.cli.format import served_line
 from millstream.cli.output import Cells
 from millstream.defaults import CHAMPION
+from millstream.errors import MillstreamError, NotFound
 from millstream.inference.v1.prediction_pb2 import ServedModel
 
 ROWS = 256
@@ -99,13 +100,34 @@ def served(
         raise typer.BadParameter("--wait needs a model", param_hint="MODEL")
     if wait:
         cli.client.wait_served(model, wait, timeout=timeout)
-    cli.screen.many(cli.client.served(model), _cells)
+    holds = _Holds(cli)
+    cli.screen.many(cli.client.served(model), lambda found: _cells(found, holds))
 
 
-def _cells(found: ServedModel) -> Cells:
+class _Holds:
+    """Whether aliases are on hold. What is served is listed also while the registry is away, so it is asked in vain once."""
+
+    def __init__(self, cli: Cli) -> None:
+        self.cli, self.is_away = cli, False
+
+    def of(self, model: str, alias: str) -> str:
+        """`on hold`, `-`, or `unknown` while the registry does not answer."""
+        if self.is_away:
+            return "unknown"
+        try:
+            return "on hold" if self.cli.client.alias(model, alias).hold else "-"
+        except NotFound:
+            return "-"
+        except MillstreamError:
+            self.is_away = True
+            return "unknown"
+
+
+def _cells(found: ServedModel, holds: _Holds) -> Cells:
     return {
         "model": found.served.model,
         "alias": found.served.alias,
+        "hold": holds.of(found.served.model, found.served.alias),
         "version": found.served.version,
         "tasks": ",".join(found.tasks) or "-",
         "backend": f"{found.served.backend} {found.served.precision}",

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from millstream.cli.command import Cli, command
-from millstream.cli.format import report_status, when
+from millstream.cli.format import count, report_status, when
 from millstream.cli.output import Cells
-from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, MetricResult
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, LabelChange, MetricResult
 
 app = typer.Typer(name="reports", help="Evaluation reports.", no_args_is_help=True)
 
@@ -31,7 +31,7 @@ def _cells(report: EvaluationReport) -> Cells:
         "report": report.report_id,
         "version": report.version,
         "status": report_status(report),
-        "primary": f"{primary.metric} {primary.candidate:.4f}" if primary else "-",
+        "test metric": f"{primary.metric} {primary.candidate:.4f}" if primary else "-",
         "champion": f"version {report.champion_version}" if report.champion_version else "-",
         "created": when(report.create_time),
     }
@@ -39,14 +39,17 @@ def _cells(report: EvaluationReport) -> Cells:
 
 @command(app, "show")
 def show(cli: Cli, report_id: ReportId) -> None:
-    """A report: its metrics and the results of the gate's rules."""
+    """A report: its metrics, labels, the results of the gate's rules, and its notes."""
     report = cli.client.report(report_id)
     lines = [
         f"{report.model} version {report.version} {report_status(report)}, compared with {_compared_with(report)}",
-        f"{report.rows_compared} rows of {report.dataset} {report.dataset_number}, {report.rows_left_out} left out",
+        f"{report.rows_compared} test rows of {report.dataset} {report.dataset_number}, {report.rows_left_out} left out",
     ]
+    if report.label_change.labels:
+        lines.append(_labels(report.label_change))
     lines += [_metric(metric) for metric in report.metrics]
     lines += [f"gate: {'passed' if result.passed else 'FAILED'}: {result.text}" for result in report.gate]
+    lines += [f"note: {note}" for note in report.notes]
     if report.error:
         lines.append(report.error)
     cli.screen.one(report, "\n".join(lines))
@@ -55,6 +58,17 @@ def show(cli: Cli, report_id: ReportId) -> None:
 def _compared_with(report: EvaluationReport) -> str:
     champion = f"version {report.champion_version} and " if report.champion_version else ""
     return f"{champion}{report.baseline_name or 'no baseline'}"
+
+
+def _labels(change: LabelChange) -> str:
+    """The labels of the training rows, each with its rows; those that the version gains or loses against the champion."""
+    compared = change.kept or change.new or change.lost
+    groups: dict[str, list[str]] = {"": [], "new": [], "lost": []}
+    for one in change.labels:
+        kind = "" if not compared or (one.version_rows and one.champion_rows) else "new" if one.version_rows else "lost"
+        groups[kind].append(f"{one.label!r} ({count(one.version_rows or one.champion_rows, 'row')})")
+    parts = [f"{kind} {', '.join(labels)}".strip() for kind, labels in groups.items() if labels]
+    return f"labels: {'; '.join(parts)}"
 
 
 def _metric(metric: MetricResult) -> str:

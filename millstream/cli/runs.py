@@ -63,7 +63,7 @@ def _cells(run: TrainingRun) -> Cells:
         "model": run.spec.model,
         "dataset": f"{run.spec.dataset} {run.spec.dataset_number}",
         "state": run_state(run),
-        "metrics": figures(run.metrics or run.progress.metrics) or "-",
+        "validation metrics": figures(run.metrics or run.progress.metrics) or "-",
         "created": when(run.create_time),
     }
 

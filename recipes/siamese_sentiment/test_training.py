@@ -48,10 +48,18 @@ def test_the_card_tells_labels_size_and_the_best_validation(tmp_path: Path) -> N
     history = json.loads((run.artifact / "history.json").read_text())
     weights = load_file(run.artifact / "model.safetensors")
     parameters = sum(t.numel() for name, t in weights.items() if name not in ("adjustment", "class_weight"))
-    assert card.startswith("---\nlanguage: te\n") and "negative, neutral, positive" in card
+    assert card.startswith("---\nlibrary_name: millstream\n") and "negative, neutral, positive" in card
     assert f"{parameters:,} parameters, trained on 45 reviews" in card
     assert f"| macro_f1 | {history[0]['validation']['macro_f1']:.4f} |" in card
     assert '"epochs": 1' in card, "the card lacks the config"
+
+
+def test_the_card_of_an_english_model_names_no_other_language(tmp_path: Path) -> None:
+    rows = [{"text": f"{word} film {number}", "label": word} for number in range(20) for word in ("good", "bad")]
+    run = LocalRun(tmp_path)
+    fit(configure(), Data(rows[:30], rows[30:]), run)
+    card = (run.artifact / "README.md").read_text()
+    assert "language:" not in card and "Telugu" not in card
 
 
 def test_validation_rows_of_unknown_labels_are_left_out_and_none_left_is_an_error(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import AliasEntry
+from recipekit.gate import is_unsure_of_labels
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,19 @@ def is_pending(version: int, champion: ChampionAlias, reports: Sequence[Evaluati
 
     Each version needs one. Once it has one, it needs another only if the newest passed, it never was champion, it is
     above the champion, and no report compares it with that champion. "Newest" goes by the champion's ledger, which no
-    clock can disturb.
+    clock can disturb. A report that passed before labels were compared does not count as a comparison with that champion.
     """
     if not reports:
         return True
-    if any(report.champion_version == champion.version for report in reports):
+    if any(report.champion_version == champion.version and not _is_outdated(report) for report in reports):
         return False
     newest = max(reports, key=lambda report: (report.champion_entry, report.create_time.ToNanoseconds()))
-    passed = newest.status == EvaluationReport.STATUS_PASSED
-    return passed and version not in champion.ever and version > champion.version
+    return _passed(newest) and version not in champion.ever and version > champion.version
+
+
+def _passed(report: EvaluationReport) -> bool:
+    return report.status == EvaluationReport.STATUS_PASSED
+
+
+def _is_outdated(report: EvaluationReport) -> bool:
+    return _passed(report) and is_unsure_of_labels(report)

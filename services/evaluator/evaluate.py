@@ -78,9 +78,10 @@ class Evaluator:
     async def _figures(self, inputs: EvaluationInputs) -> Figures:
         train = await read_split(self.blobs, inputs.snapshot, "train")
         test = await read_split(self.blobs, inputs.snapshot, "test")
+        validation = await read_split(self.blobs, inputs.snapshot, "validation")
         folder = await self.cache.fetch(inputs.version.artifact.digest)
         champion = await self._champion(inputs)
-        figures = await in_background(lambda: measure(folder, train, test, champion, self.catalog))
+        figures = await in_background(lambda: measure(folder, train, test, champion, self.catalog, validation))
         await in_background(lambda: self.cache.keep_newest(self.keep_artifacts))
         return figures
 
@@ -88,14 +89,15 @@ class Evaluator:
         """The champion's artifact and the rows that it was trained on, or why they cannot be read."""
         version, snapshot = inputs.champion_version, inputs.champion_snapshot
         if inputs.champion_missing:
-            return ChampionModel(inputs.champion.version, missing=inputs.champion_missing)
+            return ChampionModel(inputs.champion.version, None, missing=inputs.champion_missing)
         if not version or not snapshot:
             return None
-        train: Sequence[Row] = ()
+        train: Sequence[Row] | None = None
+        recipe = version.lineage.recipe
         try:
-            if snapshot.snapshot_id != inputs.snapshot.snapshot_id:
-                train = await read_split(self.blobs, snapshot, "train")
-            return ChampionModel(version.version, train, await self.cache.fetch(version.artifact.digest))
+            same = snapshot.snapshot_id == inputs.snapshot.snapshot_id
+            train = () if same else await read_split(self.blobs, snapshot, "train")
+            return ChampionModel(version.version, train, recipe, await self.cache.fetch(version.artifact.digest))
         except (NotFound, InvalidArgument) as error:
             log.warning("champion not readable", extra={"version": version.version, "error": str(error)})
-            return ChampionModel(version.version, train, missing=str(error))
+            return ChampionModel(version.version, train, recipe, missing=str(error))

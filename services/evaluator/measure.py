@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.predictor import GoldenMismatch, Predictor, load_artifact, predict
 from recipekit.spec import Measured, Prediction, Row, Spec
+from services.evaluator.vocabulary import Vocabulary, vocabulary_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -29,8 +30,9 @@ class ChampionModel:
     """The champion that a version is compared with."""
 
     version: int
-    train: Sequence[Row] = ()
-    """The rows that it was trained on, where they are others than the version's."""
+    train: Sequence[Row] | None = ()
+    """The rows that it was trained on, where they are others than the version's. None: they cannot be read."""
+    recipe: str = ""
     folder: Path | None = None
     """Its artifact; None: it cannot be measured, see `missing`."""
     missing: str = ""
@@ -48,18 +50,24 @@ class Figures:
     candidate: Measured
     baseline: Measured | None
     champion: Measured | None
+    labels: Vocabulary = field(default_factory=Vocabulary)
     notes: list[str] = field(default_factory=list)
 
 
 def measure(
-    folder: Path, train: Sequence[Row], test: Sequence[Row], champion: ChampionModel | None, catalog: Catalog
+    folder: Path,
+    train: Sequence[Row],
+    test: Sequence[Row],
+    champion: ChampionModel | None,
+    catalog: Catalog,
+    validation: Sequence[Row] = (),
 ) -> Figures:
     """Measure the artifact in `folder`, trained on `train`, on the test rows that no compared version was trained on.
 
     Raises CannotEvaluate, and what a bug in a recipe raises.
     """
     spec, predictor = _load(folder, catalog)
-    seen = {spec.row_key(row) for rows in (train, champion.train if champion else ()) for row in rows}
+    seen = {spec.row_key(row) for rows in (train, (champion and champion.train) or ()) for row in rows}
     rows = [row for row in test if spec.row_key(row) not in seen]
     if not rows:
         raise CannotEvaluate(_no_rows(len(test)))
@@ -76,6 +84,7 @@ def measure(
         candidate=candidate,
         baseline=baseline,
         champion=beside,
+        labels=vocabulary_of(spec, train, {"validation": validation, "test": test}, champion, catalog),
         notes=notes,
     )
 

@@ -34,7 +34,8 @@ FACTS: Announce = {"reports/*/*/*/report": _completed}
 
 def report_id_of(model: str, version: int, snapshot_id: str, champion_version: int) -> str:
     """Names a report by what it compares, so that two replicas cannot make two: `toy.3.0123456789abcdef`."""
-    return f"{model}.{version}.{hash_of(snapshot_id, champion_version)[:16]}"
+    # Reports of before labels were compared have names without this word, so a version can have one of each.
+    return f"{model}.{version}.{hash_of(snapshot_id, champion_version, 'labels')[:16]}"
 
 
 def folder_of(report_id: str) -> str:

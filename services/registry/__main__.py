@@ -33,8 +33,9 @@ async def main() -> None:
     trainer = TrainingServiceStub(open_channel(settings.trainer, settings.credentials()))
     evaluator = EvaluationServiceStub(open_channel(settings.evaluator, settings.credentials()))
     work = Work(blobs, bus, "registry", HANDLERS, resync_seconds=settings.resync_seconds)
-    work.register(RegisterVersion(store, trainer), Promote(store, evaluator))
-    service = RegistryService(store, evaluator, Catalog(settings.recipes.split(",")))
+    catalog = Catalog(settings.recipes.split(","))
+    work.register(RegisterVersion(store, trainer), Promote(store, evaluator, catalog))
+    service = RegistryService(store, evaluator, catalog)
     grpc_service = GrpcService(CONTRACT, add_to_server, service)
     await serve(settings, "registry", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -13,11 +14,12 @@ from millstream.errors import MillstreamError
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from millstream.training.v1.training_service_pb2 import GetTrainingRunRequest, ListTrainingRunsRequest
+from recipekit.catalog import Catalog
 from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES, VERSIONS
-from services.registry.rules import next_promotion
+from services.registry.rules import next_promotion, present_gate
 from services.registry.store import Store
 
 if TYPE_CHECKING:
@@ -86,8 +88,8 @@ class Promote(Reconciler[PromotionKey]):
 
     kind = PromotionKey.kind
 
-    def __init__(self, store: Store, evaluator: "EvaluationServiceAsyncStub") -> None:
-        self.store, self.evaluator = store, evaluator
+    def __init__(self, store: Store, evaluator: "EvaluationServiceAsyncStub", catalog: Catalog) -> None:
+        self.store, self.evaluator, self.catalog = store, evaluator, catalog
 
     @override
     async def pending(self) -> AsyncIterator[PromotionKey]:
@@ -98,10 +100,13 @@ class Promote(Reconciler[PromotionKey]):
     @override
     async def reconcile(self, key: PromotionKey) -> None:
         name = key.model
-        if not (await self.store.model(name)).spec.promotion.automatic:
-            return
         entries = await self.store.alias_entries(name, CHAMPION)
-        report = next_promotion(entries, await all_reports(self.evaluator, name))
+        reports = await all_reports(self.evaluator, name)
+        # Read last, so that a gate that was just applied holds.
+        spec = (await self.store.model(name)).spec
+        if not spec.promotion.automatic:
+            return
+        report = next_promotion(entries, reports, partial(present_gate, spec, self.catalog))
         if report:
             await self.store.version(name, report.version)
             entry = AliasEntry(
@@ -109,7 +114,7 @@ class Promote(Reconciler[PromotionKey]):
                 alias=CHAMPION,
                 version=report.version,
                 action=AliasEntry.ACTION_PROMOTED_AUTOMATICALLY,
-                reason="its evaluation report passed the gate",
+                reason="its evaluation report passes the model's gate",
                 report_id=report.report_id,
             )
             ledger = self.store.alias(name, CHAMPION)

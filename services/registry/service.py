@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from millstream.defaults import CHAMPION
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
-from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1 import registry_service_pb2 as rpc
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 from millstream.states import word_of
@@ -17,7 +16,7 @@ from servicekit.paging import page
 from servicekit.rpc.interceptor import actor
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES
-from services.registry.rules import rollback_target
+from services.registry.rules import deciding_report, objections, present_gate, rollback_target
 from services.registry.store import Store, to_alias, to_model, to_version
 from services.registry.validation import check_spec
 
@@ -195,14 +194,22 @@ class RegistryService:
             if entry.request_id == request.request_id:
                 # A repeated request gets the same answer, with the same report.
                 return entry.message.report_id
-        for report in await all_reports(self.evaluator, request.model, request.version):
-            if report.status == EvaluationReport.STATUS_PASSED:
-                return report.report_id
-        raise FailedPrecondition(
-            f"{request.model} version {request.version} has no passing evaluation report: read its reports, or set "
-            "override to your reason",
-            model=request.model,
-        )
+        reports = await all_reports(self.evaluator, request.model, request.version)
+        moves = await self.store.alias_entries(request.model, CHAMPION)
+        # Read last, so that a gate that was just applied holds.
+        spec = (await self.store.model(request.model)).spec
+        report = deciding_report(reports, moves[-1].version if moves else 0)
+        if report is None:
+            against = ["it has no evaluation report yet"]
+        else:
+            against = objections(report, present_gate(spec, self.catalog, report))
+        if report is None or against:
+            raise FailedPrecondition(
+                f"{request.model} version {request.version} does not pass the model's gate: {'; '.join(against)}. Read "
+                f"`millstream reports list {request.model}`, or set override to your reason",
+                model=request.model,
+            )
+        return report.report_id
 
 
 def _check_same_request(repeated: bool, same: bool) -> None:

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+ACTOR = "trainer"
+"""Who requests automatic runs, and supersedes them."""
+SUPERSEDED = "superseded by run"
+"""How the reason of such a run begins."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,9 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
         known = [request for request in requests if request.automatic and request.spec.model == model.name]
         if any(order(request) > order(wanted) for request in known):
             return None
+        while await self._is_superseded(wanted.run_id):
+            # The model came back to what it asked for before: the run that was superseded then is due again.
+            wanted = wanted_run(model, snapshot, after=wanted.run_id)
         if all(request.run_id != wanted.run_id for request in known):
             wait = interval_left(model, known, time.time())
             if wait > 0:
@@ -92,13 +99,17 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
                 await self._supersede(request, wanted)
         return None
 
+    async def _is_superseded(self, run_id: str) -> bool:
+        outcome = await self.store.outcome(run_id)
+        return outcome is not None and outcome.actor == ACTOR and outcome.reason.startswith(SUPERSEDED)
+
     async def _supersede(self, request: RunRequest, wanted: RunRequest) -> None:
         """Cancel a run, unless a worker has begun it."""
         if await self.store.outcome(request.run_id) or await self.store.attempts(request.run_id).newest():
             return
-        reason = f"superseded by run {wanted.run_id} on snapshot {wanted.spec.dataset_number}"
+        reason = f"{SUPERSEDED} {wanted.run_id} on snapshot {wanted.spec.dataset_number} of {wanted.spec.dataset}"
         outcome = RunOutcome(run_id=request.run_id, model=request.spec.model, state=TrainingRun.STATE_CANCELLED)
-        outcome.reason, outcome.actor = reason, "trainer"
+        outcome.reason, outcome.actor = reason, ACTOR
         if await self.store.end(outcome):
             RUNS_ENDED.labels("cancelled").inc()
 
@@ -109,16 +120,17 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
         return models
 
 
-def wanted_run(model: Model, snapshot: Snapshot) -> RunRequest:
-    """The run that a model's spec asks for on a snapshot.
+def wanted_run(model: Model, snapshot: Snapshot, after: str = "") -> RunRequest:
+    """The run that a model's spec asks for on a snapshot. `after`: the equal run that was superseded before.
 
     Its id is a hash of what decides the result and of nothing else: a changed gate or time limit trains nothing again, and a
-    cancelled run stays cancelled.
+    run that a caller cancelled stays cancelled.
     """
     spec = model.spec
     config = json.dumps(MessageToDict(spec.config), sort_keys=True)
-    run_id = hash_of("automatic", model.name, spec.recipe, spec.preset, config, spec.dataset, snapshot.number)
-    run = RunRequest(run_id=run_id, request_id=run_id, spec=run_spec(model, snapshot), time=now(), actor="trainer")
+    parts = ("automatic", model.name, spec.recipe, spec.preset, config, spec.dataset, snapshot.number)
+    run_id = hash_of(*parts, after) if after else hash_of(*parts)
+    run = RunRequest(run_id=run_id, request_id=run_id, spec=run_spec(model, snapshot), time=now(), actor=ACTOR)
     run.automatic, run.model_spec_number = True, int(model.etag)
     run.snapshot.CopyFrom(snapshot)
     return run
@@ -136,8 +148,11 @@ def run_spec(model: Model, snapshot: Snapshot) -> TrainingRunSpec:
 
 
 def order(request: RunRequest) -> tuple[int, int]:
-    """The order of a model's automatic runs: a replica that read an old snapshot must not supersede a newer run."""
-    return request.spec.dataset_number, request.model_spec_number
+    """The order of a model's automatic runs: a replica that read an old spec or snapshot must not supersede a newer run.
+
+    The spec comes first: only one spec names one dataset, and snapshots of two datasets have no order.
+    """
+    return request.model_spec_number, request.spec.dataset_number
 
 
 def interval_left(model: Model, known: Iterable[RunRequest], at: float) -> float:

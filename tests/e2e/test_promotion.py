@@ -1,5 +1,6 @@
 """The champion under competition and after a rollback, in one platform."""
 
+import json
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -91,3 +92,23 @@ def test_a_version_that_failed_its_gate_is_promoted_only_with_a_reason(platform:
         assert client.wait_served(MODEL, 5, timeout=30).served.version == 5
         with pytest.raises(NotFound, match="newest is 5"):
             client.promote(MODEL, 6)
+
+
+def test_labels_that_changed_their_spelling_wait_for_a_person(platform: World, tmp_path: Path) -> None:
+    renamed = tmp_path / "renamed.jsonl"
+    labels = {"good": "1.0", "bad": "0.0"}
+    rows = [json.loads(line) for line in scenario.a_file(tmp_path).read_text().splitlines()[:-2]]
+    renamed.write_text("".join(json.dumps({**row, "label": labels[row["label"]]}) + "\n" for row in rows))
+    with platform.client() as client:
+        present = champion(client)
+        client.apply_model({**scenario.SPEC, "gate": [{"metric": "accuracy", "at_least": 0.1}]})
+        client.release(MODEL)
+        client.import_dataset(renamed, scenario.DATASET)
+        wait_until(lambda: present in reports(client, 6), "a report on version 6")
+        report = reports(client, 6)[present]
+        assert report.status == EvaluationReport.STATUS_FAILED
+        assert (report.label_change.kept, report.label_change.new, report.label_change.lost) == (0, 2, 2)
+        with pytest.raises(FailedPrecondition, match="not comparable, no label in common"):
+            client.promote(MODEL, 6)
+        assert champion(client) == present
+        assert client.promote(MODEL, 6, override="the labels are numbers from now on").version == 6

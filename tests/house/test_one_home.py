@@ -26,7 +26,7 @@ HOMES = {
         [
             "millstream/cli/reports.py",
             "millstream/defaults.py",
-            "services/evaluator/gate.py",
+            "recipekit/gate.py",
             "services/evaluator/report/page.py",
         ],
     ),

@@ -4,7 +4,7 @@ import asyncio
 import atexit
 import json
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -45,11 +45,19 @@ ROWS = [json.loads(line) for line in (CATALOG.folder("toy_words") / "sample.json
 TRAIN, VALIDATION, TEST = ROWS[:140], ROWS[140:170], ROWS[170:]
 
 
+def relabelled(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows with other labels: the first for good, the second for bad; each further one is that of every ninth row."""
+    made = [{**row, "label": labels[0] if row["label"] == "good" else labels[1]} for row in rows]
+    for number, label in enumerate(labels[2:]):
+        for row in made[number::9]:
+            row["label"] = label
+    return made
+
+
 @cache
-def trained(wrong: bool = False, steps: int = 60) -> Path:
+def trained(wrong: bool = False, steps: int = 60, labels: tuple[str, ...] = ("good", "bad")) -> Path:
     """An artifact's folder. `wrong`: it learnt every label the other way round."""
-    other = {"good": "bad", "bad": "good"}
-    rows = [{**row, "label": other[row["label"]]} for row in TRAIN] if wrong else TRAIN
+    rows = relabelled(TRAIN, labels[::-1] if wrong else labels)
     folder = Path(mkdtemp(prefix="evaluator-"))
     atexit.register(shutil.rmtree, folder)
     run = LocalRun(folder)
@@ -116,14 +124,22 @@ class World:
     def declare(self, model: str, gate: Sequence[GateRule] = ()) -> None:
         self.registry.models[model] = Model(name=model, spec=ModelSpec(model=model, recipe="toy_words", gate=gate))
 
-    async def snapshot(self, *, train: Sequence[Any] = TRAIN, test: Sequence[Any] = TEST) -> Snapshot:
+    async def snapshot(
+        self, *, train: Sequence[Any] = TRAIN, validation: Sequence[Any] = VALIDATION, test: Sequence[Any] = TEST
+    ) -> Snapshot:
         parts = []
-        for split, rows in (("train", train), ("validation", VALIDATION), ("test", test)):
+        for split, rows in (("train", train), ("validation", validation), ("test", test)):
             parts.append(await stored_part(self.blobs, split, rows))
         snapshot = Snapshot(dataset="words", number=len(self.dataprep.snapshots) + 1, parts=parts)
         snapshot.snapshot_id = hash_of(*(part.digest for part in parts))
         self.dataprep.snapshots.append(snapshot)
         return snapshot
+
+    async def labelled(self, *labels: str) -> ModelVersion:
+        """A version trained on a snapshot of its own, whose rows have these labels (see relabelled)."""
+        train, validation, test = (relabelled(rows, labels) for rows in (TRAIN, VALIDATION, TEST))
+        snapshot = await self.snapshot(train=train, validation=validation, test=test)
+        return await self.version(trained(labels=labels), snapshot)
 
     async def version(
         self, artifact: Path | None = None, snapshot: Snapshot | None = None, model: str = MODEL

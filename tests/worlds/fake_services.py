@@ -104,8 +104,12 @@ REPORT = EvaluationReport(
     report_id="report-1", model="toy", version=3, dataset="words", dataset_number=4, champion_version=2,
     status=EvaluationReport.STATUS_FAILED, rows_compared=7, rows_left_out=1, baseline_name="most frequent label",
     metrics=[MetricResult(metric="accuracy", meaning="share that is right", candidate=0.75, baseline=0.5, champion=0.7)],
-    gate=[GateResult(passed=False, text="accuracy 0.75 is below 0.8")], create_time=TIME,
+    gate=[GateResult(passed=False, text="accuracy 0.75 is below 0.8")], notes=["only 7 rows"], create_time=TIME,
 )  # fmt: skip
+REPORT.label_change.labels.add(label="b\u200bad", champion_rows=3)
+REPORT.label_change.labels.add(label="fine", version_rows=1)
+REPORT.label_change.labels.add(label="good", version_rows=4, champion_rows=5)
+REPORT.label_change.kept = REPORT.label_change.new = REPORT.label_change.lost = 1
 SERVED = Served(
     model="toy", version=3, alias="champion", run_id="run-1", backend="python", precision="float64"
 )  # fmt: skip
@@ -149,6 +153,8 @@ class Fakes(
         self.run_states = [TrainingRun.STATE_RUNNING, TrainingRun.STATE_SUCCEEDED]
         self.import_states = [Import.STATE_RUNNING, Import.STATE_SUCCEEDED]
         self.served_version, self.version_step = 3, 0
+        self.entry: AliasEntry | None = ENTRY
+        """None: the alias names no version."""
 
     def last(self, kind: type[M]) -> M:
         """The newest request of this kind."""
@@ -235,7 +241,9 @@ class Fakes(
         return self._keep(request, registry.ListModelVersionsResponse(model_versions=[VERSION]))
 
     def GetAlias(self, request: Any, context: Any) -> Any:
-        return self._keep(request, registry.GetAliasResponse(entry=ENTRY))
+        if self.entry is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, "champion of toy names no version yet")
+        return self._keep(request, registry.GetAliasResponse(entry=self.entry))
 
     def ListAliasEntries(self, request: Any, context: Any) -> Any:
         return self._keep(request, registry.ListAliasEntriesResponse(entries=[ENTRY]))

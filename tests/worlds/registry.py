@@ -54,12 +54,15 @@ class Evaluator:
     def __init__(self) -> None:
         self.reports: list[EvaluationReport] = []
 
-    def passes(self, version: int, champion: int) -> None:
+    def passes(self, version: int, champion: int, accuracy: float = 0.8) -> EvaluationReport:
         """Add a passing report on a version, compared with that champion (0: none)."""
         report_id = f"report-{version}-{champion}"
         report = EvaluationReport(report_id=report_id, model="toy", version=version, champion_version=champion)
         report.status = EvaluationReport.STATUS_PASSED
-        self.reports.append(report)
+        report.metrics.add(metric="accuracy", candidate=accuracy, higher_is_better=True)
+        report.label_change.SetInParent()
+        self.reports.insert(0, report)
+        return report
 
     async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
         await asyncio.sleep(0)
@@ -71,8 +74,9 @@ class Evaluator:
 def registry(blobs: Blobs, trainer: Trainer, evaluator: Evaluator) -> SimpleNamespace:
     """One replica."""
     store = Store(blobs, Outbox(blobs, MemoryBus(), "registry", FACTS))
-    service = RegistryService(store, evaluator, Catalog(["recipes", "tests.recipes"]))  # type: ignore[arg-type]
-    register, promote = RegisterVersion(store, trainer), Promote(store, evaluator)  # type: ignore[arg-type]
+    catalog = Catalog(["recipes", "tests.recipes"])
+    service = RegistryService(store, evaluator, catalog)  # type: ignore[arg-type]
+    register, promote = RegisterVersion(store, trainer), Promote(store, evaluator, catalog)  # type: ignore[arg-type]
     return SimpleNamespace(store=store, service=service, register=register, promote=promote)
 
 

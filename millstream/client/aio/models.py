@@ -89,7 +89,8 @@ class Models(Connection):
     ) -> AliasEntry:
         """Move the alias to a version and hold it there: no automatic promotion until release().
 
-        Raises FailedPrecondition without a passing report, unless `override` gives a reason, which is kept.
+        Raises FailedPrecondition without a report that passes the model's present gate, unless `override` gives a reason,
+        which is kept.
         `etag` "" does not check; else Conflict is raised unless it is the number of the alias's newest entry.
         """
         request = registry.PromoteModelVersionRequest(

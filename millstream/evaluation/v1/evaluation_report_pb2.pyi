@@ -40,18 +40,18 @@ class EvaluationReport(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATUS_UNSPECIFIED: EvaluationReport._Status.ValueType  # 0
         STATUS_PASSED: EvaluationReport._Status.ValueType  # 1
-        """Every rule of the gate passed, or there is no gate."""
+        """Every rule of the gate passed, or there is no gate; and the version has every label of the champion."""
         STATUS_FAILED: EvaluationReport._Status.ValueType  # 2
-        """At least one rule of the gate failed."""
+        """At least one rule of the gate failed, or labels of the champion are lost."""
         STATUS_ERROR: EvaluationReport._Status.ValueType  # 3
         """The version could not be evaluated."""
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper): ...
     STATUS_UNSPECIFIED: EvaluationReport.Status.ValueType  # 0
     STATUS_PASSED: EvaluationReport.Status.ValueType  # 1
-    """Every rule of the gate passed, or there is no gate."""
+    """Every rule of the gate passed, or there is no gate; and the version has every label of the champion."""
     STATUS_FAILED: EvaluationReport.Status.ValueType  # 2
-    """At least one rule of the gate failed."""
+    """At least one rule of the gate failed, or labels of the champion are lost."""
     STATUS_ERROR: EvaluationReport.Status.ValueType  # 3
     """The version could not be evaluated."""
 
@@ -80,6 +80,7 @@ class EvaluationReport(_message.Message):
     CHAMPION_ENTRY_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    LABEL_CHANGE_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
     """`{model}.{version}.{hash of the snapshot and the champion's version}`: the same comparison has the same id."""
     model: _builtins.str
@@ -114,7 +115,7 @@ class EvaluationReport(_message.Message):
 
     @_builtins.property
     def gate(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateResult]:
-        """One result for each rule of the gate."""
+        """One result for each rule of the gate, after one for the labels if they keep the version from passing by itself."""
 
     @_builtins.property
     def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportTable]:
@@ -131,6 +132,12 @@ class EvaluationReport(_message.Message):
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Remarks that a reader of the metrics needs, for example that the champion could not be loaded."""
+
+    @_builtins.property
+    def label_change(self) -> Global___LabelChange:
+        """The labels of the version and of the champion. Unset in a report with STATUS_ERROR, and in one that was made before
+        labels were compared.
+        """
 
     def __init__(
         self,
@@ -160,10 +167,11 @@ class EvaluationReport(_message.Message):
         champion_entry: _builtins.int = ...,
         lineage: _lineage_pb2.Lineage | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        label_change: Global___LabelChange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "elapsed", b"elapsed", "lineage", b"lineage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "elapsed", b"elapsed", "label_change", b"label_change", "lineage", b"lineage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "backend", b"backend", "baseline_name", b"baseline_name", "champion_entry", b"champion_entry", "champion_version", b"champion_version", "code_commit", b"code_commit", "code_dirty", b"code_dirty", "create_time", b"create_time", "dataset", b"dataset", "dataset_number", b"dataset_number", "elapsed", b"elapsed", "error", b"error", "gate", b"gate", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "notes", b"notes", "precision", b"precision", "report_id", b"report_id", "rows_compared", b"rows_compared", "rows_left_out", b"rows_left_out", "snapshot_id", b"snapshot_id", "status", b"status", "tables", b"tables", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "backend", b"backend", "baseline_name", b"baseline_name", "champion_entry", b"champion_entry", "champion_version", b"champion_version", "code_commit", b"code_commit", "code_dirty", b"code_dirty", "create_time", b"create_time", "dataset", b"dataset", "dataset_number", b"dataset_number", "elapsed", b"elapsed", "error", b"error", "gate", b"gate", "label_change", b"label_change", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "notes", b"notes", "precision", b"precision", "report_id", b"report_id", "rows_compared", b"rows_compared", "rows_left_out", b"rows_left_out", "snapshot_id", b"snapshot_id", "status", b"status", "tables", b"tables", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -188,7 +196,9 @@ class MetricResult(_message.Message):
     """The evaluated version."""
     baseline: _builtins.float
     champion: _builtins.float
-    """Unset if there is no champion to compare with, or if it could not be loaded."""
+    """Unset if there is no champion to compare with, if it could not be loaded, or if it has no label in common with the
+    version.
+    """
     def __init__(
         self,
         *,
@@ -227,7 +237,9 @@ class GateResult(_message.Message):
     text: _builtins.str
     """The rule and the values that it compared, as a sentence."""
     @_builtins.property
-    def rule(self) -> _model_pb2.GateRule: ...
+    def rule(self) -> _model_pb2.GateRule:
+        """Unset: the result is of the labels, see EvaluationReport.label_change."""
+
     def __init__(
         self,
         *,
@@ -242,6 +254,78 @@ class GateResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GateResult: _TypeAlias = GateResult  # noqa: Y015
+
+@_typing.final
+class LabelChange(_message.Message):
+    """The labels that the version was trained on, beside those of the champion. Without labels, or with labels that are real
+    numbers, everything is empty. Without another champion only the version's own rows are counted.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    NEW_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    kept: _builtins.int
+    """How many labels both have."""
+    new: _builtins.int
+    """How many labels only the version has."""
+    lost: _builtins.int
+    """How many labels only the champion has. A version that loses labels never passes by itself."""
+    unknown: _builtins.str
+    """Why the champion's labels could not be read; such a version never passes by itself. Empty: they were, or there is no
+    other champion.
+    """
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelCount]:
+        """The lost ones first, then the new ones, then the others; at most 100 of each."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[Global___LabelCount] | None = ...,
+        kept: _builtins.int = ...,
+        new: _builtins.int = ...,
+        lost: _builtins.int = ...,
+        unknown: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "labels", b"labels", "lost", b"lost", "new", b"new", "unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelChange: _TypeAlias = LabelChange  # noqa: Y015
+
+@_typing.final
+class LabelCount(_message.Message):
+    """One label, and how many training rows have it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    VERSION_ROWS_FIELD_NUMBER: _builtins.int
+    CHAMPION_ROWS_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Cut after 200 characters."""
+    version_rows: _builtins.int
+    champion_rows: _builtins.int
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        version_rows: _builtins.int = ...,
+        champion_rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["champion_rows", b"champion_rows", "label", b"label", "version_rows", b"version_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelCount: _TypeAlias = LabelCount  # noqa: Y015
 
 @_typing.final
 class ReportTable(_message.Message):

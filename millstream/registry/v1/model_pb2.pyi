@@ -51,7 +51,7 @@ class ModelSpec(_message.Message):
 
     @_builtins.property
     def gate(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateRule]:
-        """Rules that a version must pass to be promoted. Empty: the recipe's own gate."""
+        """Rules that a version must pass to be promoted, also one whose report is older. Empty: the recipe's own gate."""
 
     @_builtins.property
     def promotion(self) -> Global___PromotionSpec: ...
@@ -136,7 +136,7 @@ class PromotionSpec(_message.Message):
 
     AUTOMATIC_FIELD_NUMBER: _builtins.int
     automatic: _builtins.bool
-    """Move the champion to a version whose report passed, unless the alias is on hold."""
+    """Move the champion to a version whose report passes the gate, unless the alias is on hold."""
     def __init__(
         self,
         *,

@@ -154,7 +154,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PromoteModelVersion(self, request, context):
-        """Move an alias to a version and put the alias on hold. Needs a passing report, or an override.
+        """Move an alias to a version and put the alias on hold. Needs a report whose figures pass the model's present gate,
+        or an override.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,9 @@ class RegistryServiceStub:
     AliasAt: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.AliasAtRequest, _registry_service_pb2.AliasAtResponse]
     """The entry that held at a point in time."""
     PromoteModelVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.PromoteModelVersionRequest, _registry_service_pb2.PromoteModelVersionResponse]
-    """Move an alias to a version and put the alias on hold. Needs a passing report, or an override."""
+    """Move an alias to a version and put the alias on hold. Needs a report whose figures pass the model's present gate,
+    or an override.
+    """
     RollbackAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAliasRequest, _registry_service_pb2.RollbackAliasResponse]
     """Move an alias back to an earlier version and put the alias on hold."""
     ReleaseAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ReleaseAliasRequest, _registry_service_pb2.ReleaseAliasResponse]
@@ -72,7 +74,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     AliasAt: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.AliasAtRequest, _registry_service_pb2.AliasAtResponse]  # type: ignore[assignment]
     """The entry that held at a point in time."""
     PromoteModelVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.PromoteModelVersionRequest, _registry_service_pb2.PromoteModelVersionResponse]  # type: ignore[assignment]
-    """Move an alias to a version and put the alias on hold. Needs a passing report, or an override."""
+    """Move an alias to a version and put the alias on hold. Needs a report whose figures pass the model's present gate,
+    or an override.
+    """
     RollbackAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAliasRequest, _registry_service_pb2.RollbackAliasResponse]  # type: ignore[assignment]
     """Move an alias back to an earlier version and put the alias on hold."""
     ReleaseAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ReleaseAliasRequest, _registry_service_pb2.ReleaseAliasResponse]  # type: ignore[assignment]
@@ -149,7 +153,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.PromoteModelVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.PromoteModelVersionResponse, _abc.Awaitable[_registry_service_pb2.PromoteModelVersionResponse]]:
-        """Move an alias to a version and put the alias on hold. Needs a passing report, or an override."""
+        """Move an alias to a version and put the alias on hold. Needs a report whose figures pass the model's present gate,
+        or an override.
+        """
 
     @_abc_1.abstractmethod
     def RollbackAlias(

@@ -34,6 +34,7 @@ def render(report: EvaluationReport) -> str:
         status=status,
         verdict=verdict,
         metrics=[_metric(metric) for metric in report.metrics],
+        compared=any((report.label_change.kept, report.label_change.new, report.label_change.lost)),
         tables=[_table(table) for table in report.tables],
         lineage=_lineage(report),
         config={name: _setting(value) for name, value in MessageToDict(report.lineage.config).items()},

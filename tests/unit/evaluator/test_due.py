@@ -14,6 +14,14 @@ def beside(
 ) -> EvaluationReport:
     report = EvaluationReport(champion_version=champion, champion_entry=entry, status=status)
     report.create_time.FromSeconds(seconds)
+    report.label_change.SetInParent()
+    return report
+
+
+def without_labels(champion: int, entry: int, status: EvaluationReport.Status.ValueType = PASSED) -> EvaluationReport:
+    """A report that was made before labels were compared."""
+    report = beside(champion, entry, status)
+    report.ClearField("label_change")
     return report
 
 
@@ -46,6 +54,15 @@ CASES = {
     "nothing for a version that once was champion": (3, now(2, 2, 3), [beside(0, 0)], False),
     "nothing when the champion went back to one compared with": (
         4, now(1, 3, 2), [beside(1, 1), beside(2, 2)], False,
+    ),
+    "another when the one that passed beside this champion compared no labels": (
+        2, now(1, 1), [without_labels(1, 1)], True,
+    ),
+    "nothing once such a comparison was made again": (2, now(1, 1), [without_labels(1, 1), beside(1, 1, FAILED)], False),
+    "nothing when one that compared no labels failed anyhow": (2, now(1, 1), [without_labels(1, 1, FAILED)], False),
+    "nothing when there was no champion whose labels to compare": (1, now(0, 0), [without_labels(0, 0)], False),
+    "nothing for a version below the champion, whatever its report compared": (
+        1, now(2, 1), [without_labels(2, 1)], False,
     ),
 }  # fmt: skip
 

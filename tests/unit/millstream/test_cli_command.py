@@ -39,6 +39,9 @@ class Answers(RegistryServiceServicer, TrainingServiceServicer):
         self.authorization = dict(context.invocation_metadata()).get("authorization", "")
         return registry.ListModelsResponse(models=[Model(name="toy", etag="7")])
 
+    def GetAlias(self, request: Any, context: Any) -> registry.GetAliasResponse:
+        return registry.GetAliasResponse(entry=AliasEntry(model=request.model, alias=request.alias, version=1))
+
     def PromoteModelVersion(self, request: Any, context: Any) -> registry.PromoteModelVersionResponse:
         if request.version == 9:
             refusal = to_status(InvalidArgument("there is no version 9: the newest is 2", field="version"))

@@ -3,11 +3,16 @@
 import json
 from pathlib import Path
 
-from millstream.registry.v1 import registry_service_pb2 as registry
-from tests.unit.millstream.conftest import Command
-from tests.worlds.fake_services import WEIGHTS, Fakes
+import pytest
 
-HELD = "champion of toy is version 3 (entry 5, rolled back; held: no automatic promotion until `millstream release`)\n"
+from millstream.registry.v1 import registry_service_pb2 as registry
+from millstream.registry.v1.model_pb2 import AliasEntry
+from tests.unit.millstream.conftest import Command
+from tests.worlds.fake_services import TIME, WEIGHTS, Fakes
+
+HELD = (
+    "champion of toy is version 3 (entry 5, rolled back; on hold: no automatic promotion until `millstream release`)\n"
+)
 
 
 def test_apply_sends_the_spec_of_the_file(cli: Command, fakes: Fakes, tmp_path: Path) -> None:
@@ -42,8 +47,8 @@ def test_release_frees_the_alias(cli: Command, fakes: Fakes) -> None:
 
 def test_models_are_listed(cli: Command) -> None:
     assert cli("models", "list").stdout.splitlines() == [
-        "model\trecipe\tdataset\ttraining\tpromotion\tupdated",
-        "toy\ttoy_words\twords\tmanual\tautomatic\t2026-09-21 14:13:20",
+        "model\trecipe\tdataset\ttraining\tpromotion\tupdated\tchampion",
+        "toy\ttoy_words\twords\tmanual\tautomatic\t2026-09-21 14:13:20\tversion 3, on hold",
     ]
     (model,) = json.loads(cli("models", "list", "-o", "json").stdout)
     assert (model["name"], model["actor"], model["spec"]["recipe"]) == ("toy", "ada", "toy_words")
@@ -57,13 +62,30 @@ def test_a_model_is_shown(cli: Command) -> None:
         "toy: promotion automatic",
         "toy: updated 2026-09-21 14:13:20",
         "toy: etag 7, by ada",
+        "toy: champion version 3, rolled back 2026-09-21 14:13:20 by ada (a slip); "
+        "on hold: nothing is promoted automatically until `millstream release toy`",
     ]
     assert json.loads(cli("models", "show", "toy", "-o", "json").stdout)["etag"] == "7"
 
 
+def test_a_champion_that_is_free_or_names_nothing_is_not_on_hold(
+    cli: Command, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = AliasEntry(
+        model="toy", alias="champion", version=4, action=AliasEntry.ACTION_RELEASED, actor="ada", time=TIME
+    )
+    monkeypatch.setattr(fakes, "entry", free)
+    assert cli("models", "list").stdout.splitlines()[1].endswith("\tversion 4")
+    shown = cli("models", "show", "toy").stdout.splitlines()
+    assert shown[-1] == "toy: champion version 4, released 2026-09-21 14:13:20 by ada"
+    monkeypatch.setattr(fakes, "entry", None)
+    assert cli("models", "list").stdout.splitlines()[1].endswith("\t-")
+    assert cli("models", "show", "toy").stdout.splitlines()[-1] == "toy: champion names no version yet"
+
+
 def test_a_version_is_shown_with_its_lineage(cli: Command, fakes: Fakes) -> None:
     assert cli("models", "show", "toy", "--alias", "shadow").stdout.splitlines() == [
-        "toy version 3 of 2026-09-21 14:13:20: accuracy 0.7500",
+        "toy version 3 of 2026-09-21 14:13:20, validation: accuracy 0.7500",
         "run run-1, 2 attempts, seed 42, 8 cores",
         "dataset words 4 (snap-4)",
         "recipe toy_words, code 0123456789ab with changes",
@@ -76,7 +98,7 @@ def test_a_version_is_shown_with_its_lineage(cli: Command, fakes: Fakes) -> None
 
 def test_versions_are_listed(cli: Command) -> None:
     assert cli("models", "versions", "toy").stdout.splitlines() == [
-        "version\tmetrics\tdataset\trun\tcreated",
+        "version\tvalidation metrics\tdataset\trun\tcreated",
         "3\taccuracy 0.7500\twords 4\trun-1\t2026-09-21 14:13:20",
     ]
     (found,) = json.loads(cli("models", "versions", "toy", "-o", "json").stdout)
@@ -86,7 +108,7 @@ def test_versions_are_listed(cli: Command) -> None:
 def test_the_history_of_an_alias_is_listed(cli: Command, fakes: Fakes) -> None:
     table = [
         "entry\tversion\taction\thold\tactor\treason\ttime",
-        "5\t3\trolled back\theld\tada\ta slip\t2026-09-21 14:13:20",
+        "5\t3\trolled back\ton hold\tada\ta slip\t2026-09-21 14:13:20",
     ]
     assert cli("models", "aliases", "toy").stdout.splitlines() == table
     assert cli("models", "aliases", "toy", "--alias", "shadow", "--at", "2026-09-21").stdout.splitlines() == table

@@ -70,12 +70,21 @@ def test_rank_takes_candidates_from_a_file(cli: Command, fakes: Fakes, tmp_path:
 
 def test_served_versions_are_listed(cli: Command, fakes: Fakes) -> None:
     assert cli("served").stdout.splitlines() == [
-        "model\talias\tversion\ttasks\tbackend\tdataset\trun",
-        "toy\tchampion\t3\tclassify,embed\tpython float64\twords 4\trun-1",
+        "model\talias\thold\tversion\ttasks\tbackend\tdataset\trun",
+        "toy\tchampion\ton hold\t3\tclassify,embed\tpython float64\twords 4\trun-1",
     ]
     (found,) = json.loads(cli("served", "toy", "--wait", "3", "-o", "json").stdout)
     assert (found["served"]["version"], found["lineage"]["recipe"]) == ("3", "toy_words")
     assert fakes.last(inference.ListServedModelsRequest).model == "toy"
+
+
+def test_what_is_served_is_listed_without_the_registry(
+    cli: Command, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fakes, "entry", None)
+    assert cli("served").stdout.splitlines()[1].split("\t")[:4] == ["toy", "champion", "-", "3"]
+    monkeypatch.setenv("MILLSTREAM_REGISTRY", "127.0.0.1:1")
+    assert cli("served").stdout.splitlines()[1].split("\t")[:4] == ["toy", "champion", "unknown", "3"]
 
 
 def test_a_version_that_does_not_come_is_a_timeout(cli: Command) -> None:

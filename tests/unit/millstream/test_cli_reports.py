@@ -10,7 +10,7 @@ from tests.worlds.fake_services import Fakes
 
 def test_reports_are_listed(cli: Command, fakes: Fakes) -> None:
     assert cli("reports", "list", "toy", "--version", "3").stdout.splitlines() == [
-        "report\tversion\tstatus\tprimary\tchampion\tcreated",
+        "report\tversion\tstatus\ttest metric\tchampion\tcreated",
         "report-1\t3\tfailed\taccuracy 0.7500\tversion 2\t2026-09-21 14:13:20",
     ]
     asked = fakes.last(evaluation.ListEvaluationReportsRequest)
@@ -22,9 +22,11 @@ def test_reports_are_listed(cli: Command, fakes: Fakes) -> None:
 def test_a_report_shows_its_metrics_and_gate(cli: Command) -> None:
     assert cli("reports", "show", "report-1").stdout.splitlines() == [
         "toy version 3 failed, compared with version 2 and most frequent label",
-        "7 rows of words 4, 1 left out",
+        "7 test rows of words 4, 1 left out",
+        r"labels: 'good' (4 rows); new 'fine' (1 row); lost 'b\u200bad' (3 rows)",
         "accuracy: 0.7500, baseline 0.5000, champion 0.7000 (share that is right)",
         "gate: FAILED: accuracy 0.75 is below 0.8",
+        "note: only 7 rows",
     ]
     assert json.loads(cli("reports", "show", "report-1", "-o", "json").stdout)["gate"][0]["passed"] is False
 

@@ -33,7 +33,7 @@ def test_a_watched_run_shows_each_change_and_fails_unless_it_succeeds(cli: Comma
 
 def test_runs_are_listed_by_model_and_state_up_to_the_limit(cli: Command, fakes: Fakes) -> None:
     header, *rows = cli("runs", "list", "--model", "toy", "--state", "running").stdout.splitlines()
-    assert header == "run\tmodel\tdataset\tstate\tmetrics\tcreated"
+    assert header == "run\tmodel\tdataset\tstate\tvalidation metrics\tcreated"
     assert rows == ["run-1\ttoy\twords 4\tsucceeded\taccuracy 0.7500\t2026-09-21 14:13:20"] * 2
     asked = fakes.last(training.ListTrainingRunsRequest)
     assert (asked.model, list(asked.states)) == ("toy", [TrainingRun.STATE_RUNNING])

@@ -8,6 +8,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from millstream import errors
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, LabelChange
 from millstream.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest, ListEvaluationReportsResponse
 from millstream.registry.v1 import registry_service_pb2 as rpc
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec
@@ -104,6 +105,56 @@ async def test_promoting_by_hand_needs_a_passing_report_or_an_override_that_is_k
     request.version, request.override = 1, "another reason"
     with pytest.raises(errors.InvalidArgument, match="request_id"):
         await replica.service.PromoteModelVersion(request)
+
+
+async def apply(replica: Any, **change: Any) -> None:
+    await replica.service.ApplyModel(rpc.ApplyModelRequest(spec=ParseDict({**SPEC, **change}, ModelSpec())))
+
+
+async def test_a_stricter_gate_holds_for_reports_that_were_made_before_it() -> None:
+    evaluator = Evaluator()
+    replica = await registered(1, evaluator)
+    evaluator.passes(1, 0, accuracy=0.8)
+    await apply(replica, gate=[{"metric": "accuracy", "at_least": 0.9}])
+    await replica.promote.reconcile(PromotionKey("toy"))
+    assert not await entries(replica), "its report passed an older gate"
+    request = rpc.PromoteModelVersionRequest(model="toy", version=1)
+    with pytest.raises(errors.FailedPrecondition, match=r"accuracy is 0\.8000, not at least 0\.9"):
+        await replica.service.PromoteModelVersion(request)
+    await apply(replica, gate=[{"metric": "accuracy", "at_least": 0.7}])
+    await replica.promote.reconcile(PromotionKey("toy"))
+    assert [entry.version for entry in await entries(replica)] == [1]
+
+
+async def test_a_looser_gate_lets_a_version_through_whose_figures_pass_it() -> None:
+    evaluator = Evaluator()
+    replica = await registered(1, evaluator)
+    evaluator.passes(1, 0, accuracy=0.6).status = EvaluationReport.STATUS_FAILED
+    await apply(replica, gate=[{"metric": "accuracy", "at_least": 0.5}])
+    await replica.promote.reconcile(PromotionKey("toy"))
+    assert [entry.report_id for entry in await entries(replica)] == ["report-1-0"]
+
+
+async def test_without_a_gate_of_the_model_the_recipes_holds_for_old_reports_too() -> None:
+    evaluator = Evaluator()
+    replica = await registered(2, evaluator)
+    evaluator.passes(1, 0, accuracy=0.6).lineage.recipe = "toy_words"
+    await replica.promote.reconcile(PromotionKey("toy"))
+    assert not await entries(replica), "the recipe wants an accuracy of 0.7"
+
+
+async def test_by_hand_the_report_beside_the_present_champion_decides() -> None:
+    evaluator = Evaluator()
+    replica = await registered(2, evaluator)
+    evaluator.passes(1, 0)
+    await replica.promote.reconcile(PromotionKey("toy"))
+    evaluator.passes(2, 1).label_change.MergeFrom(LabelChange(lost=1, kept=1))
+    evaluator.passes(2, 0)
+    request = rpc.PromoteModelVersionRequest(model="toy", version=2)
+    with pytest.raises(errors.FailedPrecondition, match="labels of the champion, version 1, are lost"):
+        await replica.service.PromoteModelVersion(request)
+    request.override = "the labels were renamed on purpose"
+    assert (await replica.service.PromoteModelVersion(request)).entry.version == 2
 
 
 async def test_a_rollback_stays_rolled_back_until_released() -> None:

@@ -1,7 +1,7 @@
 """Automatic training: which runs are requested, and which superseded."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.json_format import ParseDict
 
@@ -15,13 +15,16 @@ from millstream.registry.v1.registry_service_pb2 import (
     ListModelsRequest,
     ListModelsResponse,
 )
-from millstream.training.v1.training_run_pb2 import TrainingRun
+from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
+from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
 from services.trainer.automatic import AutomaticKey, TrainAutomatically, wanted_run
+from services.trainer.reconcile import BringToOutcome, RunKey
 from services.trainer.store import FACTS, Store
+from tests.worlds.training import NoLauncher
 
 SPEC = {"model": "toy", "recipe": "toy_words", "dataset": "words", "training": {"automatic": True}}
 
@@ -108,6 +111,62 @@ async def test_a_replica_that_read_an_old_snapshot_neither_requests_a_run_nor_ca
     assert await states(store) == {2: "PENDING"}
 
 
+async def test_a_model_that_moves_to_another_dataset_is_trained_on_it_whatever_its_number() -> None:
+    registry, dataprep = Registry(), Dataprep(5)
+    store, automatic = trainer(MemoryBlobs(), registry, dataprep)
+    await automatic.reconcile(AutomaticKey("words"))
+    registry.apply(dataset="reviews")
+    dataprep.number = 1
+    await automatic.reconcile(AutomaticKey("reviews"))
+    assert await states(store) == {5: "CANCELLED", 1: "PENDING"}
+
+
+async def test_a_replica_that_read_an_old_spec_neither_requests_a_run_nor_cancels_the_newer() -> None:
+    blobs, old, new = MemoryBlobs(), Registry(), Registry()
+    new.apply(dataset="reviews")
+    store, ahead = trainer(blobs, new, Dataprep(1))
+    _, behind = trainer(blobs, old, Dataprep(9))
+    await ahead.reconcile(AutomaticKey("reviews"))
+    await behind.reconcile(AutomaticKey("words"))
+    assert await states(store) == {1: "PENDING"}
+
+
+async def test_a_model_that_comes_back_is_trained_on_what_was_superseded_meanwhile() -> None:
+    registry, dataprep = Registry(), Dataprep()
+    store, automatic = trainer(MemoryBlobs(), registry, dataprep)
+    for dataset in ("words", "reviews", "words", "reviews"):
+        registry.apply(dataset=dataset)
+        for _ in range(2):
+            await automatic.reconcile(AutomaticKey(dataset))
+        runs = [await store.run(run_id) for run_id in await store.run_ids()]
+        (waiting,) = [run for run in runs if run.state == TrainingRun.STATE_PENDING]
+        assert waiting.spec.dataset == dataset
+    registry.apply(dataset="reviews", gate=[{"metric": "accuracy", "at_least": 0.9}])
+    await automatic.reconcile(AutomaticKey("reviews"))
+    assert len(await store.run_ids()) == 4, "a changed gate trains nothing again"
+
+
+async def test_of_two_automatic_runs_of_one_model_one_is_active_and_the_other_waits_for_its_end() -> None:
+    registry, dataprep = Registry(), Dataprep()
+    store, automatic = trainer(MemoryBlobs(), registry, dataprep)
+    launcher = NoLauncher()
+    runs = BringToOutcome(store, launcher, cast("Any", None), slots=4, time_limit_seconds=60)
+    await automatic.reconcile(AutomaticKey("words"))
+    (active,) = await store.run_ids()
+    await store.attempts(active).claim(1)
+    dataprep.number = 2
+    await automatic.reconcile(AutomaticKey("words"))
+    (waiting,) = {*await store.run_ids()} - {active}
+    by_hand = TrainingRunSpec(model="toy")
+    await store.create(RunRequest(run_id="by-hand", spec=by_hand))
+    for run_id in (waiting, "by-hand"):
+        await runs.reconcile(RunKey(run_id))
+    assert launcher.launched == ["by-hand"], "slots are free, but the model's automatic run is still active"
+    await store.end(RunOutcome(run_id=active, model="toy", state=TrainingRun.STATE_SUCCEEDED))
+    await runs.reconcile(RunKey(waiting))
+    assert launcher.launched == ["by-hand", waiting]
+
+
 async def test_a_changed_gate_or_time_limit_trains_nothing_and_a_changed_config_does() -> None:
     registry = Registry()
     store, automatic = trainer(MemoryBlobs(), registry, Dataprep())
@@ -127,8 +186,9 @@ async def test_cancelled_stays_cancelled() -> None:
     store, automatic = trainer(MemoryBlobs(), registry, dataprep)
     await automatic.reconcile(AutomaticKey("words"))
     (run_id,) = await store.run_ids()
-    request = await store.request(run_id)
-    await automatic._supersede(request, request)
+    reason = "superseded by run of next week"
+    cancelled = RunOutcome(run_id=run_id, model="toy", state=TrainingRun.STATE_CANCELLED, reason=reason, actor="ada")
+    assert await store.end(cancelled)
     await automatic.reconcile(AutomaticKey("words"))
     assert await states(store) == {1: "CANCELLED"}
 

@@ -1,10 +1,14 @@
-"""The gate: rules and figures in, a verdict with its reasons out. Nothing else decides whether a version passes."""
+"""The gate: rules and a report's figures in, a verdict with its reasons out. Nothing else decides whether a version passes.
+
+The evaluator writes the verdict into the report. The registry judges the same figures again when it promotes, by the rules
+that the model has then.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from millstream.evaluation.v1.evaluation_report_pb2 import GateResult, MetricResult
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, GateResult, LabelCount, MetricResult
 from millstream.registry.v1.model_pb2 import GateRule
 from recipekit.spec import Spec
 
@@ -24,6 +28,51 @@ def rules_of(spec: Spec) -> list[GateRule]:
         )
         for rule in spec.gate
     ]
+
+
+def verdict(report: EvaluationReport, rules: Iterable[GateRule]) -> list[GateResult]:
+    """One result per rule, after one that fails if the labels do. The version passes if all of them passed."""
+    has_champion = _has_champion(report)
+    lost = _judge_labels(report) if has_champion else []
+    return [*lost, *judge(rules, report.metrics, has_champion=has_champion)]
+
+
+def is_unsure_of_labels(report: EvaluationReport) -> bool:
+    """Whether it was made before labels were compared, beside another champion: it promotes nothing by itself."""
+    return _has_champion(report) and not report.HasField("label_change")
+
+
+def format_labels(labels: Iterable[LabelCount]) -> str:
+    """Labels with their rows, at most ten: `'good' (12 rows), 'bad' (1 row)`; invisible characters are escaped."""
+    texts = []
+    for label in labels:
+        rows = label.version_rows or label.champion_rows
+        texts.append(f"{label.label!r} ({rows} row{'' if rows == 1 else 's'})")
+    return ", ".join([*texts[:10], *(["…"] if texts[10:] else [])])
+
+
+def _has_champion(report: EvaluationReport) -> bool:
+    return report.champion_version not in (0, report.version)
+
+
+def _judge_labels(report: EvaluationReport) -> list[GateResult]:
+    """A version that cannot answer every label of the champion changes what callers get: a person decides on it."""
+    change, champion = report.label_change, f"the champion, version {report.champion_version}"
+    if change.unknown:
+        text = f"the labels of {champion}, are not known: {change.unknown}"
+    elif change.lost and not change.kept:
+        new = format_labels(label for label in change.labels if label.version_rows)
+        text = f"not comparable, no label in common: {champion}, answers {_lost(report)}, this version {new}"
+    elif change.lost:
+        text = f"labels of {champion}, are lost: {_lost(report)}"
+    else:
+        return []
+    command = f"millstream promote {report.model} {report.version} --override REASON"
+    return [GateResult(passed=False, text=f"{text}. If that is wanted, promote it by hand: `{command}`")]
+
+
+def _lost(report: EvaluationReport) -> str:
+    return format_labels(label for label in report.label_change.labels if not label.version_rows)
 
 
 def judge(rules: Iterable[GateRule], metrics: Sequence[MetricResult], *, has_champion: bool) -> list[GateResult]:
@@ -73,7 +122,7 @@ def _gain_over(rule: GateRule, metric: MetricResult, other: str, *, applies: boo
     if not rule.HasField(f"over_{other}") or not applies:  # type: ignore[arg-type]
         return []
     if not metric.HasField(other):  # type: ignore[arg-type]
-        return [_Check(False, f"{metric.metric} cannot be compared: the {other} was not measured, see the notes")]
+        return [_Check(False, f"{metric.metric} is not comparable with the {other}'s, see the notes")]
     wanted, theirs = getattr(rule, f"over_{other}"), getattr(metric, other)
     gain = (metric.candidate - theirs) * (1 if metric.higher_is_better else -1)
     reached = math.isfinite(gain) and gain >= wanted - ROUNDING

@@ -6,8 +6,8 @@ import pytest
 
 from millstream.evaluation.v1.evaluation_report_pb2 import MetricResult
 from millstream.registry.v1.model_pb2 import GateRule
-from services.evaluator.gate import judge, rules_of
-from tests.worlds.evaluator import CATALOG
+from recipekit.catalog import Catalog
+from recipekit.gate import judge, rules_of
 
 ACCURACY = MetricResult(metric="accuracy", higher_is_better=True, candidate=0.8, baseline=0.5, champion=0.85)
 LOSS = MetricResult(metric="loss", higher_is_better=False, candidate=0.4, baseline=0.6, champion=0.3)
@@ -76,11 +76,11 @@ def test_a_champion_or_baseline_that_was_not_measured_fails() -> None:
     for other in ("champion", "baseline"):
         passed, text = verdict(GateRule(metric="accuracy", **{f"over_{other}": -1.0}), NOTHING_BESIDE)
         assert not passed
-        assert f"the {other} was not measured" in text
+        assert f"not comparable with the {other}'s" in text
 
 
 def test_no_rules_give_no_results_and_the_recipes_own_keep_what_they_leave_open() -> None:
     assert judge([], [ACCURACY], has_champion=True) == []
-    (rule,) = rules_of(CATALOG.spec("toy_words"))
+    (rule,) = rules_of(Catalog(["tests.recipes"]).spec("toy_words"))
     assert rule == GateRule(metric="accuracy", at_least=0.7, over_baseline=0.0, over_champion=-0.1)
     assert not rule.HasField("at_most")

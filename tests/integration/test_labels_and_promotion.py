@@ -1,0 +1,170 @@
+"""Changed labels never become champion without a person: a real registry beside a real evaluator, whatever happens."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.json_format import ParseDict
+
+from millstream.errors import MillstreamError
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.registry.v1 import registry_service_pb2 as rpc
+from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec
+from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
+from servicekit.ids import hash_of
+from services.evaluator.due import champion_of
+from services.evaluator.reconcile import EvaluationKey
+from services.evaluator.report.build import report_on
+from services.registry.reconcile import PromotionKey, VersionKey
+from tests.worlds.evaluator import MODEL, World
+from tests.worlds.registry import SPEC, Evaluator, Trainer, entries, registry
+
+VOCABULARIES = [
+    ("good", "bad"),
+    ("bad", "good", "mixed"),
+    ("1", "0"),
+    ("1.0", "0.0"),
+    ("good", "0"),
+    ("good", "bad", ""),
+]
+LENIENT = [{"metric": "accuracy", "at_least": 0.05}]
+AUTOMATIC = AliasEntry.ACTION_PROMOTED_AUTOMATICALLY
+
+
+class Platform:
+    """Registry and evaluator on one store; runs succeed at once with the labels that a test asks for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.world, self.trainer = World(folder), Trainer()
+        self.registry = registry(self.world.blobs, self.trainer, Evaluator())
+        trained = self.world.registry
+        self.world.registry = self.registry.service
+        self.evaluator = self.world.replica()
+        self.world.registry = trained
+        self.registry.service.evaluator = self.registry.promote.evaluator = self.evaluator.service
+        self.labels: list[frozenset[str]] = []
+        """Of each version."""
+
+    async def apply(self, gate: Sequence[Any] = LENIENT) -> None:
+        spec = ParseDict({**SPEC, "gate": gate}, ModelSpec())
+        await self.registry.service.ApplyModel(rpc.ApplyModelRequest(spec=spec))
+
+    async def train(self, labels: tuple[str, ...]) -> None:
+        made = await self.world.labelled(*labels)
+        run = TrainingRun(run_id=made.run_id, spec=TrainingRunSpec(model=MODEL), state=TrainingRun.STATE_SUCCEEDED)
+        run.artifact.CopyFrom(made.artifact)
+        run.lineage.CopyFrom(made.lineage)
+        self.trainer.runs[run.run_id] = run
+        self.labels.append(frozenset(labels))
+        await self.registry.register.reconcile(VersionKey(run.run_id))
+
+    async def evaluate(self, version: int) -> None:
+        while (again := await self.evaluator.evaluate.reconcile(EvaluationKey(MODEL, version))) is not None:
+            await asyncio.sleep(min(again, 0.01))
+
+    async def report_without_labels(self, version: int) -> None:
+        """A passing report as it was made before labels were compared."""
+        found = (
+            await self.registry.service.GetModelVersion(rpc.GetModelVersionRequest(model=MODEL, version=version))
+        ).model_version
+        report = report_on(found, champion_of(await entries(self.registry)))
+        report.report_id = f"{MODEL}.{version}.{hash_of('old', version, report.champion_version)[:16]}"
+        report.status = EvaluationReport.STATUS_PASSED
+        report.metrics.add(metric="accuracy", candidate=1.0, champion=0.0, higher_is_better=True)
+        await self.evaluator.store.put(report)
+
+    async def promote(self) -> None:
+        await self.registry.promote.reconcile(PromotionKey(MODEL))
+
+    async def promote_by_hand(self, version: int) -> None:
+        request = rpc.PromoteModelVersionRequest(model=MODEL, version=version, override="a person wants it")
+        await self.registry.service.PromoteModelVersion(request)
+
+    async def roll_back(self) -> None:
+        await self.registry.service.RollbackAlias(rpc.RollbackAliasRequest(model=MODEL, reason="angry users"))
+
+    async def release(self) -> None:
+        await self.registry.service.ReleaseAlias(rpc.ReleaseAliasRequest(model=MODEL, reason="mended"))
+
+    async def automatic_moves(self) -> list[tuple[frozenset[str], frozenset[str]]]:
+        """The labels before and after each move that no person made."""
+        history = [*(await entries(self.registry))][::-1]
+        moves = [(before, after) for before, after in pairwise(history) if after.action == AUTOMATIC]
+        return [(self.labels[before.version - 1], self.labels[after.version - 1]) for before, after in moves]
+
+
+def a_step(platform: Platform, rng: random.Random) -> Callable[[], Awaitable[None]]:
+    version = rng.randint(1, len(platform.labels))
+    labels = rng.choice(VOCABULARIES)
+    return rng.choices(
+        [
+            lambda: platform.train(labels),
+            lambda: platform.evaluate(version),
+            lambda: platform.evaluate(len(platform.labels)),
+            platform.promote,
+            platform.release,
+            lambda: platform.promote_by_hand(version),
+            platform.roll_back,
+            lambda: platform.report_without_labels(version),
+            lambda: platform.apply(rng.choice([LENIENT, [{"metric": "accuracy", "over_champion": -1.0}], []])),
+        ],
+        weights=[4, 4, 6, 8, 4, 1, 1, 2, 1],
+    )[0]
+
+
+async def test_no_sequence_of_events_changes_the_labels_of_the_champion_without_a_person(tmp_path: Path) -> None:
+    kinds: Counter[str] = Counter()
+    for seed in range(12):
+        rng = random.Random(seed)
+        platform = Platform(tmp_path / str(seed))
+        await platform.apply()
+        await platform.train(rng.choice(VOCABULARIES))
+        for _ in range(40):
+            steps = [a_step(platform, rng)() for _ in range(rng.choice([1, 1, 2]))]
+            for error in await asyncio.gather(*steps, return_exceptions=True):
+                # A move that lost a race, or has no target, is refused; the next one reads anew.
+                if error is not None and not isinstance(error, MillstreamError):
+                    raise error
+        for before, after in await platform.automatic_moves():
+            assert before <= after, f"seed {seed}: {set(before)} became {set(after)} by itself"
+            kinds["kept" if before == after else "grown"] += 1
+        for report in await platform.evaluator.store.reports(MODEL):
+            kinds["held back"] += any(not result.HasField("rule") for result in report.gate)
+    assert min(kinds["kept"], kinds["grown"], kinds["held back"]) > 0, kinds
+
+
+async def test_a_version_of_other_labels_waits_for_a_person_and_the_next_of_the_same_follows_it(tmp_path: Path) -> None:
+    platform = Platform(tmp_path)
+    await platform.apply()
+    for labels in (("1", "0"), ("1.0", "0.0")):
+        await platform.train(labels)
+        await platform.evaluate(len(platform.labels))
+        await platform.promote()
+    assert [entry.version for entry in await entries(platform.registry)] == [1]
+    await platform.promote_by_hand(2)
+    await platform.release()
+    await platform.train(("1.0", "0.0"))
+    await platform.evaluate(3)
+    await platform.promote()
+    assert [entry.version for entry in await entries(platform.registry)] == [3, 2, 2, 1]
+
+
+async def test_a_report_that_compared_no_labels_is_made_again_before_it_promotes(tmp_path: Path) -> None:
+    platform = Platform(tmp_path)
+    await platform.apply()
+    await platform.train(("good", "bad"))
+    await platform.evaluate(1)
+    await platform.promote()
+    await platform.train(("good", "bad", "mixed"))
+    await platform.report_without_labels(2)
+    await platform.promote()
+    assert [entry.version for entry in await entries(platform.registry)] == [1]
+    assert [key async for key in platform.evaluator.evaluate.pending()] == [EvaluationKey(MODEL, 2)]
+    await platform.evaluate(2)
+    assert not [key async for key in platform.evaluator.evaluate.pending()]
+    await platform.promote()
+    assert [entry.version for entry in await entries(platform.registry)] == [2, 1]
