@@ -25,15 +25,14 @@ def prefix_of(run_id: str, attempt: int, step: int) -> str:
 
 
 async def stored(blobs: Blobs, run_id: str) -> list[Checkpoint]:
-    """All checkpoints of a run, the one with the most steps last, of whatever attempt."""
+    """All checkpoints of a run, of whatever attempt; the greatest has the most steps."""
     found = []
     async for prefix in artifacts.stored_under(blobs, f"checkpoints/{run_id}/"):
         _, _, attempt, step = prefix.split("/")
         found.append(Checkpoint(int(step), int(attempt), prefix))
-    return sorted(found)
+    return found
 
 
 async def newest_step(blobs: Blobs, run_id: str) -> int:
     """The step of a run's newest checkpoint; 0: it has none."""
-    found = await stored(blobs, run_id)
-    return found[-1].step if found else 0
+    return max([checkpoint.step for checkpoint in await stored(blobs, run_id)], default=0)

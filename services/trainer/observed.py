@@ -40,8 +40,8 @@ class ObservedAttempts:
     def __init__(self, store: Store, launcher: Launcher) -> None:
         self.store, self.launcher = store, launcher
         self._seen: dict[str, _Seen] = {}
-        self._idle: dict[str, tuple[int, float]] = {}
-        """By run: the pid of a worker that could claim an attempt and has none, and since when."""
+        self._idle: dict[str, tuple[int, int, float]] = {}
+        """By run: the pid of a worker that could claim an attempt and has not, the newest attempt, and since when."""
 
     def forget(self, run_id: str) -> None:
         """Drop what was seen of a run that has ended."""
@@ -78,6 +78,7 @@ class ObservedAttempts:
             if not await self.store.outcome(run_id):
                 number = await self._number(run_id, worker)
                 if number and not await self.store.ending(run_id, number):
+                    await self._ship_rest(run_id, number, worker)
                     await self._record(run_id, number, _cause(worker), _end_of(worker), worker.output)
             self._idle.pop(run_id, None)
             self.launcher.forget(worker.process)
@@ -94,7 +95,7 @@ class ObservedAttempts:
                 return False
             reason = "its process was gone, and its trainer too"
         try:
-            await self._record(run_id, newest, AttemptEnd.CAUSE_DIED, reason, "")
+            await self._record(run_id, newest, AttemptEnd.CAUSE_DIED, reason, b"")
         except MillstreamError:
             # A store that takes nothing takes no heartbeats either.
             attempts.restart(newest)
@@ -104,16 +105,13 @@ class ObservedAttempts:
     async def end_idle(self, run_id: str, newest: int) -> None:
         """End a worker that claims no attempt although there is one to claim."""
         process, now = self.launcher.workers()[run_id], time.monotonic()
-        pid, since = self._idle.get(run_id, (0, now))
-        if pid != process.pid:
-            since = now
-        self._idle[run_id] = process.pid, since
-        if now - since >= CLAIM_SECONDS:
-            number = newest + 1
-            if await self.store.attempts(run_id).claim(number, process):
-                reason = f"it claimed no attempt for {CLAIM_SECONDS:g} s"
-                await self._record(run_id, number, AttemptEnd.CAUSE_DIED, reason, "")
-            await self.launcher.stop(run_id)
+        pid, attempt, since = self._idle.get(run_id, (0, 0, now))
+        since = since if (pid, attempt) == (process.pid, newest) else now
+        self._idle[run_id] = process.pid, newest, since
+        # Once the attempt is claimed for it, it is ended as any worker whose attempt has ended.
+        if now - since >= CLAIM_SECONDS and await self.store.attempts(run_id).claim(newest + 1, process):
+            reason = f"it claimed no attempt for {CLAIM_SECONDS:g} s"
+            await self._record(run_id, newest + 1, AttemptEnd.CAUSE_DIED, reason, b"")
 
     async def _number(self, run_id: str, worker: EndedWorker) -> int:
         """The attempt of a worker that is gone; 0: it had none, and needs none."""
@@ -126,15 +124,18 @@ class ObservedAttempts:
             return 0
         if newest and not await self.store.ending(run_id, newest) and await attempts.is_alive(newest):
             return 0
-        if not await attempts.claim(newest + 1, worker.process):
-            return 0
-        await self.store.add_log(run_id, newest + 1, 1, worker.output.encode())
-        return newest + 1
+        return newest + 1 if await attempts.claim(newest + 1, worker.process) else 0
+
+    async def _ship_rest(self, run_id: str, attempt: int, worker: EndedWorker) -> None:
+        """Add to the log of an attempt what its worker printed last, and did not live to store."""
+        chunks, stored = await self.store.log_size(run_id, attempt)
+        if rest := max(0, worker.printed - stored):
+            await self.store.add_log(run_id, attempt, chunks + 1, worker.output[-rest:])
 
     async def _record(
-        self, run_id: str, attempt: int, cause: "AttemptEnd.Cause.ValueType", reason: str, output: str
+        self, run_id: str, attempt: int, cause: "AttemptEnd.Cause.ValueType", reason: str, output: bytes
     ) -> None:
-        end = AttemptEnd(cause=cause, reason=reason, log_tail=output)
+        end = AttemptEnd(cause=cause, reason=reason, log_tail=output.decode(errors="replace"))
         end.checkpoint_step = await checkpoints.newest_step(self.store.blobs, run_id)
         end.elapsed.CopyFrom(duration(await self.spent(run_id, attempt)))
         if await self.store.end_attempt(run_id, attempt, end) and cause == AttemptEnd.CAUSE_DIED:
@@ -167,5 +168,6 @@ def _end_of(worker: EndedWorker) -> str:
     else:
         text = f"it ended with exit code {code}"
     # The worker's own log lines are JSON.
-    lines = [line for line in worker.output.splitlines() if line.strip() and not line.startswith("{")]
+    output = worker.output.decode(errors="replace")
+    lines = [line for line in output.splitlines() if line.strip() and not line.startswith("{")]
     return f"{text}, and said: {lines[-1][:300]}" if lines else text

@@ -18,7 +18,8 @@ from services.trainer import metrics
 from services.trainer.launchers.port import Launcher
 from services.trainer.observed import ObservedAttempts
 from services.trainer.store import Store
-from services.trainer.verdict import pause, verdict
+from services.trainer.trouble import is_trouble
+from services.trainer.verdict import LONGEST_PAUSE_SECONDS, pause, verdict
 
 POLL_SECONDS = 1.0
 """Between two reads of a run that has no outcome yet."""
@@ -127,6 +128,10 @@ class BringToOutcome(Reconciler[RunKey]):
             await self.launcher.stop(key.run_id)
             for worker in self.launcher.ended().get(key.run_id, []):
                 self.launcher.forget(worker.process)
+            return
+        if is_trouble(error):
+            # Such as a token that is wrong for a moment: nothing is wrong with the run.
+            self.work.add(key, LONGEST_PAUSE_SECONDS)
             return
         await self._fail(request, str(error))
 

@@ -141,6 +141,11 @@ class Store:
         """Store one chunk of an attempt's log, numbered from 1. Idempotent."""
         await self.blobs.put(f"{self._folder(run_id, attempt)}/log/{number:010d}", chunk)
 
+    async def log_size(self, run_id: str, attempt: int) -> tuple[int, int]:
+        """How many chunks of an attempt's log are stored, and their bytes together."""
+        sizes = [listed.size async for listed in self.blobs.list(f"{self._folder(run_id, attempt)}/log/")]
+        return len(sizes), sum(sizes)
+
     async def log(self, run_id: str, after: str) -> AsyncIterator[tuple[str, int, bytes]]:
         """(place, attempt, chunk) of the workers' output after a place; the empty place is the beginning."""
         prefix = f"runs/attempts/{run_id}/"

@@ -45,6 +45,8 @@ async def test_a_worker_that_dies_each_time_ends_its_run_with_how_it_died(traine
     run = await trainer.end_of(await trainer.ask({**DIES, "breaks_after": 3, "breaks_by": by}))
     assert (run.state, run.attempt) == (TrainingRun.STATE_FAILED, verdict.MOST_DEATHS)
     assert f"its worker died {verdict.MOST_DEATHS} times without a new checkpoint" in run.reason and text in run.reason
+    log = [r.chunk async for r in trainer.service.ReadTrainingLog(rpc.ReadTrainingLogRequest(run_id=run.run_id))]
+    assert b"".join(log).count(b"last words") == verdict.MOST_DEATHS, "what a worker printed last is in the log, once"
 
 
 async def test_deaths_after_a_newer_checkpoint_end_no_run(trainer: Trainer) -> None:
@@ -141,12 +143,11 @@ async def test_a_checkpoint_that_the_recipe_cannot_load_gives_way_to_the_one_bef
 ) -> None:
     undisturbed = await trainer.end_of(await trainer.ask({**SLOW, "step_seconds": 0}))
     run_id = await trainer.ask(SLOW)
-    while len(found := await checkpoints.stored(trainer.blobs, run_id)) < 2:
+    while len(await checkpoints.stored(trainer.blobs, run_id)) < 2:
         await asyncio.sleep(0.02)
     os.kill(trainer.worker_pid(run_id), signal.SIGKILL)
     await trainer.die()
-    found = await checkpoints.stored(trainer.blobs, run_id)
-    newest, folder = found[-1], tmp_path / "newest"
+    newest, folder = max(await checkpoints.stored(trainer.blobs, run_id)), tmp_path / "newest"
     folder.mkdir()
     await artifacts.download(trainer.blobs, newest.prefix, folder)
     (folder / "model.json").write_text("{")

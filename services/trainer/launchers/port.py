@@ -17,15 +17,17 @@ class EndedWorker:
     process: Process
     exit_code: int | None
     """As of subprocess: below 0 it is minus a signal. None: nobody saw the end."""
-    output: str
+    output: bytes
     """The last that it printed."""
+    printed: int
+    """How many bytes it printed in all."""
 
 
 class Launcher(Protocol):
     """Workers of one replica of the trainer, or of the one that ran at its address before."""
 
     async def launch(self, run_id: str) -> None:
-        """Start a worker for the run; it claims the next attempt itself."""
+        """Start a worker for the run; it claims the next attempt itself. Raises Unavailable."""
         ...
 
     def workers(self) -> dict[str, Process]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from millstream.errors import Unavailable
 from millstream.operations.v1.stored_pb2 import Process
 from servicekit.processes import is_running
 from services.trainer.launchers.port import EndedWorker, Launcher
@@ -42,7 +43,7 @@ class ProcessLauncher(Launcher):
         self._exit_codes: dict[int, int] = {}
         self._asked: dict[int, float] = {}
         """When a pid was sent SIGTERM, on the monotonic clock."""
-        self.folder.sweep()
+        self.folder.sweep(owner)
 
     @override
     def on_end(self, callback: Callable[[str], None]) -> None:
@@ -50,8 +51,17 @@ class ProcessLauncher(Launcher):
 
     @override
     async def launch(self, run_id: str) -> None:
-        worker = self._spawn(run_id)
-        self.folder.add(worker.pid, run_id, self.owner)
+        try:
+            worker = self._spawn(run_id)
+        except OSError as error:
+            raise Unavailable(f"no worker can be started on this machine: {error}") from None
+        try:
+            self.folder.add(worker.pid, run_id, self.owner)
+        except OSError as error:
+            # Nobody would find it again.
+            worker.kill()
+            worker.wait()
+            raise Unavailable(f"a worker cannot be recorded below {self.folder.path}: {error}") from None
         self._watched.add(worker.pid)
         WORKERS_STARTED.inc()
         log.info("worker started", extra={"run_id": run_id, "pid": worker.pid})
@@ -103,8 +113,8 @@ class ProcessLauncher(Launcher):
         found: dict[str, list[EndedWorker]] = {}
         for worker in self.folder.recorded():
             if worker.owner == self.owner and not self._lives(worker):
-                code, output = self._exit_codes.get(worker.process.pid), self.folder.output(worker)
-                found.setdefault(worker.run_id, []).append(EndedWorker(worker.process, code, output))
+                code, (output, printed) = self._exit_codes.get(worker.process.pid), self.folder.output(worker)
+                found.setdefault(worker.run_id, []).append(EndedWorker(worker.process, code, output, printed))
         return found
 
     @override

@@ -61,12 +61,12 @@ class WorkerFolder:
         """The workers whose process lives."""
         return [worker for worker in self.recorded() if is_running(worker.process)]
 
-    def output(self, worker: Worker) -> str:
-        """The last that a worker printed: in its attempt, else before it had one."""
+    def output(self, worker: Worker) -> tuple[bytes, int]:
+        """The last that a worker printed, and how much in all: in its attempt, else before it had one."""
         for path in (self.scratch(worker.process.pid) / OUTPUT, self.log(worker.run_id)):
             with suppress(OSError):
-                return tail(path)
-        return ""
+                return tail(path), path.stat().st_size
+        return b"", 0
 
     def clear(self, pid: int) -> None:
         """Remove the files of a dead worker. Idempotent."""
@@ -76,16 +76,19 @@ class WorkerFolder:
                 self.log(worker.run_id).unlink(missing_ok=True)
         (self.path / str(pid)).unlink(missing_ok=True)
 
-    def sweep(self) -> None:
-        """Remove scratch that no record of a worker and no process goes with, such as after a reboot."""
-        for path in self.path.glob("*.files"):
-            pid = path.name.removesuffix(".files")
-            if pid.isdecimal() and not (self.path / pid).exists() and is_running(process_here(int(pid))) is False:
+    def sweep(self, owner: str) -> None:
+        """Remove the scratch of dead workers, except of those whose ends this owner is about to record."""
+        recorded = {worker.process.pid: worker for worker in self.recorded()}
+        for path in self.path.glob("[0-9]*.files"):
+            pid = int(path.name.removesuffix(".files"))
+            worker = recorded.get(pid)
+            process = worker.process if worker else process_here(pid)
+            if not (worker and worker.owner == owner) and is_running(process) is False:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def tail(path: Path) -> str:
-    """The last 4000 bytes of a text file."""
+def tail(path: Path) -> bytes:
+    """The last 4000 bytes of a file."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - LOG_TAIL))
-        return file.read().decode(errors="replace")
+        return file.read()

@@ -19,9 +19,9 @@ from servicekit.runtime.backends import open_blobs
 from services.trainer.launchers.port import AGAIN, ENDED
 from services.trainer.launchers.worker_folder import WorkerFolder
 from services.trainer.store import FACTS, Store
+from services.trainer.trouble import is_trouble
 from services.trainer.worker.attempt import Attempt, claim
 from services.trainer.worker.settings import WorkerSettings
-from services.trainer.worker.trouble import is_trouble
 
 log = logging.getLogger(__name__)
 

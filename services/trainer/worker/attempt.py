@@ -29,11 +29,11 @@ from services.trainer.columns import check_columns, check_rows
 from services.trainer.launchers.port import AGAIN, ENDED
 from services.trainer.launchers.worker_folder import OUTPUT
 from services.trainer.store import Store
+from services.trainer.trouble import is_trouble
 from services.trainer.verdict import verdict
 from services.trainer.worker.output import CapturedLog
 from services.trainer.worker.run import StoredRun
 from services.trainer.worker.settings import WorkerSettings
-from services.trainer.worker.trouble import is_trouble
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ class CapturedLog:
 
     def tail(self) -> str:
         """The newest output as text."""
-        return tail(self.path)
+        return tail(self.path).decode(errors="replace")
 
     def close(self) -> None:
         """Give stdout and stderr back."""

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from millstream.errors import InvalidArgument, Unavailable
+from millstream.errors import InvalidArgument, Unauthenticated, Unavailable
 from millstream.operations.v1.stored_pb2 import Claim, Heartbeat, Process
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun, TrainingRunSpec
@@ -208,9 +208,23 @@ async def test_a_worker_that_claims_nothing_ends_and_counts_as_dead(clock: Clock
     await trainer.request("run")
     await trainer.reconcile("run", "run")
     clock.now += observed.CLAIM_SECONDS
-    await trainer.reconcile("run")
+    await trainer.reconcile("run", "run")
     assert trainer.launcher.stopped == ["run"]
     assert "claimed no attempt" in (await trainer.store.run("run")).reason
+
+
+async def test_a_worker_may_wait_long_for_the_attempt_of_another(clock: Clock) -> None:
+    trainer = Trainer(time_limit_seconds=3600)
+    await trainer.request("run")
+    await trainer.reconcile("run", "run")
+    await trainer.claimed_elsewhere("run", 1)
+    for _ in range(2):
+        clock.now += observed.CLAIM_SECONDS
+        await trainer.heartbeat("run", 1, clock)
+        await trainer.reconcile("run")
+    clock.now += LEASE
+    await trainer.reconcile("run", "run")
+    assert trainer.launcher.stopped == [] and await trainer.store.attempts("run").newest() == 1
 
 
 async def test_a_full_store_makes_no_worker_look_dead(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,3 +266,23 @@ async def test_an_event_with_a_run_id_that_no_key_can_hold_is_given_up() -> None
         await trainer.reconcile("a b")
     await trainer.runs.end(RunKey("a b"), caught.value)
     assert await trainer.store.run_ids() == []
+
+
+async def test_a_trouble_of_the_trainer_itself_fails_no_run() -> None:
+    trainer = Trainer()
+    await trainer.request("run")
+    trainer.runs.work = delayed = Delayed()  # type: ignore[assignment]
+    await trainer.runs.end(RunKey("run"), Unauthenticated("the token is wrong"))
+    assert not await trainer.store.outcome("run")
+    assert delayed.added == [RunKey("run")]
+
+
+class Delayed:
+    """Work that notes the keys that come back later."""
+
+    def __init__(self) -> None:
+        self.added: list[RunKey] = []
+
+    def add(self, key: RunKey, delay: float) -> None:
+        assert delay > 0
+        self.added.append(key)

@@ -16,10 +16,10 @@ from recipekit.run import Progress
 from servicekit.blobs.memory import MemoryBlobs
 from services.trainer.settings import Settings
 from services.trainer.store import Store
+from services.trainer.trouble import is_trouble
 from services.trainer.worker import attempt as worker
 from services.trainer.worker.output import CapturedLog
 from services.trainer.worker.settings import WorkerSettings
-from services.trainer.worker.trouble import is_trouble
 from tests.worlds.training import RUN, claimed_run
 
 
