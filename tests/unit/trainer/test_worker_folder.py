@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from servicekit.processes import process_here
-from services.trainer.launchers.worker_folder import WorkerFolder
+from services.trainer.launchers.worker_folder import LOG_TAIL, OUTPUT, WorkerFolder
 
 
 def test_a_recorded_worker_is_found_with_its_run_and_its_trainer(tmp_path: Path) -> None:
@@ -42,3 +42,29 @@ def test_clearing_leaves_the_other_workers(tmp_path: Path) -> None:
     folder.clear(os.getpid())
     folder.clear(os.getpid())
     assert {path.name for path in folder.path.iterdir()} == {str(os.getppid()), f"{os.getppid()}.files"}
+
+
+def test_a_sweep_removes_the_scratch_of_the_dead_whose_ends_nobody_here_records(tmp_path: Path) -> None:
+    folder = WorkerFolder(tmp_path)
+    folder.sweep("here")
+    nobody, own, anothers = 2**22 + 1, 2**22 + 2, 2**22 + 3
+    folder.add(os.getpid(), "run-1", "there")
+    folder.add(own, "run-2", "here")
+    folder.add(anothers, "run-3", "there")
+    for pid in (os.getpid(), os.getppid(), nobody, own, anothers):
+        folder.scratch(pid).mkdir()
+    folder.sweep("here")
+    kept = {f"{os.getpid()}.files", f"{os.getppid()}.files", f"{own}.files"}
+    assert {path.name for path in folder.path.glob("*.files")} == kept
+
+
+def test_the_output_of_a_worker_is_that_of_its_attempt_else_that_before_it(tmp_path: Path) -> None:
+    folder = WorkerFolder(tmp_path)
+    folder.add(os.getpid(), "run-1", "here")
+    (worker,) = folder.recorded()
+    assert folder.output(worker) == (b"", 0)
+    folder.log("run-1").write_text("early")
+    assert folder.output(worker) == (b"early", 5)
+    folder.scratch(os.getpid()).mkdir()
+    (folder.scratch(os.getpid()) / OUTPUT).write_text("x" * 9000 + "late")
+    assert folder.output(worker) == (b"x" * (LOG_TAIL - 4) + b"late", 9004)
