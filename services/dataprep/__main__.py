@@ -30,8 +30,9 @@ async def main() -> None:
     store, catalog = Store(blobs, outbox), Catalog(settings.recipes.split(","))
     with scratch_folder("millstream-dataprep") as folder:
         uploads = Uploads(folder, settings.upload_limit_bytes)
-        imports = EndImport(store, catalog, uploads, settings.unpacked_limit_bytes)
-        work = Work(blobs, bus, "dataprep", {}, [imports], resync_seconds=settings.resync_seconds)
+        slots = settings.import_slots
+        imports = EndImport(store, catalog, uploads, settings.unpacked_limit_bytes, slots)
+        work = Work(blobs, bus, "dataprep", {}, [imports], resync_seconds=settings.resync_seconds, workers=slots)
         service = DatasetService(store, catalog, uploads, imports, work)
         grpc_service = GrpcService(CONTRACT, add_to_server, service)
         await serve(settings, "dataprep", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)

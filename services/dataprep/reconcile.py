@@ -17,6 +17,7 @@ from servicekit.blobs.parts import PartFile
 from servicekit.facts.ledger import Entry
 from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
+from servicekit.pools import Pool
 from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler
 from services.dataprep import metrics
@@ -47,8 +48,10 @@ class EndImport(Reconciler[ImportKey]):
 
     kind = ImportKey.kind
 
-    def __init__(self, store: Store, catalog: Catalog, uploads: Uploads, unpacked_limit: int) -> None:
+    def __init__(self, store: Store, catalog: Catalog, uploads: Uploads, unpacked_limit: int, slots: int = 2) -> None:
+        """`slots` files are read at once, in threads of their own; the Work of this reconciler has as many workers."""
         self.store, self.catalog, self.uploads, self.unpacked_limit = store, catalog, uploads, unpacked_limit
+        self._threads = Pool("imports", slots)
         self.running: dict[ImportKey, ImportProgress] = {}
         """The imports that this replica is running."""
 
@@ -109,7 +112,7 @@ class EndImport(Reconciler[ImportKey]):
         path = self.uploads.path(key) or await self._download(requested, folder)
         job = Job(path, requested.source.format, requested.spec, recipe, self.unpacked_limit)
         try:
-            return await asyncio.to_thread(ingest, job, folder, progress)
+            return await self._threads.run(ingest, job, folder, progress)
         except asyncio.CancelledError:
             progress.stop = True
             raise
@@ -117,7 +120,7 @@ class EndImport(Reconciler[ImportKey]):
     async def _download(self, requested: Import, folder: Path) -> Path:
         path = folder / "upload"
         await self.store.fetch_upload(requested.source.digest, path)
-        if await asyncio.to_thread(file_digest, path) != requested.source.digest:
+        if await self._threads.run(file_digest, path) != requested.source.digest:
             raise InvalidArgument(
                 "the stored upload does not have the digest of the file that was sent: it was damaged"
             )

@@ -13,3 +13,4 @@ class Settings(Base):
     metrics_listen: str = Field(metrics_address("dataprep"), description="host:port of /metrics; empty: no metrics")
     upload_limit_bytes: int = Field(1 << 30, gt=0, description="most bytes of an uploaded file")
     unpacked_limit_bytes: int = Field(4 << 30, gt=0, description="most bytes of an uploaded file once unpacked")
+    import_slots: int = Field(2, ge=1, description="imports that this replica runs at once; the others wait in order")

@@ -59,6 +59,7 @@ class World:
         unpacked_limit: int = 1 << 26,
         kept_bytes: int = 1 << 26,
         recipes: str = "tests.recipes",
+        slots: int = 8,
     ) -> None:
         self.blobs, self.bus = blobs or MemoryBlobs(), bus or MemoryBus()
         self.outbox = Outbox(self.blobs, self.bus, "dataprep", FACTS)
@@ -67,8 +68,8 @@ class World:
         folder = mkdtemp(prefix="dataprep-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.uploads = Uploads(Path(folder), upload_limit, kept_bytes=kept_bytes)
-        self.imports = EndImport(self.store, catalog, self.uploads, unpacked_limit)
-        self.work = Work(self.blobs, self.bus, "dataprep", {}, [self.imports], resync_seconds=30)
+        self.imports = EndImport(self.store, catalog, self.uploads, unpacked_limit, slots)
+        self.work = Work(self.blobs, self.bus, "dataprep", {}, [self.imports], resync_seconds=30, workers=slots)
         self.service = DatasetService(self.store, catalog, self.uploads, self.imports, self.work)
 
     @asynccontextmanager
