@@ -48,15 +48,17 @@ def _sync(path: Path, flags: int = 0) -> None:
 
 
 @contextmanager
-def scratch_folder(name: str) -> Iterator[Path]:
-    """A folder in TMPDIR for this process alone, removed after the block. Raises OSError.
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent` for this process alone, removed after the block. Raises OSError.
 
-    A process holds a lock (flock) on its folder while it lives, so each start removes those of processes that were killed.
+    A process holds a lock (flock) on its folder while it lives, so each start removes those of processes that were killed,
+    and processes may share the parent.
     """
-    for folder in Path(tempfile.gettempdir()).glob(f"{name}-*"):
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in parent.glob("process-*"):
         _remove_abandoned(folder)
     while True:
-        made = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        made = Path(tempfile.mkdtemp(prefix="process-", dir=parent))
         lock = _lock(made, fcntl.LOCK_EX)
         # Another process, at its start, may have removed the folder before it was locked.
         if lock is not None and made.is_dir():

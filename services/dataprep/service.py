@@ -60,28 +60,9 @@ class DatasetService:
 
     async def ImportDataset(self, requests: AsyncIterator[ImportDatasetRequest]) -> ImportDatasetResponse:
         """Store the file, record the import, and answer before it has begun. Idempotent by request_id."""
-        header = await header_of(requests)
-        dataset, request_id = check_name(header.dataset, "dataset"), check_request_id(header.request_id)
-        before = await self._recorded(dataset, request_id)
-        requested = Import(
-            request_id=request_id,
-            dataset=dataset,
-            spec=await self._spec(header, before),
-            source=Source(file_name=header.file_name, format=format_of(header)),
-            state=Import.STATE_PENDING,
-            create_time=now(),
-            actor=actor(),
-        )
-        key = ImportKey(dataset, request_id)
-        async with self.uploads.receive(requests) as file:
-            requested.source.digest, requested.source.size_bytes = file.digest, file.size_bytes
-            if before is None:
-                await self.store.store_upload(file.digest, file.path)
-                failpoint("dataprep.upload-stored")
-            recorded = before or await self._record(requested)
-            check_same_import(recorded, requested)
-            self.uploads.keep(key, file)
-        self.work.add(key)
+        with self.uploads.admit():
+            recorded = await self._receive(self.uploads.paced(requests))
+        self.work.add(ImportKey(recorded.dataset, recorded.request_id))
         return ImportDatasetResponse(dataset_import=await self._current(recorded))
 
     async def GetImport(self, request: GetImportRequest) -> GetImportResponse:
@@ -156,6 +137,29 @@ class DatasetService:
         return self._last_read[1]
 
     # --- importing
+
+    async def _receive(self, requests: AsyncIterator[ImportDatasetRequest]) -> Import:
+        header = await header_of(requests)
+        dataset, request_id = check_name(header.dataset, "dataset"), check_request_id(header.request_id)
+        before = await self._recorded(dataset, request_id)
+        requested = Import(
+            request_id=request_id,
+            dataset=dataset,
+            spec=await self._spec(header, before),
+            source=Source(file_name=header.file_name, format=format_of(header)),
+            state=Import.STATE_PENDING,
+            create_time=now(),
+            actor=actor(),
+        )
+        async with self.uploads.receive(requests) as file:
+            requested.source.digest, requested.source.size_bytes = file.digest, file.size_bytes
+            if before is None:
+                await self.store.store_upload(file.digest, file.path)
+                failpoint("dataprep.upload-stored")
+            recorded = before or await self._record(requested)
+            check_same_import(recorded, requested)
+            self.uploads.keep(ImportKey(dataset, request_id), file)
+        return recorded
 
     async def _recorded(self, dataset: str, request_id: str) -> Import | None:
         try:

@@ -60,6 +60,8 @@ class World:
         kept_bytes: int = 1 << 26,
         recipes: str = "tests.recipes",
         slots: int = 8,
+        uploads_at_once: int = 64,
+        upload_pause_seconds: float = 60.0,
     ) -> None:
         self.blobs, self.bus = blobs or MemoryBlobs(), bus or MemoryBus()
         self.outbox = Outbox(self.blobs, self.bus, "dataprep", FACTS)
@@ -67,7 +69,13 @@ class World:
         catalog = Catalog([recipes])
         folder = mkdtemp(prefix="dataprep-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.uploads = Uploads(Path(folder), upload_limit, kept_bytes=kept_bytes)
+        self.uploads = Uploads(
+            Path(folder),
+            upload_limit,
+            kept_bytes=kept_bytes,
+            at_once=uploads_at_once,
+            pause_seconds=upload_pause_seconds,
+        )
         self.imports = EndImport(self.store, catalog, self.uploads, unpacked_limit, slots)
         self.work = Work(self.blobs, self.bus, "dataprep", {}, [self.imports], resync_seconds=30, workers=slots)
         self.service = DatasetService(self.store, catalog, self.uploads, self.imports, self.work)
