@@ -1,7 +1,7 @@
 """From a file to the parts of a snapshot, row by row: read, clean, check, drop duplicates, split, write.
 
-The same file and spec always give the same parts, byte for byte, so an import may be repeated. Memory holds 16 bytes and
-the label of each kept row, to find duplicates.
+The same file and spec always give the same parts, byte for byte, so an import may be repeated. Rows pass one by one, and
+those seen are in a file (known.py), so memory does not grow with the rows.
 """
 
 import math
@@ -16,6 +16,7 @@ from recipekit.spec import Spec
 from servicekit.blobs.parts import PartFile, PartWriter
 from services.dataprep.pipeline.clean import cleaner
 from services.dataprep.pipeline.columns import Columns
+from services.dataprep.pipeline.known import LABEL_BYTES, KnownRows
 from services.dataprep.pipeline.read import BadRow, Record, Refused, read_records
 from services.dataprep.pipeline.rules import SPLITS, Rules, encode
 
@@ -66,7 +67,7 @@ def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
     """Write the parts into the folder. Raises Refused or ImportStopped. Blocking: runs in a thread."""
     with ExitStack() as files:
         writers = {split: files.enter_context(PartWriter(folder, split)) for split in (*SPLITS, QUARANTINE)}
-        sorter = _Sorter(job, writers)
+        sorter = _Sorter(job, writers, files.enter_context(KnownRows(folder)))
         for record in read_records(job.path, job.file_format, job.unpacked_limit):
             sorter.take(record)
             progress.report(sorter.rows.read)
@@ -84,15 +85,13 @@ def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
 class _Sorter:
     """Writes each record to its split or to the quarantine, drops duplicates, and counts all of them."""
 
-    def __init__(self, job: Job, writers: Mapping[str, PartWriter]) -> None:
+    def __init__(self, job: Job, writers: Mapping[str, PartWriter], known: KnownRows) -> None:
         self.rules = Rules(job.spec, job.recipe, job.file_format)
         self.clean = cleaner(job.spec.cleaning)
         self.columns = Columns(self.rules.keeps)
         self.rows = RowCounts()
         self.reasons: Counter[str] = Counter()
-        self._writers = writers
-        self._seen: dict[bytes, Any] = {}
-        """First half of the row key → label of the first row that has it."""
+        self._writers, self._known = writers, known
 
     def take(self, record: Record) -> None:
         """Count a record and write it where it belongs."""
@@ -114,13 +113,13 @@ class _Sorter:
         row = self.rules.check(row)
         encoded = encode(row)
         key = self.rules.key(row)
-        label = self.rules.label(row)
-        if key[:16] in self._seen:
-            if self._seen[key[:16]] != label:
+        label = self.rules.label_key(row)
+        earlier = self._known.add(key, label)
+        if earlier is not None:
+            if earlier != label[:LABEL_BYTES]:
                 raise BadRow(f"{self.rules.label_column}: conflicts with an earlier row")
             self.rows.duplicate += 1
             return
-        self._seen[key[:16]] = label
         self._writers[named_split or self.rules.split_of(key)].write(encoded)
         self.rows.kept += 1
         self.columns.add(row, as_found)
