@@ -7,7 +7,7 @@ import asyncio
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -58,6 +58,13 @@ class PartWriter:
     def part(self) -> PartFile:
         """The finished file. Blocking: it reads the file for its digest."""
         return PartFile(self.split, self.path, file_digest(self.path), self.path.stat().st_size, self.rows)
+
+
+def rows_of(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Each row of a part on disk, beside its line without LF, one in memory at a time. Blocking."""
+    with gzip.open(path, "rb") as file:
+        for line in file:
+            yield line.removesuffix(b"\n"), json.loads(line)
 
 
 def unpack_rows(data: bytes) -> list[dict[str, Any]]:

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from typing_extensions import override
 
 from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
-from millstream.dataset.v1.import_pb2 import Import
-from millstream.errors import InvalidArgument, MillstreamError, NotFound
+from millstream.dataset.v1.import_pb2 import Import, ImportChanges
+from millstream.errors import Conflict, FailedPrecondition, InvalidArgument, MillstreamError, NotFound
 from millstream.files import file_digest
 from millstream.timestamps import now, seconds_of
 from recipekit.catalog import Catalog, UnknownRecipe
@@ -21,10 +22,11 @@ from servicekit.pools import Pool
 from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler
 from services.dataprep import metrics
-from services.dataprep.pipeline.ingest import ImportProgress, Ingested, Job, ingest
+from services.dataprep.pipeline.ingest import QUARANTINE, EarlierPart, ImportProgress, Ingested, Job, ingest
 from services.dataprep.pipeline.read import Refused
 from services.dataprep.store import Store, to_snapshot
 from services.dataprep.uploads import Uploads
+from services.dataprep.validation import which_mode
 
 TURN_SECONDS = 0.1
 """Seconds until an import checks again whether an earlier one of its dataset has ended."""
@@ -73,11 +75,12 @@ class EndImport(Reconciler[ImportKey]):
         progress = self.running.setdefault(key, ImportProgress())
         try:
             with self.uploads.work_folder() as folder:
-                made = await self._ingest(key, requested, folder, progress)
+                before = await self._before(requested)
+                made = await self._ingest(key, requested, before, folder, progress)
                 parts = [await self._store(dataset, part) for part in made.parts]
-            entry = await self._append(requested, made, parts)
+            entry = await self._append(requested, before, made, parts)
             failpoint("dataprep.ledger-appended")
-            await self._end(requested, _ended(requested, entry, made), made)
+            await self._end(requested, _ended(requested, before, entry, made), made)
         except Refused as refusal:
             await self._end(requested, _refused(requested, str(refusal), progress.rows_read))
         finally:
@@ -104,18 +107,50 @@ class EndImport(Reconciler[ImportKey]):
                 return True
         return False
 
-    async def _ingest(self, key: ImportKey, requested: Import, folder: Path, progress: ImportProgress) -> Ingested:
+    async def _before(self, requested: Import) -> Snapshot | None:
+        """The snapshot that the import changes: the newest, or the one before its own, of a try that was cut short."""
+        before = None
+        for entry in await self.store.snapshots(requested.dataset).entries():
+            if entry.request_id == requested.request_id:
+                break
+            before = entry
+        return to_snapshot(before) if before else None
+
+    async def _ingest(
+        self, key: ImportKey, requested: Import, before: Snapshot | None, folder: Path, progress: ImportProgress
+    ) -> Ingested:
         try:
             recipe = self.catalog.spec(requested.spec.recipe) if requested.spec.recipe else None
         except UnknownRecipe as error:
             raise Refused(f"{error}: this replica of dataprep lacks the recipe of the import") from None
         path = self.uploads.path(key) or await self._download(requested, folder)
-        job = Job(path, requested.source.format, requested.spec, recipe, self.unpacked_limit)
+        append = requested.mode == Import.MODE_APPEND
+        earlier = await self._earlier(before, folder, needed=append) if before else []
+        job = Job(path, requested.source.format, requested.spec, recipe, self.unpacked_limit, earlier, append)
         try:
             return await self._threads.run(ingest, job, folder, progress)
         except asyncio.CancelledError:
             progress.stop = True
             raise
+
+    async def _earlier(self, before: Snapshot, folder: Path, *, needed: bool) -> list[EarlierPart]:
+        """The rows of the snapshot before, on disk. Without `needed`, a part that is damaged or gone is left out."""
+        found = []
+        for number, part in enumerate(before.parts):
+            path = folder / f"before-{number}"
+            if part.split == QUARANTINE or part.table not in ("", "rows"):
+                continue
+            with suppress(NotFound):
+                await self.store.fetch_part(part, path)
+                if await self._threads.run(file_digest, path) == part.digest:
+                    found.append(EarlierPart(part.split, path))
+                    continue
+            if needed:
+                raise FailedPrecondition(
+                    f"the {part.split} rows of snapshot {before.number} ({part.key}) are damaged or gone: "
+                    "import the whole dataset with `--replace`"
+                )
+        return found
 
     async def _download(self, requested: Import, folder: Path) -> Path:
         path = folder / "upload"
@@ -131,7 +166,9 @@ class EndImport(Reconciler[ImportKey]):
         failpoint("dataprep.part-stored")
         return stored
 
-    async def _append(self, requested: Import, made: Ingested, parts: Sequence[DatasetPart]) -> Entry[Snapshot]:
+    async def _append(
+        self, requested: Import, before: Snapshot | None, made: Ingested, parts: Sequence[DatasetPart]
+    ) -> Entry[Snapshot]:
         digests = [text for part in parts for text in (part.split, part.table, part.digest)]
         snapshot = Snapshot(
             snapshot_id=hash_of(requested.spec, *digests),
@@ -150,7 +187,13 @@ class EndImport(Reconciler[ImportKey]):
                 raise Refused(
                     "an earlier import has fixed another spec for this dataset: leave the spec out, or repeat that one"
                 )
-            return None if known and known[-1].message.snapshot_id == snapshot.snapshot_id else snapshot
+            if known and known[-1].number != (before.number if before else 0):
+                raise Conflict(f"another import into {requested.dataset} has ended meanwhile: this one begins again")
+            if known and known[-1].message.snapshot_id == snapshot.snapshot_id:
+                return None
+            if known and requested.mode == Import.MODE_UNSPECIFIED:
+                raise Refused(which_mode(requested.dataset, known[-1].number))
+            return snapshot
 
         return await self.store.snapshots(requested.dataset).append(
             next_snapshot, request_id=requested.request_id, actor=requested.actor
@@ -162,8 +205,9 @@ class EndImport(Reconciler[ImportKey]):
         metrics.IMPORTS.labels(metrics.ENDS[ended.state]).inc()
         metrics.SECONDS.observe(seconds_of(ended.end_time) - seconds_of(requested.create_time))
         if made:
-            for outcome in metrics.OUTCOMES:
-                metrics.ROWS.labels(outcome).inc(getattr(made.rows, outcome))
+            metrics.ROWS.labels("kept").inc(made.rows.kept - made.rows.carried)
+            metrics.ROWS.labels("duplicate").inc(made.rows.duplicate)
+            metrics.ROWS.labels("quarantined").inc(made.rows.quarantined)
 
 
 def _turn(requested: Import) -> tuple[int, str]:
@@ -171,17 +215,27 @@ def _turn(requested: Import) -> tuple[int, str]:
     return requested.create_time.ToNanoseconds(), requested.request_id
 
 
-def _ended(requested: Import, entry: Entry[Snapshot], made: Ingested) -> Import:
+def _ended(requested: Import, before: Snapshot | None, entry: Entry[Snapshot], made: Ingested) -> Import:
     snapshot = to_snapshot(entry)
     own = snapshot.request_id == requested.request_id
     ended = Import(
         state=Import.STATE_SUCCEEDED if own else Import.STATE_UNCHANGED,
-        rows_read=made.rows.read,
+        rows_read=made.rows.read - made.rows.carried,
+        changes=_changes(before, made),
         snapshot_number=snapshot.number,
         snapshot_id=snapshot.snapshot_id,
         end_time=now(),
     )
     return extended(requested, ended)
+
+
+def _changes(before: Snapshot | None, made: Ingested) -> ImportChanges:
+    earlier = before.rows.kept if before else 0
+    # Two earlier rows may be one by now, if the recipe has named other identity columns.
+    added = max(0, made.rows.kept - made.same)
+    return ImportChanges(
+        rows_before=earlier, rows_after=made.rows.kept, added=added, removed=max(0, earlier - made.same)
+    )
 
 
 def _refused(requested: Import, reason: str, rows_read: int) -> Import:

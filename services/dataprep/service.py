@@ -43,7 +43,14 @@ from services.dataprep.pipeline.rules import SPLITS
 from services.dataprep.reconcile import EndImport, ImportKey, extended
 from services.dataprep.store import Store
 from services.dataprep.uploads import Uploads
-from services.dataprep.validation import check_same_import, complete_spec, format_of, header_of
+from services.dataprep.validation import (
+    check_same_import,
+    complete_spec,
+    format_of,
+    header_of,
+    mode_of,
+    which_mode,
+)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 """Seconds between two reads of a watched import: they grow while nothing changes."""
@@ -150,7 +157,10 @@ class DatasetService:
             state=Import.STATE_PENDING,
             create_time=now(),
             actor=actor(),
+            mode=mode_of(header),
         )
+        if before is None:
+            await self._check_mode(requested)
         async with self.uploads.receive(requests) as file:
             requested.source.digest, requested.source.size_bytes = file.digest, file.size_bytes
             if before is None:
@@ -194,6 +204,14 @@ class DatasetService:
             field="spec",
             dataset=header.dataset,
         )
+
+    async def _check_mode(self, requested: Import) -> None:
+        """Refuse, before the upload, an import that does not say what becomes of the rows that the dataset has."""
+        if requested.mode == Import.MODE_UNSPECIFIED:
+            with suppress(NotFound):  # its first import
+                if number := (await self.store.dataset(requested.dataset)).newest_number:
+                    text = which_mode(requested.dataset, number)
+                    raise FailedPrecondition(text, field="mode", dataset=requested.dataset)
 
     async def _is_fixed(self, dataset: str) -> bool:
         """False after a refused first import: otherwise a mistake in its spec would block the dataset's name for ever."""

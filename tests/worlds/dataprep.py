@@ -100,10 +100,16 @@ class World:
         spec: DatasetSpec | None = TOY,
         request_id: str = "",
         file_format: Format.ValueType = 0,  # type: ignore[assignment]
+        mode: Import.Mode.ValueType = Import.MODE_REPLACE,
     ) -> Import:
         """ImportDataset, in chunks."""
         header = ImportHeader(
-            dataset=dataset, file_name=file_name, spec=spec, request_id=request_id, format=file_format
+            dataset=dataset,
+            file_name=file_name,
+            spec=spec,
+            request_id=request_id,
+            format=file_format,
+            mode=mode,
         )
 
         async def requests() -> AsyncIterator[ImportDatasetRequest]:

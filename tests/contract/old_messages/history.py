@@ -202,7 +202,7 @@ def rows(path: Path, skip: int) -> Path:
 
 
 def imported(client: Client, file: Path, dataset: str, spec: DatasetSpec | None = None) -> "Import.State.ValueType":
-    asked = client.import_dataset(file, dataset, spec=spec)
+    asked = client.import_dataset(file, dataset, spec=spec, mode="replace")
     return client.wait_import(dataset, asked.request_id, timeout=60).state
 
 
