@@ -1,5 +1,6 @@
 """Files: read because a setting names them, written durably, or kept only while a process lives."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -9,7 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from millstream.errors import Unavailable
+
 BLOCK = 1 << 20
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_LINKS = {errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 def read_file(path: str) -> bytes:
@@ -45,6 +51,28 @@ def _sync(path: Path, flags: int = 0) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def unavailable(error: OSError, path: Path, otherwise: str) -> Unavailable:
+    """The error as Unavailable that names the path and what to do; `otherwise`: for an error that does not say it."""
+    if error.errno in _FULL:
+        advice = "free space (or raise the quota) on its file system"
+    elif error.errno in _FORBIDDEN:
+        advice = f"let user {os.geteuid()} write there (permissions, a read-only mount)"
+    elif error.errno in _NO_LINKS:
+        advice = "use a file system that supports hard links"
+    else:
+        advice = otherwise
+    return Unavailable(f"{path}: {error.strerror or error}; {advice}", path=str(path))
+
+
+@contextmanager
+def as_unavailable(path: Path, otherwise: str) -> Iterator[None]:
+    """Turn an OSError into unavailable()."""
+    try:
+        yield
+    except OSError as error:
+        raise unavailable(error, path, otherwise) from error
 
 
 @contextmanager

@@ -5,13 +5,12 @@ or renamed (put) into its place. A process that dies on the way leaves at most a
 decides every race, so threads and processes need no lock. It must be case-sensitive and support hard links (check() tries).
 """
 
-import errno
 import os
 import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing_extensions import override
 
 from millstream.errors import InvalidArgument, NotFound, Unavailable
 from servicekit.blobs.port import CALLS, CHUNK, SEGMENT, TRANSFERS, Blobs, Listed, check_folder, check_key
-from servicekit.files import sync_folder, write_synced
+from servicekit.files import as_unavailable, sync_folder, write_synced
 from servicekit.pools import Pool
 
 T = TypeVar("T")
@@ -32,9 +31,6 @@ _LISTED_AT_ONCE = 512
 _TRIES = 100
 _NAME = re.compile(SEGMENT)
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-_NO_LINKS = {errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 class DirectoryBlobs(Blobs):
@@ -275,18 +271,5 @@ async def _from_thread(pool: Pool, items: Iterator[T]) -> AsyncIterator[T]:
             yield item
 
 
-@contextmanager
-def _as_unavailable(path: Path) -> Iterator[None]:
-    """Turn an OSError into Unavailable that names the path and what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            advice = "free space (or raise the quota) on its file system"
-        elif error.errno in _FORBIDDEN:
-            advice = f"let user {os.geteuid()} write there (permissions, a read-only mount)"
-        elif error.errno in _NO_LINKS:
-            advice = "use a file system that supports hard links"
-        else:
-            advice = "point MILLSTREAM_BLOBS at a folder that works"
-        raise Unavailable(f"{path}: {error.strerror or error}; {advice}", path=str(path)) from error
+def _as_unavailable(path: Path) -> AbstractContextManager[None]:
+    return as_unavailable(path, "point MILLSTREAM_BLOBS at a folder that works")

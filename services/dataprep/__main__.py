@@ -32,7 +32,8 @@ async def main() -> None:
         at_once, pause = settings.uploads_at_once, settings.upload_pause_seconds
         uploads = Uploads(folder, settings.upload_limit_bytes, at_once=at_once, pause_seconds=pause)
         slots = settings.import_slots
-        imports = EndImport(store, catalog, uploads, settings.unpacked_limit_bytes, slots)
+        limit, lease = settings.unpacked_limit_bytes, settings.lease_seconds
+        imports = EndImport(store, catalog, uploads, limit, slots, lease)
         work = Work(blobs, bus, "dataprep", {}, [imports], resync_seconds=settings.resync_seconds, workers=slots)
         service = DatasetService(store, catalog, uploads, imports, work)
         grpc_service = GrpcService(CONTRACT, add_to_server, service)

@@ -33,14 +33,16 @@ from millstream.timestamps import now
 from recipekit.catalog import Catalog
 from servicekit.blobs.parts import read_split
 from servicekit.failpoints import failpoint
+from servicekit.files import as_unavailable
 from servicekit.ids import check_name, check_request_id
 from servicekit.paging import page
 from servicekit.rpc.interceptor import actor
 from servicekit.work.queue import Work
 from services.dataprep import metrics
+from services.dataprep.outcomes import extended
 from services.dataprep.pipeline.ingest import QUARANTINE
 from services.dataprep.pipeline.rules import SPLITS
-from services.dataprep.reconcile import EndImport, ImportKey, extended
+from services.dataprep.reconcile import EndImport, ImportKey
 from services.dataprep.store import Store
 from services.dataprep.uploads import Uploads
 from services.dataprep.validation import (
@@ -67,7 +69,7 @@ class DatasetService:
 
     async def ImportDataset(self, requests: AsyncIterator[ImportDatasetRequest]) -> ImportDatasetResponse:
         """Store the file, record the import, and answer before it has begun. Idempotent by request_id."""
-        with self.uploads.admit():
+        with self.uploads.admit(), as_unavailable(self.uploads.folder, "point MILLSTREAM_STATE at a folder that works"):
             recorded = await self._receive(self.uploads.paced(requests))
         self.work.add(ImportKey(recorded.dataset, recorded.request_id))
         return ImportDatasetResponse(dataset_import=await self._current(recorded))
@@ -239,9 +241,12 @@ class DatasetService:
         return await self._current(await self.store.requested(request.dataset, request.request_id))
 
     async def _current(self, requested: Import) -> Import:
-        """The import as it is now. Only the replica that runs it knows that it runs, and how many rows it has read."""
+        """The import as it is now. Only the replica that tries it knows that it runs, how many rows it has read, and why it
+        waits."""
         ended = await self.store.outcome(requested.dataset, requested.request_id)
-        progress = self.imports.running.get(ImportKey(requested.dataset, requested.request_id))
-        if ended or not progress:
-            return ended or requested
-        return extended(requested, Import(state=Import.STATE_RUNNING, rows_read=progress.rows_read))
+        if ended:
+            return ended
+        key = ImportKey(requested.dataset, requested.request_id)
+        if progress := self.imports.running.get(key):
+            return extended(requested, Import(state=Import.STATE_RUNNING, rows_read=progress.rows_read))
+        return extended(requested, Import(waits_for=self.imports.waiting.get(key, "")))

@@ -23,3 +23,6 @@ class Settings(Base):
     state: Path = Field(
         Path(".millstream"), description="folder for received files and imports on this machine; replicas may share it"
     )
+    lease_seconds: float = Field(
+        10.0, gt=0, description="seconds without a heartbeat after which another replica's lease expires"
+    )

@@ -124,7 +124,7 @@ async def test_an_import_whose_process_dies_repeatedly_ends_once() -> None:
 @pytest.mark.parametrize("after", [False, True], ids=["before-a-write", "after-a-write"])
 async def test_a_refused_import_whose_process_dies_ends_once(after: bool) -> None:
     data = lines([{"text": "no label"}])
-    for writes in range(1, 6):
+    for writes in range(1, 9):
         blobs, bus = MemoryBlobs(), MemoryBus()
         died = await life_that_dies(blobs, bus, data, writes, after=after)
         world = World(blobs, bus)
@@ -156,7 +156,7 @@ async def test_an_append_whose_process_dies_appends_once(after: bool) -> None:
         await world.ask(lines(sample_rows(250)[150:]), request_id="one", mode=Import.MODE_APPEND)
         await world.imports.reconcile(ImportKey("words", "one"))
 
-    for writes in range(1, 12):
+    for writes in range(1, 16):
         blobs, bus = MemoryBlobs(), MemoryBus()
         first = World(blobs, bus)
         await first.ask(sample(), request_id="zero")

@@ -1,11 +1,7 @@
 """The rows that an import has seen take a stated room on disk and none in memory."""
 
 import random
-import resource
-import signal
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,6 +11,7 @@ from millstream.dataset.v1.dataset_pb2 import FORMAT_JSON_LINES, DatasetSpec, Sp
 from services.dataprep.pipeline.ingest import ImportProgress, Job, ingest
 from services.dataprep.pipeline.known import FIRST_SLOTS, LABEL_BYTES, KnownRows
 from tests.recipes.toy_words.spec import SPEC as TOY
+from tests.worlds.disk import largest_file
 
 GOOD, BAD = sha256(b"good").digest(), sha256(b"bad").digest()
 LARGEST_ROW_BYTES = 72
@@ -36,18 +33,6 @@ def test_a_row_is_known_by_its_key_with_the_label_that_came_first(tmp_path: Path
         assert [known.label(key) for key in keys] == [expected.get(key) for key in keys]
         assert known.size_bytes <= LARGEST_ROW_BYTES * known.rows
     assert list(tmp_path.iterdir()) == []
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let no file grow above this size, as a full disk would."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_disk_without_room_is_an_error_and_the_rows_stay_known(tmp_path: Path) -> None:
