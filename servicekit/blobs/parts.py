@@ -17,11 +17,14 @@ from millstream.errors import InvalidArgument
 from millstream.files import file_digest
 from servicekit.blobs.port import Blobs
 
+# json.dumps would make an encoder for each row.
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False).encode
+
 
 def encode_row(row: Mapping[str, Any]) -> bytes:
     """The row's line, without its LF. Raises ValueError for a number that is not finite, UnicodeEncodeError for a lone
     surrogate."""
-    return json.dumps(row, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    return _encode(row).encode()
 
 
 class PartFile(NamedTuple):

@@ -39,11 +39,10 @@ class KnownRows:
 
     def add(self, key: bytes, label: bytes) -> bytes | None:
         """Add a row, unless its key is known: then return the label that the key has. Raises OSError for a full disk."""
-        key = key[:KEY_BYTES]
-        start = self._place(key)
-        if self._table[start : start + KEY_BYTES] != _EMPTY:
-            return self._table[start + KEY_BYTES : start + SLOT_BYTES]
-        self._table[start : start + SLOT_BYTES] = key + label[:LABEL_BYTES]
+        start, found = self._find(key[:KEY_BYTES])
+        if found is not None:
+            return found
+        self._table[start : start + SLOT_BYTES] = key[:KEY_BYTES] + label[:LABEL_BYTES]
         self.rows += 1
         if self.rows > MOST_FULL * self._slots:
             self._double()
@@ -51,25 +50,25 @@ class KnownRows:
 
     def label(self, key: bytes) -> bytes | None:
         """The label of a row; None: its key is not known."""
-        start = self._place(key[:KEY_BYTES])
-        if self._table[start : start + KEY_BYTES] == _EMPTY:
-            return None
-        return self._table[start + KEY_BYTES : start + SLOT_BYTES]
+        return self._find(key[:KEY_BYTES])[1]
 
-    def _place(self, key: bytes) -> int:
-        """Where the key is in the table, else the free slot where it belongs."""
+    def _find(self, key: bytes) -> tuple[int, bytes | None]:
+        """Where the key is in the table, with its label; else the free slot where it belongs, and None."""
         slot = int.from_bytes(key[:8], "little") % self._slots
         while True:
             start = slot * SLOT_BYTES
-            if self._table[start : start + KEY_BYTES] in (key, _EMPTY):
-                return start
+            entry = self._table[start : start + SLOT_BYTES]
+            if entry.startswith(key):
+                return start, entry[KEY_BYTES:]
+            if entry.startswith(_EMPTY):
+                return start, None
             slot = (slot + 1) % self._slots
 
     def _double(self) -> None:
         old, new = self._table, self._allocate(2 * self._slots)
         self._slots, self._table = 2 * self._slots, new
         for entry in _taken(old):
-            start = self._place(entry[:KEY_BYTES])
+            start, _ = self._find(entry[:KEY_BYTES])
             self._table[start : start + SLOT_BYTES] = entry
         old.close()
 
