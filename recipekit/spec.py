@@ -78,13 +78,17 @@ class BadData(ValueError):
     """The rows cannot be trained on, by no fault of the machine: a retry will not help. The text says what to change."""
 
 
+# json.dumps would make an encoder for each row.
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False).encode
+
+
 def row_key(row: Row, identity: Sequence[str] = ()) -> bytes:
     """Which rows are the same: sha256 of the identity columns, or of the whole row where there are none.
 
     Neither the order of columns nor the process changes it. Raises ValueError for a row that JSON in UTF-8 cannot hold.
     """
     same = {name: row.get(name) for name in identity} if identity else dict(row)
-    return hashlib.sha256(json.dumps(same, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()).digest()
+    return hashlib.sha256(_encode(same).encode()).digest()
 
 
 @dataclass(frozen=True)

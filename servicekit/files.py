@@ -1,5 +1,6 @@
 """Files: read because a setting names them, written durably, or kept only while a process lives."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -9,7 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from millstream.errors import Unavailable
+
 BLOCK = 1 << 20
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_LINKS = {errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 def read_file(path: str) -> bytes:
@@ -47,16 +53,40 @@ def _sync(path: Path, flags: int = 0) -> None:
         os.close(opened)
 
 
-@contextmanager
-def scratch_folder(name: str) -> Iterator[Path]:
-    """A folder in TMPDIR for this process alone, removed after the block. Raises OSError.
+def unavailable(error: OSError, path: Path, otherwise: str) -> Unavailable:
+    """The error as Unavailable that names the path and what to do; `otherwise`: for an error that does not say it."""
+    if error.errno in _FULL:
+        advice = "free space (or raise the quota) on its file system"
+    elif error.errno in _FORBIDDEN:
+        advice = f"let user {os.geteuid()} write there (permissions, a read-only mount)"
+    elif error.errno in _NO_LINKS:
+        advice = "use a file system that supports hard links"
+    else:
+        advice = otherwise
+    return Unavailable(f"{path}: {error.strerror or error}; {advice}", path=str(path))
 
-    A process holds a lock (flock) on its folder while it lives, so each start removes those of processes that were killed.
+
+@contextmanager
+def as_unavailable(path: Path, otherwise: str) -> Iterator[None]:
+    """Turn an OSError into unavailable()."""
+    try:
+        yield
+    except OSError as error:
+        raise unavailable(error, path, otherwise) from error
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent` for this process alone, removed after the block. Raises OSError.
+
+    A process holds a lock (flock) on its folder while it lives, so each start removes those of processes that were killed,
+    and processes may share the parent.
     """
-    for folder in Path(tempfile.gettempdir()).glob(f"{name}-*"):
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in parent.glob("process-*"):
         _remove_abandoned(folder)
     while True:
-        made = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        made = Path(tempfile.mkdtemp(prefix="process-", dir=parent))
         lock = _lock(made, fcntl.LOCK_EX)
         # Another process, at its start, may have removed the folder before it was locked.
         if lock is not None and made.is_dir():

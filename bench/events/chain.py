@@ -53,7 +53,7 @@ async def _follow(platform: World, files: Sequence[Path]) -> list[Figures]:
 
 async def _through(client: Client, tail: Subscription, file: Path, number: int) -> Figures:
     """Of file `number`, which becomes the snapshot and the version of this number."""
-    created = client.import_dataset(file, scenario.DATASET, recipe=scenario.SPEC["recipe"])
+    created = client.import_dataset(file, scenario.DATASET, recipe=scenario.SPEC["recipe"], mode="replace")
     client.wait_import(scenario.DATASET, created.request_id)
     seen: dict[type, Event] = {}
     while VersionServed not in seen:

@@ -60,7 +60,9 @@ class Flow:
         """Import the file. An import of rows that the newest snapshot already holds ends in that snapshot."""
         with self.stage("import"):
             name = str(uuid4())
-            self._retried(lambda: self.client.import_dataset(path, dataset, recipe=recipe, request_id=name))
+            self._retried(
+                lambda: self.client.import_dataset(path, dataset, recipe=recipe, request_id=name, mode="replace")
+            )
             ended = self._retried(lambda: self.client.wait_import(dataset, name, timeout=self.patience))
             if ended.state == Import.STATE_REFUSED:
                 raise StageFailed("import", ended.refusal)

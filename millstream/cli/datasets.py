@@ -10,6 +10,7 @@ from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_spec
 from millstream.cli.format import import_line, when
 from millstream.cli.output import Cells
+from millstream.client.shared import ImportMode
 from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetSpec, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
 
@@ -29,13 +30,18 @@ def import_file(
         Path | None, typer.Option(help="a DatasetSpec as YAML, for cleaning and split", exists=True)
     ] = None,
     request_id: Annotated[str, typer.Option(help="makes a retry idempotent: the same id is the same import")] = "",
+    append: Annotated[bool, typer.Option("--append", help="add the file's rows to those of the dataset")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="keep the file's rows alone")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="wait until it has ended")] = False,
 ) -> None:
-    """Import a file into a dataset."""
+    """Import a file into a dataset. From its second import on, --append or --replace says what becomes of its rows."""
+    if append and replace:
+        raise Failed("--append and --replace are two ways: leave one of them out")
     whole = read_spec(spec, DatasetSpec) if spec else None
     if whole and recipe:
         whole.recipe = recipe
-    created = cli.client.import_dataset(file, dataset, recipe=recipe, spec=whole, request_id=request_id)
+    mode: ImportMode = "append" if append else "replace" if replace else ""
+    created = cli.client.import_dataset(file, dataset, recipe=recipe, spec=whole, request_id=request_id, mode=mode)
     if not watch:
         cli.screen.one(created, import_line(created))
         return
@@ -67,7 +73,8 @@ def describe(snapshot: Snapshot) -> str:
     lines = [
         f"{snapshot.dataset} snapshot {snapshot.number} ({snapshot.snapshot_id}) of {when(snapshot.create_time)}",
         f"from {snapshot.source.file_name}, {snapshot.source.size_bytes} bytes",
-        f"{rows.read} rows read: {rows.kept} kept, {rows.duplicate} duplicate, {rows.quarantined} quarantined",
+        f"{rows.read} rows read: {rows.kept} kept, {rows.duplicate} duplicate, {rows.quarantined} quarantined"
+        + (f" ({rows.carried} from the snapshot before)" if rows.carried else ""),
         "splits: " + ", ".join(f"{name} {count}" for name, count in sorted(snapshot.splits.items())),
     ]
     lines += [f"quarantined, {reason}: {count}" for reason, count in sorted(snapshot.quarantine_reasons.items())]

@@ -63,10 +63,13 @@ def resolution_line(done: DeadLetterResolution) -> str:
 
 
 def import_line(found: Import) -> str:
-    """An import's state and progress in one line."""
+    """An import's state and progress in one line, and what it changed."""
     ended = f" → snapshot {found.snapshot_number}" if found.snapshot_number else ""
-    refused = f": {found.refusal}" if found.refusal else ""
-    return f"import {found.request_id} {import_state(found)}, {found.rows_read} rows read{ended}{refused}"
+    if found.HasField("changes"):
+        did = found.changes
+        ended += f": {did.rows_before} rows before, {did.rows_after} now, {did.added} added, {did.removed} removed"
+    text = found.refusal or found.waits_for
+    return f"import {found.request_id} {import_state(found)}, {found.rows_read} rows read{ended}{text and f': {text}'}"
 
 
 def run_line(run: TrainingRun) -> str:

@@ -3,23 +3,33 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.struct_pb2 import Struct
 
+from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from millstream.registry.v1.model_pb2 import ModelSpec
 
 PAGE = 200
 """Entries of one page that the client requests."""
 UPLOAD_ATTEMPTS = 4
+ImportMode = Literal["", "append", "replace"]
 
 
 def new_request_id() -> str:
     """A UUID that makes a create idempotent: a retry with the same id gives the first answer again."""
     return str(uuid4())
+
+
+def import_mode(name: str) -> Import.Mode.ValueType:
+    """The mode of that name. Raises InvalidArgument."""
+    modes = {"": Import.MODE_UNSPECIFIED, "append": Import.MODE_APPEND, "replace": Import.MODE_REPLACE}
+    if name not in modes:
+        raise InvalidArgument(f"mode is {name!r}: use append or replace", field="mode")
+    return modes[name]
 
 
 def model_spec(spec: ModelSpec | Mapping[str, Any]) -> ModelSpec:

@@ -5,14 +5,12 @@ or renamed (put) into its place. A process that dies on the way leaves at most a
 decides every race, so threads and processes need no lock. It must be case-sensitive and support hard links (check() tries).
 """
 
-import asyncio
-import errno
 import os
 import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -22,8 +20,9 @@ from uuid import uuid4
 from typing_extensions import override
 
 from millstream.errors import InvalidArgument, NotFound, Unavailable
-from servicekit.blobs.port import CHUNK, SEGMENT, Blobs, Listed, check_folder, check_key
-from servicekit.files import sync_folder, write_synced
+from servicekit.blobs.port import CALLS, CHUNK, SEGMENT, TRANSFERS, Blobs, Listed, check_folder, check_key
+from servicekit.files import as_unavailable, sync_folder, write_synced
+from servicekit.pools import Pool
 
 T = TypeVar("T")
 
@@ -32,9 +31,6 @@ _LISTED_AT_ONCE = 512
 _TRIES = 100
 _NAME = re.compile(SEGMENT)
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-_NO_LINKS = {errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 class DirectoryBlobs(Blobs):
@@ -44,37 +40,38 @@ class DirectoryBlobs(Blobs):
         self.root = Path(os.path.abspath(root))
         self._temporary = self.root / ".tmp"
         self._collected = -STALE_SECONDS
+        self._calls, self._transfers = Pool("blobs-calls", CALLS), Pool("blobs-transfers", TRANSFERS)
 
     @override
     async def get(self, key: str) -> bytes:
-        return await asyncio.to_thread(self._get, check_key(key))
+        return await self._calls.run(self._get, check_key(key))
 
     @override
     async def put(self, key: str, data: bytes) -> None:
-        await asyncio.to_thread(self._store, check_key(key), BytesIO(data), exclusive=False)
+        await self._calls.run(self._store, check_key(key), BytesIO(data), exclusive=False)
 
     @override
     async def put_if_absent(self, key: str, data: bytes) -> bool:
-        return await asyncio.to_thread(self._store, check_key(key), BytesIO(data), exclusive=True)
+        return await self._calls.run(self._store, check_key(key), BytesIO(data), exclusive=True)
 
     @override
     async def delete(self, key: str) -> None:
-        await asyncio.to_thread(self._delete, check_key(key))
+        await self._calls.run(self._delete, check_key(key))
 
     @override
     async def exists(self, key: str) -> bool:
         path = self._path(check_key(key))
         with _as_unavailable(path):
-            return await asyncio.to_thread(path.is_file)
+            return await self._calls.run(path.is_file)
 
     @override
     def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
         folder = prefix[: prefix.rfind("/") + 1]
-        return _from_thread(self._walk(folder, prefix, after) if _is_folder(folder) else iter(()))
+        return _from_thread(self._calls, self._walk(folder, prefix, after) if _is_folder(folder) else iter(()))
 
     @override
     def children(self, prefix: str) -> AsyncIterator[str]:
-        return _from_thread(self._children(check_folder(prefix)))
+        return _from_thread(self._calls, self._children(check_folder(prefix)))
 
     @override
     async def upload(self, key: str, path: Path) -> None:
@@ -83,22 +80,22 @@ class DirectoryBlobs(Blobs):
                 self._store(key, source, exclusive=False)
 
         check_key(key)
-        await asyncio.to_thread(store)
+        await self._transfers.run(store)
 
     @override
     async def download(self, key: str, path: Path) -> None:
-        await asyncio.to_thread(self._download, check_key(key), path)
+        await self._transfers.run(self._download, check_key(key), path)
 
     @override
     async def read(self, key: str) -> AsyncIterator[bytes]:
-        file = await asyncio.to_thread(self._open, check_key(key))
+        file = await self._transfers.run(self._open, check_key(key))
         with file, _as_unavailable(self._path(key)):
-            while chunk := await asyncio.to_thread(file.read, CHUNK):
+            while chunk := await self._transfers.run(file.read, CHUNK):
                 yield chunk
 
     @override
     async def check(self) -> None:
-        await asyncio.to_thread(self._check)
+        await self._calls.run(self._check)
 
     def _path(self, key: str) -> Path:
         return self.root / key
@@ -263,29 +260,16 @@ def _is_folder(prefix: str) -> bool:
     return all(_NAME.fullmatch(name) for name in prefix.removesuffix("/").split("/")) if prefix else True
 
 
-async def _from_thread(items: Iterator[T]) -> AsyncIterator[T]:
+async def _from_thread(pool: Pool, items: Iterator[T]) -> AsyncIterator[T]:
     """Iterate in a thread, some hundred items at a time, so that a listing neither blocks the loop nor is held in memory."""
 
     def take() -> list[T]:
         return list(islice(items, _LISTED_AT_ONCE))
 
-    while batch := await asyncio.to_thread(take):
+    while batch := await pool.run(take):
         for item in batch:
             yield item
 
 
-@contextmanager
-def _as_unavailable(path: Path) -> Iterator[None]:
-    """Turn an OSError into Unavailable that names the path and what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            advice = "free space (or raise the quota) on its file system"
-        elif error.errno in _FORBIDDEN:
-            advice = f"let user {os.geteuid()} write there (permissions, a read-only mount)"
-        elif error.errno in _NO_LINKS:
-            advice = "use a file system that supports hard links"
-        else:
-            advice = "point MILLSTREAM_BLOBS at a folder that works"
-        raise Unavailable(f"{path}: {error.strerror or error}; {advice}", path=str(path)) from error
+def _as_unavailable(path: Path) -> AbstractContextManager[None]:
+    return as_unavailable(path, "point MILLSTREAM_BLOBS at a folder that works")

@@ -7,7 +7,7 @@ import asyncio
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -17,11 +17,14 @@ from millstream.errors import InvalidArgument
 from millstream.files import file_digest
 from servicekit.blobs.port import Blobs
 
+# json.dumps would make an encoder for each row.
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False).encode
+
 
 def encode_row(row: Mapping[str, Any]) -> bytes:
     """The row's line, without its LF. Raises ValueError for a number that is not finite, UnicodeEncodeError for a lone
     surrogate."""
-    return json.dumps(row, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    return _encode(row).encode()
 
 
 class PartFile(NamedTuple):
@@ -58,6 +61,13 @@ class PartWriter:
     def part(self) -> PartFile:
         """The finished file. Blocking: it reads the file for its digest."""
         return PartFile(self.split, self.path, file_digest(self.path), self.path.stat().st_size, self.rows)
+
+
+def rows_of(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Each row of a part on disk, beside its line without LF, one in memory at a time. Blocking."""
+    with gzip.open(path, "rb") as file:
+        for line in file:
+            yield line.removesuffix(b"\n"), json.loads(line)
 
 
 def unpack_rows(data: bytes) -> list[dict[str, Any]]:

@@ -14,6 +14,9 @@ from typing import Protocol
 from millstream.errors import InvalidArgument
 
 CHUNK = 1 << 20
+CALLS, TRANSFERS = 24, 8
+"""Threads of an adapter for its short calls, and for upload, download and read, which a large object or a slow disk holds
+for minutes: they must not keep a fact or a health check waiting."""
 SEGMENT = r"(?!\.)[A-Za-z0-9._=~-]{1,200}"
 _KEY = re.compile(f"{SEGMENT}(/{SEGMENT})*")
 

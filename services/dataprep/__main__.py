@@ -28,10 +28,13 @@ async def main() -> None:
     blobs, bus = open_both(settings)
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
     store, catalog = Store(blobs, outbox), Catalog(settings.recipes.split(","))
-    with scratch_folder("millstream-dataprep") as folder:
-        uploads = Uploads(folder, settings.upload_limit_bytes)
-        imports = EndImport(store, catalog, uploads, settings.unpacked_limit_bytes)
-        work = Work(blobs, bus, "dataprep", {}, [imports], resync_seconds=settings.resync_seconds)
+    with scratch_folder(settings.state / "scratch") as folder:
+        at_once, pause = settings.uploads_at_once, settings.upload_pause_seconds
+        uploads = Uploads(folder, settings.upload_limit_bytes, at_once=at_once, pause_seconds=pause)
+        slots = settings.import_slots
+        limit, lease = settings.unpacked_limit_bytes, settings.lease_seconds
+        imports = EndImport(store, catalog, uploads, limit, slots, lease)
+        work = Work(blobs, bus, "dataprep", {}, [imports], resync_seconds=settings.resync_seconds, workers=slots)
         service = DatasetService(store, catalog, uploads, imports, work)
         grpc_service = GrpcService(CONTRACT, add_to_server, service)
         await serve(settings, "dataprep", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)

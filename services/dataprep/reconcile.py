@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,24 +10,40 @@ from typing_extensions import override
 
 from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
-from millstream.errors import InvalidArgument, MillstreamError, NotFound
+from millstream.errors import Conflict, FailedPrecondition, MillstreamError, NotFound
 from millstream.files import file_digest
-from millstream.timestamps import now, seconds_of
+from millstream.timestamps import seconds_of
 from recipekit.catalog import Catalog, UnknownRecipe
+from recipekit.spec import Spec
 from servicekit.blobs.parts import PartFile
 from servicekit.facts.ledger import Entry
 from servicekit.failpoints import failpoint
+from servicekit.files import unavailable
 from servicekit.ids import hash_of
+from servicekit.incidents import Incident
+from servicekit.pools import Pool
 from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler
 from services.dataprep import metrics
-from services.dataprep.pipeline.ingest import ImportProgress, Ingested, Job, ingest
+from services.dataprep.attempts import MOST_DEATHS, Attempts
+from services.dataprep.outcomes import ended, refused
+from services.dataprep.pipeline.ingest import QUARANTINE, EarlierPart, ImportProgress, Ingested, Job, ingest
 from services.dataprep.pipeline.read import Refused
 from services.dataprep.store import Store, to_snapshot
 from services.dataprep.uploads import Uploads
+from services.dataprep.validation import which_mode
 
 TURN_SECONDS = 0.1
 """Seconds until an import checks again whether an earlier one of its dataset has ended."""
+ATTEMPT_SECONDS = 0.5
+"""Seconds between two reads of an attempt that another replica works on."""
+MACHINE_SECONDS = 30.0
+"""Seconds until the next try after a trouble of this machine, such as a full disk."""
+_ADVICE = "point MILLSTREAM_STATE at a folder that works"
+_DEADLY = (
+    f"{MOST_DEATHS} processes died while they worked on it: see the log and the memory of dataprep, "
+    "then import less, or give it more memory, with a new request_id"
+)
 
 
 @dataclass(frozen=True)
@@ -47,10 +64,25 @@ class EndImport(Reconciler[ImportKey]):
 
     kind = ImportKey.kind
 
-    def __init__(self, store: Store, catalog: Catalog, uploads: Uploads, unpacked_limit: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        uploads: Uploads,
+        unpacked_limit: int,
+        slots: int = 2,
+        lease_seconds: float = 10.0,
+    ) -> None:
+        """`slots` files are read at once, in threads of their own; the Work of this reconciler has as many workers."""
         self.store, self.catalog, self.uploads, self.unpacked_limit = store, catalog, uploads, unpacked_limit
+        self.lease_seconds = lease_seconds
         self.running: dict[ImportKey, ImportProgress] = {}
         """The imports that this replica is running."""
+        self.waiting: dict[ImportKey, str] = {}
+        """Why this replica could not do an import that it tried, and what to do; it tries again by itself."""
+        self._machine = Incident("imports")
+        self._attempts: dict[ImportKey, Attempts] = {}
+        self._threads = Pool("imports", slots)
 
     @override
     async def pending(self) -> AsyncIterator[ImportKey]:
@@ -60,38 +92,85 @@ class EndImport(Reconciler[ImportKey]):
 
     @override
     async def reconcile(self, key: ImportKey) -> float | None:
-        dataset, request_id = key.dataset, key.request_id
-        requested = await self.store.requested(dataset, request_id)
-        if await self.store.outcome(dataset, request_id):
-            self.uploads.drop(key)
+        requested = await self.store.requested(key.dataset, key.request_id)
+        if await self.store.outcome(key.dataset, key.request_id):
+            self._forget(key)
             return None
         if await self._waits(requested):
             return TURN_SECONDS
-        progress = self.running.setdefault(key, ImportProgress())
         try:
-            with self.uploads.work_folder() as folder:
-                made = await self._ingest(key, requested, folder, progress)
-                parts = [await self._store(dataset, part) for part in made.parts]
-            entry = await self._append(requested, made, parts)
-            failpoint("dataprep.ledger-appended")
-            await self._end(requested, _ended(requested, entry, made), made)
-        except Refused as refusal:
-            await self._end(requested, _refused(requested, str(refusal), progress.rows_read))
-        finally:
-            self.running.pop(key, None)
-        self.uploads.drop(key)
-        return None
+            return await self._attempt(key, requested)
+        except UnknownRecipe as error:
+            return self._wait(key, f"{error}: deploy a dataprep that has the recipe, then the import goes on")
+        except MemoryError:
+            return self._wait(key, "this machine has no memory left: free some, then the import goes on")
+        except OSError as error:
+            text = str(unavailable(error, self.uploads.folder, _ADVICE))
+            return self._wait(key, f"{text}, then the import goes on")
+        except MillstreamError as error:
+            self.waiting[key] = str(error)
+            raise
 
     @override
     async def end(self, key: ImportKey, error: MillstreamError) -> None:
-        dataset, request_id = key.dataset, key.request_id
         try:
-            requested = await self.store.requested(dataset, request_id)
+            requested = await self.store.requested(key.dataset, key.request_id)
         except NotFound:
             return  # a key may be listed that was never stored (see Blobs.list)
         text = f"the import failed: {error}. See the log of dataprep, then import again with a new request_id"
-        await self._end(requested, _refused(requested, text, 0))
+        await self._end(requested, refused(requested, text))
+        self._forget(key)
+
+    def _wait(self, key: ImportKey, problem: str) -> float:
+        """The machine cannot do the import now, which says nothing against its file: it is tried again, slowly."""
+        self.waiting[key] = problem
+        self._machine.report(problem)
+        return MACHINE_SECONDS
+
+    def _forget(self, key: ImportKey) -> None:
+        """The import has ended."""
         self.uploads.drop(key)
+        self._attempts.pop(key, None)
+        self.waiting.pop(key, None)
+
+    async def _attempt(self, key: ImportKey, requested: Import) -> float | None:
+        """Claim an attempt and do the import, unless another replica does or too many processes died of it."""
+        recipe = self.catalog.spec(requested.spec.recipe) if requested.spec.recipe else None
+        attempts = self._attempts.setdefault(
+            key, Attempts(self.store.blobs, key.dataset, key.request_id, self.lease_seconds)
+        )
+        status = await attempts.status()
+        if status.in_progress:
+            return ATTEMPT_SECONDS
+        if status.deaths >= MOST_DEATHS:
+            await self._end(requested, refused(requested, _DEADLY))
+            self._forget(key)
+            return None
+        number = await attempts.begin(status.newest)
+        if not number:
+            return ATTEMPT_SECONDS
+        async with attempts.holding(number):
+            failpoint("dataprep.claimed")
+            await self._import(key, requested, recipe)
+        self._machine.resolve()
+        self._forget(key)
+        return None
+
+    async def _import(self, key: ImportKey, requested: Import, recipe: Spec | None) -> None:
+        self.waiting.pop(key, None)
+        progress = self.running.setdefault(key, ImportProgress())
+        try:
+            with self.uploads.work_folder() as folder:
+                before = await self._before(requested)
+                made = await self._ingest(key, requested, recipe, before, folder, progress)
+                parts = [await self._store(requested.dataset, part) for part in made.parts]
+            entry = await self._append(requested, before, made, parts)
+            failpoint("dataprep.ledger-appended")
+            await self._end(requested, ended(requested, before, entry, made), made)
+        except Refused as refusal:
+            await self._end(requested, refused(requested, str(refusal), progress.rows_read))
+        finally:
+            self.running.pop(key, None)
 
     async def _waits(self, requested: Import) -> bool:
         """Whether an earlier import of the dataset is pending: they end in order, because the last one is its state."""
@@ -101,24 +180,58 @@ class EndImport(Reconciler[ImportKey]):
                 return True
         return False
 
-    async def _ingest(self, key: ImportKey, requested: Import, folder: Path, progress: ImportProgress) -> Ingested:
-        try:
-            recipe = self.catalog.spec(requested.spec.recipe) if requested.spec.recipe else None
-        except UnknownRecipe as error:
-            raise Refused(f"{error}: this replica of dataprep lacks the recipe of the import") from None
+    async def _before(self, requested: Import) -> Snapshot | None:
+        """The snapshot that the import changes: the newest, or the one before its own, of a try that was cut short."""
+        before = None
+        for entry in await self.store.snapshots(requested.dataset).entries():
+            if entry.request_id == requested.request_id:
+                break
+            before = entry
+        return to_snapshot(before) if before else None
+
+    async def _ingest(
+        self,
+        key: ImportKey,
+        requested: Import,
+        recipe: Spec | None,
+        before: Snapshot | None,
+        folder: Path,
+        progress: ImportProgress,
+    ) -> Ingested:
         path = self.uploads.path(key) or await self._download(requested, folder)
-        job = Job(path, requested.source.format, requested.spec, recipe, self.unpacked_limit)
+        append = requested.mode == Import.MODE_APPEND
+        earlier = await self._earlier(before, folder, needed=append) if before else []
+        job = Job(path, requested.source.format, requested.spec, recipe, self.unpacked_limit, earlier, append)
         try:
-            return await asyncio.to_thread(ingest, job, folder, progress)
+            return await self._threads.run(ingest, job, folder, progress)
         except asyncio.CancelledError:
             progress.stop = True
             raise
 
+    async def _earlier(self, before: Snapshot, folder: Path, *, needed: bool) -> list[EarlierPart]:
+        """The rows of the snapshot before, on disk. Without `needed`, a part that is damaged or gone is left out."""
+        found = []
+        for number, part in enumerate(before.parts):
+            path = folder / f"before-{number}"
+            if part.split == QUARANTINE or part.table not in ("", "rows"):
+                continue
+            with suppress(NotFound):
+                await self.store.fetch_part(part, path)
+                if await self._threads.run(file_digest, path) == part.digest:
+                    found.append(EarlierPart(part.split, path))
+                    continue
+            if needed:
+                raise FailedPrecondition(
+                    f"the {part.split} rows of snapshot {before.number} ({part.key}) are damaged or gone: "
+                    "import the whole dataset with `--replace`"
+                )
+        return found
+
     async def _download(self, requested: Import, folder: Path) -> Path:
         path = folder / "upload"
         await self.store.fetch_upload(requested.source.digest, path)
-        if await asyncio.to_thread(file_digest, path) != requested.source.digest:
-            raise InvalidArgument(
+        if await self._threads.run(file_digest, path) != requested.source.digest:
+            raise FailedPrecondition(
                 "the stored upload does not have the digest of the file that was sent: it was damaged"
             )
         return path
@@ -128,7 +241,9 @@ class EndImport(Reconciler[ImportKey]):
         failpoint("dataprep.part-stored")
         return stored
 
-    async def _append(self, requested: Import, made: Ingested, parts: Sequence[DatasetPart]) -> Entry[Snapshot]:
+    async def _append(
+        self, requested: Import, before: Snapshot | None, made: Ingested, parts: Sequence[DatasetPart]
+    ) -> Entry[Snapshot]:
         digests = [text for part in parts for text in (part.split, part.table, part.digest)]
         snapshot = Snapshot(
             snapshot_id=hash_of(requested.spec, *digests),
@@ -147,47 +262,29 @@ class EndImport(Reconciler[ImportKey]):
                 raise Refused(
                     "an earlier import has fixed another spec for this dataset: leave the spec out, or repeat that one"
                 )
-            return None if known and known[-1].message.snapshot_id == snapshot.snapshot_id else snapshot
+            if known and known[-1].number != (before.number if before else 0):
+                raise Conflict(f"another import into {requested.dataset} has ended meanwhile: this one begins again")
+            if known and known[-1].message.snapshot_id == snapshot.snapshot_id:
+                return None
+            if known and requested.mode == Import.MODE_UNSPECIFIED:
+                raise Refused(which_mode(requested.dataset, known[-1].number))
+            return snapshot
 
         return await self.store.snapshots(requested.dataset).append(
             next_snapshot, request_id=requested.request_id, actor=requested.actor
         )
 
-    async def _end(self, requested: Import, ended: Import, made: Ingested | None = None) -> None:
-        if not await self.store.end(ended):
+    async def _end(self, requested: Import, outcome: Import, made: Ingested | None = None) -> None:
+        if not await self.store.end(outcome):
             return
-        metrics.IMPORTS.labels(metrics.ENDS[ended.state]).inc()
-        metrics.SECONDS.observe(seconds_of(ended.end_time) - seconds_of(requested.create_time))
+        metrics.IMPORTS.labels(metrics.ENDS[outcome.state]).inc()
+        metrics.SECONDS.observe(seconds_of(outcome.end_time) - seconds_of(requested.create_time))
         if made:
-            for outcome in metrics.OUTCOMES:
-                metrics.ROWS.labels(outcome).inc(getattr(made.rows, outcome))
+            metrics.ROWS.labels("kept").inc(made.rows.kept - made.rows.carried)
+            metrics.ROWS.labels("duplicate").inc(made.rows.duplicate)
+            metrics.ROWS.labels("quarantined").inc(made.rows.quarantined)
 
 
 def _turn(requested: Import) -> tuple[int, str]:
     """Imports of one dataset end in this order."""
     return requested.create_time.ToNanoseconds(), requested.request_id
-
-
-def _ended(requested: Import, entry: Entry[Snapshot], made: Ingested) -> Import:
-    snapshot = to_snapshot(entry)
-    own = snapshot.request_id == requested.request_id
-    ended = Import(
-        state=Import.STATE_SUCCEEDED if own else Import.STATE_UNCHANGED,
-        rows_read=made.rows.read,
-        snapshot_number=snapshot.number,
-        snapshot_id=snapshot.snapshot_id,
-        end_time=now(),
-    )
-    return extended(requested, ended)
-
-
-def _refused(requested: Import, reason: str, rows_read: int) -> Import:
-    return extended(requested, Import(state=Import.STATE_REFUSED, refusal=reason, rows_read=rows_read, end_time=now()))
-
-
-def extended(requested: Import, more: Import) -> Import:
-    """A copy of the import with the fields of `more`."""
-    found = Import()
-    found.CopyFrom(requested)
-    found.MergeFrom(more)
-    return found

@@ -33,17 +33,26 @@ from millstream.timestamps import now
 from recipekit.catalog import Catalog
 from servicekit.blobs.parts import read_split
 from servicekit.failpoints import failpoint
+from servicekit.files import as_unavailable
 from servicekit.ids import check_name, check_request_id
 from servicekit.paging import page
 from servicekit.rpc.interceptor import actor
 from servicekit.work.queue import Work
 from services.dataprep import metrics
+from services.dataprep.outcomes import extended
 from services.dataprep.pipeline.ingest import QUARANTINE
 from services.dataprep.pipeline.rules import SPLITS
-from services.dataprep.reconcile import EndImport, ImportKey, extended
+from services.dataprep.reconcile import EndImport, ImportKey
 from services.dataprep.store import Store
 from services.dataprep.uploads import Uploads
-from services.dataprep.validation import check_same_import, complete_spec, format_of, header_of
+from services.dataprep.validation import (
+    check_same_import,
+    complete_spec,
+    format_of,
+    header_of,
+    mode_of,
+    which_mode,
+)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 """Seconds between two reads of a watched import: they grow while nothing changes."""
@@ -60,28 +69,9 @@ class DatasetService:
 
     async def ImportDataset(self, requests: AsyncIterator[ImportDatasetRequest]) -> ImportDatasetResponse:
         """Store the file, record the import, and answer before it has begun. Idempotent by request_id."""
-        header = await header_of(requests)
-        dataset, request_id = check_name(header.dataset, "dataset"), check_request_id(header.request_id)
-        before = await self._recorded(dataset, request_id)
-        requested = Import(
-            request_id=request_id,
-            dataset=dataset,
-            spec=await self._spec(header, before),
-            source=Source(file_name=header.file_name, format=format_of(header)),
-            state=Import.STATE_PENDING,
-            create_time=now(),
-            actor=actor(),
-        )
-        key = ImportKey(dataset, request_id)
-        async with self.uploads.receive(requests) as file:
-            requested.source.digest, requested.source.size_bytes = file.digest, file.size_bytes
-            if before is None:
-                await self.store.store_upload(file.digest, file.path)
-                failpoint("dataprep.upload-stored")
-            recorded = before or await self._record(requested)
-            check_same_import(recorded, requested)
-            self.uploads.keep(key, file)
-        self.work.add(key)
+        with self.uploads.admit(), as_unavailable(self.uploads.folder, "point MILLSTREAM_STATE at a folder that works"):
+            recorded = await self._receive(self.uploads.paced(requests))
+        self.work.add(ImportKey(recorded.dataset, recorded.request_id))
         return ImportDatasetResponse(dataset_import=await self._current(recorded))
 
     async def GetImport(self, request: GetImportRequest) -> GetImportResponse:
@@ -157,6 +147,32 @@ class DatasetService:
 
     # --- importing
 
+    async def _receive(self, requests: AsyncIterator[ImportDatasetRequest]) -> Import:
+        header = await header_of(requests)
+        dataset, request_id = check_name(header.dataset, "dataset"), check_request_id(header.request_id)
+        before = await self._recorded(dataset, request_id)
+        requested = Import(
+            request_id=request_id,
+            dataset=dataset,
+            spec=await self._spec(header, before),
+            source=Source(file_name=header.file_name, format=format_of(header)),
+            state=Import.STATE_PENDING,
+            create_time=now(),
+            actor=actor(),
+            mode=mode_of(header),
+        )
+        if before is None:
+            await self._check_mode(requested)
+        async with self.uploads.receive(requests) as file:
+            requested.source.digest, requested.source.size_bytes = file.digest, file.size_bytes
+            if before is None:
+                await self.store.store_upload(file.digest, file.path)
+                failpoint("dataprep.upload-stored")
+            recorded = before or await self._record(requested)
+            check_same_import(recorded, requested)
+            self.uploads.keep(ImportKey(dataset, request_id), file)
+        return recorded
+
     async def _recorded(self, dataset: str, request_id: str) -> Import | None:
         try:
             return await self.store.requested(dataset, request_id)
@@ -191,6 +207,14 @@ class DatasetService:
             dataset=header.dataset,
         )
 
+    async def _check_mode(self, requested: Import) -> None:
+        """Refuse, before the upload, an import that does not say what becomes of the rows that the dataset has."""
+        if requested.mode == Import.MODE_UNSPECIFIED:
+            with suppress(NotFound):  # its first import
+                if number := (await self.store.dataset(requested.dataset)).newest_number:
+                    text = which_mode(requested.dataset, number)
+                    raise FailedPrecondition(text, field="mode", dataset=requested.dataset)
+
     async def _is_fixed(self, dataset: str) -> bool:
         """False after a refused first import: otherwise a mistake in its spec would block the dataset's name for ever."""
         return bool(await self.store.snapshots(dataset).newest() or await self.store.pending(dataset))
@@ -217,9 +241,12 @@ class DatasetService:
         return await self._current(await self.store.requested(request.dataset, request.request_id))
 
     async def _current(self, requested: Import) -> Import:
-        """The import as it is now. Only the replica that runs it knows that it runs, and how many rows it has read."""
+        """The import as it is now. Only the replica that tries it knows that it runs, how many rows it has read, and why it
+        waits."""
         ended = await self.store.outcome(requested.dataset, requested.request_id)
-        progress = self.imports.running.get(ImportKey(requested.dataset, requested.request_id))
-        if ended or not progress:
-            return ended or requested
-        return extended(requested, Import(state=Import.STATE_RUNNING, rows_read=progress.rows_read))
+        if ended:
+            return ended
+        key = ImportKey(requested.dataset, requested.request_id)
+        if progress := self.imports.running.get(key):
+            return extended(requested, Import(state=Import.STATE_RUNNING, rows_read=progress.rows_read))
+        return extended(requested, Import(waits_for=self.imports.waiting.get(key, "")))

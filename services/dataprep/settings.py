@@ -1,5 +1,7 @@
 """Settings of dataprep, read from MILLSTREAM_* variables."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from millstream.defaults import address, metrics_address
@@ -13,3 +15,14 @@ class Settings(Base):
     metrics_listen: str = Field(metrics_address("dataprep"), description="host:port of /metrics; empty: no metrics")
     upload_limit_bytes: int = Field(1 << 30, gt=0, description="most bytes of an uploaded file")
     unpacked_limit_bytes: int = Field(4 << 30, gt=0, description="most bytes of an uploaded file once unpacked")
+    import_slots: int = Field(2, ge=1, description="imports that this replica runs at once; the others wait in order")
+    uploads_at_once: int = Field(64, ge=1, description="files that this replica receives at once; more are refused")
+    upload_pause_seconds: float = Field(
+        60.0, gt=0, description="seconds without a message after which an unfinished upload is refused"
+    )
+    state: Path = Field(
+        Path(".millstream"), description="folder for received files and imports on this machine; replicas may share it"
+    )
+    lease_seconds: float = Field(
+        10.0, gt=0, description="seconds without a heartbeat after which another replica's lease expires"
+    )

@@ -4,6 +4,7 @@ An import continues with the file that its replica kept. Another replica, or thi
 store.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -12,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from millstream.dataset.v1.dataset_service_pb2 import ImportDatasetRequest
-from millstream.errors import InvalidArgument
+from millstream.errors import DeadlineExceeded, InvalidArgument, Overloaded
 from servicekit.ids import new_id
 from servicekit.work.keys import Key
 from services.dataprep import metrics
@@ -21,6 +22,8 @@ KEPT_FILES = 100
 """Most files that wait for their import, so that many small ones do not use up inodes."""
 KEPT_BYTES = 2 << 30
 """Most bytes of them: two of the largest uploads that the default limit allows. A longer queue waits in the store only."""
+RETRY_SECONDS = 5.0
+"""When a caller may try again whose upload was one too many."""
 
 
 class Received(NamedTuple):
@@ -34,10 +37,52 @@ class Received(NamedTuple):
 class Uploads:
     """Receives files into a folder, which belongs to this object alone, and has room there for an import's parts."""
 
-    def __init__(self, folder: Path, limit_bytes: int, *, kept_bytes: int = KEPT_BYTES) -> None:
-        """`limit_bytes` bounds one file, `kept_bytes` all files that wait for their import."""
+    def __init__(
+        self,
+        folder: Path,
+        limit_bytes: int,
+        *,
+        kept_bytes: int = KEPT_BYTES,
+        at_once: int = 64,
+        pause_seconds: float = 60.0,
+    ) -> None:
+        """`limit_bytes` bounds one file, `kept_bytes` all files that wait for their import, `at_once` the calls that send
+        one, and `pause_seconds` the time between two messages of a call."""
         self.folder, self.limit_bytes, self.kept_bytes = folder, limit_bytes, kept_bytes
+        self.at_once, self.pause_seconds = at_once, pause_seconds
+        self.admitted = 0
+        """Calls that are sending a file now."""
         self._kept: dict[Key, Received] = {}
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """The time of one call that sends a file. Raises Overloaded when too many send one already."""
+        if self.admitted >= self.at_once:
+            raise Overloaded(
+                f"{self.at_once} files are being uploaded already: try again in a moment, or raise "
+                "MILLSTREAM_UPLOADS_AT_ONCE",
+                retry_after=RETRY_SECONDS,
+            )
+        self.admitted += 1
+        try:
+            yield
+        finally:
+            self.admitted -= 1
+
+    async def paced(self, requests: AsyncIterator[ImportDatasetRequest]) -> AsyncIterator[ImportDatasetRequest]:
+        """The call's messages. Raises DeadlineExceeded when none comes for `pause_seconds`, so that each upload ends."""
+        messages = aiter(requests)
+        while True:
+            try:
+                async with asyncio.timeout(self.pause_seconds):
+                    request = await anext(messages, None)
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"the upload paused for {self.pause_seconds:g} s: check the network, then import the file again"
+                ) from None
+            if request is None:
+                return
+            yield request
 
     @asynccontextmanager
     async def receive(self, requests: AsyncIterator[ImportDatasetRequest]) -> AsyncIterator[Received]:
@@ -85,6 +130,10 @@ class Uploads:
             async for request in requests:
                 if request.WhichOneof("part") != "chunk":
                     raise InvalidArgument("only the first message is a header: send chunks after it", field="header")
+                if not request.chunk:
+                    raise InvalidArgument(
+                        "a chunk is empty: send bytes, and end the stream after the last", field="chunk"
+                    )
                 size += len(request.chunk)
                 if size > self.limit_bytes:
                     raise InvalidArgument(

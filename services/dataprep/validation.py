@@ -46,6 +46,21 @@ def format_of(header: ImportHeader) -> Format.ValueType:
     )
 
 
+def mode_of(header: ImportHeader) -> Import.Mode.ValueType:
+    """The mode that the header names."""
+    if header.mode not in Import.Mode.values():
+        raise InvalidArgument(f"mode {header.mode} is unknown: use APPEND or REPLACE", field="mode")
+    return header.mode
+
+
+def which_mode(dataset: str, number: int) -> str:
+    """What to do about an import without a mode, into a dataset whose newest snapshot has this number."""
+    return (
+        f"{dataset} has rows already (snapshot {number}): import with `--append` to add those of this file, "
+        "or with `--replace` to keep those of this file alone (field mode: APPEND or REPLACE)"
+    )
+
+
 def complete_spec(spec: DatasetSpec, catalog: Catalog) -> DatasetSpec:
     """The spec with its defaults filled in, so that equal specs are equal messages."""
     if spec.recipe:
@@ -61,12 +76,13 @@ def complete_spec(spec: DatasetSpec, catalog: Catalog) -> DatasetSpec:
 
 
 def check_same_import(recorded: Import, requested: Import) -> None:
-    """Refuse a request_id that an import of another file or spec has used."""
-    before, now = [(one.source.digest, one.source.format, one.spec) for one in (recorded, requested)]
+    """Refuse a request_id that an import of another file, spec or mode has used."""
+    before, now = [(one.source.digest, one.source.format, one.spec, one.mode) for one in (recorded, requested)]
     if before == now:
         return
     raise InvalidArgument(
-        f"request_id {requested.request_id} was used before for another file or spec of {requested.dataset}: send a new one",
+        f"request_id {requested.request_id} was used before for another file, spec or mode of {requested.dataset}: "
+        "send a new one",
         field="request_id",
     )
 

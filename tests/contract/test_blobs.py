@@ -1,7 +1,6 @@
 """Every store passes the same suite; below it, what only the directory can show."""
 
 import os
-import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from servicekit.runtime.backends import open_blobs
 from servicekit.runtime.settings import Settings
 from tests.suites.blobs import BlobsContract, everything, keys
 from tests.suites.shared_blobs import SharedBlobsContract
+from tests.worlds.disk import largest_file
 
 
 class TestMemoryBlobs(BlobsContract):
@@ -107,17 +107,6 @@ def test_addresses(tmp_path: Path) -> None:
     for address in ("", "directory:", "minio:", "ftp:x", str(tmp_path)):
         with pytest.raises(InvalidArgument, match="MILLSTREAM_BLOBS"):
             open_blobs(Settings(blobs=address))
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """A full disk that needs no rights: no file of this process may grow beyond `size` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextmanager

@@ -55,7 +55,8 @@ def run_id(platform: World, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_datasets(platform: World, run_id: str) -> None:
     assert [found["name"] for found in json_of(platform, "datasets", "list")] == [DATASET]
     shown = json_of(platform, "datasets", "show", DATASET)
-    assert shown["rows"] == {"read": "203", "kept": "200", "duplicate": "1", "quarantined": "2"}
+    counts = {"read": "203", "kept": "200", "duplicate": "1", "quarantined": "2", "carried": "0"}
+    assert shown["rows"] == counts
     assert [found["number"] for found in json_of(platform, "datasets", "snapshots", DATASET)] == ["1"]
     rows = lines(platform, "datasets", "rows", DATASET, "--split", "test", "--limit", "3")
     assert len(rows) == 3 and set(rows[0]) >= {"text", "label"}

@@ -81,7 +81,7 @@ def test_an_old_file_is_unchanged(platform: World, old: Corpus, tmp_path: Path) 
     file = tmp_path / source["file_name"]
     file.write_bytes(old.objects[f"uploads/{source['digest']}"])
     with platform.client() as client:
-        asked = client.import_dataset(file, DATASET)
+        asked = client.import_dataset(file, DATASET, mode="replace")
         ended = client.wait_import(DATASET, asked.request_id, timeout=30)
         assert (ended.state, ended.snapshot_number) == (Import.STATE_UNCHANGED, newest["number"])
 

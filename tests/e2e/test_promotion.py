@@ -61,7 +61,7 @@ def test_a_rollback_stays_rolled_back_until_it_is_released(platform: World, tmp_
         assert entry.version < before
         back = entry.version
         client.wait_served(MODEL, back, timeout=30)
-        client.import_dataset(scenario.a_file(tmp_path, skip=10), scenario.DATASET)
+        client.import_dataset(scenario.a_file(tmp_path, skip=10), scenario.DATASET, mode="replace")
         wait_until(lambda: back in reports(client, 4), "a report on version 4")
         assert reports(client, 4)[back].status == EvaluationReport.STATUS_PASSED
         # Meanwhile every service does three resyncs.

@@ -59,7 +59,7 @@ def bring_to_serving(platform: World, file: Path) -> ModelVersion:
 def call_everything(platform: World, file: Path, folder: Path) -> None:
     """Each call of each service at least once. A refusal of what this recipe is not made for is an answer, too."""
     with platform.client() as client:
-        imported = client.import_dataset(file, DATASET, recipe=SPEC["recipe"])
+        imported = client.import_dataset(file, DATASET, recipe=SPEC["recipe"], mode="replace")
         client.wait_import(DATASET, imported.request_id, timeout=30)
         run = client.train(MODEL, config={"steps": 1000, "step_seconds": 0.05}, preset="toy")
         report = next(client.reports(MODEL))
@@ -108,7 +108,7 @@ def needs_the_store(client: Client, file: Path, folder: Path) -> list[Callable[[
     """
     run = next(client.runs(MODEL))
     return [
-        lambda: client.import_dataset(file, DATASET, recipe=SPEC["recipe"]),
+        lambda: client.import_dataset(file, DATASET, recipe=SPEC["recipe"], mode="replace"),
         lambda: client.dataset(DATASET),
         lambda: list(client.datasets()),
         lambda: list(client.snapshots(DATASET)),

@@ -4,10 +4,12 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 from millstream.errors import NotFound
-from servicekit.blobs.port import CHUNK, Blobs
+from servicekit.blobs.port import CHUNK, TRANSFERS, Blobs
 from tests.suites.blobs import BlobsContract, everything, keys
 from tests.suites.processes import child, finish
 
@@ -29,6 +31,34 @@ class SharedBlobsContract(BlobsContract):
         for number, name in winners.items():
             assert await blobs.get(f"race/{number}") == name.encode()
         assert len(await keys(blobs, "")) == 50
+
+    async def test_calls_answer_while_every_shared_thread_and_every_transfer_is_held(self, tmp_path: Path) -> None:
+        blobs, fifo = self.make(tmp_path), tmp_path / "endless"
+        os.mkfifo(fifo)
+        await blobs.put("a/fact", b"1")
+        shared = ThreadPoolExecutor(1)
+        asyncio.get_running_loop().set_default_executor(shared)
+        release = Event()
+        held = asyncio.create_task(asyncio.to_thread(release.wait))
+        uploads = [asyncio.create_task(blobs.upload(f"up/{number}", fifo)) for number in range(2 * TRANSFERS)]
+        try:
+            async with asyncio.timeout(60):
+                assert await blobs.get("a/fact") == b"1" and await blobs.exists("a/fact")
+                assert not await blobs.put_if_absent("a/fact", b"2")
+                await blobs.put("a/heartbeat", b"1")
+                await blobs.delete("a/heartbeat")
+                assert await keys(blobs, "a/") == ["a/fact"]
+                assert await everything(blobs.children("")) == ["a"]
+                await blobs.check()
+            assert not held.done() and not any(upload.done() for upload in uploads)
+        finally:
+            release.set()
+            for upload in uploads:
+                upload.cancel()
+            # A reader waits in open() until a writer comes; it then finds an empty file.
+            writer = os.open(fifo, os.O_RDWR)
+            await asyncio.gather(held, *uploads, return_exceptions=True)
+            os.close(writer)
 
     async def test_big_values_pass_in_bounded_memory(self, tmp_path: Path) -> None:
         source, target = tmp_path / "source", tmp_path / "target"

@@ -59,6 +59,9 @@ class World:
         unpacked_limit: int = 1 << 26,
         kept_bytes: int = 1 << 26,
         recipes: str = "tests.recipes",
+        slots: int = 8,
+        uploads_at_once: int = 64,
+        upload_pause_seconds: float = 60.0,
     ) -> None:
         self.blobs, self.bus = blobs or MemoryBlobs(), bus or MemoryBus()
         self.outbox = Outbox(self.blobs, self.bus, "dataprep", FACTS)
@@ -66,9 +69,15 @@ class World:
         catalog = Catalog([recipes])
         folder = mkdtemp(prefix="dataprep-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.uploads = Uploads(Path(folder), upload_limit, kept_bytes=kept_bytes)
-        self.imports = EndImport(self.store, catalog, self.uploads, unpacked_limit)
-        self.work = Work(self.blobs, self.bus, "dataprep", {}, [self.imports], resync_seconds=30)
+        self.uploads = Uploads(
+            Path(folder),
+            upload_limit,
+            kept_bytes=kept_bytes,
+            at_once=uploads_at_once,
+            pause_seconds=upload_pause_seconds,
+        )
+        self.imports = EndImport(self.store, catalog, self.uploads, unpacked_limit, slots)
+        self.work = Work(self.blobs, self.bus, "dataprep", {}, [self.imports], resync_seconds=30, workers=slots)
         self.service = DatasetService(self.store, catalog, self.uploads, self.imports, self.work)
 
     @asynccontextmanager
@@ -91,10 +100,16 @@ class World:
         spec: DatasetSpec | None = TOY,
         request_id: str = "",
         file_format: Format.ValueType = 0,  # type: ignore[assignment]
+        mode: Import.Mode.ValueType = Import.MODE_REPLACE,
     ) -> Import:
         """ImportDataset, in chunks."""
         header = ImportHeader(
-            dataset=dataset, file_name=file_name, spec=spec, request_id=request_id, format=file_format
+            dataset=dataset,
+            file_name=file_name,
+            spec=spec,
+            request_id=request_id,
+            format=file_format,
+            mode=mode,
         )
 
         async def requests() -> AsyncIterator[ImportDatasetRequest]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from millstream.client.shared import PAGE, UPLOAD_ATTEMPTS, WatchDeadline, new_request_id
+from millstream.client.shared import PAGE, UPLOAD_ATTEMPTS, ImportMode, WatchDeadline, import_mode, new_request_id
 from millstream.client.sync.connection import Connection
 from millstream.client.sync.pages import pages
 from millstream.client.transfer import upload
@@ -30,19 +30,26 @@ class Datasets(Connection):
         recipe: str = "",
         spec: DatasetSpec | None = None,
         request_id: str = "",
+        mode: ImportMode = "",
     ) -> Import:
         """Upload a file (.jsonl or .csv, also with .gz) and create its import; wait_import() waits until it has ended.
 
         The dataset's first import sets its spec: `recipe`, or a whole `spec`, which takes precedence (an empty one keeps
-        the columns as found). Later both may be left out. An upload that breaks is sent again as a whole.
+        the columns as found). Later both may be left out, but `mode` is needed: `append` adds the file's rows to those of
+        the newest snapshot, `replace` keeps the file's rows alone. An upload that breaks is sent again as a whole.
         Raises InvalidArgument where the first spec is missing, or the file is too large or has another ending;
-        FailedPrecondition for a spec that differs from the dataset's; OSError where the file cannot be read.
+        FailedPrecondition for a spec that differs from the dataset's, or for a missing mode; OSError where the file
+        cannot be read.
         """
         if spec is None and recipe:
             spec = DatasetSpec(recipe=recipe)
         path = Path(path)
         header = dataset.ImportHeader(
-            request_id=request_id or new_request_id(), dataset=dataset_name, spec=spec, file_name=path.name
+            request_id=request_id or new_request_id(),
+            dataset=dataset_name,
+            spec=spec,
+            file_name=path.name,
+            mode=import_mode(mode),
         )
         for attempt in range(1, UPLOAD_ATTEMPTS + 1):
             try:

@@ -275,7 +275,7 @@ Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
 
 @_typing.final
 class Source(_message.Message):
-    """The file that was imported."""
+    """The file that was imported; of an append, the one that it added."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -346,7 +346,7 @@ Global___DatasetPart: _TypeAlias = DatasetPart  # noqa: Y015
 
 @_typing.final
 class RowCounts(_message.Message):
-    """What happened to the rows of a file: read = kept + duplicate + quarantined."""
+    """What happened to the rows of an import: read = kept + duplicate + quarantined."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -354,10 +354,13 @@ class RowCounts(_message.Message):
     KEPT_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     QUARANTINED_FIELD_NUMBER: _builtins.int
+    CARRIED_FIELD_NUMBER: _builtins.int
     read: _builtins.int
     kept: _builtins.int
     duplicate: _builtins.int
     quarantined: _builtins.int
+    carried: _builtins.int
+    """Those of `read` and `kept` that an append took over from the snapshot before; the others come from the file."""
     def __init__(
         self,
         *,
@@ -365,10 +368,11 @@ class RowCounts(_message.Message):
         kept: _builtins.int = ...,
         duplicate: _builtins.int = ...,
         quarantined: _builtins.int = ...,
+        carried: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "kept", b"kept", "quarantined", b"quarantined", "read", b"read"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carried", b"carried", "duplicate", b"duplicate", "kept", b"kept", "quarantined", b"quarantined", "read", b"read"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

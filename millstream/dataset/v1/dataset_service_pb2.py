@@ -28,7 +28,7 @@ from millstream.dataset.v1 import dataset_pb2 as millstream_dot_dataset_dot_v1_d
 from millstream.dataset.v1 import import_pb2 as millstream_dot_dataset_dot_v1_dot_import__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+millstream/dataset/v1/dataset_service.proto\x12\x15millstream.dataset.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dmillstream/auth/v1/role.proto\x1a#millstream/dataset/v1/dataset.proto\x1a\"millstream/dataset/v1/import.proto\"f\n\x14ImportDatasetRequest\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32#.millstream.dataset.v1.ImportHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xa7\x01\n\x0cImportHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x30\n\x04spec\x18\x03 \x01(\x0b\x32\".millstream.dataset.v1.DatasetSpec\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12-\n\x06\x66ormat\x18\x05 \x01(\x0e\x32\x1d.millstream.dataset.v1.Format\"N\n\x15ImportDatasetResponse\x12\x35\n\x0e\x64\x61taset_import\x18\x01 \x01(\x0b\x32\x1d.millstream.dataset.v1.Import\"7\n\x10GetImportRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"J\n\x11GetImportResponse\x12\x35\n\x0e\x64\x61taset_import\x18\x01 \x01(\x0b\x32\x1d.millstream.dataset.v1.Import\"9\n\x12WatchImportRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"L\n\x13WatchImportResponse\x12\x35\n\x0e\x64\x61taset_import\x18\x01 \x01(\x0b\x32\x1d.millstream.dataset.v1.Import\"$\n\x11GetDatasetRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\"E\n\x12GetDatasetResponse\x12/\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1e.millstream.dataset.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x14ListDatasetsResponse\x12\x30\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1e.millstream.dataset.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x12GetSnapshotRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\"H\n\x13GetSnapshotResponse\x12\x31\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1f.millstream.dataset.v1.Snapshot\"N\n\x14ListSnapshotsRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x15ListSnapshotsResponse\x12\x32\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1f.millstream.dataset.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x0fListRowsRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05split\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"R\n\x10ListRowsResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf1\x06\n\x0e\x44\x61tasetService\x12r\n\rImportDataset\x12+.millstream.dataset.v1.ImportDatasetRequest\x1a,.millstream.dataset.v1.ImportDatasetResponse\"\x04\x88\xb5\x18\x02(\x01\x12\x64\n\tGetImport\x12\'.millstream.dataset.v1.GetImportRequest\x1a(.millstream.dataset.v1.GetImportResponse\"\x04\x88\xb5\x18\x01\x12l\n\x0bWatchImport\x12).millstream.dataset.v1.WatchImportRequest\x1a*.millstream.dataset.v1.WatchImportResponse\"\x04\x88\xb5\x18\x01\x30\x01\x12g\n\nGetDataset\x12(.millstream.dataset.v1.GetDatasetRequest\x1a).millstream.dataset.v1.GetDatasetResponse\"\x04\x88\xb5\x18\x01\x12m\n\x0cListDatasets\x12*.millstream.dataset.v1.ListDatasetsRequest\x1a+.millstream.dataset.v1.ListDatasetsResponse\"\x04\x88\xb5\x18\x01\x12j\n\x0bGetSnapshot\x12).millstream.dataset.v1.GetSnapshotRequest\x1a*.millstream.dataset.v1.GetSnapshotResponse\"\x04\x88\xb5\x18\x01\x12p\n\rListSnapshots\x12+.millstream.dataset.v1.ListSnapshotsRequest\x1a,.millstream.dataset.v1.ListSnapshotsResponse\"\x04\x88\xb5\x18\x01\x12\x61\n\x08ListRows\x12&.millstream.dataset.v1.ListRowsRequest\x1a\'.millstream.dataset.v1.ListRowsResponse\"\x04\x88\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+millstream/dataset/v1/dataset_service.proto\x12\x15millstream.dataset.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dmillstream/auth/v1/role.proto\x1a#millstream/dataset/v1/dataset.proto\x1a\"millstream/dataset/v1/import.proto\"f\n\x14ImportDatasetRequest\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32#.millstream.dataset.v1.ImportHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xd9\x01\n\x0cImportHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x30\n\x04spec\x18\x03 \x01(\x0b\x32\".millstream.dataset.v1.DatasetSpec\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12-\n\x06\x66ormat\x18\x05 \x01(\x0e\x32\x1d.millstream.dataset.v1.Format\x12\x30\n\x04mode\x18\x06 \x01(\x0e\x32\".millstream.dataset.v1.Import.Mode\"N\n\x15ImportDatasetResponse\x12\x35\n\x0e\x64\x61taset_import\x18\x01 \x01(\x0b\x32\x1d.millstream.dataset.v1.Import\"7\n\x10GetImportRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"J\n\x11GetImportResponse\x12\x35\n\x0e\x64\x61taset_import\x18\x01 \x01(\x0b\x32\x1d.millstream.dataset.v1.Import\"9\n\x12WatchImportRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"L\n\x13WatchImportResponse\x12\x35\n\x0e\x64\x61taset_import\x18\x01 \x01(\x0b\x32\x1d.millstream.dataset.v1.Import\"$\n\x11GetDatasetRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\"E\n\x12GetDatasetResponse\x12/\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1e.millstream.dataset.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x14ListDatasetsResponse\x12\x30\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1e.millstream.dataset.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x12GetSnapshotRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\"H\n\x13GetSnapshotResponse\x12\x31\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1f.millstream.dataset.v1.Snapshot\"N\n\x14ListSnapshotsRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x15ListSnapshotsResponse\x12\x32\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1f.millstream.dataset.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x0fListRowsRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05split\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"R\n\x10ListRowsResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf1\x06\n\x0e\x44\x61tasetService\x12r\n\rImportDataset\x12+.millstream.dataset.v1.ImportDatasetRequest\x1a,.millstream.dataset.v1.ImportDatasetResponse\"\x04\x88\xb5\x18\x02(\x01\x12\x64\n\tGetImport\x12\'.millstream.dataset.v1.GetImportRequest\x1a(.millstream.dataset.v1.GetImportResponse\"\x04\x88\xb5\x18\x01\x12l\n\x0bWatchImport\x12).millstream.dataset.v1.WatchImportRequest\x1a*.millstream.dataset.v1.WatchImportResponse\"\x04\x88\xb5\x18\x01\x30\x01\x12g\n\nGetDataset\x12(.millstream.dataset.v1.GetDatasetRequest\x1a).millstream.dataset.v1.GetDatasetResponse\"\x04\x88\xb5\x18\x01\x12m\n\x0cListDatasets\x12*.millstream.dataset.v1.ListDatasetsRequest\x1a+.millstream.dataset.v1.ListDatasetsResponse\"\x04\x88\xb5\x18\x01\x12j\n\x0bGetSnapshot\x12).millstream.dataset.v1.GetSnapshotRequest\x1a*.millstream.dataset.v1.GetSnapshotResponse\"\x04\x88\xb5\x18\x01\x12p\n\rListSnapshots\x12+.millstream.dataset.v1.ListSnapshotsRequest\x1a,.millstream.dataset.v1.ListSnapshotsResponse\"\x04\x88\xb5\x18\x01\x12\x61\n\x08ListRows\x12&.millstream.dataset.v1.ListRowsRequest\x1a\'.millstream.dataset.v1.ListRowsResponse\"\x04\x88\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,37 +54,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMPORTDATASETREQUEST']._serialized_start=204
   _globals['_IMPORTDATASETREQUEST']._serialized_end=306
   _globals['_IMPORTHEADER']._serialized_start=309
-  _globals['_IMPORTHEADER']._serialized_end=476
-  _globals['_IMPORTDATASETRESPONSE']._serialized_start=478
-  _globals['_IMPORTDATASETRESPONSE']._serialized_end=556
-  _globals['_GETIMPORTREQUEST']._serialized_start=558
-  _globals['_GETIMPORTREQUEST']._serialized_end=613
-  _globals['_GETIMPORTRESPONSE']._serialized_start=615
-  _globals['_GETIMPORTRESPONSE']._serialized_end=689
-  _globals['_WATCHIMPORTREQUEST']._serialized_start=691
-  _globals['_WATCHIMPORTREQUEST']._serialized_end=748
-  _globals['_WATCHIMPORTRESPONSE']._serialized_start=750
-  _globals['_WATCHIMPORTRESPONSE']._serialized_end=826
-  _globals['_GETDATASETREQUEST']._serialized_start=828
-  _globals['_GETDATASETREQUEST']._serialized_end=864
-  _globals['_GETDATASETRESPONSE']._serialized_start=866
-  _globals['_GETDATASETRESPONSE']._serialized_end=935
-  _globals['_LISTDATASETSREQUEST']._serialized_start=937
-  _globals['_LISTDATASETSREQUEST']._serialized_end=997
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=999
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1096
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1098
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1151
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1153
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1225
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=1227
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=1305
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=1307
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=1407
-  _globals['_LISTROWSREQUEST']._serialized_start=1409
-  _globals['_LISTROWSREQUEST']._serialized_end=1513
-  _globals['_LISTROWSRESPONSE']._serialized_start=1515
-  _globals['_LISTROWSRESPONSE']._serialized_end=1597
-  _globals['_DATASETSERVICE']._serialized_start=1600
-  _globals['_DATASETSERVICE']._serialized_end=2481
+  _globals['_IMPORTHEADER']._serialized_end=526
+  _globals['_IMPORTDATASETRESPONSE']._serialized_start=528
+  _globals['_IMPORTDATASETRESPONSE']._serialized_end=606
+  _globals['_GETIMPORTREQUEST']._serialized_start=608
+  _globals['_GETIMPORTREQUEST']._serialized_end=663
+  _globals['_GETIMPORTRESPONSE']._serialized_start=665
+  _globals['_GETIMPORTRESPONSE']._serialized_end=739
+  _globals['_WATCHIMPORTREQUEST']._serialized_start=741
+  _globals['_WATCHIMPORTREQUEST']._serialized_end=798
+  _globals['_WATCHIMPORTRESPONSE']._serialized_start=800
+  _globals['_WATCHIMPORTRESPONSE']._serialized_end=876
+  _globals['_GETDATASETREQUEST']._serialized_start=878
+  _globals['_GETDATASETREQUEST']._serialized_end=914
+  _globals['_GETDATASETRESPONSE']._serialized_start=916
+  _globals['_GETDATASETRESPONSE']._serialized_end=985
+  _globals['_LISTDATASETSREQUEST']._serialized_start=987
+  _globals['_LISTDATASETSREQUEST']._serialized_end=1047
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=1049
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1146
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1148
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1201
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1203
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1275
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=1277
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=1355
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=1357
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=1457
+  _globals['_LISTROWSREQUEST']._serialized_start=1459
+  _globals['_LISTROWSREQUEST']._serialized_end=1563
+  _globals['_LISTROWSRESPONSE']._serialized_start=1565
+  _globals['_LISTROWSRESPONSE']._serialized_end=1647
+  _globals['_DATASETSERVICE']._serialized_start=1650
+  _globals['_DATASETSERVICE']._serialized_end=2531
 # @@protoc_insertion_point(module_scope)

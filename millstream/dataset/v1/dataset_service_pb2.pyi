@@ -55,12 +55,15 @@ class ImportHeader(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     FILE_NAME_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """1 to 100 letters, digits and . _ = ~ -. Empty: the server creates one; a retry is then another import."""
     dataset: _builtins.str
     file_name: _builtins.str
     format: _dataset_pb2.Format.ValueType
     """Unspecified: chosen by the ending of the file name."""
+    mode: _import_pb2.Import.Mode.ValueType
+    """Required once the dataset has a snapshot, else FAILED_PRECONDITION."""
     @_builtins.property
     def spec(self) -> _dataset_pb2.DatasetSpec:
         """Required at the first import of a dataset; an empty message keeps the columns as found. At later imports leave it
@@ -75,10 +78,11 @@ class ImportHeader(_message.Message):
         spec: _dataset_pb2.DatasetSpec | None = ...,
         file_name: _builtins.str = ...,
         format: _dataset_pb2.Format.ValueType = ...,
+        mode: _import_pb2.Import.Mode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "file_name", b"file_name", "format", b"format", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "file_name", b"file_name", "format", b"format", "mode", b"mode", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -83,7 +83,7 @@ class DatasetServiceServicer:
 
     def ImportDataset(self, request_iterator, context):
         """Upload a file and request its import. The first message holds the header, the others hold the bytes. Idempotent:
-        the same request_id with the same file returns the same import; with another file or spec it is INVALID_ARGUMENT.
+        the same request_id with the same file returns the same import; with another file, spec or mode it is INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,7 @@ class DatasetServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DatasetServiceAsyncStub: ...
     ImportDataset: _grpc.StreamUnaryMultiCallable[_dataset_service_pb2.ImportDatasetRequest, _dataset_service_pb2.ImportDatasetResponse]
     """Upload a file and request its import. The first message holds the header, the others hold the bytes. Idempotent:
-    the same request_id with the same file returns the same import; with another file or spec it is INVALID_ARGUMENT.
+    the same request_id with the same file returns the same import; with another file, spec or mode it is INVALID_ARGUMENT.
     """
     GetImport: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.GetImportRequest, _dataset_service_pb2.GetImportResponse]
     """The present state of one import."""
@@ -55,7 +55,7 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ImportDataset: _aio.StreamUnaryMultiCallable[_dataset_service_pb2.ImportDatasetRequest, _dataset_service_pb2.ImportDatasetResponse]  # type: ignore[assignment]
     """Upload a file and request its import. The first message holds the header, the others hold the bytes. Idempotent:
-    the same request_id with the same file returns the same import; with another file or spec it is INVALID_ARGUMENT.
+    the same request_id with the same file returns the same import; with another file, spec or mode it is INVALID_ARGUMENT.
     """
     GetImport: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.GetImportRequest, _dataset_service_pb2.GetImportResponse]  # type: ignore[assignment]
     """The present state of one import."""
@@ -78,7 +78,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_service_pb2.ImportDatasetResponse, _abc.Awaitable[_dataset_service_pb2.ImportDatasetResponse]]:
         """Upload a file and request its import. The first message holds the header, the others hold the bytes. Idempotent:
-        the same request_id with the same file returns the same import; with another file or spec it is INVALID_ARGUMENT.
+        the same request_id with the same file returns the same import; with another file, spec or mode it is INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod

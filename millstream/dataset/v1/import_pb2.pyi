@@ -27,6 +27,25 @@ class Import(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Mode:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Import._Mode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MODE_UNSPECIFIED: Import._Mode.ValueType  # 0
+        MODE_APPEND: Import._Mode.ValueType  # 1
+        """The new snapshot holds the rows of the newest one, and those of the file that it has not."""
+        MODE_REPLACE: Import._Mode.ValueType  # 2
+        """The new snapshot holds the rows of the file alone."""
+
+    class Mode(_Mode, metaclass=_ModeEnumTypeWrapper): ...
+    MODE_UNSPECIFIED: Import.Mode.ValueType  # 0
+    MODE_APPEND: Import.Mode.ValueType  # 1
+    """The new snapshot holds the rows of the newest one, and those of the file that it has not."""
+    MODE_REPLACE: Import.Mode.ValueType  # 2
+    """The new snapshot holds the rows of the file alone."""
+
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
@@ -64,6 +83,9 @@ class Import(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     dataset: _builtins.str
     state: Global___Import.State.ValueType
@@ -76,6 +98,10 @@ class Import(_message.Message):
     """If REFUSED: the reason, and what to do."""
     actor: _builtins.str
     """Name of the caller's token, or `local`."""
+    mode: Global___Import.Mode.ValueType
+    """What becomes of the rows that the dataset has. Only a dataset without a snapshot needs none."""
+    waits_for: _builtins.str
+    """While PENDING, from the replica that tried it: why it waits, and what to do. It is tried again by itself."""
     @_builtins.property
     def spec(self) -> _dataset_pb2.DatasetSpec: ...
     @_builtins.property
@@ -84,6 +110,10 @@ class Import(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def changes(self) -> Global___ImportChanges:
+        """If SUCCEEDED or UNCHANGED: what became of the dataset's rows."""
+
     def __init__(
         self,
         *,
@@ -99,11 +129,46 @@ class Import(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         actor: _builtins.str = ...,
+        mode: Global___Import.Mode.ValueType = ...,
+        changes: Global___ImportChanges | None = ...,
+        waits_for: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "source", b"source", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "create_time", b"create_time", "end_time", b"end_time", "source", b"source", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "dataset", b"dataset", "end_time", b"end_time", "refusal", b"refusal", "request_id", b"request_id", "rows_read", b"rows_read", "snapshot_id", b"snapshot_id", "snapshot_number", b"snapshot_number", "source", b"source", "spec", b"spec", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "dataset", b"dataset", "end_time", b"end_time", "mode", b"mode", "refusal", b"refusal", "request_id", b"request_id", "rows_read", b"rows_read", "snapshot_id", b"snapshot_id", "snapshot_number", b"snapshot_number", "source", b"source", "spec", b"spec", "state", b"state", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Import: _TypeAlias = Import  # noqa: Y015
+
+@_typing.final
+class ImportChanges(_message.Message):
+    """What an import did to the rows of its dataset. A row is the same if its identity columns and its label are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_BEFORE_FIELD_NUMBER: _builtins.int
+    ROWS_AFTER_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    rows_before: _builtins.int
+    """Rows of the snapshot before; 0: there was none."""
+    rows_after: _builtins.int
+    added: _builtins.int
+    """Rows that are new, and rows that are gone. A row of an old part that cannot be read counts as gone."""
+    removed: _builtins.int
+    def __init__(
+        self,
+        *,
+        rows_before: _builtins.int = ...,
+        rows_after: _builtins.int = ...,
+        added: _builtins.int = ...,
+        removed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "removed", b"removed", "rows_after", b"rows_after", "rows_before", b"rows_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportChanges: _TypeAlias = ImportChanges  # noqa: Y015

@@ -4,28 +4,25 @@ Each call runs in a thread and is retried while the store is away (bucket.py). E
 what a killed upload left: MinIO after a day, others by a lifecycle rule AbortIncompleteMultipartUpload.
 """
 
-import asyncio
 import io
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import xxhash
 from minio import Minio
 from typing_extensions import override
 
-from servicekit.blobs.port import CHUNK, SEGMENT, Blobs, Listed, check_folder, check_key
+from servicekit.blobs.port import CALLS, CHUNK, SEGMENT, TRANSFERS, Blobs, Listed, check_folder, check_key
 from servicekit.blobs.s3 import transfer
-from servicekit.blobs.s3.bucket import ANSWER_SECONDS, CONNECTIONS, STREAM_SECONDS, Bucket
+from servicekit.blobs.s3.bucket import ANSWER_SECONDS, STREAM_SECONDS, Bucket
 from servicekit.blobs.s3.options import MinioOptions
-
-T = TypeVar("T")
+from servicekit.pools import Pool
 
 FRESH_SECONDS = 5.0
 """A successful check() is valid for this time, unless a call failed since."""
@@ -40,39 +37,39 @@ class MinioBlobs(Blobs):
 
     def __init__(self, place: str, options: MinioOptions) -> None:
         self.bucket = Bucket(place, options)
-        self._executor = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="minio")
+        self._calls, self._transfers = Pool("s3-calls", CALLS), Pool("s3-transfers", TRANSFERS)
         self._checked = -FRESH_SECONDS
 
     @override
     async def get(self, key: str) -> bytes:
         check_key(key)
-        return await self._in_thread(lambda: b"".join(transfer.stream(self.bucket, key, ANSWER_SECONDS)))
+        return await self._calls.run(lambda: b"".join(transfer.stream(self.bucket, key, ANSWER_SECONDS)))
 
     @override
     async def put(self, key: str, data: bytes) -> None:
         check_key(key)
-        await self._in_thread(lambda: self._put(key, data))
+        await self._calls.run(lambda: self._put(key, data))
 
     @override
     async def put_if_absent(self, key: str, data: bytes) -> bool:
         check_key(key)
-        return await self._in_thread(lambda: transfer.put_if_absent(self.bucket, key, data))
+        return await self._calls.run(lambda: transfer.put_if_absent(self.bucket, key, data))
 
     @override
     async def delete(self, key: str) -> None:
         check_key(key)
-        await self._in_thread(lambda: self._delete(key))
+        await self._calls.run(lambda: self._delete(key))
 
     @override
     async def exists(self, key: str) -> bool:
         check_key(key)
-        return await self._in_thread(lambda: transfer.stat(self.bucket, key) is not None)
+        return await self._calls.run(lambda: transfer.stat(self.bucket, key) is not None)
 
     @override
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
         if not _PREFIX.fullmatch(prefix):
             return
-        while page := await self._in_thread(lambda last=after: self._page(prefix, last)):  # type: ignore[misc]
+        while page := await self._calls.run(lambda last=after: self._page(prefix, last)):  # type: ignore[misc]
             for listed in page:
                 if _KEY.fullmatch(listed.key):
                     yield listed
@@ -82,25 +79,25 @@ class MinioBlobs(Blobs):
     async def children(self, prefix: str) -> AsyncIterator[str]:
         if not _PREFIX.fullmatch(check_folder(prefix)):
             return
-        for name in await self._in_thread(lambda: self._names(prefix)):
+        for name in await self._calls.run(lambda: self._names(prefix)):
             yield name
 
     @override
     async def upload(self, key: str, path: Path) -> None:
         check_key(key)
-        await self._in_thread(lambda: self._upload(key, path))
+        await self._transfers.run(lambda: self._upload(key, path))
 
     @override
     async def download(self, key: str, path: Path) -> None:
         check_key(key)
-        await self._in_thread(lambda: transfer.download(self.bucket, key, path))
+        await self._transfers.run(lambda: transfer.download(self.bucket, key, path))
 
     @override
     async def read(self, key: str) -> AsyncIterator[bytes]:
         check_key(key)
         chunks = transfer.stream(self.bucket, key, STREAM_SECONDS)
         try:
-            while chunk := await self._in_thread(lambda: next(chunks, b"")):
+            while chunk := await self._transfers.run(lambda: next(chunks, b"")):
                 yield chunk
         finally:
             with suppress(ValueError):  # a cancelled read is still running in its thread, and ends there
@@ -109,10 +106,7 @@ class MinioBlobs(Blobs):
     @override
     async def check(self) -> None:
         if self.bucket.breaker.failing_since or time.monotonic() - self._checked > FRESH_SECONDS:
-            await self._in_thread(self._check)
-
-    async def _in_thread(self, job: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, job)
+            await self._calls.run(self._check)
 
     def _put(self, key: str, data: bytes) -> None:
         name, metadata = self.bucket.name, dict[str, Any](xxh3=transfer.checksum_of(data))

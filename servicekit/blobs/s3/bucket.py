@@ -15,6 +15,7 @@ from minio import Minio
 
 from millstream.errors import InvalidArgument, NotFound, Unavailable
 from servicekit.backoff import backoff
+from servicekit.blobs.port import CALLS, TRANSFERS
 from servicekit.blobs.s3.circuit import CircuitBreaker
 from servicekit.blobs.s3.credentials import KeyFiles
 from servicekit.blobs.s3.errors import ABSENT, FAILURES, code_of, explain, is_transient, was_timeout
@@ -22,7 +23,7 @@ from servicekit.blobs.s3.options import MinioOptions
 
 T = TypeVar("T")
 
-CONNECTIONS = 32
+CONNECTIONS = CALLS + TRANSFERS
 CONNECT_SECONDS, ANSWER_SECONDS, STREAM_SECONDS = 2.0, 4.0, 30.0
 """Timeouts: to connect, to read an ordinary answer, and to read a part of a long one."""
 RETRY_SECONDS = 3.0

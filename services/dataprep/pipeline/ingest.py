@@ -1,21 +1,22 @@
 """From a file to the parts of a snapshot, row by row: read, clean, check, drop duplicates, split, write.
 
-The same file and spec always give the same parts, byte for byte, so an import may be repeated. Memory holds 16 bytes and
-the label of each kept row, to find duplicates.
+The same file and spec always give the same parts, byte for byte, so an import may be repeated. Rows pass one by one, and
+those seen are in a file (known.py), so memory does not grow with the rows.
 """
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, RowCounts
 from recipekit.spec import Spec
-from servicekit.blobs.parts import PartFile, PartWriter
+from servicekit.blobs.parts import PartFile, PartWriter, rows_of
 from services.dataprep.pipeline.clean import cleaner
 from services.dataprep.pipeline.columns import Columns
+from services.dataprep.pipeline.known import LABEL_BYTES, KnownRows
 from services.dataprep.pipeline.read import BadRow, Record, Refused, read_records
 from services.dataprep.pipeline.rules import SPLITS, Rules, encode
 
@@ -42,34 +43,54 @@ class ImportStopped(Exception):
     """The service is shutting down; another replica or the next start repeats the import."""
 
 
+class EarlierPart(NamedTuple):
+    """A split's rows in the snapshot before, on disk."""
+
+    split: str
+    path: Path
+
+
 class Ingested(NamedTuple):
-    """What a file became: its parts on disk, and the counts of the snapshot. `splits` has the rows of each split."""
+    """What a file became: its parts on disk, and the counts of the snapshot. `splits` has the rows of each split, `same` is
+    the number of rows that the snapshot before had too."""
 
     parts: list[PartFile]
     rows: RowCounts
     splits: Mapping[str, int]
     quarantine_reasons: Mapping[str, int]
     columns: list[ColumnReport]
+    same: int
 
 
 class Job(NamedTuple):
-    """A file and how to ingest it. `recipe` is None for a dataset without one; the limit is in unpacked bytes."""
+    """A file and how to ingest it. `recipe` is None for a dataset without one; the limit is in unpacked bytes.
+
+    `earlier` are the rows of the snapshot before. To `append` is to begin with them; otherwise they are only compared.
+    """
 
     path: Path
     file_format: Format.ValueType
     spec: DatasetSpec
     recipe: Spec | None
     unpacked_limit: int
+    earlier: Sequence[EarlierPart] = ()
+    append: bool = False
 
 
 def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
     """Write the parts into the folder. Raises Refused or ImportStopped. Blocking: runs in a thread."""
     with ExitStack() as files:
         writers = {split: files.enter_context(PartWriter(folder, split)) for split in (*SPLITS, QUARANTINE)}
-        sorter = _Sorter(job, writers)
+        sorter = _Sorter(job, writers, files.enter_context(KnownRows(folder)))
+        if job.append:
+            for part in job.earlier:
+                for line, row in rows_of(part.path):
+                    sorter.carry(part.split, line, row)
+                    progress.report(0)
         for record in read_records(job.path, job.file_format, job.unpacked_limit):
             sorter.take(record)
-            progress.report(sorter.rows.read)
+            progress.report(sorter.rows.read - sorter.rows.carried)
+        same = sorter.rows.carried if job.append else _count_same(job.earlier, sorter, progress)
     sizes = {split: writers[split].rows for split in SPLITS}
     _check_result(job.spec, sorter, sizes)
     return Ingested(
@@ -78,21 +99,44 @@ def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
         splits=sizes,
         quarantine_reasons=sorter.reasons,
         columns=sorter.columns.reports(),
+        same=same,
     )
+
+
+def _count_same(earlier: Sequence[EarlierPart], sorter: "_Sorter", progress: ImportProgress) -> int:
+    """How many of the earlier rows the file has too."""
+    same = 0
+    for part in earlier:
+        for _, row in rows_of(part.path):
+            same += sorter.has(row)
+            progress.report(progress.rows_read)
+    return same
 
 
 class _Sorter:
     """Writes each record to its split or to the quarantine, drops duplicates, and counts all of them."""
 
-    def __init__(self, job: Job, writers: Mapping[str, PartWriter]) -> None:
+    def __init__(self, job: Job, writers: Mapping[str, PartWriter], known: KnownRows) -> None:
         self.rules = Rules(job.spec, job.recipe, job.file_format)
         self.clean = cleaner(job.spec.cleaning)
         self.columns = Columns(self.rules.keeps)
         self.rows = RowCounts()
         self.reasons: Counter[str] = Counter()
-        self._writers = writers
-        self._seen: dict[bytes, Any] = {}
-        """First half of the row key → label of the first row that has it."""
+        self._writers, self._known = writers, known
+
+    def carry(self, split: str, line: bytes, row: Mapping[str, Any]) -> None:
+        """Begin with a row of the snapshot before, in the split that it has there."""
+        # Two rows can be the same by now, if the recipe has named other identity columns.
+        if self._known.add(self.rules.key(row), self.rules.label_key(row)) is None:
+            self._writers[split].write(line)
+            self.rows.read += 1
+            self.rows.kept += 1
+            self.rows.carried += 1
+            self.columns.add(row, row)
+
+    def has(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row with this key and this label was kept."""
+        return self._known.label(self.rules.key(row)) == self.rules.label_key(row)[:LABEL_BYTES]
 
     def take(self, record: Record) -> None:
         """Count a record and write it where it belongs."""
@@ -114,13 +158,13 @@ class _Sorter:
         row = self.rules.check(row)
         encoded = encode(row)
         key = self.rules.key(row)
-        label = self.rules.label(row)
-        if key[:16] in self._seen:
-            if self._seen[key[:16]] != label:
+        label = self.rules.label_key(row)
+        earlier = self._known.add(key, label)
+        if earlier is not None:
+            if earlier != label[:LABEL_BYTES]:
                 raise BadRow(f"{self.rules.label_column}: conflicts with an earlier row")
             self.rows.duplicate += 1
             return
-        self._seen[key[:16]] = label
         self._writers[named_split or self.rules.split_of(key)].write(encoded)
         self.rows.kept += 1
         self.columns.add(row, as_found)
@@ -129,12 +173,13 @@ class _Sorter:
 def _check_result(spec: DatasetSpec, sorter: _Sorter, sizes: Mapping[str, int]) -> None:
     """Refuse a file that leaves a split empty: training and evaluation need all three."""
     rows = sorter.rows
-    if not rows.read:
+    read = rows.read - rows.carried
+    if not read:
         raise Refused("the file has no rows: check that it is the right file")
     reasons = ", ".join(f"{count:,} × {reason}" for reason, count in sorter.reasons.most_common(5))
-    if not rows.kept:
+    if rows.quarantined == read:
         raise Refused(
-            f"none of the {rows.read:,} rows can be used ({reasons}): correct the file, or import it with a fitting spec"
+            f"none of the {read:,} rows can be used ({reasons}): correct the file, or import it with a fitting spec"
         )
     empty = [split for split in SPLITS if not sizes[split]]
     if not empty:

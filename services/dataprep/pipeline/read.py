@@ -73,7 +73,7 @@ def _lines(path: Path, unpacked_limit: int) -> Iterator[bytes]:
 def _read_line(file: BinaryIO) -> bytes:
     try:
         return file.readline(LONGEST_LINE + 1)
-    except (OSError, EOFError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise Refused(f"the gzip cannot be read ({error}): compress the file again, then import it") from None
 
 

@@ -10,6 +10,7 @@ from recipekit.spec import Spec, row_key
 from servicekit.blobs.parts import encode_row
 from services.dataprep.pipeline.read import BadRow, Refused
 
+_NO_LABEL = bytes(32)
 SPLITS = ("train", "validation", "test")
 # The reason for each beginning of pydantic's error type; the first that fits.
 _REASONS = {
@@ -78,9 +79,9 @@ class Rules:
         """Equal for rows that are the same: by the recipe's identity columns; without a recipe by the whole row."""
         return self.recipe.row_key(row) if self.recipe else row_key(row)
 
-    def label(self, row: Mapping[str, Any]) -> Any:
-        """The value of the recipe's label column; None without one."""
-        return row.get(self.label_column) if self.label_column else None
+    def label_key(self, row: Mapping[str, Any]) -> bytes:
+        """Equal for rows with the same value in the recipe's label column, and for all rows without one."""
+        return row_key(row, (self.label_column,)) if self.label_column else _NO_LABEL
 
     def split_of(self, key: bytes) -> str:
         """The split of a row key, by the shares alone: a row has the same split in every file and at every place.

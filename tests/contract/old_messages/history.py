@@ -77,7 +77,7 @@ def live(state: Path) -> tuple[World, Seen]:
         promotions_by_hand(client)
         a_version_that_cannot_serve(platform, client, seen)
         letters(platform, client)
-        another_dataset(client, state)
+        another_dataset(platform, client, state, seen)
         a_fact_of_a_later_version(platform)
     without_a_bus(state)
     return platform, seen
@@ -164,11 +164,21 @@ def letters(platform: World, client: Client) -> None:
     wait_until(lambda: len(list(client.dead_letters("trainer", show_resolved=True))) == 3, "the replayed letter")
 
 
-def another_dataset(client: Client, folder: Path) -> None:
-    """Of no recipe, split by a column of its own."""
-    file = folder / "plain.csv"
+def another_dataset(platform: World, client: Client, folder: Path, seen: Seen) -> None:
+    """Of no recipe, split by a column of its own; an append to it waits until the store gives its rows back whole."""
+    file, more = folder / "plain.csv", folder / "more.csv"
     file.write_text("text,part\nthe mill was old,train\nthe mill was new,test\nthe mill was grey,validation\n")
     assert imported(client, file, PLAIN, DatasetSpec(split=SplitSpec(column="part"))) == Import.STATE_SUCCEEDED
+    blobs, part = platform.blobs(), client.snapshot(PLAIN).parts[0].key
+    whole = asyncio.run(blobs.get(part))
+    asyncio.run(blobs.put(part, b"damaged"))
+    more.write_text("text,part\nthe mill was blue,train\n")
+    asked = client.import_dataset(more, PLAIN, mode="append")
+    attempts = f"datasets/{PLAIN}/attempts/{asked.request_id}/"
+    wait_until(lambda: any("/released" in key for key in keys(blobs, attempts)), "an attempt that waits")
+    seen.take(blobs, attempts)
+    asyncio.run(blobs.put(part, whole))
+    assert client.wait_import(PLAIN, asked.request_id, timeout=60).state == Import.STATE_SUCCEEDED
 
 
 def a_fact_of_a_later_version(platform: World) -> None:
@@ -202,7 +212,7 @@ def rows(path: Path, skip: int) -> Path:
 
 
 def imported(client: Client, file: Path, dataset: str, spec: DatasetSpec | None = None) -> "Import.State.ValueType":
-    asked = client.import_dataset(file, dataset, spec=spec)
+    asked = client.import_dataset(file, dataset, spec=spec, mode="replace")
     return client.wait_import(dataset, asked.request_id, timeout=60).state
 
 

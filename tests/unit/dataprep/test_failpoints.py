@@ -1,17 +1,19 @@
 """An import has one outcome, wherever its process dies, and also when two replicas do it at the same time."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
-from millstream.dataset.v1.import_pb2 import Import
+from millstream.dataset.v1.import_pb2 import Import, ImportChanges
 from millstream.errors import Unavailable
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.events import from_message
 from services.dataprep.reconcile import ImportKey
+from tests.recipes.toy_words.sample import rows as sample_rows
 from tests.worlds.dataprep import World, lines, sample
 
 
@@ -122,7 +124,7 @@ async def test_an_import_whose_process_dies_repeatedly_ends_once() -> None:
 @pytest.mark.parametrize("after", [False, True], ids=["before-a-write", "after-a-write"])
 async def test_a_refused_import_whose_process_dies_ends_once(after: bool) -> None:
     data = lines([{"text": "no label"}])
-    for writes in range(1, 6):
+    for writes in range(1, 9):
         blobs, bus = MemoryBlobs(), MemoryBus()
         died = await life_that_dies(blobs, bus, data, writes, after=after)
         world = World(blobs, bus)
@@ -146,6 +148,29 @@ async def test_an_unchanged_import_whose_process_dies_ends_once(after: bool) -> 
         assert (await world.get(Import(dataset="words", request_id="one"))).state == Import.STATE_UNCHANGED
         assert len(await world.store.snapshots("words").entries()) == len(bus.log) == 1
     assert not died
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before-a-write", "after-a-write"])
+async def test_an_append_whose_process_dies_appends_once(after: bool) -> None:
+    async def append(world: World) -> None:
+        await world.ask(lines(sample_rows(250)[150:]), request_id="one", mode=Import.MODE_APPEND)
+        await world.imports.reconcile(ImportKey("words", "one"))
+
+    for writes in range(1, 16):
+        blobs, bus = MemoryBlobs(), MemoryBus()
+        first = World(blobs, bus)
+        await first.ask(sample(), request_id="zero")
+        await first.imports.reconcile(ImportKey("words", "zero"))
+        dying = DyingBlobs(blobs, writes, after=after)
+        with suppress(Died):
+            await append(World(dying, bus))  # type: ignore[arg-type]
+        world = World(blobs, bus)
+        await append(world)
+        ended = await world.get(Import(dataset="words", request_id="one"))
+        assert (ended.state, ended.snapshot_number) == (Import.STATE_SUCCEEDED, 2)
+        assert ended.changes == ImportChanges(rows_before=200, rows_after=250, added=50)
+        assert len(await world.splits()) == 250 and (await world.snapshot()).number == 2
+    assert not dying.dead
 
 
 async def test_two_replicas_may_do_one_import_at_once() -> None:

@@ -15,6 +15,6 @@ def test_every_state_in_which_an_import_ends_has_a_series() -> None:
 
 
 def test_every_outcome_of_a_row_has_a_series() -> None:
-    assert set(metrics.OUTCOMES) == {field.name for field in RowCounts.DESCRIPTOR.fields} - {"read"}
+    assert set(metrics.OUTCOMES) == {field.name for field in RowCounts.DESCRIPTOR.fields} - {"read", "carried"}
     for outcome in metrics.OUTCOMES:
         assert REGISTRY.get_sample_value("millstream_dataprep_rows_total", {"outcome": outcome}) is not None

@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from millstream.dataset.v1.dataset_pb2 import DatasetSpec, SplitSpec
 from millstream.dataset.v1.dataset_service_pb2 import ImportDatasetRequest, ImportHeader
 from millstream.dataset.v1.import_pb2 import Import
-from millstream.errors import InvalidArgument
-from servicekit.blobs.memory import MemoryBlobs
+from millstream.errors import FailedPrecondition, InvalidArgument, Unavailable
+from servicekit.work.queue import BUG_TRIES
+from services.dataprep.reconcile import MACHINE_SECONDS, ImportKey
 from tests.recipes.toy_words.sample import rows as sample_rows
 from tests.worlds.dataprep import PLAIN, TOY, World, lines, sample, zipped
+from tests.worlds.disk import largest_file
 
 
 @pytest.mark.parametrize(
@@ -125,19 +128,63 @@ async def test_a_million_columns_are_refused() -> None:
         assert "more than 1000 different columns" in ended.refusal
 
 
-async def test_an_upload_that_was_damaged_in_the_store_is_refused() -> None:
+async def test_an_upload_that_was_damaged_in_the_store_is_read_again_before_it_is_refused() -> None:
     received = World()
-    asked = await received.ask(sample())
-    await received.blobs.put(f"uploads/{asked.source.digest}", b"something else")
-    async with World(received.blobs, received.bus).running() as other:
-        ended = (await other.watch(asked))[-1]
-        assert ended.state == Import.STATE_REFUSED and "damaged" in ended.refusal
+    asked = await received.ask(sample(), request_id="one")
+    key, upload = ImportKey("words", "one"), f"uploads/{asked.source.digest}"
+    stored = await received.blobs.get(upload)
+    await received.blobs.put(upload, b"something else")
+    other = World(received.blobs, received.bus)
+    with pytest.raises(FailedPrecondition, match="damaged") as caught:
+        await other.imports.reconcile(key)
+    assert (await other.get(asked)).state == Import.STATE_PENDING
+    assert "damaged" in (await other.get(asked)).waits_for
+    await received.blobs.put(upload, stored)
+    await other.imports.reconcile(key)
+    assert (await other.get(asked)).state == Import.STATE_SUCCEEDED
+    await received.ask(sample(100), request_id="two")
+    await other.imports.end(ImportKey("words", "two"), caught.value)
+    assert "damaged" in (await other.get(Import(dataset="words", request_id="two"))).refusal
 
 
-async def test_an_import_whose_recipe_is_missing_after_an_upgrade_is_refused() -> None:
-    blobs = MemoryBlobs()
-    world = World(blobs)
-    asked = await world.ask(sample(), spec=TOY)
-    later = World(blobs, recipes="recipes")
-    async with later.running():
-        assert "no recipe is named 'toy_words'" in (await later.watch(asked))[-1].refusal
+async def test_an_import_whose_recipe_a_replica_lacks_waits_for_one_that_has_it() -> None:
+    world = World()
+    asked, key = await world.ask(sample(), spec=TOY, request_id="one"), ImportKey("words", "one")
+    without = World(world.blobs, world.bus, recipes="recipes")
+    assert await without.imports.reconcile(key) == MACHINE_SECONDS
+    waits = await without.get(asked)
+    assert waits.state == Import.STATE_PENDING
+    assert "no recipe is named 'toy_words'" in waits.waits_for and "goes on" in waits.waits_for
+    async with world.running():
+        assert (await world.watch(asked))[-1].state == Import.STATE_SUCCEEDED
+    assert not (await without.get(asked)).waits_for
+
+
+async def test_a_full_disk_ends_no_import() -> None:
+    world = World()
+    asked, key = await world.ask(sample(), request_id="one"), ImportKey("words", "one")
+    with largest_file(1 << 10):
+        with pytest.raises(Unavailable, match=f"{world.uploads.folder}.*free space"):
+            await world.ask(sample(100), request_id="two")
+        for _ in range(2 * BUG_TRIES):
+            assert await world.imports.reconcile(key) == MACHINE_SECONDS
+        waits = await world.get(asked)
+    assert waits.state == Import.STATE_PENDING
+    assert "free space" in waits.waits_for and "then the import goes on" in waits.waits_for
+    assert list(world.uploads.folder.iterdir()) == [world.uploads.path(key)]
+    async with world.running():
+        ended = (await world.watch(asked))[-1]
+        assert ended.state == Import.STATE_SUCCEEDED and not ended.waits_for
+
+
+async def test_a_disk_that_cannot_be_read_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    asked, key = await world.ask(sample(), request_id="one"), ImportKey("words", "one")
+    # A folder opens and cannot be read, as a file on a failing disk.
+    monkeypatch.setattr(world.uploads, "path", lambda key: tmp_path)
+    assert await world.imports.reconcile(key) == MACHINE_SECONDS
+    monkeypatch.undo()
+    async with world.running():
+        assert (await world.watch(asked))[-1].state == Import.STATE_SUCCEEDED

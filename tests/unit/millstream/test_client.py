@@ -152,6 +152,13 @@ def test_a_create_is_retried_with_the_same_request_id(client: Client, service: S
     assert len(set(applied)) == 1 and len(set(imported)) == 1 and len(imported) == 2
 
 
+def test_an_import_with_an_unknown_mode_is_refused(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text\nhello\n")
+    mode: Any = "merge"
+    with pytest.raises(InvalidArgument, match="use append or replace"):
+        client.import_dataset(tmp_path / "rows.csv", "words", mode=mode)
+
+
 def test_a_broken_watch_is_opened_again(client: Client, service: Service) -> None:
     service.away = 1
     rows = [each.rows_read for each in client.watch_import("words", "one", timeout=10)]

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tempfile
 from io import BytesIO
 from pathlib import Path
 
@@ -40,31 +39,31 @@ def test_only_a_folder_can_be_synced_as_one(tmp_path: Path) -> None:
 
 
 HOLD_SCRATCH = """
-import sys, time
+import sys
+from pathlib import Path
 from servicekit.files import scratch_folder
-with scratch_folder("service") as folder:
+with scratch_folder(Path(sys.argv[1])) as folder:
     (folder / "file").touch()
     print(folder, flush=True)
     sys.stdin.read()
 """
 
 
-def test_the_scratch_of_a_killed_process_is_removed_at_the_next_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    (tmp_path / "service-of-another-kind").touch()
+def test_the_scratch_of_a_killed_process_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    scratch = tmp_path / "state" / "scratch"
+    with scratch_folder(scratch) as first:
+        assert first.parent == scratch
+    (scratch / "of-another-kind").touch()
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD_SCRATCH], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD_SCRATCH, str(scratch)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
         other = Path(process.stdout.readline().strip())
-        with scratch_folder("service") as own:
+        with scratch_folder(scratch) as own:
             assert own != other and (other / "file").exists()
         assert not own.exists()
         process.kill()
     assert (other / "file").exists()
-    with scratch_folder("service"):
+    with scratch_folder(scratch):
         assert not other.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["service-of-another-kind"]
+    assert [path.name for path in scratch.iterdir()] == ["of-another-kind"]

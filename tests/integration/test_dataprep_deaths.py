@@ -1,0 +1,50 @@
+"""Real processes of dataprep die while they work on an import: the third death ends it, and no scratch is left."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from pathlib import Path
+
+from millstream.dataset.v1.import_pb2 import Import
+from servicekit.blobs.directory import DirectoryBlobs
+from services.dataprep.attempts import MOST_DEATHS
+from tests.worlds.dataprep import World, sample
+
+
+async def dataprep(folder: Path) -> Process:
+    """A process of dataprep on the store of `folder`."""
+    own = {
+        "MILLSTREAM_BLOBS": f"directory:{folder / 'blobs'}",
+        "MILLSTREAM_BUS": f"sqlite:{folder / 'bus.sqlite'}",
+        "MILLSTREAM_LISTEN": "127.0.0.1:0",
+        "MILLSTREAM_METRICS_LISTEN": "",
+        "MILLSTREAM_RECIPES": "tests.recipes",
+        "MILLSTREAM_STATE": str(folder / "state"),
+        "TEST_FAILPOINTS": str(folder / "failpoints"),
+    }
+    command = (sys.executable, "-m", "services.dataprep")
+    return await asyncio.create_subprocess_exec(*command, env={**os.environ, **own}, stdout=DEVNULL, stderr=DEVNULL)
+
+
+async def test_an_import_that_kills_its_processes_is_refused_and_leaves_no_scratch(tmp_path: Path) -> None:
+    (tmp_path / "failpoints").mkdir()
+    world = World(DirectoryBlobs(tmp_path / "blobs"))
+    await world.ask(sample(), request_id="one")
+    for _ in range(MOST_DEATHS):
+        (tmp_path / "failpoints" / "dataprep.part-stored").touch()
+        process = await dataprep(tmp_path)
+        assert await asyncio.wait_for(process.wait(), 120) == -signal.SIGKILL
+        assert len(list((tmp_path / "state" / "scratch").iterdir())) == 1, (
+            "of the process that died, and no earlier one"
+        )
+    process = await dataprep(tmp_path)
+    async with asyncio.timeout(120):
+        while not (ended := await world.store.outcome("words", "one")):
+            await asyncio.sleep(0.05)
+    assert ended.state == Import.STATE_REFUSED
+    assert ended.refusal.startswith("3 processes died while they worked on it: ")
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 120) == 0
+    assert list((tmp_path / "state" / "scratch").iterdir()) == []
