@@ -149,7 +149,8 @@ class _Sorter:
             self.rows.quarantined += 1
             self.reasons[str(bad)] += 1
             raw = record.raw.encode(errors="backslashreplace").decode()
-            self._writers[QUARANTINE].write(encode({"line": record.line, "reason": str(bad), "raw": raw}))
+            shown = {"line": record.line, "reason": str(bad), "raw": raw}
+            self._writers[QUARANTINE].write(encode({**shown, "note": record.note} if record.note else shown))
 
     def _keep(self, found: dict[str, Any], line: int) -> None:
         row = self.clean(found)

@@ -23,7 +23,7 @@ from recipekit.spec import Spec
 from servicekit.blobs.parts import unpack_rows
 from services.dataprep.pipeline.clean import cleaner, strip_html
 from services.dataprep.pipeline.ingest import ImportProgress, Ingested, Job, ingest
-from services.dataprep.pipeline.read import BadRow, Refused
+from services.dataprep.pipeline.read import BadRow
 from services.dataprep.pipeline.rules import SPLITS
 from tests.recipes.toy_words.sample import rows as sample_rows
 from tests.recipes.toy_words.spec import SPEC as TOY
@@ -254,12 +254,9 @@ def test_every_json_line_is_kept_a_duplicate_or_quarantined(bad: list[bytes], re
 @given(st.text(alphabet='a,"\n\r é\u2028\x00', max_size=60))
 def test_every_csv_record_is_kept_a_duplicate_or_quarantined(bad: str) -> None:
     data = "text,label\n" + "".join(f"{row['text']},good\n" for row in GOOD) + bad
-    try:
-        result, parts = made(data.encode(), file_format=FORMAT_CSV)
-    except Refused as refusal:
-        assert "never closed" in str(refusal)
-        return
+    result, parts = made(data.encode(), file_format=FORMAT_CSV)
     check(result, parts)
+    assert result.rows.kept + result.rows.duplicate >= len(GOOD)
 
 
 def check(result: Ingested, parts: dict[str, list[dict[str, Any]]]) -> None:
