@@ -145,6 +145,10 @@ class Fakes(
         self.requests: list[Message] = []
         self.uploaded = b""
         self.status = HEALTHY
+        self.texts = [
+            dataset.RowText(json='{"id": 9007199254740993, "label": "good", "text": "చాలా"}', size_bytes=62),
+            dataset.RowText(json='{"label": "b', size_bytes=9_000_000, cut=True),
+        ]
         self.letters = [LETTER]
         self.run_states = [TrainingRun.STATE_RUNNING, TrainingRun.STATE_SUCCEEDED]
         self.import_states = [Import.STATE_RUNNING, Import.STATE_SUCCEEDED]
@@ -188,7 +192,7 @@ class Fakes(
 
     def ListRows(self, request: Any, context: Any) -> Any:
         rows = [struct(text="చాలా", label="good"), struct(text="b", label="bad")]
-        return self._keep(request, dataset.ListRowsResponse(rows=rows))
+        return self._keep(request, dataset.ListRowsResponse(rows=rows, texts=self.texts))
 
     # trainer
     def CreateTrainingRun(self, request: Any, context: Any) -> Any:
@@ -286,7 +290,7 @@ class Fakes(
         return self._keep(request, inference.EmbedResponse(embeddings=answers, served=self._served()))
 
     def Similar(self, request: Any, context: Any) -> Any:
-        near = inference.Neighbour(similarity=0.5, row=struct(text="near"))
+        near = inference.Neighbour(similarity=0.5, row=struct(text="near"), row_json='{"id": 9007199254740993}')
         return self._keep(request, inference.SimilarResponse(neighbours=[near], served=self._served()))
 
     def Rank(self, request: Any, context: Any) -> Any:

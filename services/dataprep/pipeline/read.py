@@ -18,7 +18,7 @@ from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, Format
 from services.dataprep.pipeline.csv_records import CsvRecord, CsvRecords
 
 LONGEST_LINE = 4 << 20
-"""Bytes. ListRows must fit a row into a gRPC message (16 MiB)."""
+"""Bytes."""
 LONGEST_RAW = 10_000
 """Characters of a bad record that the quarantine keeps."""
 

@@ -77,6 +77,22 @@ def test_snapshots_are_listed(cli: Command) -> None:
 def test_rows_are_json_lines_up_to_the_limit(cli: Command, fakes: Fakes) -> None:
     shown = cli("datasets", "rows", "words", "--split", "test", "--limit", "1").stdout
     assert "చాలా" in shown
-    assert [json.loads(line) for line in shown.splitlines()] == [{"text": "చాలా", "label": "good"}]
+    assert [json.loads(line) for line in shown.splitlines()] == [
+        {"id": 9007199254740993, "text": "చాలా", "label": "good"}
+    ]
     assert fakes.last(dataset.ListRowsRequest).split == "test"
     assert len(cli("datasets", "rows", "words", "--limit", "0").stdout.splitlines()) == 2
+
+
+def test_a_row_that_is_too_long_is_shown_by_its_beginning(cli: Command) -> None:
+    last = cli("datasets", "rows", "words", "--limit", "0", "-o", "json").stdout.splitlines()[-1]
+    assert json.loads(last) == {"cut_row": '{"label": "b', "size_bytes": 9_000_000}
+
+
+def test_rows_of_a_dataprep_that_sends_no_texts_are_read(cli: Command, fakes: Fakes) -> None:
+    fakes.texts = []
+    shown = cli("datasets", "rows", "words").stdout.splitlines()
+    assert [json.loads(line) for line in shown] == [
+        {"text": "చాలా", "label": "good"},
+        {"text": "b", "label": "bad"},
+    ]
