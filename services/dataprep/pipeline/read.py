@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, Format
+from recipekit.edges import strip_edges
 from services.dataprep.pipeline.csv_records import CsvRecord, CsvRecords
 
 LONGEST_LINE = 4 << 20
@@ -188,7 +189,7 @@ def _check_commas(header: Sequence[str]) -> None:
 
 
 def _header(cells: Sequence[str]) -> list[str]:
-    names = [unicodedata.normalize("NFC", cell.strip()) for cell in cells]
+    names = [unicodedata.normalize("NFC", strip_edges(cell)) for cell in cells]
     if len(names) == 1:
         _check_commas(names)
     for number, name in enumerate(names, 1):
