@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -118,7 +117,7 @@ def _alike(counts: Sequence[LabelCount]) -> list[str]:
 
 def _spelling(label: str) -> str | Decimal:
     """Equal for labels that a person would read as one."""
-    text = " ".join(unicodedata.normalize("NFKC", label).casefold().translate(_VISIBLE).split())
+    text = " ".join(label.casefold().translate(_VISIBLE).split())
     try:
         number = Decimal("nan" if "_" in text else text)
     except InvalidOperation:

@@ -22,6 +22,8 @@ LONGEST_LINE = 4 << 20
 """Bytes."""
 LONGEST_RAW = 10_000
 """Characters of a bad record that the quarantine keeps."""
+LONGEST_NAME = 200
+"""Characters of a column's name in a CSV."""
 
 csv.field_size_limit(LONGEST_LINE)
 
@@ -189,6 +191,13 @@ def _check_commas(header: Sequence[str]) -> None:
 
 
 def _header(cells: Sequence[str]) -> list[str]:
+    for number, cell in enumerate(cells, 1):
+        # Before they are normalised: to bring many combining marks into order takes time in proportion to their square.
+        if len(cell) > LONGEST_NAME:
+            raise Refused(
+                f"the name of column {number} has {len(cell):,} characters, of {LONGEST_NAME} at most: shorten it, or close "
+                "its quote"
+            )
     names = [unicodedata.normalize("NFC", strip_edges(cell)) for cell in cells]
     if len(names) == 1:
         _check_commas(names)
