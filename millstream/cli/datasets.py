@@ -8,13 +8,16 @@ import typer
 
 from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_spec
-from millstream.cli.format import import_line, when
+from millstream.cli.format import import_line, label_lines, when
 from millstream.cli.output import Cells
 from millstream.client.shared import ImportMode
-from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetSpec, Snapshot
+from millstream.dataset.v1.dataset_pb2 import ColumnReport, Dataset, DatasetSpec, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
 
 app = typer.Typer(name="datasets", help="Datasets, their imports and snapshots.", no_args_is_help=True)
+
+DISTINCT_STOP = 1000
+"""Dataprep stops counting the distinct values of a column here."""
 
 Name = Annotated[str, typer.Argument(help="the dataset's name")]
 Number = Annotated[int, typer.Option(help="the snapshot's number; 0: the newest")]
@@ -48,6 +51,10 @@ def import_file(
     ended = cli.screen.stream(cli.client.watch_import(dataset, created.request_id), import_line)
     if ended is None or ended.state == Import.STATE_REFUSED:
         raise Failed(f"the import was refused: {ended.refusal if ended else 'no state was reported'}")
+    snapshot = cli.client.snapshot(dataset, ended.snapshot_number)
+    for line in label_lines(snapshot):
+        # On stderr where the output is JSON, which has them in `datasets show`.
+        typer.echo(line, err=cli.screen.as_json)
 
 
 @command(app, "list")
@@ -62,13 +69,13 @@ def _cells(found: Dataset) -> Cells:
 
 @command(app, "show")
 def show(cli: Cli, name: Name, number: Number = 0) -> None:
-    """A snapshot: its rows, splits, quarantine and columns."""
+    """A snapshot: its rows, splits, quarantine, columns and labels."""
     snapshot = cli.client.snapshot(name, number)
     cli.screen.one(snapshot, describe(snapshot))
 
 
 def describe(snapshot: Snapshot) -> str:
-    """A snapshot in lines: its source, rows, splits, quarantine reasons and columns."""
+    """A snapshot in lines: its source, rows, splits, quarantine reasons, columns and labels."""
     rows = snapshot.rows
     lines = [
         f"{snapshot.dataset} snapshot {snapshot.number} ({snapshot.snapshot_id}) of {when(snapshot.create_time)}",
@@ -78,12 +85,22 @@ def describe(snapshot: Snapshot) -> str:
         "splits: " + ", ".join(f"{name} {count}" for name, count in sorted(snapshot.splits.items())),
     ]
     lines += [f"quarantined, {reason}: {count}" for reason, count in sorted(snapshot.quarantine_reasons.items())]
-    lines += [
-        f"column {column.name}: {column.present} present, {column.empty} empty, {column.distinct} distinct"
-        + ("" if column.kept else " (not kept)")
-        for column in snapshot.columns
-    ]
-    return "\n".join(lines)
+    lines += [f"columns of the {rows.kept} kept rows:"] if snapshot.columns else []
+    lines += [_column_line(column) for column in snapshot.columns]
+    return "\n".join([*lines, *label_lines(snapshot)])
+
+
+def _column_line(column: ColumnReport) -> str:
+    parts = [f"{column.present} present", f"{column.empty} empty", f"{_distinct(column)} distinct"]
+    if column.trimmed:
+        parts.append(f"{column.trimmed} trimmed of invisible edges")
+    return f"column {column.name}: {', '.join(parts)}{'' if column.kept else ' (not kept)'}"
+
+
+def _distinct(column: ColumnReport) -> str:
+    # Snapshots of earlier versions do not say that counting stopped.
+    stopped = column.distinct_stopped or column.distinct == DISTINCT_STOP
+    return f"{column.distinct:,} or more" if stopped else str(column.distinct)
 
 
 @command(app, "snapshots")

@@ -6,6 +6,7 @@ from datetime import UTC
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.inference.v1.prediction_pb2 import Served
@@ -14,6 +15,8 @@ from millstream.registry.v1.model_pb2 import AliasEntry
 from millstream.states import word_of
 from millstream.timestamps import seconds_of
 from millstream.training.v1.training_run_pb2 import TrainingRun
+
+LABELS_SHOWN = 20
 
 
 def when(time: Timestamp) -> str:
@@ -70,6 +73,22 @@ def import_line(found: Import) -> str:
         ended += f": {did.rows_before} rows before, {did.rows_after} now, {did.added} added, {did.removed} removed"
     text = found.refusal or found.waits_for
     return f"import {found.request_id} {import_state(found)}, {found.rows_read} rows read{ended}{text and f': {text}'}"
+
+
+def label_lines(snapshot: Snapshot) -> list[str]:
+    """A snapshot's labels with their rows by split, the most frequent first, and what to look at; none without labels."""
+    labels = snapshot.labels
+    if not labels.column:
+        return []
+    more = " or more" if labels.distinct_stopped else ""
+    lines = [f"labels of the {snapshot.rows.kept} kept rows, in column {labels.column}: {labels.distinct:,}{more}"]
+    lines += [
+        f"label {one.label}: {one.train} train, {one.validation} validation, {one.test} test"
+        for one in labels.counts[:LABELS_SHOWN]
+    ]
+    if len(labels.counts) > LABELS_SHOWN:
+        lines.append(f"the other labels are in `millstream datasets show {snapshot.dataset} -o json`")
+    return lines + [f"warning: {text}" for text in labels.warnings]
 
 
 def run_line(run: TrainingRun) -> str:

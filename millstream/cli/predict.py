@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_rows
 from millstream.cli.format import served_line
-from millstream.cli.output import Cells
+from millstream.cli.output import Cells, as_dict
 from millstream.defaults import CHAMPION
 from millstream.errors import MillstreamError, NotFound
 from millstream.inference.v1.prediction_pb2 import ServedModel
@@ -66,10 +66,18 @@ def predict(
         if more.served != answer.served:
             raise Failed(f"{alias or CHAMPION} of {model} moved to version {more.served.version} meanwhile: try again")
         answer.MergeFrom(more)
-    found = MessageToDict(answer, preserving_proto_field_name=True)
+    found = _exact(MessageToDict(answer, preserving_proto_field_name=True))
     shown = next((value for value in found.values() if isinstance(value, list)), [])
     lines = [json.dumps(one, ensure_ascii=False) for one in shown]
-    cli.screen.one(answer, "\n".join([*lines, f"answered by {served_line(answer.served)}"]))
+    cli.screen.one(_exact(as_dict(answer)), "\n".join([*lines, f"answered by {served_line(answer.served)}"]))
+
+
+def _exact(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer with the rows of neighbours from their text, in which every digit is kept."""
+    for near in answer.get("neighbours", ()):
+        if text := near.pop("row_json", ""):
+            near["row"] = json.loads(text)
+    return answer
 
 
 def _call(cli: Cli, model: str, task: Task, rows: list[dict[str, Any]], alias: str, label: str, limit: int) -> Any:

@@ -1,14 +1,16 @@
 """What both clients share. Nothing here does I/O."""
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import uuid4
 
-from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.struct_pb2 import Struct
 
+from millstream.dataset.v1.dataset_service_pb2 import ListRowsResponse
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from millstream.registry.v1.model_pb2 import ModelSpec
@@ -47,6 +49,17 @@ def struct(values: Mapping[str, Any]) -> Struct:
     made = Struct()
     made.update(values)
     return made
+
+
+def exact_rows(page: ListRowsResponse) -> Iterator[dict[str, Any]]:
+    """The rows of a page, each number as it was imported. A row that was cut gives its beginning and its length."""
+    if len(page.texts) < len(page.rows):  # a dataprep of before `texts`
+        yield from map(MessageToDict, page.rows)
+    for text in page.texts:
+        if text.cut:
+            yield {"cut_row": text.json, "size_bytes": text.size_bytes}
+        else:
+            yield json.loads(text.json)
 
 
 @dataclass

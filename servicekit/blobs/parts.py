@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -19,6 +20,8 @@ from servicekit.blobs.port import Blobs
 
 # json.dumps would make an encoder for each row.
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False).encode
+LONGEST_ROW = 8 << 20
+"""Bytes of a row's line. ListRows must fit it into a gRPC message (16 MiB)."""
 
 
 def encode_row(row: Mapping[str, Any]) -> bytes:
@@ -72,21 +75,29 @@ def rows_of(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 def unpack_rows(data: bytes) -> list[dict[str, Any]]:
     """The rows in the bytes of a part. Blocking."""
-    return [json.loads(line) for line in gzip.decompress(data).split(b"\n") if line]
+    with gzip.GzipFile(fileobj=BytesIO(data)) as lines:
+        return [json.loads(line) for line in lines]
 
 
 async def read_part(blobs: Blobs, part: DatasetPart) -> list[dict[str, Any]]:
     """The rows of a part. Raises NotFound, or InvalidArgument when its bytes do not have its digest."""
-    data = await blobs.get(part.key)
+    return await asyncio.to_thread(_verified_rows, part, await blobs.get(part.key))
+
+
+def _verified_rows(part: DatasetPart, data: bytes) -> list[dict[str, Any]]:
     if hashlib.sha256(data).hexdigest() != part.digest:
         raise InvalidArgument(f"{part.key} does not have the digest that its snapshot names: it was damaged")
-    return await asyncio.to_thread(unpack_rows, data)
+    return unpack_rows(data)
+
+
+def parts_of(snapshot: Snapshot, split: str) -> list[DatasetPart]:
+    """The parts that hold the rows of a split: train, validation, test or quarantine."""
+    return [part for part in snapshot.parts if part.split == split and part.table in ("", "rows")]
 
 
 async def read_split(blobs: Blobs, snapshot: Snapshot, split: str) -> list[dict[str, Any]]:
-    """All rows of a split: train, validation, test or quarantine. Raises as read_part() does."""
+    """All rows of a split in memory. Raises as read_part() does."""
     rows: list[dict[str, Any]] = []
-    for part in snapshot.parts:
-        if part.split == split and part.table in ("", "rows"):
-            rows += await read_part(blobs, part)
+    for part in parts_of(snapshot, split):
+        rows += await read_part(blobs, part)
     return rows

@@ -28,6 +28,7 @@ from services.dataprep import metrics
 from services.dataprep.attempts import MOST_DEATHS, Attempts
 from services.dataprep.outcomes import ended, refused
 from services.dataprep.pipeline.ingest import QUARANTINE, EarlierPart, ImportProgress, Ingested, Job, ingest
+from services.dataprep.pipeline.labels import compared
 from services.dataprep.pipeline.read import Refused
 from services.dataprep.store import Store, to_snapshot
 from services.dataprep.uploads import Uploads
@@ -254,6 +255,7 @@ class EndImport(Reconciler[ImportKey]):
             splits=made.splits,
             quarantine_reasons=made.quarantine_reasons,
             columns=made.columns,
+            labels=compared(made.labels, before) if made.labels else None,
             source=requested.source,
         )
 

@@ -3,11 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
 
-from google.protobuf.struct_pb2 import Struct
-
-from millstream.dataset.v1.dataset_pb2 import DatasetSpec, Snapshot, Source
+from millstream.dataset.v1.dataset_pb2 import DatasetSpec, Source
 from millstream.dataset.v1.dataset_service_pb2 import (
     GetDatasetRequest,
     GetDatasetResponse,
@@ -31,11 +28,10 @@ from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from millstream.timestamps import now
 from recipekit.catalog import Catalog
-from servicekit.blobs.parts import read_split
 from servicekit.failpoints import failpoint
 from servicekit.files import as_unavailable
 from servicekit.ids import check_name, check_request_id
-from servicekit.paging import page
+from servicekit.paging import page, page_size
 from servicekit.rpc.interceptor import actor
 from servicekit.work.queue import Work
 from services.dataprep import metrics
@@ -43,6 +39,7 @@ from services.dataprep.outcomes import extended
 from services.dataprep.pipeline.ingest import QUARANTINE
 from services.dataprep.pipeline.rules import SPLITS
 from services.dataprep.reconcile import EndImport, ImportKey
+from services.dataprep.rows import RowPages, place_of
 from services.dataprep.store import Store
 from services.dataprep.uploads import Uploads
 from services.dataprep.validation import (
@@ -56,8 +53,6 @@ from services.dataprep.validation import (
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 """Seconds between two reads of a watched import: they grow while nothing changes."""
-PAGE_BYTES = 8 << 20
-"""Most bytes of the rows of one page; a gRPC message may have 16 MiB."""
 
 
 class DatasetService:
@@ -65,7 +60,7 @@ class DatasetService:
 
     def __init__(self, store: Store, catalog: Catalog, uploads: Uploads, imports: EndImport, work: Work) -> None:
         self.store, self.catalog, self.uploads, self.imports, self.work = store, catalog, uploads, imports, work
-        self._last_read: tuple[tuple[str, str], list[dict[str, Any]]] = (("", ""), [])
+        self.rows = RowPages(store.blobs, uploads.folder / "rows")
 
     async def ImportDataset(self, requests: AsyncIterator[ImportDatasetRequest]) -> ImportDatasetResponse:
         """Store the file, record the import, and answer before it has begun. Idempotent by request_id."""
@@ -120,30 +115,8 @@ class DatasetService:
         split = request.split or SPLITS[0]
         if split not in (*SPLITS, QUARANTINE):
             raise InvalidArgument(f"split is {split!r}: use {', '.join(SPLITS)} or {QUARANTINE}", field="split")
-        snapshot = await self.store.snapshot(request.dataset, request.number)
-        numbered = list(enumerate(await self._rows(snapshot, split)))
-
-        def name(row: tuple[int, object]) -> str:
-            return f"{snapshot.number}/{row[0]}"
-
-        found, token = page(numbered, request.page_size, request.page_token, name)
-        response, size = ListRowsResponse(next_page_token=token), 0
-        for position, (_, row) in enumerate(found):
-            made = Struct()
-            made.update(row)
-            size += made.ByteSize()
-            if position and size > PAGE_BYTES:
-                response.next_page_token = page(numbered, position, request.page_token, name)[1]
-                break
-            response.rows.append(made)
-        return response
-
-    async def _rows(self, snapshot: Snapshot, split: str) -> list[dict[str, Any]]:
-        """The rows of a split. The last split that was read is cached, because its next page usually follows."""
-        name = (snapshot.snapshot_id, split)
-        if self._last_read[0] != name:
-            self._last_read = (name, await read_split(self.store.blobs, snapshot, split))
-        return self._last_read[1]
+        size, place = page_size(request.page_size), place_of(request.page_token, request.number, split)
+        return await self.rows.page(await self.store.snapshot(request.dataset, place.number), place, size)
 
     # --- importing
 

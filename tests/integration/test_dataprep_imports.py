@@ -22,7 +22,9 @@ async def imported(address: str, file: Path, *words: str, code: int = 0) -> str:
 
 def file_of(folder: Path, start: int, stop: int) -> Path:
     path = folder / "words.jsonl"
-    path.write_bytes(lines({"text": f"row {number}", "label": "good"} for number in range(start, stop)))
+    path.write_bytes(
+        lines({"text": f"row {number}", "label": ("good", "bad")[number % 2]} for number in range(start, stop))
+    )
     return path
 
 

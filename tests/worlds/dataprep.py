@@ -11,8 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-
+from millstream.client.shared import exact_rows
 from millstream.dataset.v1.dataset_pb2 import DatasetSpec, Format, Snapshot
 from millstream.dataset.v1.dataset_service_pb2 import (
     GetImportRequest,
@@ -142,7 +141,7 @@ class World:
             response = await self.service.ListRows(
                 ListRowsRequest(dataset=dataset, number=number, split=split, page_size=37, page_token=token)
             )
-            found += [MessageToDict(row) for row in response.rows]
+            found += exact_rows(response)
             token = response.next_page_token
             if not token:
                 return found

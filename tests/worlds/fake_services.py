@@ -16,7 +16,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from millstream.dataset.v1 import dataset_service_pb2 as dataset
-from millstream.dataset.v1.dataset_pb2 import ColumnReport, Dataset, DatasetSpec, Snapshot
+from millstream.dataset.v1.dataset_pb2 import ColumnReport, Dataset, DatasetSpec, LabelCount, LabelReport, Snapshot
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceServicer, add_DatasetServiceServicer_to_server
 from millstream.dataset.v1.events_pb2 import DatasetEvent
 from millstream.dataset.v1.import_pb2 import Import
@@ -72,7 +72,15 @@ IMPORT = Import(
 DATASET = Dataset(name="words", spec=DatasetSpec(recipe="toy_words"), newest_number=4)
 SNAPSHOT = Snapshot(
     dataset="words", number=4, snapshot_id="snap-4", create_time=TIME, splits={"train": 5, "test": 1},
-    quarantine_reasons={"no JSON": 2}, columns=[ColumnReport(name="text", kept=True, present=6, distinct=6)],
+    quarantine_reasons={"no JSON": 2},
+    columns=[
+        ColumnReport(name="id", present=6, distinct=1000, distinct_stopped=True),
+        ColumnReport(name="text", kept=True, present=6, distinct=6, trimmed=2),
+    ],
+    labels=LabelReport(
+        column="label", distinct=2, warnings=["1 label of test that train does not have"],
+        counts=[LabelCount(label="good", train=5), LabelCount(label="bad", test=1)],
+    ),
 )  # fmt: skip
 SNAPSHOT.rows.read, SNAPSHOT.rows.kept, SNAPSHOT.rows.duplicate, SNAPSHOT.rows.quarantined = 9, 6, 1, 2
 SNAPSHOT.source.file_name, SNAPSHOT.source.size_bytes = "rows.jsonl", 123
@@ -149,6 +157,10 @@ class Fakes(
         self.requests: list[Message] = []
         self.uploaded = b""
         self.status = HEALTHY
+        self.texts = [
+            dataset.RowText(json='{"id": 9007199254740993, "label": "good", "text": "చాలా"}', size_bytes=62),
+            dataset.RowText(json='{"label": "b', size_bytes=9_000_000, cut=True),
+        ]
         self.letters = [LETTER]
         self.run_states = [TrainingRun.STATE_RUNNING, TrainingRun.STATE_SUCCEEDED]
         self.import_states = [Import.STATE_RUNNING, Import.STATE_SUCCEEDED]
@@ -194,7 +206,7 @@ class Fakes(
 
     def ListRows(self, request: Any, context: Any) -> Any:
         rows = [struct(text="చాలా", label="good"), struct(text="b", label="bad")]
-        return self._keep(request, dataset.ListRowsResponse(rows=rows))
+        return self._keep(request, dataset.ListRowsResponse(rows=rows, texts=self.texts))
 
     # trainer
     def CreateTrainingRun(self, request: Any, context: Any) -> Any:
@@ -294,7 +306,7 @@ class Fakes(
         return self._keep(request, inference.EmbedResponse(embeddings=answers, served=self._served()))
 
     def Similar(self, request: Any, context: Any) -> Any:
-        near = inference.Neighbour(similarity=0.5, row=struct(text="near"))
+        near = inference.Neighbour(similarity=0.5, row=struct(text="near"), row_json='{"id": 9007199254740993}')
         return self._keep(request, inference.SimilarResponse(neighbours=[near], served=self._served()))
 
     def Rank(self, request: Any, context: Any) -> Any:

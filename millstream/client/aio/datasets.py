@@ -5,11 +5,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-
 from millstream.client.aio.connection import Connection
 from millstream.client.aio.pages import pages
-from millstream.client.shared import PAGE, UPLOAD_ATTEMPTS, ImportMode, WatchDeadline, import_mode, new_request_id
+from millstream.client.shared import (
+    PAGE,
+    UPLOAD_ATTEMPTS,
+    ImportMode,
+    WatchDeadline,
+    exact_rows,
+    import_mode,
+    new_request_id,
+)
 from millstream.client.transfer import upload
 from millstream.dataset.v1 import dataset_service_pb2 as dataset
 from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetSpec, Snapshot
@@ -119,9 +125,11 @@ class Datasets(Connection):
     async def rows(self, dataset_name: str, number: int = 0, split: str = "train") -> AsyncIterator[dict[str, Any]]:
         """Rows of one split (train, validation, test or quarantine) of a snapshot, in stored order.
 
-        `number` 0: the newest snapshot. Numbers come as float. Raises InvalidArgument for another split.
+        `number` 0: the newest snapshot. Numbers come as they were imported. A row of more than 8 MiB, which only snapshots
+        of earlier versions have, comes as its beginning: {"cut_row": text, "size_bytes": length}. Raises InvalidArgument
+        for another split.
         """
         request = dataset.ListRowsRequest(dataset=dataset_name, number=number, split=split, page_size=PAGE)
         async for page in pages(self._datasets.ListRows, request):
-            for row in page.rows:
-                yield MessageToDict(row)
+            for row in exact_rows(page):
+                yield row

@@ -33,7 +33,7 @@ class Predictions(Connection):
     ) -> inference.SimilarResponse:
         """The nearest entries of the model's own index, by cosine similarity (-1 to 1), nearest first.
 
-        `limit` 0: 10 of them. `label` "": entries of every label.
+        `limit` 0: 10 of them. `label` "": entries of every label. In `row` every number is a double; `row_json` is exact.
         """
         request = inference.SimilarRequest(model=model, alias=alias, text=text, limit=limit, label=label)
         return await self._inference.Similar(request)

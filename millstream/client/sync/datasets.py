@@ -6,9 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-
-from millstream.client.shared import PAGE, UPLOAD_ATTEMPTS, ImportMode, WatchDeadline, import_mode, new_request_id
+from millstream.client.shared import (
+    PAGE,
+    UPLOAD_ATTEMPTS,
+    ImportMode,
+    WatchDeadline,
+    exact_rows,
+    import_mode,
+    new_request_id,
+)
 from millstream.client.sync.connection import Connection
 from millstream.client.sync.pages import pages
 from millstream.client.transfer import upload
@@ -118,9 +124,10 @@ class Datasets(Connection):
     def rows(self, dataset_name: str, number: int = 0, split: str = "train") -> Iterator[dict[str, Any]]:
         """Rows of one split (train, validation, test or quarantine) of a snapshot, in stored order.
 
-        `number` 0: the newest snapshot. Numbers come as float. Raises InvalidArgument for another split.
+        `number` 0: the newest snapshot. Numbers come as they were imported. A row of more than 8 MiB, which only snapshots
+        of earlier versions have, comes as its beginning: {"cut_row": text, "size_bytes": length}. Raises InvalidArgument
+        for another split.
         """
         request = dataset.ListRowsRequest(dataset=dataset_name, number=number, split=split, page_size=PAGE)
         for page in pages(self._datasets.ListRows, request):
-            for row in page.rows:
-                yield MessageToDict(row)
+            yield from exact_rows(page)

@@ -220,6 +220,7 @@ class Snapshot(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.str
     """32 hex digits: a hash of the spec and of the parts, so equal rows under an equal spec have the same id."""
     dataset: _builtins.str
@@ -249,6 +250,12 @@ class Snapshot(_message.Message):
     def source(self) -> Global___Source: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def labels(self) -> Global___LabelReport:
+        """The labels of the kept rows. Unset without a recipe, for a recipe without a label column, and in snapshots that
+        earlier versions wrote.
+        """
+
     def __init__(
         self,
         *,
@@ -264,14 +271,104 @@ class Snapshot(_message.Message):
         source: Global___Source | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
+        labels: Global___LabelReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rows", b"rows", "source", b"source", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "labels", b"labels", "rows", b"rows", "source", b"source", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "create_time", b"create_time", "dataset", b"dataset", "number", b"number", "parts", b"parts", "quarantine_reasons", b"quarantine_reasons", "request_id", b"request_id", "rows", b"rows", "snapshot_id", b"snapshot_id", "source", b"source", "spec", b"spec", "splits", b"splits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "create_time", b"create_time", "dataset", b"dataset", "labels", b"labels", "number", b"number", "parts", b"parts", "quarantine_reasons", b"quarantine_reasons", "request_id", b"request_id", "rows", b"rows", "snapshot_id", b"snapshot_id", "source", b"source", "spec", b"spec", "splits", b"splits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
+
+@_typing.final
+class LabelReport(_message.Message):
+    """The labels of a snapshot, and what has changed since the one before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLUMN_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    DISTINCT_FIELD_NUMBER: _builtins.int
+    DISTINCT_STOPPED_FIELD_NUMBER: _builtins.int
+    NEW_LABELS_FIELD_NUMBER: _builtins.int
+    LOST_LABELS_FIELD_NUMBER: _builtins.int
+    COMPARED_WITH_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    column: _builtins.str
+    """The recipe's label column."""
+    distinct: _builtins.int
+    """Number of different labels. Counting stops at 10,000."""
+    distinct_stopped: _builtins.bool
+    """There are more labels than `distinct`: further ones were not counted."""
+    compared_with: _builtins.int
+    """The snapshot before. 0: there is none, or one of both states no labels or too many to compare."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelCount]:
+        """The most frequent first, at most 1,000."""
+
+    @_builtins.property
+    def new_labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelCount]:
+        """Labels that the snapshot before did not have: the most frequent first, at most 100."""
+
+    @_builtins.property
+    def lost_labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelCount]:
+        """Labels that only the snapshot before had, with its counts: the most frequent first, at most 100."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a person should look at: new and lost labels, labels that training never sees, labels that look like one."""
+
+    def __init__(
+        self,
+        *,
+        column: _builtins.str = ...,
+        counts: _abc.Iterable[Global___LabelCount] | None = ...,
+        distinct: _builtins.int = ...,
+        distinct_stopped: _builtins.bool = ...,
+        new_labels: _abc.Iterable[Global___LabelCount] | None = ...,
+        lost_labels: _abc.Iterable[Global___LabelCount] | None = ...,
+        compared_with: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "compared_with", b"compared_with", "counts", b"counts", "distinct", b"distinct", "distinct_stopped", b"distinct_stopped", "lost_labels", b"lost_labels", "new_labels", b"new_labels", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelReport: _TypeAlias = LabelReport  # noqa: Y015
+
+@_typing.final
+class LabelCount(_message.Message):
+    """Rows with a label, by split."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    TRAIN_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    TEST_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """At most 200 characters; a longer label is cut and ends with `…`."""
+    train: _builtins.int
+    validation: _builtins.int
+    test: _builtins.int
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        train: _builtins.int = ...,
+        validation: _builtins.int = ...,
+        test: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "test", b"test", "train", b"train", "validation", b"validation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelCount: _TypeAlias = LabelCount  # noqa: Y015
 
 @_typing.final
 class Source(_message.Message):
@@ -413,6 +510,8 @@ class ColumnReport(_message.Message):
     SHORTEST_FIELD_NUMBER: _builtins.int
     LONGEST_FIELD_NUMBER: _builtins.int
     MEAN_LENGTH_FIELD_NUMBER: _builtins.int
+    DISTINCT_STOPPED_FIELD_NUMBER: _builtins.int
+    TRIMMED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     kept: _builtins.bool
     """False if the recipe's schema does not name the column: its cells are then not in the snapshot."""
@@ -421,11 +520,15 @@ class ColumnReport(_message.Message):
     empty: _builtins.int
     """Kept rows whose value is missing, null or an empty text."""
     distinct: _builtins.int
-    """Number of distinct values. Counting stops at 1,000."""
+    """Number of distinct values. Counting stops at 1,000: see distinct_stopped."""
     shortest: _builtins.int
     """Length of the texts in characters: least, greatest and mean. 0 for a column without texts."""
     longest: _builtins.int
     mean_length: _builtins.float
+    distinct_stopped: _builtins.bool
+    """There are more distinct values than `distinct`: counting stopped there. Unset in snapshots that earlier versions wrote."""
+    trimmed: _builtins.int
+    """Kept rows whose text had white space or invisible characters at its edges, which were taken off."""
     @_builtins.property
     def frequent(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """The 20 most frequent values with their counts, for a column with at most 100 distinct values, all of them short."""
@@ -442,10 +545,12 @@ class ColumnReport(_message.Message):
         shortest: _builtins.int = ...,
         longest: _builtins.int = ...,
         mean_length: _builtins.float = ...,
+        distinct_stopped: _builtins.bool = ...,
+        trimmed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["distinct", b"distinct", "empty", b"empty", "frequent", b"frequent", "kept", b"kept", "longest", b"longest", "mean_length", b"mean_length", "name", b"name", "present", b"present", "shortest", b"shortest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distinct", b"distinct", "distinct_stopped", b"distinct_stopped", "empty", b"empty", "frequent", b"frequent", "kept", b"kept", "longest", b"longest", "mean_length", b"mean_length", "name", b"name", "present", b"present", "shortest", b"shortest", "trimmed", b"trimmed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -406,23 +406,63 @@ Global___ListRowsRequest: _TypeAlias = ListRowsRequest  # noqa: Y015
 
 @_typing.final
 class ListRowsResponse(_message.Message):
+    """A page has at most page_size rows, and ends early where they are large."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ROWS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     @_builtins.property
-    def rows(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]: ...
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
+        """The rows as values; every number is a double here. A row is empty here if its text is longer than 1 MiB, or if it has a
+        number that no double can hold: `texts` has it.
+        """
+
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowText]:
+        """The same rows in the same order as they are stored: every digit of every number is kept."""
+
     def __init__(
         self,
         *,
         rows: _abc.Iterable[_struct_pb2.Struct] | None = ...,
         next_page_token: _builtins.str = ...,
+        texts: _abc.Iterable[Global___RowText] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "rows", b"rows", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRowsResponse: _TypeAlias = ListRowsResponse  # noqa: Y015
+
+@_typing.final
+class RowText(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JSON_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    CUT_FIELD_NUMBER: _builtins.int
+    json: _builtins.str
+    """The row as a JSON object. If `cut`, only the beginning of its text, which is then no JSON."""
+    size_bytes: _builtins.int
+    """Length of the row's whole text in UTF-8."""
+    cut: _builtins.bool
+    """The text is longer than 8 MiB. Imports put such rows to quarantine; snapshots of earlier versions may have them."""
+    def __init__(
+        self,
+        *,
+        json: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        cut: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut", "json", b"json", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowText: _TypeAlias = RowText  # noqa: Y015

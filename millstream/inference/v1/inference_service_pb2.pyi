@@ -197,19 +197,25 @@ class Neighbour(_message.Message):
 
     SIMILARITY_FIELD_NUMBER: _builtins.int
     ROW_FIELD_NUMBER: _builtins.int
+    ROW_JSON_FIELD_NUMBER: _builtins.int
     similarity: _builtins.float
     """Cosine similarity, -1 to 1."""
+    row_json: _builtins.str
+    """The same row as JSON text: every digit of every number is kept."""
     @_builtins.property
-    def row(self) -> _struct_pb2.Struct: ...
+    def row(self) -> _struct_pb2.Struct:
+        """The entry's row as values; every number is a double here. Empty for a row with a number that no double can hold."""
+
     def __init__(
         self,
         *,
         similarity: _builtins.float = ...,
         row: _struct_pb2.Struct | None = ...,
+        row_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["row", b"row"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["row", b"row", "similarity", b"similarity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["row", b"row", "row_json", b"row_json", "similarity", b"similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

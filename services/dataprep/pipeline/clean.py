@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from millstream.dataset.v1.dataset_pb2 import Cleaning
+from recipekit.edges import strip_edges
 from services.dataprep.pipeline.read import BadRow
 
 DEEPEST = 20
@@ -41,7 +42,7 @@ def cleaner(cleaning: Cleaning) -> Callable[[dict[str, Any]], dict[str, Any]]:
         steps.append(ftfy.fix_encoding)
     if cleaning.strip_html:
         steps.append(strip_html)
-    steps += [_plain, str.strip if cleaning.keep_whitespace else _single_spaces]
+    steps += [_plain, strip_edges] if cleaning.keep_whitespace else [_plain, _single_spaces, strip_edges]
 
     def clean_text(text: str) -> str:
         if not text.isascii() and _SURROGATES.search(text):

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from millstream.dataset.v1.dataset_pb2 import ColumnReport
@@ -10,7 +10,7 @@ from services.dataprep.pipeline.read import Refused
 
 MOST_COLUMNS = 1000
 MOST_DISTINCT = 1000
-"""The most distinct values that are counted in a column; more are reported as this number."""
+"""The most distinct values that are counted in a column; the report says whether there are more."""
 FEW_DISTINCT = 100
 """A column with at most this many distinct values holds categories: its frequent values are reported."""
 SHOWN = 20
@@ -25,11 +25,17 @@ class Columns:
         self.keeps, self.rows = keeps, 0
         self._columns: dict[str, _Column] = {}
 
-    def add(self, row: Mapping[str, Any], as_found: Mapping[str, Any]) -> None:
-        """Count a row, as it is kept and as the file has it. Raises Refused for too many different columns."""
+    def add(self, row: Mapping[str, Any], as_found: Mapping[str, Any], trimmed: Collection[str] = ()) -> None:
+        """Count a row, as it is kept and as the file has it, and the columns whose edges were trimmed.
+
+        Raises Refused for too many different columns.
+        """
         self.rows += 1
         for name, value in row.items():
             self._column(name).add(value)
+        for name in trimmed:
+            if name in row or name in as_found:
+                self._column(name).trimmed += 1
         if len(row) < len(as_found) or row.keys() != as_found.keys():
             for name in as_found.keys() - row.keys():
                 self._column(name).add(as_found[name])
@@ -51,7 +57,7 @@ class Columns:
 
 class _Column:
     def __init__(self, name: str) -> None:
-        self.name, self.present = name, 0
+        self.name, self.present, self.trimmed, self.stopped = name, 0, 0, False
         self.values: Counter[str | int] = Counter()
         self.texts = self.characters = self.shortest = self.longest = 0
 
@@ -71,6 +77,8 @@ class _Column:
         key = value if len(value) <= LONGEST_SHOWN else hash(value)
         if key in self.values or len(self.values) < MOST_DISTINCT:
             self.values[key] += 1
+        else:
+            self.stopped = True
 
     def report(self, rows: int, kept: bool) -> ColumnReport:
         report = ColumnReport(
@@ -79,6 +87,8 @@ class _Column:
             present=self.present,
             empty=rows - self.present,
             distinct=len(self.values),
+            distinct_stopped=self.stopped,
+            trimmed=self.trimmed,
             shortest=self.shortest,
             longest=self.longest,
             mean_length=self.characters / self.texts if self.texts else 0.0,

@@ -11,12 +11,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, RowCounts
+from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, LabelReport, RowCounts
+from recipekit.edges import strip_edges
 from recipekit.spec import Spec
 from servicekit.blobs.parts import PartFile, PartWriter, rows_of
 from services.dataprep.pipeline.clean import cleaner
 from services.dataprep.pipeline.columns import Columns
 from services.dataprep.pipeline.known import LABEL_BYTES, KnownRows
+from services.dataprep.pipeline.labels import Labels
 from services.dataprep.pipeline.read import BadRow, Record, Refused, read_records
 from services.dataprep.pipeline.rules import SPLITS, Rules, encode
 
@@ -59,6 +61,8 @@ class Ingested(NamedTuple):
     splits: Mapping[str, int]
     quarantine_reasons: Mapping[str, int]
     columns: list[ColumnReport]
+    labels: LabelReport | None
+    """None without a recipe, or where it has no label column."""
     same: int
 
 
@@ -93,12 +97,15 @@ def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
         same = sorter.rows.carried if job.append else _count_same(job.earlier, sorter, progress)
     sizes = {split: writers[split].rows for split in SPLITS}
     _check_result(job.spec, sorter, sizes)
+    if sorter.labels and job.recipe and "classify" in job.recipe.tasks:
+        sorter.labels.check()
     return Ingested(
         parts=[writer.part() for writer in writers.values() if writer.rows],
         rows=sorter.rows,
         splits=sizes,
         quarantine_reasons=sorter.reasons,
         columns=sorter.columns.reports(),
+        labels=sorter.labels.report() if sorter.labels else None,
         same=same,
     )
 
@@ -120,6 +127,7 @@ class _Sorter:
         self.rules = Rules(job.spec, job.recipe, job.file_format)
         self.clean = cleaner(job.spec.cleaning)
         self.columns = Columns(self.rules.keeps)
+        self.labels = Labels(self.rules.label_column) if self.rules.label_column else None
         self.rows = RowCounts()
         self.reasons: Counter[str] = Counter()
         self._writers, self._known = writers, known
@@ -128,10 +136,9 @@ class _Sorter:
         """Begin with a row of the snapshot before, in the split that it has there."""
         # Two rows can be the same by now, if the recipe has named other identity columns.
         if self._known.add(self.rules.key(row), self.rules.label_key(row)) is None:
-            self._writers[split].write(line)
             self.rows.read += 1
-            self.rows.kept += 1
             self.rows.carried += 1
+            self._write(split, line, row)
             self.columns.add(row, row)
 
     def has(self, row: Mapping[str, Any]) -> bool:
@@ -149,7 +156,8 @@ class _Sorter:
             self.rows.quarantined += 1
             self.reasons[str(bad)] += 1
             raw = record.raw.encode(errors="backslashreplace").decode()
-            self._writers[QUARANTINE].write(encode({"line": record.line, "reason": str(bad), "raw": raw}))
+            shown = {"line": record.line, "reason": str(bad), "raw": raw}
+            self._writers[QUARANTINE].write(encode({**shown, "note": record.note} if record.note else shown))
 
     def _keep(self, found: dict[str, Any], line: int) -> None:
         row = self.clean(found)
@@ -165,9 +173,18 @@ class _Sorter:
                 raise BadRow(f"{self.rules.label_column}: conflicts with an earlier row")
             self.rows.duplicate += 1
             return
-        self._writers[named_split or self.rules.split_of(key)].write(encoded)
+        self._write(named_split or self.rules.split_of(key), encoded, row)
+        self.columns.add(row, as_found, [name for name, value in found.items() if _is_trimmed(value)])
+
+    def _write(self, split: str, line: bytes, row: Mapping[str, Any]) -> None:
+        self._writers[split].write(line)
         self.rows.kept += 1
-        self.columns.add(row, as_found)
+        if self.labels:
+            self.labels.add(row.get(self.labels.column), split)
+
+
+def _is_trimmed(value: Any) -> bool:
+    return isinstance(value, str) and strip_edges(value) != value
 
 
 def _check_result(spec: DatasetSpec, sorter: _Sorter, sizes: Mapping[str, int]) -> None:

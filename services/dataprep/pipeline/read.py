@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, Format
+from recipekit.edges import strip_edges
+from services.dataprep.pipeline.csv_records import CsvRecord, CsvRecords
 
 LONGEST_LINE = 4 << 20
-"""Bytes. ListRows must fit a row into a gRPC message (16 MiB)."""
+"""Bytes."""
 LONGEST_RAW = 10_000
 """Characters of a bad record that the quarantine keeps."""
+LONGEST_NAME = 200
+"""Characters of a column's name in a CSV."""
 
 csv.field_size_limit(LONGEST_LINE)
 
@@ -33,12 +37,16 @@ class BadRow(Exception):
 
 
 class Record(NamedTuple):
-    """One record of the file: a row, or None and the reason why it cannot be read. `line` is its first line, from 1."""
+    """One record of the file: a row, or None and the reason why it cannot be read. `line` is its first line, from 1.
+
+    `note` is for the reader of the quarantine; it is not counted, so it may name lines.
+    """
 
     line: int
     raw: str
     row: dict[str, Any] | None
     reason: str = ""
+    note: str = ""
 
 
 def read_records(path: Path, file_format: Format.ValueType, unpacked_limit: int) -> Iterator[Record]:
@@ -131,78 +139,47 @@ def _raw(line: bytes) -> str:
 # --- CSV
 
 
-class _Text:
-    """The file's lines as text. `taken` holds those that the CSV reader consumed for the current record."""
-
-    def __init__(self, lines: Iterable[bytes]) -> None:
-        self.taken: list[str] = []
-        self._pieces = self._split(lines)
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        piece = next(self._pieces)
-        self.taken.append(piece)
-        return piece
-
-    @staticmethod
-    def _split(lines: Iterable[bytes]) -> Iterator[str]:
-        for number, line in enumerate(lines, 1):
-            if len(line) > LONGEST_LINE:
-                raise Refused(
-                    f"line {number} is longer than {LONGEST_LINE:,} bytes: shorten it, or use line ends of LF or CR LF"
-                )
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                raise Refused(
-                    f"line {number} is not UTF-8 (byte 0x{line[error.start]:02x}): save the file as UTF-8 "
-                    "(`iconv -f WINDOWS-1252 -t UTF-8`, if that is what it is), then import it"
-                ) from None
-            # Some old programs end lines with a bare CR.
-            yield from io.StringIO(text, newline="") if "\r" in text else (text,)
+def _pieces(lines: Iterable[bytes]) -> Iterator[str]:
+    """The file's lines as text."""
+    for number, line in enumerate(lines, 1):
+        if len(line) > LONGEST_LINE:
+            raise Refused(
+                f"line {number} is longer than {LONGEST_LINE:,} bytes: shorten it, or use line ends of LF or CR LF"
+            )
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise Refused(
+                f"line {number} is not UTF-8 (byte 0x{line[error.start]:02x}): save the file as UTF-8 "
+                "(`iconv -f WINDOWS-1252 -t UTF-8`, if that is what it is), then import it"
+            ) from None
+        # Some old programs end lines with a bare CR.
+        yield from io.StringIO(text, newline="") if "\r" in text else (text,)
 
 
 def _csv_records(lines: Iterable[bytes]) -> Iterator[Record]:
-    text = _Text(lines)
-    # Strict: otherwise a quote that is never closed would swallow the rest of the file as one cell.
-    reader = csv.reader(text, strict=True)
     header: list[str] = []
-    while True:
-        line = reader.line_num + 1
-        text.taken.clear()
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if not header:
-                _check_commas(text.taken)
-            if not header or "unexpected end of data" in str(error):
-                raise Refused(
-                    f"a quote of the record in line {line} is wrong or never closed: close it, and double the quotes "
-                    "inside quoted cells"
-                ) from None
-            yield Record(line, _joined(text.taken), None, "broken quotes")
-            continue
-        if not cells:
-            continue
-        if not header:
-            header = _header(cells)
+    for found in CsvRecords(_pieces(lines), LONGEST_LINE):
+        if header:
+            yield _csv_record(found, header)
+        elif found.cells:
+            header = _header(found.cells)
         else:
-            yield _csv_record(line, text.taken, header, cells)
+            _check_commas(found.lines)
+            raise Refused(
+                f"a quote of the header in line {found.first} is wrong or never closed: close it, and double the quotes "
+                "inside quoted cells"
+            )
 
 
-def _csv_record(line: int, taken: Sequence[str], header: Sequence[str], cells: Sequence[str]) -> Record:
-    raw = _joined(taken)
-    if len(cells) != len(header):
-        return Record(line, raw, None, "too few cells" if len(cells) < len(header) else "too many cells")
-    return Record(line, raw, dict(zip(header, cells, strict=True)))
-
-
-def _joined(taken: Sequence[str]) -> str:
-    return "".join(taken).rstrip("\r\n")[:LONGEST_RAW]
+def _csv_record(found: CsvRecord, header: Sequence[str]) -> Record:
+    raw = "".join(found.lines).rstrip("\r\n")[:LONGEST_RAW]
+    if found.cells:
+        return Record(found.first, raw, dict(zip(header, found.cells, strict=True)))
+    note = ""
+    if found.last > found.first:
+        note = f"the record seemed to have the lines {found.first} to {found.last}: all but the first were read again"
+    return Record(found.first, raw, None, found.reason, note)
 
 
 def _check_commas(header: Sequence[str]) -> None:
@@ -214,7 +191,14 @@ def _check_commas(header: Sequence[str]) -> None:
 
 
 def _header(cells: Sequence[str]) -> list[str]:
-    names = [unicodedata.normalize("NFC", cell.strip()) for cell in cells]
+    for number, cell in enumerate(cells, 1):
+        # Before they are normalised: to bring many combining marks into order takes time in proportion to their square.
+        if len(cell) > LONGEST_NAME:
+            raise Refused(
+                f"the name of column {number} has {len(cell):,} characters, of {LONGEST_NAME} at most: shorten it, or close "
+                "its quote"
+            )
+    names = [unicodedata.normalize("NFC", strip_edges(cell)) for cell in cells]
     if len(names) == 1:
         _check_commas(names)
     for number, name in enumerate(names, 1):

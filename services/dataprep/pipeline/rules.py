@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, DatasetSpec, Format
 from recipekit.spec import Spec, row_key
-from servicekit.blobs.parts import encode_row
+from servicekit.blobs.parts import LONGEST_ROW, encode_row
 from services.dataprep.pipeline.read import BadRow, Refused
 
 _NO_LABEL = bytes(32)
@@ -97,11 +97,14 @@ class Rules:
 def encode(row: Mapping[str, Any]) -> bytes:
     """The row's line in a part (encode_row). Raises BadRow."""
     try:
-        return encode_row(row)
+        line = encode_row(row)
     except UnicodeEncodeError:
         raise BadRow("broken Unicode") from None
     except ValueError:
         raise BadRow("a number is not finite") from None
+    if len(line) > LONGEST_ROW:
+        raise BadRow("row too long")
+    return line
 
 
 def _reason(error: ValidationError) -> str:

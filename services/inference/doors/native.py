@@ -1,6 +1,7 @@
 """InferenceService: parses its messages into rows and formats results. The use cases are in predictions.py."""
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
@@ -26,10 +27,12 @@ from millstream.inference.v1.inference_service_pb2 import (
 )
 from millstream.inference.v1.prediction_pb2 import Classification, Embedding, Served, ServedModel, Timing
 from millstream.timestamps import duration
-from recipekit.spec import Prediction, Row
+from recipekit.predictor import Neighbour as Found
+from recipekit.spec import Prediction
 from servicekit.ids import check_name
 from servicekit.paging import page
 from servicekit.rpc.interceptor import deadline
+from servicekit.structs import struct_of
 from services.inference.predictions import Call, Predictions
 from services.inference.predictions import Timing as Spent
 from services.inference.rows import RowsInput, check_count
@@ -74,7 +77,7 @@ class InferenceService:
             raise InvalidArgument(f"limit is {limit}: use 1 to {MOST_NEIGHBOURS}, or 0 for {NEIGHBOURS}", field="limit")
         row = _text_rows([request.text], "text", lambda _: "text")
         result = await self.predictions.similar(_call(request), row, limit, request.label or None)
-        found = [Neighbour(similarity=n.similarity, row=_struct(n.row)) for n in result.values]
+        found = [_neighbour(n) for n in result.values]
         return SimilarResponse(neighbours=found, served=_served(result.served), timing=_timing(result.timing))
 
     async def Rank(self, request: RankRequest) -> RankResponse:
@@ -138,7 +141,12 @@ def _candidate_fields(request: RankRequest) -> list[str]:
     return fields
 
 
-def _struct(row: Row | Prediction) -> Struct:
+def _neighbour(found: Found) -> Neighbour:
+    text = json.dumps(dict(found.row), ensure_ascii=False)
+    return Neighbour(similarity=found.similarity, row=struct_of(found.row), row_json=text)
+
+
+def _struct(row: Prediction) -> Struct:
     struct = Struct()
     struct.update(dict(row))
     return struct

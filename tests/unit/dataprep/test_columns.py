@@ -63,6 +63,15 @@ def test_the_count_of_distinct_values_and_of_columns_is_bounded() -> None:
     columns = Columns(keep_all)
     for number in range(MOST_DISTINCT + 50):
         columns.add({"x": number}, {"x": number})
-    assert columns.reports()[0].distinct == MOST_DISTINCT
+    (report,) = columns.reports()
+    assert (report.distinct, report.distinct_stopped) == (MOST_DISTINCT, True)
     with pytest.raises(Refused, match=f"more than {MOST_COLUMNS} different columns"):
         columns.add({f"c{number}": 1 for number in range(MOST_COLUMNS)}, {})
+
+
+def test_a_count_of_distinct_values_that_is_complete_says_so() -> None:
+    columns = Columns(keep_all)
+    for number in (*range(MOST_DISTINCT), 5):
+        columns.add({"x": number}, {"x": number})
+    (report,) = columns.reports()
+    assert (report.distinct, report.distinct_stopped) == (MOST_DISTINCT, False)

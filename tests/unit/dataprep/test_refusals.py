@@ -84,8 +84,9 @@ REFUSED = {
     "few fit": ("a.csv", CSV + b"x,good\n" + b"y,z,bad\n" * 99, "1 of 100 rows can be used .99 × too many cells"),
     "no name": ("a.csv", b",text,label\n0,x,y\n", "column 1 has no name"),
     "a name twice": ("a.csv", b"text,label,text\n0,x,y\n", "two columns are named 'text'"),
-    "quote in header": ("a.csv", b'"text"s,label\nx,y\n', "line 1 is wrong or never closed"),
-    "open quote": ("a.csv", CSV + b'x,good\n"never closed,good\nz,bad\n', "line 3 is wrong or never closed"),
+    "a long name": ("a.csv", b"text," + b"x" * 201 + b"\n0,x\n", "the name of column 2 has 201 characters, of 200 at most"),
+    "quote in header": ("a.csv", b'"text"s,label\nx,y\n', "the header in line 1 is wrong or never closed"),
+    "open header": ("a.csv", b'"text,label\nx,y\n', "the header in line 1 is wrong or never closed"),
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from recipekit.spec import Spec
 from servicekit.blobs.parts import unpack_rows
 from services.dataprep.pipeline.clean import cleaner, strip_html
 from services.dataprep.pipeline.ingest import ImportProgress, Ingested, Job, ingest
-from services.dataprep.pipeline.read import BadRow, Refused
+from services.dataprep.pipeline.read import BadRow
 from services.dataprep.pipeline.rules import SPLITS
 from tests.recipes.toy_words.sample import rows as sample_rows
 from tests.recipes.toy_words.spec import SPEC as TOY
@@ -149,7 +149,7 @@ def test_a_column_of_the_rows_may_name_their_split() -> None:
 
 
 def test_shares_are_met_and_a_changed_share_moves_few_rows() -> None:
-    rows = [{"text": f"row {i}", "label": "good"} for i in range(4000)]
+    rows = [{"text": f"row {i}", "label": ("good", "bad")[i % 2]} for i in range(4000)]
     small = DatasetSpec(split=SHARES)
     large = DatasetSpec(split=SplitSpec(validation_share=0.1, test_share=0.2))
     result, before = made(lines(rows), spec=small)
@@ -159,7 +159,7 @@ def test_shares_are_met_and_a_changed_share_moves_few_rows() -> None:
 
 
 def test_lines_end_at_lf_alone() -> None:
-    rows = [{"text": f"before\u2028after\x85{i}", "label": "good"} for i in range(200)]
+    rows = [{"text": f"before\u2028after\x85{i}", "label": ("good", "bad")[i % 2]} for i in range(200)]
     result, _ = made(lines(rows), spec=DatasetSpec(cleaning=Cleaning(keep_whitespace=True), split=SHARES))
     assert (result.rows.read, result.rows.kept) == (200, 200)
 
@@ -224,7 +224,7 @@ def test_an_entity_without_end_is_quarantined() -> None:
 
 # --- every row is accounted for
 
-GOOD = [{"text": f"row {i}", "label": "good"} for i in range(150)]
+GOOD = [{"text": f"row {i}", "label": ("good", "bad")[i % 2]} for i in range(150)]
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
@@ -253,13 +253,10 @@ def test_every_json_line_is_kept_a_duplicate_or_quarantined(bad: list[bytes], re
 @settings(max_examples=60, deadline=None)
 @given(st.text(alphabet='a,"\n\r é\u2028\x00', max_size=60))
 def test_every_csv_record_is_kept_a_duplicate_or_quarantined(bad: str) -> None:
-    data = "text,label\n" + "".join(f"{row['text']},good\n" for row in GOOD) + bad
-    try:
-        result, parts = made(data.encode(), file_format=FORMAT_CSV)
-    except Refused as refusal:
-        assert "never closed" in str(refusal)
-        return
+    data = "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in GOOD) + bad
+    result, parts = made(data.encode(), file_format=FORMAT_CSV)
     check(result, parts)
+    assert result.rows.kept + result.rows.duplicate >= len(GOOD)
 
 
 def check(result: Ingested, parts: dict[str, list[dict[str, Any]]]) -> None:

@@ -1,6 +1,7 @@
 """Every RPC against a model whose predictions are known."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -31,6 +32,8 @@ from services.inference.engine.queue import Limits
 from services.inference.predictions import Call, Predictions
 from services.inference.rows import RowsInput
 from services.inference.versions.serving import LoadedVersion, Serving
+
+BIG = 2**53 + 1
 
 
 class Input(BaseModel):
@@ -98,7 +101,10 @@ class Joy:
             raise LookupError("this artifact has no index")
         self.searching.set()
         self.may_search.wait(10)
-        kept = [Neighbour(0.9, {"text": "near", "label": "joy"}), Neighbour(0.5, {"text": "far", "label": "gloom"})]
+        kept = [
+            Neighbour(0.9, {"text": "near", "label": "joy", "id": BIG}),
+            Neighbour(0.5, {"text": "far", "label": "gloom"}),
+        ]
         return [n for n in kept if label in (None, n.row["label"])][:limit]
 
 
@@ -140,6 +146,7 @@ async def test_rank_is_by_the_mean_over_a_candidates_texts(service: InferenceSer
 async def test_similar(service: InferenceService) -> None:
     answer = await service.Similar(SimilarRequest(model="joy", text="jolly"))
     assert [(n.similarity, n.row["text"]) for n in answer.neighbours] == [(0.9, "near"), (0.5, "far")]
+    assert json.loads(answer.neighbours[0].row_json) == {"text": "near", "label": "joy", "id": BIG}
     assert answer.timing.infer.ToNanoseconds() > 0
     one = await service.Similar(SimilarRequest(model="joy", text="jolly", limit=5, label="gloom"))
     assert [n.row["text"] for n in one.neighbours] == ["far"]

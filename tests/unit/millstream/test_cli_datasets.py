@@ -10,6 +10,13 @@ from millstream.dataset.v1.import_pb2 import Import
 from tests.unit.millstream.conftest import Command
 from tests.worlds.fake_services import Fakes
 
+LABELS = [
+    "labels of the 6 kept rows, in column label: 2",
+    "label good: 5 train, 0 validation, 0 test",
+    "label bad: 0 train, 0 validation, 1 test",
+    "warning: 1 label of test that train does not have",
+]
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -34,9 +41,11 @@ def test_a_watched_import_shows_each_change(cli: Command, file: Path) -> None:
     assert lines == [
         "import import-1 running, 9 rows read → snapshot 4",
         "import import-1 succeeded, 9 rows read → snapshot 4",
+        *LABELS,
     ]
-    shown = cli("datasets", "import", str(file), "-d", "words", "--watch", "-o", "json").stdout.splitlines()
-    assert [json.loads(line)["state"] for line in shown] == ["STATE_RUNNING", "STATE_SUCCEEDED"]
+    shown = cli("datasets", "import", str(file), "-d", "words", "--watch", "-o", "json")
+    assert [json.loads(line)["state"] for line in shown.stdout.splitlines()] == ["STATE_RUNNING", "STATE_SUCCEEDED"]
+    assert shown.stderr.splitlines() == LABELS
 
 
 def test_a_refused_import_is_exit_code_1_with_its_reason(cli: Command, fakes: Fakes, file: Path) -> None:
@@ -58,11 +67,15 @@ def test_a_snapshot_is_described(cli: Command, fakes: Fakes) -> None:
         "9 rows read: 6 kept, 1 duplicate, 2 quarantined",
         "splits: test 1, train 5",
         "quarantined, no JSON: 2",
-        "column text: 6 present, 0 empty, 6 distinct",
+        "columns of the 6 kept rows:",
+        "column id: 6 present, 0 empty, 1,000 or more distinct (not kept)",
+        "column text: 6 present, 0 empty, 6 distinct, 2 trimmed of invisible edges",
+        *LABELS,
     ]
     asked = fakes.last(dataset.GetSnapshotRequest)
     assert (asked.dataset, asked.number) == ("words", 4)
-    assert json.loads(cli("datasets", "show", "words", "-o", "json").stdout)["rows"]["kept"] == "6"
+    document = json.loads(cli("datasets", "show", "words", "-o", "json").stdout)
+    assert (document["rows"]["kept"], document["labels"]["counts"][1]["test"]) == ("6", "1")
 
 
 def test_snapshots_are_listed(cli: Command) -> None:
@@ -77,6 +90,22 @@ def test_snapshots_are_listed(cli: Command) -> None:
 def test_rows_are_json_lines_up_to_the_limit(cli: Command, fakes: Fakes) -> None:
     shown = cli("datasets", "rows", "words", "--split", "test", "--limit", "1").stdout
     assert "చాలా" in shown
-    assert [json.loads(line) for line in shown.splitlines()] == [{"text": "చాలా", "label": "good"}]
+    assert [json.loads(line) for line in shown.splitlines()] == [
+        {"id": 9007199254740993, "text": "చాలా", "label": "good"}
+    ]
     assert fakes.last(dataset.ListRowsRequest).split == "test"
     assert len(cli("datasets", "rows", "words", "--limit", "0").stdout.splitlines()) == 2
+
+
+def test_a_row_that_is_too_long_is_shown_by_its_beginning(cli: Command) -> None:
+    last = cli("datasets", "rows", "words", "--limit", "0", "-o", "json").stdout.splitlines()[-1]
+    assert json.loads(last) == {"cut_row": '{"label": "b', "size_bytes": 9_000_000}
+
+
+def test_rows_of_a_dataprep_that_sends_no_texts_are_read(cli: Command, fakes: Fakes) -> None:
+    fakes.texts = []
+    shown = cli("datasets", "rows", "words").stdout.splitlines()
+    assert [json.loads(line) for line in shown] == [
+        {"text": "చాలా", "label": "good"},
+        {"text": "b", "label": "bad"},
+    ]

@@ -52,7 +52,9 @@ def test_tasks_on_texts(task: str, shown: object, cli: Command) -> None:
 def test_similar_takes_one_text(cli: Command, fakes: Fakes) -> None:
     words = ("--task", "similar", "--limit", "1", "--label", "good")
     answer = cli("predict", "toy", "hello", *words).stdout.splitlines()[0]
-    assert json.loads(answer) == {"similarity": 0.5, "row": {"text": "near"}}
+    near = {"similarity": 0.5, "row": {"id": 9007199254740993}}
+    assert json.loads(answer) == near
+    assert json.loads(cli("predict", "toy", "hello", *words, "-o", "json").stdout)["neighbours"] == [near]
     asked = fakes.last(inference.SimilarRequest)
     assert (asked.text, asked.limit, asked.label) == ("hello", 1, "good")
     cli("predict", "toy", "a", "b", *words, code=2)

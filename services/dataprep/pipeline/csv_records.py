@@ -1,0 +1,142 @@
+"""The records of a CSV, found line by line, so that a wrong quote costs its own line and no other.
+
+A record that is broken gives up its first line alone, and reading goes on at the next one. A line is parsed once from
+outside and once from inside a quoted cell, however many records may begin before it, so every file takes linear time.
+"""
+
+import csv
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from typing import NamedTuple
+
+MOST_LINES = 1000
+"""Lines of one record. A quoted cell that runs on for more was never closed."""
+SWALLOWED = 10
+"""From so many lines on, a record is broken if nine in ten of its inner lines are records themselves: a stray quote."""
+_CLOSED, _OPEN, _BROKEN = range(3)
+
+
+class CsvRecord(NamedTuple):
+    """One record, of the lines `first` to `last`. `cells` is None where it is broken: `lines` then has the first alone."""
+
+    first: int
+    last: int
+    lines: Sequence[str]
+    cells: list[str] | None
+    reason: str = ""
+
+
+class CsvRecords:
+    """Iterates over the records of some lines, without blank ones. The first that is not broken is the header."""
+
+    def __init__(self, lines: Iterable[str], longest: int) -> None:
+        """`longest` bounds a record, in bytes."""
+        self._source = enumerate(lines, 1)
+        self._longest = longest
+        self._ahead: deque[_Line] = deque()
+        """Lines that were fetched and are not part of a record yet; they have no more bytes than `longest` and one line."""
+        self._columns = 0
+        self._walked = 0
+        """The last line that was found to continue a quoted cell; all from the first such line to it lie in that cell."""
+
+    def __iter__(self) -> Iterator[CsvRecord]:
+        while line := self._line(0):
+            record = self._record(line)
+            for _ in record.lines:
+                self._ahead.popleft()
+            if record.cells == []:
+                continue
+            if record.cells and not self._columns:
+                self._columns = len(record.cells)
+            yield record
+
+    def _record(self, first: "_Line") -> CsvRecord:
+        last, reason = self._end(first)
+        cells = len(first.outside.cells) + last.joined - first.joined
+        if not reason and self._columns and cells:
+            if cells != self._columns:
+                reason = "too few cells" if cells < self._columns else "too many cells"
+            elif self._swallows(first, last):
+                reason = "a quote swallows whole records"
+        if reason:
+            return CsvRecord(first.number, last.number, [first.text], None, reason)
+        if last is first:
+            return CsvRecord(first.number, last.number, [first.text], first.outside.cells)
+        lines = [line.text for line in islice(self._ahead, last.number - first.number + 1)]
+        return CsvRecord(first.number, last.number, lines, next(csv.reader(lines, strict=True)))
+
+    def _end(self, first: "_Line") -> tuple["_Line", str]:
+        """The last line of the record that begins here, and why it is broken."""
+        if first.outside.ends != _OPEN:
+            return first, "broken quotes" if first.outside.ends == _BROKEN else ""
+        at = max(0, self._walked - first.number)
+        if not at:
+            first.joined = first.whole = 0
+        last = self._ahead[at]
+        while last is first or last.inside.ends == _OPEN:
+            if at >= MOST_LINES or last.end - first.start > self._longest:
+                return last, "a quoted cell is too long"
+            following = self._line(at + 1)
+            if following is None:
+                return last, "a quote is never closed"
+            following.joined = last.joined + len(following.inside.cells) - 1
+            following.whole = last.whole + following.is_record(self._columns)
+            last, at, self._walked = following, at + 1, following.number
+        return last, "broken quotes" if last.inside.ends == _BROKEN else ""
+
+    def _swallows(self, first: "_Line", last: "_Line") -> bool:
+        """Whether the lines between look like records. In a file of one column every line does."""
+        inner = last.number - first.number - 1
+        if self._columns < 2 or inner < SWALLOWED:
+            return False
+        return 10 * (self._ahead[inner].whole - first.whole) >= 9 * inner
+
+    def _line(self, at: int) -> "_Line | None":
+        while len(self._ahead) <= at:
+            fetched = next(self._source, None)
+            if fetched is None:
+                return None
+            self._ahead.append(_Line(*fetched, self._ahead[-1].end if self._ahead else 0))
+        return self._ahead[at]
+
+
+class _Piece(NamedTuple):
+    """How a line ends, and its cells, with an unfinished one."""
+
+    ends: int
+    cells: list[str]
+
+
+class _Line:
+    """A line; `start` and `end` are its place in bytes among the lines that were fetched with it."""
+
+    def __init__(self, number: int, text: str, start: int) -> None:
+        self.number, self.text, self.start = number, text, start
+        self.end = start + (len(text) if text.isascii() else len(text.encode()))
+        self.joined = self.whole = 0
+        """Of this line and those before it in a quoted cell: cells that they add to a record; lines that are records."""
+
+    @cached_property
+    def outside(self) -> _Piece:
+        """The line where no quoted cell is open before it."""
+        return _parse(self.text)
+
+    @cached_property
+    def inside(self) -> _Piece:
+        """The line where it continues a quoted cell."""
+        return _parse(f'"{self.text}') if '"' in self.text else _Piece(_OPEN, [self.text])
+
+    def is_record(self, columns: int) -> bool:
+        """Whether the line alone is a record of so many cells."""
+        return self.outside.ends == _CLOSED and len(self.outside.cells) == columns
+
+
+def _parse(text: str) -> _Piece:
+    for ends, whole in ((_CLOSED, text), (_OPEN, f'{text}"')):
+        try:
+            return _Piece(ends, next(csv.reader((whole,), strict=True)))
+        except csv.Error:
+            continue
+    return _Piece(_BROKEN, [])
