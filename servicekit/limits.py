@@ -21,6 +21,10 @@ SPEC_BYTES = 64 << 10
 GATE_RULES = 100
 SERVED_ALIASES = 100
 
+PAGE_BYTES = 4 << 20
+"""Of the items on one page of a listing; what does not fit is on the next page."""
+SENT_BYTES = MAX_MESSAGE_BYTES - (64 << 10)
+"""Of one object in an answer: a message holds it and what surrounds it."""
 REQUEST_BYTES = 1 << 20
 """Most bytes of one request message, unless its service is named below."""
 _REQUEST_BYTES = {

@@ -25,6 +25,7 @@ from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus, Message, Received
 from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
+from servicekit.limits import PAGE_BYTES
 from servicekit.paging import page_size
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,6 @@ Action: TypeAlias = "DeadLetterResolution.Action.ValueType"
 Place = tuple[str, int, int]
 Order = tuple[int, int, int, int]
 BUS_SECONDS = 10.0
-PAGE_BYTES = 4 << 20
-"""The most bytes on one page; a single dead letter is always smaller."""
 _HEADER_PREFIX = "dlq_"
 _ID = re.compile("[0-9a-f]{32}")
 
@@ -220,7 +219,7 @@ def _order(letter: DeadLetter) -> Order:
 
 
 def _cut(letters: list[DeadLetter], size: int) -> bool:
-    """Cut the list to what one page may hold, at least one; True: something was cut off."""
+    """Cut the list to what one page may hold, at least one, which is always smaller; True: something was cut off."""
     total = 0
     for number, letter in enumerate(letters):
         total += letter.ByteSize()

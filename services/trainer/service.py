@@ -17,7 +17,7 @@ from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
 from recipekit.spec import BadConfig
 from servicekit.ids import check_request_id
-from servicekit.paging import page
+from servicekit.paging import itself, message_page, trimmed
 from servicekit.processes import this_process
 from servicekit.rpc.interceptor import actor
 from services.trainer.automatic import run_spec
@@ -59,11 +59,11 @@ class TrainingService:
         if stored.asked != request.spec:
             text = f"request_id {run_id} was used before for another training run: send a new one"
             raise InvalidArgument(text, field="request_id")
-        return rpc.CreateTrainingRunResponse(run=await self.store.run(run_id))
+        return rpc.CreateTrainingRunResponse(run=trimmed(await self.store.run(run_id)))
 
     async def GetTrainingRun(self, request: rpc.GetTrainingRunRequest) -> rpc.GetTrainingRunResponse:
         """Raises NotFound."""
-        return rpc.GetTrainingRunResponse(run=await self.store.run(request.run_id))
+        return rpc.GetTrainingRunResponse(run=trimmed(await self.store.run(request.run_id)))
 
     async def ListTrainingRuns(self, request: rpc.ListTrainingRunsRequest) -> rpc.ListTrainingRunsResponse:
         """Newest first."""
@@ -71,7 +71,7 @@ class TrainingService:
         requests.sort(key=lambda known: (known.time.ToNanoseconds(), known.run_id), reverse=True)
         runs = [await self.store.run(r.run_id) for r in requests if request.model in ("", r.spec.model)]
         fitting = [run for run in runs if not request.states or run.state in request.states]
-        shown, token = page(fitting, request.page_size, request.page_token, lambda run: run.run_id)
+        shown, token = await message_page(fitting, request, lambda run: run.run_id, itself)
         return rpc.ListTrainingRunsResponse(runs=shown, next_page_token=token)
 
     async def WatchTrainingRun(
@@ -82,7 +82,7 @@ class TrainingService:
         while before.state not in RUN_ENDED:
             run = await self.store.run(request.run_id)
             if run != before:
-                yield rpc.WatchTrainingRunResponse(run=run)
+                yield rpc.WatchTrainingRunResponse(run=trimmed(run))
                 before = run
             else:
                 await asyncio.sleep(POLL_SECONDS)
@@ -99,7 +99,7 @@ class TrainingService:
         if run.state != TrainingRun.STATE_CANCELLED:
             state = word_of(TrainingRun.State, run.state)
             raise FailedPrecondition(f"run {run.run_id} has {state} already", run_id=run.run_id)
-        return rpc.CancelTrainingRunResponse(run=run)
+        return rpc.CancelTrainingRunResponse(run=trimmed(run))
 
     async def ReadTrainingLog(self, request: rpc.ReadTrainingLogRequest) -> AsyncIterator[rpc.ReadTrainingLogResponse]:
         """The chunks of all attempts; with `follow` until the run has an outcome. Raises NotFound."""

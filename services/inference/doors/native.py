@@ -28,7 +28,7 @@ from millstream.inference.v1.prediction_pb2 import Classification, Embedding, Se
 from millstream.timestamps import duration
 from recipekit.spec import Prediction, Row
 from servicekit.ids import check_name
-from servicekit.paging import page
+from servicekit.paging import itself, message_page
 from servicekit.rpc.interceptor import deadline
 from services.inference.predictions import Call, Predictions
 from services.inference.predictions import Timing as Spent
@@ -106,8 +106,8 @@ class InferenceService:
             for alias, version in self.serving.all()
             if request.model in ("", version.source.model)
         ]
-        shown, token = page(
-            models, request.page_size, request.page_token, lambda found: f"{found.served.model}/{found.served.alias}"
+        shown, token = await message_page(
+            models, request, lambda found: f"{found.served.model}/{found.served.alias}", itself
         )
         return ListServedModelsResponse(models=shown, next_page_token=token)
 
