@@ -47,6 +47,11 @@ def check_text(text: str, most: int, field: str) -> str:
     return text
 
 
+def check_reason(text: str, field: str = "reason") -> str:
+    """Return a reason, an override or a note. Raises InvalidArgument for one that is too long."""
+    return check_text(text, REASON_CHARACTERS, field)
+
+
 def check_count(count: int, most: int, field: str) -> None:
     """Raise InvalidArgument for a field with more than that many entries."""
     if count > most:

@@ -13,6 +13,7 @@ from recipekit.catalog import Catalog
 from servicekit.blobs.artifacts import file_key, prefix_of
 from servicekit.facts.ledger import Entry
 from servicekit.ids import check_request_id
+from servicekit.limits import check_reason
 from servicekit.paging import itself, message_page, trimmed
 from servicekit.rpc.interceptor import actor
 from services.registry.clients import all_reports
@@ -108,8 +109,8 @@ class RegistryService:
             version=request.version,
             action=AliasEntry.ACTION_PROMOTED,
             hold=True,
-            reason=request.reason,
-            override=request.override,
+            reason=check_reason(request.reason),
+            override=check_reason(request.override, "override"),
             report_id=await self._passing_report(request),
         )
         made = await self._append(request, entry, _expected_number(request.etag))
@@ -117,6 +118,7 @@ class RegistryService:
 
     async def RollbackAlias(self, request: rpc.RollbackAliasRequest) -> rpc.RollbackAliasResponse:
         """Move the alias to an earlier version, which puts it on hold. Raises FailedPrecondition."""
+        check_reason(request.reason)
         await self.store.model(request.model)
 
         def back(known: Sequence[Entry[AliasEntry]]) -> AliasEntry:
@@ -136,6 +138,7 @@ class RegistryService:
 
     async def ReleaseAlias(self, request: rpc.ReleaseAliasRequest) -> rpc.ReleaseAliasResponse:
         """End the hold, so that automatic promotion may move the alias again. Raises NotFound."""
+        check_reason(request.reason)
         await self.store.model(request.model)
 
         def release(known: Sequence[Entry[AliasEntry]]) -> AliasEntry | None:

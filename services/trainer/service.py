@@ -17,6 +17,7 @@ from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
 from recipekit.spec import BadConfig
 from servicekit.ids import check_request_id
+from servicekit.limits import check_reason, check_spec_size
 from servicekit.paging import itself, message_page, trimmed
 from servicekit.processes import this_process
 from servicekit.rpc.interceptor import actor
@@ -51,6 +52,7 @@ class TrainingService:
     async def CreateTrainingRun(self, request: rpc.CreateTrainingRunRequest) -> rpc.CreateTrainingRunResponse:
         """The run of this request_id. Raises InvalidArgument, NotFound for the model or its snapshot, Unavailable."""
         run_id = check_request_id(request.request_id)
+        check_spec_size(request.spec)
         try:
             stored = await self.store.request(run_id)
         except NotFound:
@@ -89,6 +91,7 @@ class TrainingService:
 
     async def CancelTrainingRun(self, request: rpc.CancelTrainingRunRequest) -> rpc.CancelTrainingRunResponse:
         """Idempotent. Raises NotFound, or FailedPrecondition when the run has another outcome already."""
+        check_reason(request.reason)
         stored = await self.store.request(request.run_id)
         outcome = RunOutcome(run_id=request.run_id, model=stored.spec.model, state=TrainingRun.STATE_CANCELLED)
         outcome.reason, outcome.actor = request.reason or "cancelled on request", actor()

@@ -15,7 +15,7 @@ from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format,
 from recipekit.spec import Spec
 from servicekit.blobs.parts import PartFile, PartWriter
 from services.dataprep.pipeline.clean import cleaner
-from services.dataprep.pipeline.columns import Columns
+from services.dataprep.pipeline.columns import Columns, check_names
 from services.dataprep.pipeline.read import BadRow, Record, Refused, read_records
 from services.dataprep.pipeline.rules import SPLITS, Rules, encode
 
@@ -108,6 +108,7 @@ class _Sorter:
             self._writers[QUARANTINE].write(encode({"line": record.line, "reason": str(bad), "raw": raw}))
 
     def _keep(self, found: dict[str, Any], line: int) -> None:
+        check_names(found)
         row = self.clean(found)
         as_found = dict(row)
         named_split = self.rules.take_split(row, line)
