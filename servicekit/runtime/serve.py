@@ -174,10 +174,10 @@ def _mount(server: aio.Server, health: Health, services: Sequence[GrpcService], 
 
 def _limits(settings: Settings) -> ConnectionLimits:
     return ConnectionLimits(
-        settings.connection_idle_seconds,
-        settings.connection_age_seconds,
-        settings.connection_streams,
-        settings.connections,
+        idle_seconds=settings.connection_idle_seconds,
+        age_seconds=settings.connection_age_seconds,
+        streams=settings.connection_streams,
+        connections=settings.connections,
     )
 
 

@@ -10,6 +10,7 @@ from grpc import aio
 from millstream.dataset.v1 import dataset_service_pb2 as pb
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from servicekit.rpc.server import ConnectionLimits
+from tests.integration.test_runtime_serve import running
 from tests.worlds.rpc import Service, all_of, eventually, serving
 
 
@@ -79,3 +80,18 @@ async def test_calls_above_the_bound_of_a_connection_wait_for_those_before() -> 
         await all_of(watch)
         await second
         await eventually(lambda: len(service.seen) == 5)
+
+
+async def test_the_settings_of_a_service_bound_its_calls_and_connections() -> None:
+    async with (
+        running(concurrent_calls=1, connection_idle_seconds=0.1) as server,
+        own_channel(server.address) as channel,
+    ):
+        server.service.hang = True
+        stub = DatasetServiceStub(channel)
+        hanging = asyncio.ensure_future(stub.GetDataset(pb.GetDatasetRequest(), wait_for_ready=True, timeout=60))
+        await server.service.entered.wait()
+        with pytest.raises(aio.AioRpcError, match="1 are in progress; retry"):
+            await stub.GetDataset(pb.GetDatasetRequest())
+        hanging.cancel()
+        await until_closed(channel)
