@@ -31,7 +31,8 @@ _REQUEST_BYTES = {
     "millstream.dataset.v1.DatasetService": MAX_MESSAGE_BYTES,  # chunks of files
     "millstream.inference.v1.InferenceService": MAX_MESSAGE_BYTES,  # rows to predict
     "grpc.health.v1.Health": 512,  # open to everybody: one name, which a watch keeps in memory
-    "grpc.reflection.v1alpha.ServerReflection": 4096,  # open to everybody
+    "grpc.reflection.v1.ServerReflection": 4096,  # open to everybody
+    "grpc.reflection.v1alpha.ServerReflection": 4096,
 }
 
 
