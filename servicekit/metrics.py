@@ -3,7 +3,7 @@
 Labels are of closed sets, never ids. Durations are histograms, so that replicas can be summed.
 """
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram
 
 FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SLOW = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
@@ -42,14 +42,3 @@ WORK_SECONDS = Histogram("millstream_work_reconcile_seconds", "Time of one recon
 WORK_FAILURES = Counter("millstream_work_failures", "Reconciles that failed, by error.", ("kind", "code"))
 WORK_ENDED = Counter("millstream_work_given_up", "Keys given up for good.", ("kind",))
 RESYNCED = Gauge("millstream_work_resynced_timestamp_seconds", "When the last resync ended, by kind.", ("kind",))
-
-
-def serve_metrics(listen: str) -> None:
-    """Serve /metrics at host:port from a thread; nothing for an empty address. Ends the process when it cannot."""
-    if listen:
-        host, _, port = listen.rpartition(":")
-        try:
-            start_http_server(int(port), addr=host)
-        except (OSError, ValueError) as error:
-            text = f"cannot serve metrics at {listen}: {error}. Set MILLSTREAM_METRICS_LISTEN to a free host:port."
-            raise SystemExit(text) from None

@@ -1,14 +1,38 @@
-"""Pages of a listing (AIP-158)."""
+"""Pages of a listing (AIP-158), cut by count and by bytes, and objects that are too large to be sent.
+
+A page is never larger than a message may be, whatever was stored: the limits of today (servicekit/limits.py) do not hold
+for objects that older versions accepted.
+"""
 
 import base64
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
-from millstream.errors import InvalidArgument
+from google.protobuf.message import Message
+
+from millstream.errors import InvalidArgument, NotFound
+from servicekit.limits import PAGE_BYTES, SENT_BYTES
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 DEFAULT_SIZE = 100
 LARGEST_SIZE = 1000
+LONGEST_NAME = 255
+"""Characters of a text that stays in a field of which the rest is left out."""
+
+
+class ListRequest(Protocol):
+    """What every request for a page has."""
+
+    @property
+    def page_size(self) -> int:
+        """Most items; 0: the default."""
+        ...
+
+    @property
+    def page_token(self) -> str:
+        """The page; "": the first."""
+        ...
 
 
 def page_size(requested: int) -> int:
@@ -38,4 +62,71 @@ def page(items: Sequence[T], size: int, token: str, name: Callable[[T], str]) ->
             raise InvalidArgument("page_token is not from this listing: begin again without one", field="page_token")
     found = items[start : start + size]
     more = start + len(found) < len(items)
-    return found, base64.urlsafe_b64encode(name(found[-1]).encode()).decode() if more else ""
+    return found, _token(name(found[-1])) if more else ""
+
+
+async def message_page(
+    items: Sequence[T], request: ListRequest, name: Callable[[T], str], message: Callable[[T], Awaitable[M]]
+) -> tuple[list[M], str]:
+    """As page(), with the message of each item, and cut where the messages have PAGE_BYTES.
+
+    A larger one is trimmed. An item whose message is NotFound is left out: it was listed, but never stored (see
+    Blobs.list). Raises what page() and `message` raise.
+    """
+    found, token = page(items, request.page_size, request.page_token, name)
+    messages, size, last = list[M](), 0, ""
+    for item in found:
+        try:
+            made = trimmed(await message(item), PAGE_BYTES)
+        except NotFound:
+            continue
+        size += made.ByteSize()
+        if messages and size > PAGE_BYTES:
+            return messages, _token(last)
+        messages.append(made)
+        last = name(item)
+    return messages, token
+
+
+async def itself(message: M) -> M:
+    """The message of an item that is one."""
+    return message
+
+
+def trimmed(message: M, most: int = SENT_BYTES) -> M:
+    """The message, or where it has more than so many bytes a copy without its largest fields.
+
+    A long text gives way to a remark, a list to nothing, and of a message in it only numbers and short texts stay.
+    """
+    if message.ByteSize() <= most:
+        return message
+    small = type(message)()
+    small.CopyFrom(message)
+    sizes = {field.name: type(message)(**{field.name: value}).ByteSize() for field, value in message.ListFields()}
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        value = getattr(small, name)
+        if isinstance(value, str):
+            if len(value) > LONGEST_NAME:
+                setattr(small, name, f"(left out: {len(value):,} characters)")
+        elif isinstance(value, Message):
+            value.CopyFrom(_names(value))
+        else:
+            small.ClearField(name)
+        if small.ByteSize() <= most:
+            break
+    return small
+
+
+def _names(message: M) -> M:
+    """The numbers and short texts of a message."""
+    return type(message)(
+        **{
+            field.name: value
+            for field, value in message.ListFields()
+            if isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= LONGEST_NAME)
+        }
+    )
+
+
+def _token(name: str) -> str:
+    return base64.urlsafe_b64encode(name.encode()).decode()

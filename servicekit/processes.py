@@ -1,11 +1,23 @@
-"""The identity of a process, and whether a process of this host is running."""
+"""The identity of a process, whether a process of this host is running, and how many files this one may open."""
 
 import os
+import resource
 import socket
 from functools import cache
 from pathlib import Path
 
 from millstream.operations.v1.stored_pb2 import Process
+
+MOST_FILES = 1 << 16
+"""Open files and sockets of one process; some machines set no limit, and some code walks through all that are allowed."""
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files and sockets as it may by itself, up to MOST_FILES."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 @cache

@@ -64,7 +64,10 @@ def exact_rows(page: ListRowsResponse) -> Iterator[dict[str, Any]]:
 
 @dataclass
 class WatchDeadline:
-    """When a watch gives up: after `timeout` seconds in all (None: never), or `max_silence` seconds without an answer."""
+    """When a watch gives up: after `timeout` seconds in all (None: never), or `max_silence` seconds of failures.
+
+    A stream that is quiet because nothing changes is no failure, however long it lasts before it breaks.
+    """
 
     timeout: float | None
     unmet: str
@@ -74,11 +77,11 @@ class WatchDeadline:
     tries: int = 0
 
     def __post_init__(self) -> None:
-        self.last_answer = self.started
+        self.failing_since: float | None = None
 
     def answered(self) -> None:
         """Note a change that the service reported: the silence and the backoff begin anew."""
-        self.last_answer, self.tries = time.monotonic(), 0
+        self.failing_since, self.tries = None, 0
 
     def remaining(self) -> float | None:
         """Seconds until the timeout; None without one. Raises DeadlineExceeded once there are none."""
@@ -92,12 +95,15 @@ class WatchDeadline:
     def backoff(self, error: Unavailable | None = None) -> float:
         """Seconds to wait before the next call: exponential backoff, 0.1 to 1 s. Without an error the service has answered.
 
-        Raises the error after `max_silence` seconds without an answer, and DeadlineExceeded at the timeout.
+        Raises the error once all calls for `max_silence` seconds have failed, and DeadlineExceeded at the timeout.
         """
+        now = time.monotonic()
         if error is None:
-            self.last_answer = time.monotonic()
-        elif time.monotonic() - self.last_answer > self.max_silence:
+            self.failing_since = None
+        elif now - (since := self.failing_since or now) > self.max_silence:
             raise error
+        else:
+            self.failing_since = since
         remaining = self.remaining()
         self.tries += 1
         pause: float = min(1.0, 0.05 * 2 ** min(self.tries, 5))

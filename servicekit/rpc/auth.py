@@ -9,8 +9,9 @@ from millstream.auth.v1.role_pb2 import ROLE_OPERATOR, ROLE_READER, ROLE_UNSPECI
 from millstream.errors import PermissionDenied, Unauthenticated
 from millstream.states import word_of
 from servicekit.files import read_file
+from servicekit.limits import CALLER_CHARACTERS
 
-_OPEN = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
+OPEN = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 """Services that need no token."""
 
 
@@ -56,11 +57,13 @@ class Tokens:
                     raise SystemExit(
                         f"{path} line {number}: write `token name role`, the role being {', '.join(ROLES)}"
                     )
+                if len(fields[1]) > CALLER_CHARACTERS:
+                    raise SystemExit(f"{path} line {number}: a name has at most {CALLER_CHARACTERS} characters")
                 self._callers[fields[0]] = Caller(fields[1], ROLES[fields[2]])
 
     def caller(self, service: str, method: str, authorization: str) -> Caller:
         """The caller, from the `authorization` metadata. Raises Unauthenticated or PermissionDenied."""
-        if self._callers is None or service in _OPEN:
+        if self._callers is None or service in OPEN:
             return LOCAL
         scheme, _, token = authorization.partition(" ")
         caller = self._callers.get(token.strip()) if scheme.lower() == "bearer" else None

@@ -1,6 +1,8 @@
-"""The server's side of every RPC in one interceptor: authentication, trace, deadline, errors, metrics.
+"""The server's side of every RPC in one interceptor: authentication, limits, trace, deadline, errors, metrics.
 
-Services are plain objects whose methods take a request and return a response, or yield responses.
+Services are plain objects whose methods take a request and return a response, or yield responses. No message of a call is
+received before the caller is known and there is room for the call: grpc sees every method as one that reads a stream of
+bytes, and the interceptor reads, measures and parses.
 """
 
 import asyncio
@@ -12,20 +14,36 @@ from contextvars import ContextVar
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 from grpc_status import rpc_status
 from typing_extensions import override
 
-from millstream.errors import DeadlineExceeded, Internal, MillstreamError, Unavailable, to_status
+from millstream.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    MillstreamError,
+    Overloaded,
+    Unavailable,
+    to_status,
+)
 from millstream.trace import continue_trace
+from servicekit.limits import request_bytes
 from servicekit.metrics import RPC_HANDLED, RPC_RECEIVED, RPC_SECONDS, RPC_SENT, RPC_STARTED
-from servicekit.rpc.auth import LOCAL, Caller, Tokens
+from servicekit.rpc.auth import LOCAL, OPEN, Caller, Tokens
 
 log = logging.getLogger(__name__)
 _caller: ContextVar[Caller] = ContextVar("caller", default=LOCAL)
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 STOPPING = "this replica of the service is stopping: retry"
+CALLS = 2000
+"""Most calls in progress, unless a setting says otherwise."""
+OPEN_STREAMS = 200
+"""Most streams in progress of the services that need no token: health watches and reflection."""
+REQUEST_SECONDS = 30.0
+"""Seconds in which the request of a call must have arrived; the messages of an upload are not timed here."""
 _ENDLESS = ("Watch", "Tail")
 """The beginnings of the names of endless streaming methods, which end when the server stops."""
 _KINDS = {  # by whether requests and responses are streams
@@ -57,12 +75,34 @@ class WithoutContext:
         return lambda request, _context: method(request)
 
 
-class ServerInterceptor(aio.ServerInterceptor):
-    """Surrounds every call with what is in _CallScope; `watches` are the endless streams in progress."""
+class _Room:
+    """Counts the calls inside, up to a bound."""
 
-    def __init__(self, tokens: Tokens) -> None:
-        self.tokens = tokens
+    def __init__(self, most: int, what: str) -> None:
+        self.most, self.what, self.inside = most, what, 0
+
+    def enter(self) -> None:
+        """Raises Overloaded when it is full."""
+        if self.inside >= self.most:
+            raise Overloaded(f"{self.what}: {self.most} are in progress; retry", retry_after=1.0)
+        self.inside += 1
+
+    def leave(self) -> None:
+        self.inside -= 1
+
+
+class ServerInterceptor(aio.ServerInterceptor):
+    """Surrounds every call with what is in _CallScope; `watches` are the endless streams in progress.
+
+    At most `calls` calls are in progress at once. Health and reflection do not count among them: their streams have a
+    bound of their own, and their other calls end by themselves.
+    """
+
+    def __init__(self, tokens: Tokens, calls: int = CALLS, request_seconds: float = REQUEST_SECONDS) -> None:
+        self.tokens, self.request_seconds = tokens, request_seconds
         self.watches: set[_CallScope] = set()
+        self.calls = _Room(calls, "this replica of the service has as many calls as it takes")
+        self.open_streams = _Room(OPEN_STREAMS, "this server has as many watches of its health as it takes")
 
     def end_watches(self) -> None:
         """End every endless stream with Unavailable, so that a stopping server need not wait for them."""
@@ -78,17 +118,9 @@ class ServerInterceptor(aio.ServerInterceptor):
             name: value for name, value in handler_call_details.invocation_metadata or () if isinstance(value, str)
         }
         call = _Call(handler_call_details.method, handler, metadata, self)
-        options = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.request_streaming and handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(call.stream, **options)
-        if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(call.unary, **options)
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(call.stream, **options)
-        return grpc.unary_unary_rpc_method_handler(call.unary, **options)
+            return grpc.stream_stream_rpc_method_handler(call.stream, response_serializer=handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(call.unary, response_serializer=handler.response_serializer)
 
 
 class _Call:
@@ -96,23 +128,27 @@ class _Call:
 
     def __init__(self, path: str, handler: Any, metadata: dict[str, str], interceptor: ServerInterceptor) -> None:
         _, self.service, self.method = path.split("/")
-        self.uploads = handler.request_streaming
+        self.uploads, self.parse = handler.request_streaming, handler.request_deserializer
         self.behaviour = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
         self.metadata, self.tokens = metadata, interceptor.tokens
         self.watches = interceptor.watches if self.method.startswith(_ENDLESS) else None
+        self.room: _Room | None = interceptor.calls
+        if self.service in OPEN:
+            self.room = interceptor.open_streams if handler.response_streaming else None
+        self.request_seconds = interceptor.request_seconds
         kind = _KINDS[handler.request_streaming, handler.response_streaming]
         self.labels = (kind, self.service, self.method)
 
-    async def unary(self, request: Any, context: Any) -> Any:
+    async def unary(self, messages: AsyncIterator[bytes], context: Any) -> Any:
         async with _CallScope(self, context):
-            response = await self.behaviour(self._received(request, context), context)
+            response = await self.behaviour(await self._received(messages, context), context)
             RPC_SENT.labels(*self.labels).inc()
             return response
 
-    async def stream(self, request: Any, context: Any) -> AsyncIterator[Any]:
+    async def stream(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         scope = _CallScope(self, context)
         async with scope:
-            result = self.behaviour(self._received(request, context), context)
+            result = self.behaviour(await self._received(messages, context), context)
             if hasattr(result, "__aiter__"):
                 async with aclosing(result):
                     async for response in result:
@@ -126,17 +162,36 @@ class _Call:
                 # Health.Watch writes to the context by itself.
                 await result
 
-    def _received(self, request: Any, context: Any) -> Any:
-        """The request, or the stream of requests, counted in the metrics."""
+    async def _received(self, messages: AsyncIterator[bytes], context: Any) -> Any:
+        """The request, or the stream of requests."""
         if self.uploads:
-            return self._each(request, context)
+            return self._each(messages, context)
+        try:
+            async with asyncio.timeout(self.request_seconds):
+                message = await context.read()
+        except TimeoutError:
+            raise DeadlineExceeded(f"no request arrived within {self.request_seconds:g} s: call again") from None
+        if message is aio.EOF:
+            raise InvalidArgument(f"{self.method} got no request: send one message")
+        return self._parsed(message)
+
+    def _parsed(self, message: bytes) -> Any:
+        """The request in a message, counted in the metrics. Raises InvalidArgument."""
+        if len(message) > (most := request_bytes(self.service)):
+            raise InvalidArgument(
+                f"the request has {len(message):,} bytes, larger than max: {self.method} takes at most {most:,}; send less"
+            )
+        try:
+            request = self.parse(message)
+        except DecodeError:
+            text = f"the request is no message that {self.method} takes: make it by the protos of this version"
+            raise InvalidArgument(text) from None
         RPC_RECEIVED.labels(*self.labels).inc()
         return request
 
-    async def _each(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        async for request in requests:
-            RPC_RECEIVED.labels(*self.labels).inc()
-            yield request
+    async def _each(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+        async for message in messages:
+            yield self._parsed(message)
         if self.labels[0] == "client_stream":
             # grpc shows an upload that was cut off as one that ended. Sending metadata succeeds only in a live call:
             # in a dead one it waits, or fails, until grpc has cancelled the task.
@@ -165,21 +220,25 @@ class _CallScope:
     async def __aenter__(self) -> None:
         self.started = time.perf_counter()
         call = self.call
-        if call.watches is not None:
-            self.task = asyncio.current_task()
-            call.watches.add(self)
         RPC_STARTED.labels(*call.labels).inc()
         continue_trace(call.metadata.get("traceparent", ""))
         remaining = self.context.time_remaining()
         _deadline.set(time.monotonic() + remaining if remaining is not None else None)
         try:
             _caller.set(call.tokens.caller(call.service, call.method, call.metadata.get("authorization", "")))
+            if call.room:
+                call.room.enter()
         except MillstreamError as error:
             await self._fail(error)
+        if call.watches is not None:
+            self.task = asyncio.current_task()
+            call.watches.add(self)
 
     async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if self.call.watches is not None:
             self.call.watches.discard(self)
+        if self.call.room:
+            self.call.room.leave()
         if error is None:
             self._count("OK")
         elif isinstance(error, asyncio.CancelledError) and self.ended and self.task:

@@ -28,6 +28,7 @@ from millstream.operations.v1.operations_service_pb2_grpc import add_OperationsS
 from servicekit.build_info import build_info
 from servicekit.bus.port import Bus
 from servicekit.facts.events import Malformed, NewerEvent, from_message
+from servicekit.limits import check_reason
 from servicekit.rpc.interceptor import WithoutContext, actor
 from servicekit.runtime.status import Status
 from servicekit.work.deadletters import DeadLetters
@@ -53,19 +54,21 @@ class Operations:
         return GetDeadLetterResponse(dead_letter=await self.dead_letters.find(request.id))
 
     async def ReplayDeadLetter(self, request: ReplayDeadLetterRequest) -> ReplayDeadLetterResponse:
-        """Publish the original message again. Raises NotFound, FailedPrecondition, Unavailable."""
-        return ReplayDeadLetterResponse(resolution=await self.dead_letters.replay(request.id, actor(), request.note))
+        """Publish the original message again. Raises InvalidArgument, NotFound, FailedPrecondition, Unavailable."""
+        note = check_reason(request.note, "note")
+        return ReplayDeadLetterResponse(resolution=await self.dead_letters.replay(request.id, actor(), note))
 
     async def DropDeadLetter(self, request: DropDeadLetterRequest) -> DropDeadLetterResponse:
         """Resolve without replay. Raises InvalidArgument, NotFound, FailedPrecondition, Unavailable."""
         if not request.reason:
             raise InvalidArgument("reason is empty: say why nothing is lost by dropping the letter", field="reason")
-        return DropDeadLetterResponse(resolution=await self.dead_letters.drop(request.id, actor(), request.reason))
+        reason = check_reason(request.reason)
+        return DropDeadLetterResponse(resolution=await self.dead_letters.drop(request.id, actor(), reason))
 
     async def TailEvents(self, request: TailEventsRequest) -> AsyncIterator[TailEventsResponse]:
         """Events from now on, without those that this version cannot parse. Raises InvalidArgument, Unavailable."""
         if unknown := set(request.topics) - set(BY_NAME):
-            text = f"no topic {', '.join(sorted(unknown))}: there are {', '.join(BY_NAME)}"
+            text = f"no topic {', '.join(sorted(unknown))[:200]}: there are {', '.join(BY_NAME)}"
             raise InvalidArgument(text, field="topics")
         tail = self.bus.tail(list(request.topics) or list(BY_NAME))
         await tail.start()

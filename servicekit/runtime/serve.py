@@ -14,17 +14,18 @@ from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from millstream.channel import MAX_MESSAGE_BYTES
 from millstream.errors import MillstreamError
 from millstream.operations.v1.operations_service_pb2 import DESCRIPTOR
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus
 from servicekit.facts.outbox import Outbox
 from servicekit.files import read_file
-from servicekit.metrics import serve_metrics
+from servicekit.processes import raise_file_limit
 from servicekit.rpc.auth import Tokens, roles_of
 from servicekit.rpc.health import Health
 from servicekit.rpc.interceptor import ServerInterceptor, WithoutContext
+from servicekit.rpc.server import ConnectionLimits, open_server
+from servicekit.runtime.metrics_port import serve_metrics
 from servicekit.runtime.operations import Operations, add_operations
 from servicekit.runtime.probes import TIMEOUT_SECONDS, DependencyProbe
 from servicekit.runtime.settings import Settings
@@ -83,14 +84,15 @@ async def serve(
 
     Ends the process where it cannot start. Without a Ready service the process is ready while the store answers.
     """
+    raise_file_limit()
     health = health or Health()
     store = DependencyProbe("blobs", blobs.check, health.set, pause=1.0, pause_in_incident=0.2)
     events = DependencyProbe("bus", bus.check, health.set, pause=5.0, pause_in_incident=0.5)
     status = Status(service, health, store, events, work.consumer if work else None, outbox)
     try:
         roles = roles_of([*(one.descriptor for one in services), OPERATIONS])
-        interceptor = ServerInterceptor(Tokens(settings.tokens_file, roles))
-        server = _server(interceptor)
+        interceptor = ServerInterceptor(Tokens(settings.tokens_file, roles), settings.concurrent_calls)
+        server = open_server(interceptor, [one.name for one in services], _limits(settings))
         _mount(server, health, services, Operations(bus, DeadLetters(blobs, bus, service), status))
         port = _listen(server, settings)
         serve_metrics(settings.metrics_listen)
@@ -170,15 +172,13 @@ def _mount(server: aio.Server, health: Health, services: Sequence[GrpcService], 
     reflection.enable_server_reflection(names, server)
 
 
-def _server(interceptor: ServerInterceptor) -> aio.Server:
-    options = [
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.so_reuseport", 0),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-    ]
-    return aio.server(interceptors=[interceptor], options=options)
+def _limits(settings: Settings) -> ConnectionLimits:
+    return ConnectionLimits(
+        idle_seconds=settings.connection_idle_seconds,
+        age_seconds=settings.connection_age_seconds,
+        streams=settings.connection_streams,
+        connections=settings.connections,
+    )
 
 
 def _listen(server: aio.Server, settings: Settings) -> int:

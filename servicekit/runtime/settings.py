@@ -55,6 +55,17 @@ class Settings(BaseSettings):
     )
     resync_seconds: float = Field(30.0, gt=0, description="seconds between two resyncs")
     drain_seconds: float = Field(10.0, ge=0, description="seconds that calls in flight have to finish after SIGTERM")
+    concurrent_calls: int = Field(2000, ge=1, description="most calls in progress; more are refused and may be retried")
+    connections: int = Field(1000, ge=1, description="most connections to the gRPC server; more are closed at once")
+    connection_streams: int = Field(1000, ge=1, description="most calls in progress on one connection; more wait")
+    connection_idle_seconds: float = Field(
+        300.0, gt=0, description="seconds without a call after which a connection is closed; clients open it again"
+    )
+    connection_age_seconds: float = Field(
+        86400.0,
+        gt=0,
+        description="seconds after which a connection takes no new call; those in progress have an hour more",
+    )
     recipes: str = Field("recipes", description="packages whose folders are recipes, separated by commas")
     tls_cert_file: str = Field("", description="PEM certificate of the server; empty: plaintext")
     tls_key_file: str = Field("", description="PEM key of the server")

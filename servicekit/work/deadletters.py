@@ -28,6 +28,7 @@ from servicekit.blobs.stored_names import StoredNames
 from servicekit.bus.port import MAX_VALUE, Bus, Message, Received
 from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
+from servicekit.limits import PAGE_BYTES
 from servicekit.paging import page_size
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,6 @@ Action: TypeAlias = "DeadLetterResolution.Action.ValueType"
 Place = tuple[str, int, int]
 Order = tuple[int, int, int, int]
 BUS_SECONDS = 10.0
-PAGE_BYTES = 4 << 20
-"""The most bytes on one page; a single dead letter is always smaller."""
 MOST_HEADER_BYTES = 16 << 10
 """Bytes of key and headers together that a letter keeps whole."""
 CUT_VALUE, CUT_TEXT, CUT_HEADERS = 64 << 10, 200, 32
@@ -249,7 +248,7 @@ def _order(letter: DeadLetter) -> Order:
 
 
 def _cut(letters: list[DeadLetter], size: int) -> bool:
-    """Cut the list to what one page may hold, at least one; True: something was cut off."""
+    """Cut the list to what one page may hold, at least one, which is always smaller; True: something was cut off."""
     total = 0
     for number, letter in enumerate(letters):
         total += letter.ByteSize()

@@ -31,7 +31,7 @@ from recipekit.catalog import Catalog
 from servicekit.failpoints import failpoint
 from servicekit.files import as_unavailable
 from servicekit.ids import check_name, check_request_id
-from servicekit.paging import page, page_size
+from servicekit.paging import itself, message_page, page_size, trimmed
 from servicekit.rpc.interceptor import actor
 from servicekit.work.queue import Work
 from services.dataprep import metrics
@@ -67,11 +67,11 @@ class DatasetService:
         with self.uploads.admit(), as_unavailable(self.uploads.folder, "point MILLSTREAM_STATE at a folder that works"):
             recorded = await self._receive(self.uploads.paced(requests))
         self.work.add(ImportKey(recorded.dataset, recorded.request_id))
-        return ImportDatasetResponse(dataset_import=await self._current(recorded))
+        return ImportDatasetResponse(dataset_import=trimmed(await self._current(recorded)))
 
     async def GetImport(self, request: GetImportRequest) -> GetImportResponse:
         """One import, with its progress if this replica runs it. Raises NotFound."""
-        return GetImportResponse(dataset_import=await self._import(request))
+        return GetImportResponse(dataset_import=trimmed(await self._import(request)))
 
     async def WatchImport(self, request: WatchImportRequest) -> AsyncIterator[WatchImportResponse]:
         """The import now, and again at each change until it has ended. Raises NotFound."""
@@ -80,7 +80,7 @@ class DatasetService:
             found = await self._import(request)
             if found != last:
                 pause = FIRST_PAUSE if found.state != last.state else pause
-                yield WatchImportResponse(dataset_import=found)
+                yield WatchImportResponse(dataset_import=trimmed(found))
             last = found
             if found.state in metrics.ENDS:
                 return
@@ -89,25 +89,21 @@ class DatasetService:
 
     async def GetDataset(self, request: GetDatasetRequest) -> GetDatasetResponse:
         """One dataset, with its spec. Raises NotFound."""
-        return GetDatasetResponse(dataset=await self.store.dataset(request.dataset))
+        return GetDatasetResponse(dataset=trimmed(await self.store.dataset(request.dataset)))
 
     async def ListDatasets(self, request: ListDatasetsRequest) -> ListDatasetsResponse:
         """Datasets by name, page by page."""
-        names, token = page(await self.store.names(), request.page_size, request.page_token, str)
-        response = ListDatasetsResponse(next_page_token=token)
-        for name in names:
-            with suppress(NotFound):  # a key may be listed that was never stored (see Blobs.list)
-                response.datasets.append(await self.store.dataset(name))
-        return response
+        datasets, token = await message_page(await self.store.names(), request, str, self.store.dataset)
+        return ListDatasetsResponse(datasets=datasets, next_page_token=token)
 
     async def GetSnapshot(self, request: GetSnapshotRequest) -> GetSnapshotResponse:
         """One snapshot; number 0 is the newest. Raises NotFound."""
-        return GetSnapshotResponse(snapshot=await self.store.snapshot(request.dataset, request.number))
+        return GetSnapshotResponse(snapshot=trimmed(await self.store.snapshot(request.dataset, request.number)))
 
     async def ListSnapshots(self, request: ListSnapshotsRequest) -> ListSnapshotsResponse:
         """A dataset's snapshots, newest first, page by page. Raises NotFound."""
         newest_first = await self.store.snapshots_newest_first(request.dataset)
-        found, token = page(newest_first, request.page_size, request.page_token, lambda one: str(one.number))
+        found, token = await message_page(newest_first, request, lambda one: str(one.number), itself)
         return ListSnapshotsResponse(snapshots=found, next_page_token=token)
 
     async def ListRows(self, request: ListRowsRequest) -> ListRowsResponse:

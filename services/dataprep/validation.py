@@ -14,6 +14,7 @@ from millstream.dataset.v1.dataset_service_pb2 import ImportDatasetRequest, Impo
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import InvalidArgument
 from recipekit.catalog import Catalog, UnknownRecipe
+from servicekit.limits import COLUMN_CHARACTERS, FILE_NAME_CHARACTERS, check_spec_size, check_text
 
 DEFAULT_SHARE = 0.1
 """Share of validation, and of test, in a spec that names no shares."""
@@ -24,10 +25,13 @@ ENDINGS = {
 
 
 async def header_of(requests: AsyncIterator[ImportDatasetRequest]) -> ImportHeader:
-    """The header, which must be the first message of the stream."""
+    """The header, which must be the first message of the stream, and whose texts have limits."""
     first = await anext(aiter(requests), ImportDatasetRequest())
     if first.WhichOneof("part") != "header":
         raise InvalidArgument("the first message must be the header: dataset, file_name and spec", field="header")
+    check_text(first.header.file_name, FILE_NAME_CHARACTERS, "file_name")
+    check_spec_size(first.header.spec)
+    check_text(first.header.spec.split.column, COLUMN_CHARACTERS, "spec.split.column")
     return first.header
 
 

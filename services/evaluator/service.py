@@ -11,7 +11,8 @@ from millstream.evaluation.v1.evaluation_service_pb2 import (
     ListEvaluationReportsResponse,
 )
 from servicekit.ids import check_name
-from servicekit.paging import page
+from servicekit.limits import PAGE_BYTES
+from servicekit.paging import itself, message_page, trimmed
 from services.evaluator.store import Store
 
 
@@ -23,20 +24,20 @@ class EvaluationService:
 
     async def GetEvaluationReport(self, request: GetEvaluationReportRequest) -> GetEvaluationReportResponse:
         """Raises NotFound, or InvalidArgument for a malformed id."""
-        return GetEvaluationReportResponse(report=await self._report(request.report_id))
+        return GetEvaluationReportResponse(report=trimmed(await self._report(request.report_id)))
 
     async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
         """Of a model, newest first; a model that does not exist has none."""
         check_name(request.model, "model")
         found = await self.store.reports(request.model, request.version)
-        reports, token = page(found, request.page_size, request.page_token, lambda report: report.report_id)
+        reports, token = await message_page(found, request, lambda report: report.report_id, itself)
         return ListEvaluationReportsResponse(reports=reports, next_page_token=token)
 
     async def GetEvaluationReportPage(self, request: GetEvaluationReportPageRequest) -> GetEvaluationReportPageResponse:
         """Rendered from the report at each call; the stored page is a copy for people who read the store."""
         from services.evaluator.report.page import render
 
-        return GetEvaluationReportPageResponse(html=render(await self._report(request.report_id)))
+        return GetEvaluationReportPageResponse(html=render(trimmed(await self._report(request.report_id), PAGE_BYTES)))
 
     async def _report(self, report_id: str) -> EvaluationReport:
         try:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 from millstream.defaults import CHAMPION
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from millstream.registry.v1 import registry_service_pb2 as rpc
-from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
+from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
 from millstream.states import word_of
 from recipekit.catalog import Catalog
 from servicekit.blobs.artifacts import file_key, prefix_of
 from servicekit.facts.ledger import Entry
 from servicekit.ids import check_request_id
-from servicekit.paging import page
+from servicekit.limits import check_reason
+from servicekit.paging import itself, message_page, trimmed
 from servicekit.rpc.interceptor import actor
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES
@@ -50,38 +51,41 @@ class RegistryService:
 
     async def GetModel(self, request: rpc.GetModelRequest) -> rpc.GetModelResponse:
         """One model. Raises NotFound."""
-        return rpc.GetModelResponse(model=await self.store.model(request.model))
+        return rpc.GetModelResponse(model=trimmed(await self.store.model(request.model)))
 
     async def ListModels(self, request: rpc.ListModelsRequest) -> rpc.ListModelsResponse:
         """Models by name, page by page."""
-        names, token = page(await self.store.models(), request.page_size, request.page_token, str)
-        models: list[Model] = [await self.store.model(name) for name in names]
+        models, token = await message_page(await self.store.models(), request, str, self.store.model)
         return rpc.ListModelsResponse(models=models, next_page_token=token)
 
     async def GetModelVersion(self, request: rpc.GetModelVersionRequest) -> rpc.GetModelVersionResponse:
         """One version, by number or by alias. Raises NotFound."""
         return rpc.GetModelVersionResponse(
-            model_version=await self._version(request.model, request.version, request.alias)
+            model_version=trimmed(await self._version(request.model, request.version, request.alias))
         )
 
     async def ListModelVersions(self, request: rpc.ListModelVersionsRequest) -> rpc.ListModelVersionsResponse:
         """A model's versions, newest first, page by page. Raises NotFound."""
         await self.store.model(request.model)
         entries = await self.store.versions(request.model).entries()
-        shown, token = page(entries[::-1], request.page_size, request.page_token, lambda entry: str(entry.number))
-        return rpc.ListModelVersionsResponse(model_versions=map(to_version, shown), next_page_token=token)
+
+        async def version(entry: Entry[ModelVersion]) -> ModelVersion:
+            return to_version(entry)
+
+        shown, token = await message_page(entries[::-1], request, lambda entry: str(entry.number), version)
+        return rpc.ListModelVersionsResponse(model_versions=shown, next_page_token=token)
 
     async def GetAlias(self, request: rpc.GetAliasRequest) -> rpc.GetAliasResponse:
         """The version that an alias names, and since when. Raises NotFound."""
         entries = await self.store.alias_entries(request.model, request.alias)
         if not entries:
             raise _names_nothing(request.model, request.alias)
-        return rpc.GetAliasResponse(entry=entries[-1])
+        return rpc.GetAliasResponse(entry=trimmed(entries[-1]))
 
     async def ListAliasEntries(self, request: rpc.ListAliasEntriesRequest) -> rpc.ListAliasEntriesResponse:
         """Every move of an alias, newest first, page by page. Raises NotFound."""
         entries = await self.store.alias_entries(request.model, request.alias)
-        shown, token = page(entries[::-1], request.page_size, request.page_token, lambda entry: str(entry.number))
+        shown, token = await message_page(entries[::-1], request, lambda entry: str(entry.number), itself)
         return rpc.ListAliasEntriesResponse(entries=shown, next_page_token=token)
 
     async def AliasAt(self, request: rpc.AliasAtRequest) -> rpc.AliasAtResponse:
@@ -93,7 +97,7 @@ class RegistryService:
         before = [entry for entry in entries if entry.time.ToNanoseconds() <= at]
         if not before:
             raise NotFound(f"{request.alias or CHAMPION} of {request.model} named no version then", model=request.model)
-        return rpc.AliasAtResponse(entry=before[-1])
+        return rpc.AliasAtResponse(entry=trimmed(before[-1]))
 
     async def PromoteModelVersion(self, request: rpc.PromoteModelVersionRequest) -> rpc.PromoteModelVersionResponse:
         """Move the alias by hand, which puts it on hold. Raises NotFound, FailedPrecondition or Conflict."""
@@ -104,8 +108,8 @@ class RegistryService:
             version=request.version,
             action=AliasEntry.ACTION_PROMOTED,
             hold=True,
-            reason=request.reason,
-            override=request.override,
+            reason=check_reason(request.reason),
+            override=check_reason(request.override, "override"),
             report_id=await self._passing_report(request),
         )
         made = await self._append(request, entry, _expected_number(request.etag))
@@ -113,6 +117,7 @@ class RegistryService:
 
     async def RollbackAlias(self, request: rpc.RollbackAliasRequest) -> rpc.RollbackAliasResponse:
         """Move the alias to an earlier version, which puts it on hold. Raises FailedPrecondition."""
+        check_reason(request.reason)
         await self.store.model(request.model)
 
         def back(known: Sequence[Entry[AliasEntry]]) -> AliasEntry:
@@ -132,6 +137,7 @@ class RegistryService:
 
     async def ReleaseAlias(self, request: rpc.ReleaseAliasRequest) -> rpc.ReleaseAliasResponse:
         """End the hold, so that automatic promotion may move the alias again. Raises NotFound."""
+        check_reason(request.reason)
         await self.store.model(request.model)
 
         def release(known: Sequence[Entry[AliasEntry]]) -> AliasEntry | None:

@@ -1,7 +1,8 @@
 """The registry's objects: three ledgers a model, and the event that each of their entries is announced by."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any
 
 from millstream.defaults import CHAMPION
 from millstream.errors import NotFound
@@ -13,31 +14,29 @@ from servicekit.facts.ledger import Entry, Ledger, read_entry
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.ids import check_name
 
+LEDGERS = 10_000
+"""Ledgers that are kept with what was read of them, also those of names that callers make up; others are read again."""
+
 
 class Store:
     """Ledgers `models/{model}/spec|versions|aliases/{alias}`. Every method may raise Unavailable."""
 
     def __init__(self, blobs: Blobs, outbox: Outbox) -> None:
         self.blobs, self.outbox = blobs, outbox
-        self._specs: dict[str, Ledger[ModelSpec]] = {}
-        self._versions: dict[str, Ledger[ModelVersion]] = {}
-        self._aliases: dict[tuple[str, str], Ledger[AliasEntry]] = {}
+        self._ledger: Callable[..., Ledger[Any]] = lru_cache(LEDGERS)(self._open)
 
     def specs(self, model: str) -> Ledger[ModelSpec]:
         """The specs that were applied. Raises InvalidArgument for a name that is not valid."""
-        prefix = f"models/{check_name(model, 'model')}/spec"
-        return self._specs.setdefault(model, Ledger(self.blobs, prefix, ModelSpec, self.outbox.put))
+        return self._ledger(f"models/{check_name(model, 'model')}/spec", ModelSpec)
 
     def versions(self, model: str) -> Ledger[ModelVersion]:
         """The versions; an entry's number is the version's. Raises InvalidArgument for a name that is not valid."""
-        prefix = f"models/{check_name(model, 'model')}/versions"
-        return self._versions.setdefault(model, Ledger(self.blobs, prefix, ModelVersion, self.outbox.put))
+        return self._ledger(f"models/{check_name(model, 'model')}/versions", ModelVersion)
 
     def alias(self, model: str, alias: str) -> Ledger[AliasEntry]:
         """The moves of an alias, "" being champion. Raises InvalidArgument for a name that is not valid."""
         alias = alias or CHAMPION
-        prefix = f"models/{check_name(model, 'model')}/aliases/{check_name(alias, 'alias')}"
-        return self._aliases.setdefault((model, alias), Ledger(self.blobs, prefix, AliasEntry, self.outbox.put))
+        return self._ledger(f"models/{check_name(model, 'model')}/aliases/{check_name(alias, 'alias')}", AliasEntry)
 
     async def models(self) -> list[str]:
         """The names of all models that were applied."""
@@ -64,6 +63,9 @@ class Store:
         """Every move of the alias, oldest first. Raises NotFound for an unknown model."""
         await self.model(model)
         return [to_alias(entry) for entry in await self.alias(model, alias).entries()]
+
+    def _open(self, prefix: str, kind: type[Any]) -> Ledger[Any]:
+        return Ledger(self.blobs, prefix, kind, self.outbox.put)
 
 
 def to_model(entries: Sequence[Entry[ModelSpec]]) -> Model:

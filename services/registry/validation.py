@@ -7,10 +7,14 @@ from millstream.registry.v1.model_pb2 import ModelSpec
 from recipekit.catalog import Catalog
 from recipekit.spec import BadConfig
 from servicekit.ids import check_name
+from servicekit.limits import GATE_RULES, SERVED_ALIASES, check_count, check_spec_size
 
 
 def check_spec(spec: ModelSpec, catalog: Catalog) -> None:
     """Raise InvalidArgument for the first field that is wrong, with its path in `field`."""
+    check_spec_size(spec)
+    check_count(len(spec.gate), GATE_RULES, "spec.gate")
+    check_count(len(spec.serving.aliases), SERVED_ALIASES, "spec.serving.aliases")
     check_name(spec.model, "spec.model")
     check_name(spec.dataset, "spec.dataset")
     try:

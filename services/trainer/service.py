@@ -18,7 +18,8 @@ from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
 from recipekit.spec import BadConfig
 from servicekit.ids import check_request_id
-from servicekit.paging import page
+from servicekit.limits import check_reason, check_spec_size
+from servicekit.paging import itself, message_page, trimmed
 from servicekit.processes import this_process
 from servicekit.rpc.interceptor import actor
 from services.trainer.automatic import run_spec
@@ -57,6 +58,7 @@ class TrainingService:
         Unavailable.
         """
         run_id = check_request_id(request.request_id)
+        check_spec_size(request.spec)
         try:
             stored = await self.store.request(run_id)
         except NotFound:
@@ -65,11 +67,11 @@ class TrainingService:
         if stored.asked != request.spec:
             text = f"request_id {run_id} was used before for another training run: send a new one"
             raise InvalidArgument(text, field="request_id")
-        return rpc.CreateTrainingRunResponse(run=await self.store.run(run_id))
+        return rpc.CreateTrainingRunResponse(run=trimmed(await self.store.run(run_id)))
 
     async def GetTrainingRun(self, request: rpc.GetTrainingRunRequest) -> rpc.GetTrainingRunResponse:
         """Raises NotFound."""
-        return rpc.GetTrainingRunResponse(run=await self.store.run(request.run_id))
+        return rpc.GetTrainingRunResponse(run=trimmed(await self.store.run(request.run_id)))
 
     async def ListTrainingRuns(self, request: rpc.ListTrainingRunsRequest) -> rpc.ListTrainingRunsResponse:
         """Newest first."""
@@ -77,7 +79,7 @@ class TrainingService:
         requests.sort(key=lambda known: (known.time.ToNanoseconds(), known.run_id), reverse=True)
         runs = [await self.store.run(r.run_id) for r in requests if request.model in ("", r.spec.model)]
         fitting = [run for run in runs if not request.states or run.state in request.states]
-        shown, token = page(fitting, request.page_size, request.page_token, lambda run: run.run_id)
+        shown, token = await message_page(fitting, request, lambda run: run.run_id, itself)
         return rpc.ListTrainingRunsResponse(runs=shown, next_page_token=token)
 
     async def WatchTrainingRun(
@@ -88,13 +90,14 @@ class TrainingService:
         while before.state not in RUN_ENDED:
             run = await self.store.run(request.run_id)
             if run != before:
-                yield rpc.WatchTrainingRunResponse(run=run)
+                yield rpc.WatchTrainingRunResponse(run=trimmed(run))
                 before = run
             else:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def CancelTrainingRun(self, request: rpc.CancelTrainingRunRequest) -> rpc.CancelTrainingRunResponse:
         """Idempotent. Raises NotFound, or FailedPrecondition when the run has another outcome already."""
+        check_reason(request.reason)
         stored = await self.store.request(request.run_id)
         outcome = RunOutcome(run_id=request.run_id, model=stored.spec.model, state=TrainingRun.STATE_CANCELLED)
         outcome.reason, outcome.actor = request.reason or "cancelled on request", actor()
@@ -105,7 +108,7 @@ class TrainingService:
         if run.state != TrainingRun.STATE_CANCELLED:
             state = word_of(TrainingRun.State, run.state)
             raise FailedPrecondition(f"run {run.run_id} has {state} already", run_id=run.run_id)
-        return rpc.CancelTrainingRunResponse(run=run)
+        return rpc.CancelTrainingRunResponse(run=trimmed(run))
 
     async def ReadTrainingLog(self, request: rpc.ReadTrainingLogRequest) -> AsyncIterator[rpc.ReadTrainingLogResponse]:
         """The chunks of all attempts; with `follow` until the run has an outcome. Raises NotFound."""

@@ -43,6 +43,8 @@ HOMES = {
     "worker files by pid": (r"\.files\"", ["services/trainer/launchers/worker_folder.py"]),
     "Kafka options": (r"retention_hours: ", ["servicekit/bus/kafka/options.py"]),
     "S3 options": (r"create_bucket: ", ["servicekit/blobs/s3/options.py"]),
+    "what callers may have stored": (r"REASON_CHARACTERS = |GATE_RULES = |SPEC_BYTES = ", ["servicekit/limits.py"]),
+    "the limits of connections": (r"grpc\.max_connection_", ["servicekit/rpc/server.py"]),
     "the role that a method needs": (r"Extensions\[role\]", ["servicekit/rpc/auth.py"]),
 }
 

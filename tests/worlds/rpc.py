@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from grpc import aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import REGISTRY
@@ -21,10 +20,12 @@ from millstream.errors import MillstreamError
 from millstream.trace import trace_id
 from servicekit.rpc.auth import Tokens, roles_of
 from servicekit.rpc.interceptor import ServerInterceptor, WithoutContext, actor, deadline
+from servicekit.rpc.server import ConnectionLimits, open_server
 
 CONTRACT = pb.DESCRIPTOR.services_by_name["DatasetService"]
 NAME = CONTRACT.full_name
 TOKENS = "secret-r reading reader\nsecret-w writing writer  # may write\n\nsecret-o ops operator\n"
+USUAL = ConnectionLimits()
 METHODS = {"unary": "GetDataset", "server_stream": "WatchImport", "client_stream": "ImportDataset"}
 
 
@@ -87,8 +88,12 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(service: Service, tokens: str = "") -> AsyncIterator[str]:
-    server = aio.server(interceptors=[ServerInterceptor(Tokens(tokens, roles_of([CONTRACT])))])
+async def serving(
+    service: Service, tokens: str = "", limits: ConnectionLimits = USUAL, **bounds: Any
+) -> AsyncIterator[str]:
+    """Its address; `bounds` are those of the interceptor."""
+    interceptor = ServerInterceptor(Tokens(tokens, roles_of([CONTRACT])), **bounds)
+    server = open_server(interceptor, [NAME], limits)
     add_DatasetServiceServicer_to_server(WithoutContext(service), server)  # type: ignore[arg-type]
     watched = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(watched, server)

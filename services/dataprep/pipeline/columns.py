@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from millstream.dataset.v1.dataset_pb2 import ColumnReport
-from services.dataprep.pipeline.read import Refused
+from servicekit.limits import COLUMN_CHARACTERS
+from services.dataprep.pipeline.read import BadRow, Refused
 
 MOST_COLUMNS = 1000
 MOST_DISTINCT = 1000
@@ -16,6 +17,14 @@ FEW_DISTINCT = 100
 SHOWN = 20
 LONGEST_SHOWN = 200
 """Characters. A column with longer values holds text, not categories."""
+FREQUENT_BYTES = 1 << 20
+"""Most bytes of the reports of the columns, by name, that show their frequent values; those after them show none."""
+
+
+def check_names(row: Mapping[str, Any]) -> None:
+    """Raise BadRow for a column's name that is too long to be reported."""
+    if any(len(name) > COLUMN_CHARACTERS for name in row):
+        raise BadRow(f"a column's name has more than {COLUMN_CHARACTERS} characters")
 
 
 class Columns:
@@ -42,7 +51,14 @@ class Columns:
 
     def reports(self) -> list[ColumnReport]:
         """One report a column, sorted by name."""
-        return [self._columns[name].report(self.rows, self.keeps(name)) for name in sorted(self._columns)]
+        reports, room = [], FREQUENT_BYTES
+        for name in sorted(self._columns):
+            report = self._columns[name].report(self.rows, self.keeps(name))
+            room -= report.ByteSize()
+            if room < 0:
+                report.ClearField("frequent")
+            reports.append(report)
+        return reports
 
     def _column(self, name: str) -> "_Column":
         if name not in self._columns:

@@ -16,7 +16,7 @@ from recipekit.edges import strip_edges
 from recipekit.spec import Spec
 from servicekit.blobs.parts import PartFile, PartWriter, rows_of
 from services.dataprep.pipeline.clean import cleaner
-from services.dataprep.pipeline.columns import Columns
+from services.dataprep.pipeline.columns import Columns, check_names
 from services.dataprep.pipeline.known import LABEL_BYTES, KnownRows
 from services.dataprep.pipeline.labels import Labels
 from services.dataprep.pipeline.read import BadRow, Record, Refused, read_records
@@ -160,6 +160,7 @@ class _Sorter:
             self._writers[QUARANTINE].write(encode({**shown, "note": record.note} if record.note else shown))
 
     def _keep(self, found: dict[str, Any], line: int) -> None:
+        check_names(found)
         row = self.clean(found)
         as_found = dict(row)
         named_split = self.rules.take_split(row, line)

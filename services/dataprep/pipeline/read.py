@@ -16,14 +16,13 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, Format
 from recipekit.edges import strip_edges
+from servicekit.limits import COLUMN_CHARACTERS
 from services.dataprep.pipeline.csv_records import CsvRecord, CsvRecords
 
 LONGEST_LINE = 4 << 20
 """Bytes."""
 LONGEST_RAW = 10_000
 """Characters of a bad record that the quarantine keeps."""
-LONGEST_NAME = 200
-"""Characters of a column's name in a CSV."""
 
 csv.field_size_limit(LONGEST_LINE)
 
@@ -193,10 +192,10 @@ def _check_commas(header: Sequence[str]) -> None:
 def _header(cells: Sequence[str]) -> list[str]:
     for number, cell in enumerate(cells, 1):
         # Before they are normalised: to bring many combining marks into order takes time in proportion to their square.
-        if len(cell) > LONGEST_NAME:
+        if len(cell) > COLUMN_CHARACTERS:
             raise Refused(
-                f"the name of column {number} has {len(cell):,} characters, of {LONGEST_NAME} at most: shorten it, or close "
-                "its quote"
+                f"the name of column {number} has {len(cell):,} characters, of {COLUMN_CHARACTERS} at most: shorten it, or "
+                "close its quote"
             )
     names = [unicodedata.normalize("NFC", strip_edges(cell)) for cell in cells]
     if len(names) == 1:

@@ -30,7 +30,7 @@ from millstream.timestamps import duration
 from recipekit.predictor import Neighbour as Found
 from recipekit.spec import Prediction
 from servicekit.ids import check_name
-from servicekit.paging import page
+from servicekit.paging import itself, message_page
 from servicekit.rpc.interceptor import deadline
 from servicekit.structs import struct_of
 from services.inference.predictions import Call, Predictions
@@ -109,8 +109,8 @@ class InferenceService:
             for alias, version in self.serving.all()
             if request.model in ("", version.source.model)
         ]
-        shown, token = page(
-            models, request.page_size, request.page_token, lambda found: f"{found.served.model}/{found.served.alias}"
+        shown, token = await message_page(
+            models, request, lambda found: f"{found.served.model}/{found.served.alias}", itself
         )
         return ListServedModelsResponse(models=shown, next_page_token=token)
 

@@ -2,8 +2,18 @@
 
 import pytest
 
-from services.dataprep.pipeline.columns import FEW_DISTINCT, LONGEST_SHOWN, MOST_COLUMNS, MOST_DISTINCT, SHOWN, Columns
+from servicekit.limits import COLUMN_CHARACTERS, PAGE_BYTES
+from services.dataprep.pipeline.columns import (
+    FEW_DISTINCT,
+    FREQUENT_BYTES,
+    LONGEST_SHOWN,
+    MOST_COLUMNS,
+    MOST_DISTINCT,
+    SHOWN,
+    Columns,
+)
 from services.dataprep.pipeline.read import Refused
+from tests.worlds.dataprep import PLAIN, World, lines, sample
 
 
 def keep_all(column: str) -> bool:
@@ -75,3 +85,26 @@ def test_a_count_of_distinct_values_that_is_complete_says_so() -> None:
         columns.add({"x": number}, {"x": number})
     (report,) = columns.reports()
     assert (report.distinct, report.distinct_stopped) == (MOST_DISTINCT, False)
+
+
+def test_the_report_of_many_columns_with_long_values_is_bounded() -> None:
+    columns = Columns(keep_all)
+    for number in range(SHOWN):
+        row = {f"{column:04}" + "é" * 196: f"{number:02}" + "é" * (LONGEST_SHOWN - 2) for column in range(MOST_COLUMNS)}
+        columns.add(row, row)
+    reports = columns.reports()
+    assert [report.distinct for report in reports] == [SHOWN] * MOST_COLUMNS
+    assert sum(report.ByteSize() for report in reports) < FREQUENT_BYTES + MOST_COLUMNS * 1000
+    assert len(reports[0].frequent) == SHOWN and not reports[-1].frequent
+
+
+async def test_rows_with_endless_column_names_are_quarantined_and_the_snapshot_stays_readable() -> None:
+    endless = [{"text": f"a good word {n}", "label": "good", f"{n}" + "x" * 3_900_000: 1} for n in range(5)]
+    longest = {"text": "one more", "label": "good", "x" * COLUMN_CHARACTERS: "kept"}
+    async with World().running() as world:
+        ended = await world.do(sample() + lines([*endless, longest]), spec=PLAIN)
+        snapshot = await world.snapshot(ended.snapshot_number)
+    reason = f"a column's name has more than {COLUMN_CHARACTERS} characters"
+    assert dict(snapshot.quarantine_reasons) == {reason: 5}
+    assert "x" * COLUMN_CHARACTERS in [column.name for column in snapshot.columns]
+    assert snapshot.ByteSize() < PAGE_BYTES

@@ -208,13 +208,6 @@ def test_the_backoff_is_exponential_up_to_a_second_and_begins_anew_after_an_answ
     assert deadline.backoff() == 0.1
 
 
-def test_an_answer_ends_the_silence_that_a_watch_counts() -> None:
-    deadline = WatchDeadline(None, "it is not served", max_silence=60.0)
-    deadline.last_answer -= 100
-    deadline.backoff()
-    assert deadline.backoff(Unavailable("away for a moment")) == 0.2
-
-
 def test_no_thread_stays_behind(address: str) -> None:
     def call() -> None:
         with Client(registry=address) as client:

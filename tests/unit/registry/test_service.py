@@ -1,6 +1,8 @@
 """RegistryService and its reconcilers on a store in memory."""
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from millstream.registry.v1 import registry_service_pb2 as rpc
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec
 from servicekit.blobs.memory import MemoryBlobs
 from services.evaluator.due import champion_of, is_pending
+from services.registry import store
 from services.registry.reconcile import PromotionKey, VersionKey
 from tests.worlds.registry import SPEC, Evaluator, Trainer, applied, entries, registered, registry
 
@@ -280,3 +283,16 @@ async def test_a_repeated_promotion_keeps_its_first_report() -> None:
     evaluator.reports.clear()
     evaluator.passes(2, 0)
     assert await replica.service.PromoteModelVersion(request) == first
+
+
+async def test_names_that_callers_make_up_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "LEDGERS", 8)
+    replica = await registered(1, Evaluator())
+    kept = weakref.ref(replica.store.alias("toy", "made-up"))
+    assert kept()
+    for number in range(8):
+        with pytest.raises(errors.NotFound):
+            await replica.service.GetAlias(rpc.GetAliasRequest(model="toy", alias=f"made-up-{number}"))
+    gc.collect()
+    assert kept() is None
+    assert (await replica.service.GetModelVersion(rpc.GetModelVersionRequest(model="toy", version=1))).model_version
