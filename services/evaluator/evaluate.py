@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from millstream.dataset.v1.dataset_pb2 import Snapshot
@@ -77,25 +76,27 @@ class Evaluator:
 
     async def _figures(self, inputs: EvaluationInputs) -> Figures:
         train = await read_split(self.blobs, inputs.snapshot, "train")
+        validation = await read_split(self.blobs, inputs.snapshot, "validation")
         test = await read_split(self.blobs, inputs.snapshot, "test")
         folder = await self.cache.fetch(inputs.version.artifact.digest)
         champion = await self._champion(inputs)
-        figures = await in_background(lambda: measure(folder, train, test, champion, self.catalog))
+        figures = await in_background(lambda: measure(folder, train, validation, test, champion, self.catalog))
         await in_background(lambda: self.cache.keep_newest(self.keep_artifacts))
         return figures
 
     async def _champion(self, inputs: EvaluationInputs) -> ChampionModel | None:
-        """The champion's artifact and the rows that it was trained on, or why they cannot be read."""
+        """The champion's artifact and the rows that it has seen, or why they cannot be read."""
         version, snapshot = inputs.champion_version, inputs.champion_snapshot
         if inputs.champion_missing:
             return ChampionModel(inputs.champion.version, missing=inputs.champion_missing)
         if not version or not snapshot:
             return None
-        train: Sequence[Row] = ()
+        seen: list[Row] = []
         try:
             if snapshot.snapshot_id != inputs.snapshot.snapshot_id:
-                train = await read_split(self.blobs, snapshot, "train")
-            return ChampionModel(version.version, train, await self.cache.fetch(version.artifact.digest))
+                for split in ("train", "validation"):
+                    seen += await read_split(self.blobs, snapshot, split)
+            return ChampionModel(version.version, seen, await self.cache.fetch(version.artifact.digest))
         except (NotFound, InvalidArgument) as error:
             log.warning("champion not readable", extra={"version": version.version, "error": str(error)})
-            return ChampionModel(version.version, train, missing=str(error))
+            return ChampionModel(version.version, seen, missing=str(error))

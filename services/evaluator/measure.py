@@ -5,7 +5,7 @@ import contextvars
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,8 @@ from recipekit.spec import Measured, Prediction, Row, Spec
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+FEW_ROWS = 30
+"""With fewer rows compared than this, the report says that its figures are rough."""
 
 
 class CannotEvaluate(Exception):
@@ -29,8 +31,8 @@ class ChampionModel:
     """The champion that a version is compared with."""
 
     version: int
-    train: Sequence[Row] = ()
-    """The rows that it was trained on, where they are others than the version's."""
+    seen: Iterable[Row] = ()
+    """The rows that it was trained and validated on, where they are others than the version's."""
     folder: Path | None = None
     """Its artifact; None: it cannot be measured, see `missing`."""
     missing: str = ""
@@ -52,18 +54,26 @@ class Figures:
 
 
 def measure(
-    folder: Path, train: Sequence[Row], test: Sequence[Row], champion: ChampionModel | None, catalog: Catalog
+    folder: Path,
+    train: Sequence[Row],
+    validation: Iterable[Row],
+    test: Sequence[Row],
+    champion: ChampionModel | None,
+    catalog: Catalog,
 ) -> Figures:
-    """Measure the artifact in `folder`, trained on `train`, on the test rows that no compared version was trained on.
+    """Measure the artifact in `folder`, trained on `train`, on the test rows that no compared version has seen.
 
-    Raises CannotEvaluate, and what a bug in a recipe raises.
+    Validation rows count as seen: they chose a version's best weights. Raises CannotEvaluate, and what a bug in a recipe
+    raises.
     """
     spec, predictor = _load(folder, catalog)
-    seen = {spec.row_key(row) for rows in (train, champion.train if champion else ()) for row in rows}
+    seen = {spec.row_key(row) for rows in (train, validation, champion.seen if champion else ()) for row in rows}
     rows = [row for row in test if spec.row_key(row) not in seen]
     if not rows:
         raise CannotEvaluate(_no_rows(len(test)))
     notes: list[str] = []
+    if len(rows) < FEW_ROWS:
+        notes.append(f"only {len(rows)} rows were compared, so every figure is a rough one: import more rows")
     candidate = spec.measure(rows, _predict(spec, predictor, rows))
     baseline = _or_note(notes, "the baseline", lambda: spec.measure(rows, spec.baseline(train, rows)))
     beside = _measure_champion(champion, spec, rows, catalog, notes) if champion else None
@@ -121,8 +131,8 @@ def _no_rows(test_rows: int) -> str:
     if not test_rows:
         return "the snapshot's test split has no rows: import a larger file, or give the dataset a test share above 0"
     return (
-        f"all {test_rows} test rows are among the training rows of this version or of the champion, so nothing can be "
-        "compared: import rows that neither has seen"
+        f"all {test_rows} test rows are among the training or validation rows of this version or of the champion, so "
+        "nothing can be compared: import rows that neither has seen"
     )
 
 

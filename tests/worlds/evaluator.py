@@ -116,9 +116,11 @@ class World:
     def declare(self, model: str, gate: Sequence[GateRule] = ()) -> None:
         self.registry.models[model] = Model(name=model, spec=ModelSpec(model=model, recipe="toy_words", gate=gate))
 
-    async def snapshot(self, *, train: Sequence[Any] = TRAIN, test: Sequence[Any] = TEST) -> Snapshot:
+    async def snapshot(
+        self, *, train: Sequence[Any] = TRAIN, validation: Sequence[Any] = VALIDATION, test: Sequence[Any] = TEST
+    ) -> Snapshot:
         parts = []
-        for split, rows in (("train", train), ("validation", VALIDATION), ("test", test)):
+        for split, rows in (("train", train), ("validation", validation), ("test", test)):
             parts.append(await stored_part(self.blobs, split, rows))
         snapshot = Snapshot(dataset="words", number=len(self.dataprep.snapshots) + 1, parts=parts)
         snapshot.snapshot_id = hash_of(*(part.digest for part in parts))

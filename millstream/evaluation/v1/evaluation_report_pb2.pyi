@@ -95,7 +95,7 @@ class EvaluationReport(_message.Message):
     rows_compared: _builtins.int
     """Rows of the test split on which every metric was computed."""
     rows_left_out: _builtins.int
-    """Rows of the test split that were left out because one of the two versions was trained on them."""
+    """Rows of the test split that were left out because one of the two versions had seen them in training or validation."""
     baseline_name: _builtins.str
     backend: _builtins.str
     """What ran the model, for example torch."""
