@@ -48,15 +48,16 @@ def _sync(path: Path, flags: int = 0) -> None:
 
 
 @contextmanager
-def scratch_folder(name: str) -> Iterator[Path]:
-    """A folder in TMPDIR for this process alone, removed after the block. Raises OSError.
+def scratch_folder(name: str, parent: Path | None = None) -> Iterator[Path]:
+    """A folder in `parent` (by default TMPDIR) for this process alone, removed after the block. Raises OSError.
 
     A process holds a lock (flock) on its folder while it lives, so each start removes those of processes that were killed.
     """
-    for folder in Path(tempfile.gettempdir()).glob(f"{name}-*"):
+    parent = parent or Path(tempfile.gettempdir())
+    for folder in parent.glob(f"{name}-*"):
         _remove_abandoned(folder)
     while True:
-        made = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        made = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
         lock = _lock(made, fcntl.LOCK_EX)
         # Another process, at its start, may have removed the folder before it was locked.
         if lock is not None and made.is_dir():

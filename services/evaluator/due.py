@@ -30,9 +30,9 @@ def champion_of(entries: Collection[AliasEntry]) -> ChampionAlias:
 def is_pending(version: int, champion: ChampionAlias, reports: Sequence[EvaluationReport]) -> bool:
     """Whether the version needs a report against the present champion, given all reports on it.
 
-    Each version needs one. Once it has one, it needs another only if the newest passed, it never was champion, it is
-    above the champion, and no report compares it with that champion. "Newest" goes by the champion's ledger, which no
-    clock can disturb.
+    Each version needs one. Once it has one, it needs another only if the newest passed, or failed without the champion's
+    figures; it never was champion; it is above the champion; and no report compares it with that champion. "Newest" goes
+    by the champion's ledger, which no clock can disturb.
     """
     if not reports:
         return True
@@ -40,4 +40,11 @@ def is_pending(version: int, champion: ChampionAlias, reports: Sequence[Evaluati
         return False
     newest = max(reports, key=lambda report: (report.champion_entry, report.create_time.ToNanoseconds()))
     passed = newest.status == EvaluationReport.STATUS_PASSED
-    return passed and version not in champion.ever and version > champion.version
+    return (passed or _lacks_champion(newest)) and version not in champion.ever and version > champion.version
+
+
+def _lacks_champion(report: EvaluationReport) -> bool:
+    """It failed, and the champion was not measured: beside another champion it may pass."""
+    if report.status != EvaluationReport.STATUS_FAILED or report.champion_version in (0, report.version):
+        return False
+    return not any(metric.HasField("champion") for metric in report.metrics)

@@ -19,7 +19,7 @@ from services.evaluator import metrics
 from services.evaluator.attempts import Attempts
 from services.evaluator.clients import Clients
 from services.evaluator.due import ChampionAlias, is_pending
-from services.evaluator.evaluate import EvaluationInputs, Evaluator
+from services.evaluator.evaluate import ChampionDied, EvaluationInputs, Evaluator, MachineTrouble, MeasurementFailed
 from services.evaluator.report.build import add_error, report_on
 from services.evaluator.store import Store
 
@@ -69,7 +69,8 @@ class Evaluate(Reconciler[EvaluationKey]):
     def __init__(self, store: Store, clients: Clients, evaluator: Evaluator, lease_seconds: float) -> None:
         self.store, self.clients, self.evaluator = store, clients, evaluator
         self.lease_seconds = lease_seconds
-        self._attempts: dict[str, Attempts] = {}
+        self._attempts: dict[EvaluationKey, Attempts] = {}
+        """Of reports that are pending."""
         self._one_at_a_time = asyncio.Lock()
 
     @override
@@ -83,9 +84,13 @@ class Evaluate(Reconciler[EvaluationKey]):
         async with self._one_at_a_time:
             version, champion = await self._subject(key)
             if not await self._is_pending(version, champion):
+                self._attempts.pop(key, None)
                 return None
-            inputs = await self.evaluator.collect(version, champion)
-            return await self._attempt(report_on(version, champion), inputs)
+            report = report_on(version, champion)
+            attempts = self._attempts_at(key, report.report_id)
+            if attempts.rest_seconds:
+                return attempts.rest_seconds
+            return await self._attempt(report, attempts, await self.evaluator.collect(version, champion))
 
     @override
     async def end(self, key: EvaluationKey, error: MillstreamError) -> None:
@@ -103,17 +108,22 @@ class Evaluate(Reconciler[EvaluationKey]):
     async def _is_pending(self, version: ModelVersion, champion: ChampionAlias) -> bool:
         return is_pending(version.version, champion, await self.store.reports(version.model, version.version))
 
-    async def _attempt(self, report: EvaluationReport, inputs: EvaluationInputs) -> float | None:
+    def _attempts_at(self, key: EvaluationKey, report_id: str) -> Attempts:
+        known = self._attempts.get(key)
+        if known is None or known.report_id != report_id:
+            known = self._attempts[key] = Attempts(self.store.blobs, report_id, self.lease_seconds)
+        return known
+
+    async def _attempt(self, report: EvaluationReport, attempts: Attempts, inputs: EvaluationInputs) -> float | None:
         """Claim an attempt and make the report, unless another replica does or too many attempts failed."""
-        attempts = self._attempts.setdefault(
-            report.report_id, Attempts(self.store.blobs, report.report_id, self.lease_seconds)
-        )
         status = await attempts.status()
         if status.in_progress:
             return POLL_SECONDS
         if status.is_exhausted:
             await self._conclude(add_error(report, status.reason))
             return None
+        if status.champion_reason:
+            inputs = inputs.without_champion(status.champion_reason)
         number = status.newest + 1
         if not await attempts.leases.claim(number):
             return POLL_SECONDS
@@ -122,16 +132,23 @@ class Evaluate(Reconciler[EvaluationKey]):
             try:
                 await self._conclude(await self.evaluator.evaluate(inputs))
             except BaseException as error:
-                # SIGTERM, and a store or service that is away, say nothing against the version.
-                is_bug = isinstance(error, Exception) and not isinstance(error, MillstreamError)
-                with suppress(MillstreamError):
-                    await attempts.end(number, f"{type(error).__name__}: {error}", counts=is_bug)
+                await self._record(attempts, number, error)
                 raise
         return None
 
+    async def _record(self, attempts: Attempts, number: int, error: BaseException) -> None:
+        """Why an attempt gave no report. SIGTERM, this machine, a store or service that is away: none is the version's."""
+        if isinstance(error, MachineTrouble):
+            attempts.rest()
+        is_bug = isinstance(error, Exception) and not isinstance(error, MillstreamError)
+        counts = is_bug or isinstance(error, MeasurementFailed)
+        reason = error.text if isinstance(error, MillstreamError) else f"{type(error).__name__}: {error}"
+        with suppress(MillstreamError):
+            await attempts.end(number, reason, counts=counts, champion=isinstance(error, ChampionDied))
+
     async def _conclude(self, report: EvaluationReport) -> None:
         first = await self.store.put(report)
-        self._attempts.pop(report.report_id, None)
+        self._attempts.pop(EvaluationKey(report.model, report.version), None)
         status = word_of(EvaluationReport.Status, first.status)
         if first.create_time == report.create_time:
             metrics.REPORTS.labels(status).inc()

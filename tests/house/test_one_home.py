@@ -26,6 +26,7 @@ HOMES = {
         [
             "millstream/cli/reports.py",
             "millstream/defaults.py",
+            "services/evaluator/due.py",
             "services/evaluator/gate.py",
             "services/evaluator/report/page.py",
         ],

@@ -14,6 +14,14 @@ def beside(
 ) -> EvaluationReport:
     report = EvaluationReport(champion_version=champion, champion_entry=entry, status=status)
     report.create_time.FromSeconds(seconds)
+    report.metrics.add(metric="accuracy", candidate=0.5, champion=0.5)
+    return report
+
+
+def alone(champion: int, entry: int) -> EvaluationReport:
+    """A report that failed, and has no figures of the champion."""
+    report = beside(champion, entry, FAILED)
+    report.metrics[0].ClearField("champion")
     return report
 
 
@@ -31,6 +39,9 @@ CASES = {
     "another when the first champion came": (2, now(1, 1), [beside(0, 0)], True),
     "another when the champion changed": (3, now(2, 2, 1), [beside(1, 1)], True),
     "nothing when the newest failed": (3, now(2, 2, 1), [beside(1, 1, FAILED)], False),
+    "another when the newest failed without the champion's figures": (3, now(2, 2, 1), [alone(1, 1)], True),
+    "nothing when it failed without the figures of the present champion": (3, now(2, 2, 1), [alone(2, 2)], False),
+    "nothing when it failed while there was no champion": (3, now(2, 2, 1), [alone(0, 0)], False),
     "nothing when the newest ended as error": (3, now(2, 2, 1), [beside(1, 1, ERROR)], False),
     "nothing when an older one passed and the newest failed": (
         4, now(3, 3, 1, 2), [beside(2, 2, FAILED), beside(1, 1)], False,

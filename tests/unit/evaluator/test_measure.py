@@ -6,7 +6,7 @@ import pytest
 
 from recipekit.catalog import Catalog
 from recipekit.spec import Spec
-from services.evaluator.measure import FEW_ROWS, CannotEvaluate, ChampionModel, measure
+from services.evaluator.measure import CannotEvaluate, ChampionModel, measure
 from tests.worlds.evaluator import TEST, TRAIN, VALIDATION, trained
 
 
@@ -22,27 +22,19 @@ class WholeRows(Catalog):
 
 @pytest.mark.parametrize("catalog", [Catalog(["tests.recipes"]), WholeRows()], ids=["identity-columns", "whole-rows"])
 def test_test_rows_that_differ_from_the_training_rows_are_all_compared(catalog: Catalog) -> None:
-    figures = measure(trained(), TRAIN, VALIDATION, TEST, None, catalog)
+    figures = measure(trained(), TRAIN, TEST, None, catalog, VALIDATION)
     assert (figures.rows_compared, figures.rows_left_out) == (len(TEST), 0)
 
 
 @pytest.mark.parametrize("catalog", [Catalog(["tests.recipes"]), WholeRows()], ids=["identity-columns", "whole-rows"])
 def test_rows_that_the_candidate_or_the_champion_has_seen_are_left_out(catalog: Catalog) -> None:
-    champion = ChampionModel(version=1, seen=TEST[2:5], folder=trained())
-    figures = measure(trained(), [*TRAIN, *TEST[:2]], [*VALIDATION, TEST[9]], TEST, champion, catalog)
+    champion = ChampionModel(version=1, train=TEST[2:4], validation=TEST[4:5], folder=trained())
+    figures = measure(trained(), [*TRAIN, *TEST[:2]], TEST, champion, catalog, [*VALIDATION, TEST[9]])
     assert (figures.rows_compared, figures.rows_left_out) == (len(TEST) - 6, 6)
-
-
-@pytest.mark.parametrize(("seen", "noted"), [(0, False), (1, True)])
-def test_figures_of_few_rows_are_called_rough(seen: int, noted: bool) -> None:
-    figures = measure(trained(), TRAIN, TEST[:seen], TEST, None, Catalog(["tests.recipes"]))
-    assert len(TEST) == FEW_ROWS
-    assert [note for note in figures.notes if "only 29 rows were compared" in note] == figures.notes
-    assert bool(figures.notes) is noted
 
 
 def test_a_row_with_another_label_is_the_same_row_only_by_its_identity_columns() -> None:
     relabelled = [{**row, "label": "good" if row["label"] == "bad" else "bad"} for row in TEST]
-    assert measure(trained(), [*TRAIN, *relabelled], VALIDATION, TEST, None, WholeRows()).rows_left_out == 0
+    assert measure(trained(), [*TRAIN, *relabelled], TEST, None, WholeRows(), VALIDATION).rows_left_out == 0
     with pytest.raises(CannotEvaluate, match="among the training or validation rows"):
-        measure(trained(), [*TRAIN, *relabelled], VALIDATION, TEST, None, Catalog(["tests.recipes"]))
+        measure(trained(), [*TRAIN, *relabelled], TEST, None, Catalog(["tests.recipes"]), VALIDATION)

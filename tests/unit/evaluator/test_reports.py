@@ -9,11 +9,11 @@ import pytest
 from millstream.errors import InvalidArgument, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import GateRule
-from recipekit.predictor import load_artifact, predict
+from recipekit.predictor import load_artifact, predict, write_golden
 from recipekit.spec import Row
 from services.evaluator.reconcile import ChallengersKey, EvaluationKey
 from services.evaluator.store import folder_of, report_id_of
-from tests.worlds.evaluator import CATALOG, MODEL, TEST, TRAIN, VALIDATION, World, copied, trained
+from tests.worlds.evaluator import CATALOG, MODEL, TEST, TRAIN, VALIDATION, World, copied, trained, troubled
 
 PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
 
@@ -196,21 +196,11 @@ async def test_no_gate_at_all_passes_and_says_so(world: World, monkeypatch: pyte
     assert "neither the model nor its recipe declares a gate" in report.notes[0]
 
 
-async def test_a_metric_that_the_recipe_forgot_is_no_number_and_fails(world: World) -> None:
-    spec = CATALOG.spec("toy_words")
-    original = spec.measure
-
-    def forgetful(rows, predictions):
-        measured = original(rows, predictions)
-        del measured.metrics["accuracy"]
-        return measured
-
-    object.__setattr__(spec, "measure", forgetful)
-    try:
-        await world.version()
-        report = await world.replica().report()
-    finally:
-        object.__setattr__(spec, "measure", original)
+async def test_a_metric_that_the_recipe_forgot_is_no_number_and_fails(world: World, tmp_path: Path) -> None:
+    artifact = troubled(tmp_path, "forgets")
+    write_golden(artifact, CATALOG, VALIDATION)
+    await world.version(artifact)
+    report = await world.replica().report()
     assert report.status == FAILED
     stored = json.loads(await world.blobs.get(f"{folder_of(report.report_id)}/report.json"))
     assert stored["metrics"][0]["candidate"] == "NaN"
