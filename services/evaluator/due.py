@@ -27,18 +27,29 @@ def champion_of(entries: Collection[AliasEntry]) -> ChampionAlias:
     return ChampionAlias(newest.version, newest.number, frozenset(entry.version for entry in entries))
 
 
-def is_pending(version: int, champion: ChampionAlias, reports: Sequence[EvaluationReport]) -> bool:
+def newest_of(reports: Collection[EvaluationReport]) -> EvaluationReport:
+    """The report on a version that counts, of at least one: it knows the champion's ledger best, then what was requested.
+
+    No clock can disturb that; the time of two reports that know the same decides last.
+    """
+    return max(reports, key=lambda one: (one.champion_entry, one.request_number, one.create_time.ToNanoseconds()))
+
+
+def is_pending(
+    version: int, champion: ChampionAlias, reports: Sequence[EvaluationReport], request_number: int = 0
+) -> bool:
     """Whether the version needs a report against the present champion, given all reports on it.
 
+    It does if none answers the newest request for one, `request_number` (0: nobody asked).
+
     Each version needs one. Once it has one, it needs another only if the newest passed, or failed without the champion's
-    figures; it never was champion; it is above the champion; and no report compares it with that champion. "Newest" goes
-    by the champion's ledger, which no clock can disturb.
+    figures; it never was champion; it is above the champion; and no report compares it with that champion.
     """
-    if not reports:
+    if not reports or request_number > max(report.request_number for report in reports):
         return True
     if any(report.champion_version == champion.version for report in reports):
         return False
-    newest = max(reports, key=lambda report: (report.champion_entry, report.create_time.ToNanoseconds()))
+    newest = newest_of(reports)
     passed = newest.status == EvaluationReport.STATUS_PASSED
     return (passed or _lacks_champion(newest)) and version not in champion.ever and version > champion.version
 

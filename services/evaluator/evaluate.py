@@ -54,6 +54,8 @@ class EvaluationInputs:
     """None: there is no other champion, or `champion_missing` says why it cannot be compared with."""
     champion_snapshot: Snapshot | None = None
     champion_missing: str = ""
+    request_number: int = 0
+    """Of the newest request for another report; 0: there is none."""
 
     def without_champion(self, reason: str) -> "EvaluationInputs":
         """The same, but the champion is left out, for this reason."""
@@ -76,20 +78,23 @@ class Evaluator:
         self.blobs, self.clients, self.cache, self.catalog = blobs, clients, cache, catalog
         self.keep_artifacts, self.limit_seconds = keep_artifacts, limit_seconds
 
-    async def collect(self, version: ModelVersion, champion: ChampionAlias) -> EvaluationInputs:
+    async def collect(
+        self, version: ModelVersion, champion: ChampionAlias, request_number: int = 0
+    ) -> EvaluationInputs:
         """Ask registry and dataprep. Raises NotFound for what they do not have, Unavailable while one is down."""
         gate = await self.clients.gate(version.model)
         snapshot = await self.clients.snapshot(version.lineage)
+        inputs = EvaluationInputs(version, champion, gate, snapshot, request_number=request_number)
         if champion.version in (0, version.version):
-            return EvaluationInputs(version, champion, gate, snapshot)
+            return inputs
         try:
             other = await self.clients.version(version.model, champion.version)
             same = other.lineage.snapshot_id == snapshot.snapshot_id
             other_snapshot = snapshot if same else await self.clients.snapshot(other.lineage)
         except (NotFound, InvalidArgument) as error:
             # A champion whose data is gone must not keep its challenger from a report.
-            return EvaluationInputs(version, champion, gate, snapshot, champion_missing=str(error))
-        return EvaluationInputs(version, champion, gate, snapshot, other, other_snapshot)
+            return inputs.without_champion(str(error))
+        return replace(inputs, champion_version=other, champion_snapshot=other_snapshot)
 
     async def evaluate(self, inputs: EvaluationInputs) -> EvaluationReport:
         """The report, not stored yet, that compares a version with the champion.
@@ -97,7 +102,7 @@ class Evaluator:
         Raises MachineTrouble, ChampionDied, MeasurementFailed, and what the store raises.
         """
         started = time.monotonic()
-        report = report_on(inputs.version, inputs.champion)
+        report = report_on(inputs.version, inputs.champion, inputs.request_number)
         try:
             figures = await self._figures(inputs)
         except CannotEvaluate as error:

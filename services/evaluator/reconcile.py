@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from typing_extensions import override
 
@@ -18,7 +19,7 @@ from servicekit.work.queue import Reconciler, Work
 from services.evaluator import metrics
 from services.evaluator.attempts import Attempts
 from services.evaluator.clients import Clients
-from services.evaluator.due import ChampionAlias, is_pending
+from services.evaluator.due import ChampionAlias, is_pending, newest_of
 from services.evaluator.evaluate import ChampionDied, EvaluationInputs, Evaluator, MachineTrouble, MeasurementFailed
 from services.evaluator.report.build import add_error, report_on
 from services.evaluator.store import Store
@@ -45,19 +46,32 @@ class ChallengersKey(Key):
     model: str
 
 
+class Subject(NamedTuple):
+    """What a report is on."""
+
+    version: ModelVersion
+    champion: ChampionAlias
+    request_number: int
+    """Of the newest request for another report; 0: there is none."""
+
+
 async def pending_of(model: str, clients: Clients, store: Store) -> AsyncIterator[EvaluationKey]:
     """The versions of a model without a report that compares them with the present champion."""
     champion = await clients.champion(model)
     reports = await store.reports(model)
+    requested = await store.request_numbers(model)
     _export_primary(model, reports)
     async for version in clients.versions(model):
-        if is_pending(version, champion, [report for report in reports if report.version == version]):
+        on_version = [report for report in reports if report.version == version]
+        if is_pending(version, champion, on_version, requested.get(version, 0)):
             yield EvaluationKey(model, version)
 
 
 def _export_primary(model: str, reports: list[EvaluationReport]) -> None:
-    newest = max((r for r in reports if r.metrics), key=lambda r: (r.version, r.champion_entry), default=None)
-    if newest:
+    measured = [report for report in reports if report.metrics]
+    if measured:
+        version = max(report.version for report in measured)
+        newest = newest_of([report for report in measured if report.version == version])
         metrics.PRIMARY.labels(model).set(newest.metrics[0].candidate)
 
 
@@ -82,31 +96,33 @@ class Evaluate(Reconciler[EvaluationKey]):
     @override
     async def reconcile(self, key: EvaluationKey) -> float | None:
         async with self._one_at_a_time:
-            version, champion = await self._subject(key)
-            if not await self._is_pending(version, champion):
+            subject = await self._subject(key)
+            if not await self._is_pending(subject):
                 self._attempts.pop(key, None)
                 return None
-            report = report_on(version, champion)
+            report = report_on(*subject)
             attempts = self._attempts_at(key, report.report_id)
             if attempts.rest_seconds:
                 return attempts.rest_seconds
-            return await self._attempt(report, attempts, await self.evaluator.collect(version, champion))
+            return await self._attempt(report, attempts, await self.evaluator.collect(*subject))
 
     @override
     async def end(self, key: EvaluationKey, error: MillstreamError) -> None:
         try:
-            version, champion = await self._subject(key)
+            subject = await self._subject(key)
         except (NotFound, InvalidArgument):
             return  # the registry does not know the version, so it needs no report
-        if await self._is_pending(version, champion):
-            await self._conclude(add_error(report_on(version, champion), str(error)))
+        if await self._is_pending(subject):
+            await self._conclude(add_error(report_on(*subject), str(error)))
 
-    async def _subject(self, key: EvaluationKey) -> tuple[ModelVersion, ChampionAlias]:
+    async def _subject(self, key: EvaluationKey) -> Subject:
         version = await self.clients.version(key.model, key.version)
-        return version, await self.clients.champion(key.model)
+        champion = await self.clients.champion(key.model)
+        return Subject(version, champion, await self.store.request_number(key.model, key.version))
 
-    async def _is_pending(self, version: ModelVersion, champion: ChampionAlias) -> bool:
-        return is_pending(version.version, champion, await self.store.reports(version.model, version.version))
+    async def _is_pending(self, subject: Subject) -> bool:
+        reports = await self.store.reports(subject.version.model, subject.version.version)
+        return is_pending(subject.version.version, subject.champion, reports, subject.request_number)
 
     def _attempts_at(self, key: EvaluationKey, report_id: str) -> Attempts:
         known = self._attempts.get(key)

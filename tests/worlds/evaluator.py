@@ -32,6 +32,7 @@ from servicekit.ids import hash_of, new_id
 from servicekit.paging import page
 from servicekit.work.queue import Work
 from services.evaluator.clients import Clients
+from services.evaluator.due import newest_of
 from services.evaluator.evaluate import Evaluator
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.reconcile import Evaluate, EvaluationKey, FindChallengers
@@ -179,13 +180,13 @@ class Replica:
         self.work = Work(blobs, bus, "evaluator", HANDLERS, resync_seconds=30)
         self.find = FindChallengers(self.store, clients, self.work)
         self.work.register(self.evaluate, self.find)
-        self.service = EvaluationService(self.store)
+        self.service = EvaluationService(self.store, clients, self.work)
 
     async def report(self, version: int = 1, model: str = MODEL) -> EvaluationReport:
         """Reconcile until no report on the version is pending; the newest."""
         while (again := await self.evaluate.reconcile(EvaluationKey(model, version))) is not None:
             await asyncio.sleep(min(again, 0.01))
-        return max(await self.store.reports(model, version), key=lambda report: report.champion_entry)
+        return newest_of(await self.store.reports(model, version))
 
     @asynccontextmanager
     async def running(self) -> Any:

@@ -4,7 +4,7 @@ import pytest
 
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import AliasEntry
-from services.evaluator.due import ChampionAlias, champion_of, is_pending
+from services.evaluator.due import ChampionAlias, champion_of, is_pending, newest_of
 
 PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
 
@@ -72,3 +72,16 @@ def test_the_champion_is_what_the_newest_entry_names_in_whatever_order_they_come
     entries = [AliasEntry(number=2, version=5), AliasEntry(number=3, version=4), AliasEntry(number=1, version=4)]
     assert champion_of(entries) == ChampionAlias(4, 3, frozenset({4, 5}))
     assert champion_of([]) == ChampionAlias(0, 0, frozenset())
+
+
+@pytest.mark.parametrize("status", [PASSED, FAILED, ERROR])
+def test_a_request_is_answered_once_whatever_the_reports_before_it_say(
+    status: EvaluationReport.Status.ValueType,
+) -> None:
+    before, answer = beside(0, 0, status, seconds=9), beside(0, 0, status, seconds=1)
+    answer.request_number = 2
+    champion = ChampionAlias()
+    assert is_pending(1, champion, [before], request_number=1)
+    assert is_pending(1, champion, [before, answer], request_number=3)
+    assert not is_pending(1, champion, [before, answer], request_number=2)
+    assert newest_of([before, answer]) is answer and newest_of([answer, before]) is answer
