@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from millstream.errors import NotFound
 from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
 from millstream.timestamps import now
-from servicekit.backoff import backoff
+from servicekit.backoff import growing
 from servicekit.blobs.port import Blobs
 from servicekit.facts.lease import Leases
 from servicekit.processes import this_process
@@ -68,7 +68,7 @@ class Attempts:
     def rest(self) -> None:
         """After a trouble of this machine: the more in a row, the longer it waits before its next attempt."""
         self._troubles += 1
-        self._resting_until = time.monotonic() + backoff(self._troubles, FIRST_REST_SECONDS, LONGEST_REST_SECONDS)
+        self._resting_until = time.monotonic() + growing(self._troubles, FIRST_REST_SECONDS, LONGEST_REST_SECONDS)
 
     @property
     def rest_seconds(self) -> float:
