@@ -12,12 +12,12 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata
 
 from bench.events.workload import HandledTimes, facts, jitter, message, report, rounds
-from deploy.local.child import end_with
 from millstream.dataset.v1.events_pb2 import DatasetEvent
 from millstream.defaults import topic_of
 from servicekit.bus.kafka.buffer import BYTES_AHEAD, MESSAGES_AT_ONCE
 from servicekit.bus.kafka.writer import BATCH_BYTES, MAX_REQUEST
 from servicekit.bus.port import Message
+from servicekit.children import end_with
 
 TOPIC = "bare." + topic_of("millstream.dataset.v1.SnapshotCreated").name
 GROUP = "bare.bench"

@@ -24,10 +24,10 @@ from bench.events.workload import (
     report,
     rounds,
 )
-from deploy.local.child import end_with
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.errors import MillstreamError
 from servicekit.blobs.memory import MemoryBlobs
+from servicekit.children import end_with
 from servicekit.facts.outbox import Outbox
 from servicekit.runtime.backends import open_blobs, open_bus
 from servicekit.runtime.settings import Settings

@@ -4,22 +4,12 @@ It ends when its supervisor dies, even by SIGKILL, and keeps of the MILLSTREAM_ 
 declares. The supervisor passes all of them to each child: else it had to import five settings modules first.
 """
 
-import ctypes
 import importlib
 import os
 import runpy
-import signal
 import sys
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
-
-
-def end_with(parent: int) -> None:
-    """Have the kernel send SIGTERM when the process `parent` dies (Linux only); exit at once if it is dead already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before prctl
-            sys.exit(1)
+from servicekit.children import end_with
 
 
 def main(service: str, parent: int) -> None:

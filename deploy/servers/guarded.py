@@ -3,7 +3,7 @@
 import os
 import sys
 
-from deploy.local.child import end_with
+from servicekit.children import end_with
 
 if __name__ == "__main__":
     parent, folder, *command = sys.argv[1:]

@@ -45,6 +45,8 @@ def show(cli: Cli, report_id: ReportId) -> None:
         f"{report.model} version {report.version} {report_status(report)}, compared with {_compared_with(report)}",
         f"{report.rows_compared} test rows of {report.dataset} {report.dataset_number}, {report.rows_left_out} left out",
     ]
+    if report.request_number:
+        lines.append(f"made on request {report.request_number}")
     if report.label_change.labels:
         lines.append(_labels(report.label_change))
     lines += [_metric(metric) for metric in report.metrics]
@@ -93,3 +95,16 @@ def page(
         cli.screen.one({"report_id": report_id, "file": str(out)}, f"the page is in {out}")
     else:
         cli.screen.one({"report_id": report_id, "html": html}, html)
+
+
+@command(app, "again")
+def again(
+    cli: Cli,
+    model: Annotated[str, typer.Argument(help="the model's name")],
+    version: Annotated[int, typer.Argument(min=1)],
+    reason: Annotated[str, typer.Option(help="kept with the request")] = "",
+) -> None:
+    """Request another report on a version, for example after a trouble that has passed. The newest report counts."""
+    number = cli.client.evaluate_again(model, version, reason=reason)
+    text = f"report {number} requested on {model} version {version}: see `millstream reports list {model}`"
+    cli.screen.one({"model": model, "version": version, "request_number": number}, text)

@@ -15,6 +15,8 @@ from servicekit.blobs.port import Blobs
 from servicekit.files import sync_tree
 from servicekit.ids import new_id
 
+FETCHING, REMOVED = ".fetching-", ".removed-"
+"""How the names of what is on its way in, and out, begin."""
 ABANDONED_SECONDS = 3600.0
 """A download that has not grown for this time is abandoned: its process died."""
 
@@ -40,6 +42,16 @@ class ArtifactCache:
                 os.utime(target)
                 return target
 
+    async def verify(self, digest: str) -> bool:
+        """Whether the copy on disk is what its digest names. Another is removed, so that fetch() downloads it again."""
+        try:
+            intact = (await asyncio.to_thread(artifacts.describe, self.folder / digest)).digest == digest
+        except OSError:
+            intact = False
+        if not intact:
+            await asyncio.to_thread(self.remove, digest)
+        return intact
+
     def keep_newest(self, count: int) -> list[str]:
         """Remove all but those used last, and abandoned downloads. Blocking; returns the removed digests."""
         self._remove_abandoned()
@@ -62,7 +74,7 @@ class ArtifactCache:
 
     def remove(self, digest: str) -> bool:
         """Remove one at once, for all processes. Blocking; False: it was not there."""
-        removed = self.folder / f".removed-{new_id()}"
+        removed = self.folder / f"{REMOVED}{new_id()}"
         try:
             (self.folder / digest).rename(removed)
         except FileNotFoundError:
@@ -72,7 +84,7 @@ class ArtifactCache:
 
     async def _download(self, prefix: str, digest: str, target: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=".fetching-"))
+        fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=FETCHING))
         try:
             await artifacts.download(self.blobs, prefix, fresh, digest)
             # A power cut after the rename must not leave a folder that is there, and trusted, with empty files in it.
@@ -98,7 +110,7 @@ class ArtifactCache:
 
     def _remove_abandoned(self) -> None:
         for path in self._paths():
-            if path.name.startswith("."):
+            if path.name.startswith((FETCHING, REMOVED)):
                 with suppress(FileNotFoundError):
                     grown = max(file.stat().st_mtime for file in (path, *path.rglob("*")))
                     if time.time() - grown > ABANDONED_SECONDS:

@@ -86,7 +86,7 @@ async def read_part(blobs: Blobs, part: DatasetPart) -> list[dict[str, Any]]:
 
 def _verified_rows(part: DatasetPart, data: bytes) -> list[dict[str, Any]]:
     if hashlib.sha256(data).hexdigest() != part.digest:
-        raise InvalidArgument(f"{part.key} does not have the digest that its snapshot names: it was damaged")
+        raise _damaged(part)
     return unpack_rows(data)
 
 
@@ -95,9 +95,32 @@ def parts_of(snapshot: Snapshot, split: str) -> list[DatasetPart]:
     return [part for part in snapshot.parts if part.split == split and part.table in ("", "rows")]
 
 
+def rows_in(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a part on disk, one by one. Blocking."""
+    with gzip.open(path) as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+async def download_split(blobs: Blobs, snapshot: Snapshot, split: str, folder: Path) -> list[Path]:
+    """The parts of a split as new files in the folder, for rows_in(). Raises as read_part() does, and OSError."""
+    paths: list[Path] = []
+    for part in parts_of(snapshot, split):
+        path = folder / f"{split}-{len(paths)}.jsonl.gz"
+        await blobs.download(part.key, path)
+        if await asyncio.to_thread(file_digest, path) != part.digest:
+            raise _damaged(part)
+        paths.append(path)
+    return paths
+
+
 async def read_split(blobs: Blobs, snapshot: Snapshot, split: str) -> list[dict[str, Any]]:
     """All rows of a split in memory. Raises as read_part() does."""
     rows: list[dict[str, Any]] = []
     for part in parts_of(snapshot, split):
         rows += await read_part(blobs, part)
     return rows
+
+
+def _damaged(part: DatasetPart) -> InvalidArgument:
+    return InvalidArgument(f"{part.key} does not have the digest that its snapshot names: it was damaged")

@@ -291,8 +291,9 @@ class Work:
 
 
 def _is_final(error: BaseException, tries: int) -> bool:
-    if isinstance(error, InvalidArgument | Unauthenticated | PermissionDenied):
+    if isinstance(error, InvalidArgument):
         return True
-    if isinstance(error, Conflict | Overloaded | Unavailable | DeadlineExceeded):
+    # A token that a peer does not accept is a fault of this platform's configuration, never of the work.
+    if isinstance(error, Conflict | Overloaded | Unavailable | DeadlineExceeded | Unauthenticated | PermissionDenied):
         return False
     return tries >= MOST_TRIES.get(type(error), BUG_TRIES)

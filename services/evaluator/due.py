@@ -28,19 +28,31 @@ def champion_of(entries: Collection[AliasEntry]) -> ChampionAlias:
     return ChampionAlias(newest.version, newest.number, frozenset(entry.version for entry in entries))
 
 
-def is_pending(version: int, champion: ChampionAlias, reports: Sequence[EvaluationReport]) -> bool:
+def newest_of(reports: Collection[EvaluationReport]) -> EvaluationReport:
+    """The report on a version that counts, of at least one: it knows the champion's ledger best, then what was requested.
+
+    No clock can disturb that; the time of two reports that know the same decides last.
+    """
+    return max(reports, key=lambda one: (one.champion_entry, one.request_number, one.create_time.ToNanoseconds()))
+
+
+def is_pending(
+    version: int, champion: ChampionAlias, reports: Sequence[EvaluationReport], request_number: int = 0
+) -> bool:
     """Whether the version needs a report against the present champion, given all reports on it.
 
-    Each version needs one. Once it has one, it needs another only if the newest passed, it never was champion, it is
-    above the champion, and no report compares it with that champion. "Newest" goes by the champion's ledger, which no
-    clock can disturb. A report that passed before labels were compared does not count as a comparison with that champion.
+    It does if none answers the newest request for one, `request_number` (0: nobody asked).
+
+    Each version needs one. Once it has one, it needs another only if the newest passed, or failed without the champion's
+    figures; it never was champion; it is above the champion; and no report compares it with that champion. A report that
+    passed before labels were compared does not count as a comparison.
     """
-    if not reports:
+    if not reports or request_number > max(report.request_number for report in reports):
         return True
     if any(report.champion_version == champion.version and not _is_outdated(report) for report in reports):
         return False
-    newest = max(reports, key=lambda report: (report.champion_entry, report.create_time.ToNanoseconds()))
-    return _passed(newest) and version not in champion.ever and version > champion.version
+    newest = newest_of(reports)
+    return (_passed(newest) or _lacks_champion(newest)) and version not in champion.ever and version > champion.version
 
 
 def _passed(report: EvaluationReport) -> bool:
@@ -49,3 +61,10 @@ def _passed(report: EvaluationReport) -> bool:
 
 def _is_outdated(report: EvaluationReport) -> bool:
     return _passed(report) and is_unsure_of_labels(report)
+
+
+def _lacks_champion(report: EvaluationReport) -> bool:
+    """It failed, and the champion was not measured: beside another champion it may pass."""
+    if report.status != EvaluationReport.STATUS_FAILED or report.champion_version in (0, report.version):
+        return False
+    return not any(metric.HasField("champion") for metric in report.metrics)

@@ -1,26 +1,44 @@
 """One evaluation: collect what it needs, measure, make the report."""
 
+import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from millstream.dataset.v1.dataset_pb2 import Snapshot
-from millstream.errors import InvalidArgument, NotFound
+from millstream.errors import Internal, InvalidArgument, NotFound, Unavailable
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import GateRule, ModelVersion
 from recipekit.catalog import Catalog
-from recipekit.spec import Row
 from servicekit.blobs.artifact_cache import ArtifactCache
-from servicekit.blobs.parts import read_split
+from servicekit.blobs.parts import download_split
 from servicekit.blobs.port import Blobs
+from servicekit.children import ChildDied, run_child
+from servicekit.files import scratch_folder
 from services.evaluator import metrics
 from services.evaluator.clients import Clients
 from services.evaluator.due import ChampionAlias
-from services.evaluator.measure import CannotEvaluate, ChampionModel, Figures, in_background, measure
+from services.evaluator.measure import CannotEvaluate, Figures
+from services.evaluator.measurement import Answer, ChampionRequest, Failure, Request, figures_of, read_answer
 from services.evaluator.report.build import add_error, add_figures, report_on
 
 log = logging.getLogger(__name__)
+MODULE = "services.evaluator.measurement"
+SCRATCH = ".measuring"
+"""How the names of folders begin, in the cache, that hold the rows of a measurement."""
+
+
+class MachineTrouble(Unavailable):
+    """This machine cannot measure now: another may, or this one later. It says nothing against the version."""
+
+
+class ChampionDied(MachineTrouble):
+    """The process died, or exceeded its limit, while it measured the champion."""
+
+
+class MeasurementFailed(Internal):
+    """A bug, or a version that kills its process or exceeds the limit: it counts as a failed attempt."""
 
 
 @dataclass(frozen=True)
@@ -36,36 +54,55 @@ class EvaluationInputs:
     """None: there is no other champion, or `champion_missing` says why it cannot be compared with."""
     champion_snapshot: Snapshot | None = None
     champion_missing: str = ""
+    request_number: int = 0
+    """Of the newest request for another report; 0: there is none."""
+
+    def without_champion(self, reason: str) -> "EvaluationInputs":
+        """The same, but the champion is left out, for this reason."""
+        return replace(self, champion_version=None, champion_snapshot=None, champion_missing=reason)
 
 
 class Evaluator:
     """Collects what an evaluation needs, and measures."""
 
     def __init__(
-        self, blobs: Blobs, clients: Clients, cache: ArtifactCache, keep_artifacts: int, catalog: Catalog
+        self,
+        blobs: Blobs,
+        clients: Clients,
+        cache: ArtifactCache,
+        keep_artifacts: int,
+        catalog: Catalog,
+        limit_seconds: float,
     ) -> None:
+        """`limit_seconds`: a measurement that is not done by then is ended."""
         self.blobs, self.clients, self.cache, self.catalog = blobs, clients, cache, catalog
-        self.keep_artifacts = keep_artifacts
+        self.keep_artifacts, self.limit_seconds = keep_artifacts, limit_seconds
 
-    async def collect(self, version: ModelVersion, champion: ChampionAlias) -> EvaluationInputs:
+    async def collect(
+        self, version: ModelVersion, champion: ChampionAlias, request_number: int = 0
+    ) -> EvaluationInputs:
         """Ask registry and dataprep. Raises NotFound for what they do not have, Unavailable while one is down."""
         gate = await self.clients.gate(version.model)
         snapshot = await self.clients.snapshot(version.lineage)
+        inputs = EvaluationInputs(version, champion, gate, snapshot, request_number=request_number)
         if champion.version in (0, version.version):
-            return EvaluationInputs(version, champion, gate, snapshot)
+            return inputs
         try:
             other = await self.clients.version(version.model, champion.version)
             same = other.lineage.snapshot_id == snapshot.snapshot_id
             other_snapshot = snapshot if same else await self.clients.snapshot(other.lineage)
         except (NotFound, InvalidArgument) as error:
             # A champion whose data is gone must not keep its challenger from a report.
-            return EvaluationInputs(version, champion, gate, snapshot, champion_missing=str(error))
-        return EvaluationInputs(version, champion, gate, snapshot, other, other_snapshot)
+            return inputs.without_champion(str(error))
+        return replace(inputs, champion_version=other, champion_snapshot=other_snapshot)
 
     async def evaluate(self, inputs: EvaluationInputs) -> EvaluationReport:
-        """The report, not stored yet, that compares a version with the champion. Raises what the store raises, and bugs."""
+        """The report, not stored yet, that compares a version with the champion.
+
+        Raises MachineTrouble, ChampionDied, MeasurementFailed, and what the store raises.
+        """
         started = time.monotonic()
-        report = report_on(inputs.version, inputs.champion)
+        report = report_on(inputs.version, inputs.champion, inputs.request_number)
         try:
             figures = await self._figures(inputs)
         except CannotEvaluate as error:
@@ -76,28 +113,90 @@ class Evaluator:
         return report
 
     async def _figures(self, inputs: EvaluationInputs) -> Figures:
-        train = await read_split(self.blobs, inputs.snapshot, "train")
-        test = await read_split(self.blobs, inputs.snapshot, "test")
-        validation = await read_split(self.blobs, inputs.snapshot, "validation")
-        folder = await self.cache.fetch(inputs.version.artifact.digest)
-        champion = await self._champion(inputs)
-        figures = await in_background(lambda: measure(folder, train, test, champion, self.catalog, validation))
-        await in_background(lambda: self.cache.keep_newest(self.keep_artifacts))
-        return figures
+        try:
+            measured = await self._measure(inputs)
+            if measured.is_doubtful and await self._remove_damaged(inputs):
+                measured = await self._measure(inputs)
+            await asyncio.to_thread(self.cache.keep_newest, self.keep_artifacts)
+        except OSError as error:
+            raise MachineTrouble(f"this machine cannot measure now: {error}") from error
+        return measured.figures(self.catalog)
 
-    async def _champion(self, inputs: EvaluationInputs) -> ChampionModel | None:
-        """The champion's artifact and the rows that it was trained on, or why they cannot be read."""
+    async def _measure(self, inputs: EvaluationInputs) -> "Measurement":
+        self.cache.folder.mkdir(parents=True, exist_ok=True)
+        with scratch_folder(self.cache.folder / SCRATCH) as scratch:
+            request = await self._request(inputs, scratch)
+            try:
+                data = await run_child(MODULE, request.model_dump_json().encode(), self.limit_seconds)
+            except ChildDied as death:
+                return Measurement(death=str(death), on_champion=request.champion_begun.exists())
+            return Measurement(read_answer(data))
+
+    async def _request(self, inputs: EvaluationInputs, scratch: Path) -> Request:
+        parts = {
+            split: await download_split(self.blobs, inputs.snapshot, split, scratch)
+            for split in ("train", "validation", "test")
+        }
+        return Request(
+            recipes=self.catalog.packages,
+            folder=await self.cache.fetch(inputs.version.artifact.digest),
+            **parts,
+            champion=await self._champion(inputs, scratch / "of-champion"),
+            champion_begun=scratch / "champion-begun",
+            log_level=logging.getLevelName(log.getEffectiveLevel()),
+        )
+
+    async def _champion(self, inputs: EvaluationInputs, scratch: Path) -> ChampionRequest | None:
+        """The champion's artifact and the rows that it has seen, or why they cannot be read."""
         version, snapshot = inputs.champion_version, inputs.champion_snapshot
         if inputs.champion_missing:
-            return ChampionModel(inputs.champion.version, None, missing=inputs.champion_missing)
+            return ChampionRequest(version=inputs.champion.version, train=None, missing=inputs.champion_missing)
         if not version or not snapshot:
             return None
-        train: Sequence[Row] | None = None
-        recipe = version.lineage.recipe
+        request = ChampionRequest(version=version.version, recipe=version.lineage.recipe, train=None)
+        scratch.mkdir()
         try:
-            same = snapshot.snapshot_id == inputs.snapshot.snapshot_id
-            train = () if same else await read_split(self.blobs, snapshot, "train")
-            return ChampionModel(version.version, train, recipe, await self.cache.fetch(version.artifact.digest))
+            request.train = []
+            if snapshot.snapshot_id != inputs.snapshot.snapshot_id:
+                request.train = None
+                request.train = await download_split(self.blobs, snapshot, "train", scratch)
+                request.validation = await download_split(self.blobs, snapshot, "validation", scratch)
+            request.folder = await self.cache.fetch(version.artifact.digest)
         except (NotFound, InvalidArgument) as error:
             log.warning("champion not readable", extra={"version": version.version, "error": str(error)})
-            return ChampionModel(version.version, train, recipe, missing=str(error))
+            request.missing = str(error)
+        return request
+
+    async def _remove_damaged(self, inputs: EvaluationInputs) -> bool:
+        """Whether a copy in the cache was damaged, or removed meanwhile: the next measurement fetches it again."""
+        versions = [inputs.version, *([inputs.champion_version] if inputs.champion_version else [])]
+        intact = [await self.cache.verify(version.artifact.digest) for version in versions]
+        return not all(intact)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How a measurement ended."""
+
+    answer: Answer = field(default_factory=Answer)
+    death: str = ""
+    """How its process died; "": it answered."""
+    on_champion: bool = False
+    """It died in the champion's turn."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """A model failed, perhaps because its copy in the cache is damaged."""
+        return not self.answer.complete
+
+    def figures(self, catalog: Catalog) -> Figures:
+        """Raises CannotEvaluate, MachineTrouble, ChampionDied or MeasurementFailed when there are none."""
+        if self.answer.figures is not None:
+            return figures_of(self.answer.figures, catalog)
+        if self.on_champion:
+            raise ChampionDied(f"the champion's measurement failed: {self.death}")
+        if self.answer.failure == Failure.VERSION:
+            raise CannotEvaluate(self.answer.text)
+        if self.answer.failure == Failure.MACHINE:
+            raise MachineTrouble(f"this machine cannot measure now: {self.answer.text}")
+        raise MeasurementFailed(f"the measurement failed: {self.death or self.answer.text}")

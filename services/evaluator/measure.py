@@ -1,24 +1,21 @@
 """The figures: candidate, baseline and champion on the same rows. Blocking, and the only place that runs a model."""
 
-import asyncio
-import contextvars
 import logging
 import math
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
 from recipekit.catalog import Catalog, UnknownRecipe
+from recipekit.machine import is_of_machine
 from recipekit.predictor import GoldenMismatch, Predictor, load_artifact, predict
 from recipekit.spec import Measured, Prediction, Row, Spec
 from services.evaluator.vocabulary import Vocabulary, vocabulary_of
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class CannotEvaluate(Exception):
@@ -32,10 +29,14 @@ class ChampionModel:
     version: int
     train: Sequence[Row] | None = ()
     """The rows that it was trained on, where they are others than the version's. None: they cannot be read."""
+    validation: Sequence[Row] = ()
+    """The rows that chose its best weights, where they are others than the version's."""
     recipe: str = ""
     folder: Path | None = None
     """Its artifact; None: it cannot be measured, see `missing`."""
     missing: str = ""
+    begin: Callable[[], object] = lambda: None
+    """Called when its measurement begins."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,16 @@ def measure(
     test: Sequence[Row],
     champion: ChampionModel | None,
     catalog: Catalog,
-    validation: Sequence[Row] = (),
+    validation: Sequence[Row],
 ) -> Figures:
-    """Measure the artifact in `folder`, trained on `train`, on the test rows that no compared version was trained on.
+    """Measure the artifact in `folder`, trained on `train`, on the test rows that no compared version has seen.
 
-    Raises CannotEvaluate, and what a bug in a recipe raises.
+    Validation rows count as seen: they chose a version's best weights. Raises CannotEvaluate, what a bug in a recipe raises,
+    and any error that is the machine's.
     """
     spec, predictor = _load(folder, catalog)
-    seen = {spec.row_key(row) for rows in (train, (champion and champion.train) or ()) for row in rows}
+    theirs = (champion.train or (), champion.validation) if champion else ()
+    seen = {spec.row_key(row) for rows in (train, validation, *theirs) for row in rows}
     rows = [row for row in test if spec.row_key(row) not in seen]
     if not rows:
         raise CannotEvaluate(_no_rows(len(test)))
@@ -96,6 +99,7 @@ def _measure_champion(
     if folder is None:
         notes.append(f"{name} was not measured: {champion.missing}")
         return None
+    champion.begin()
     return _or_note(notes, name, lambda: spec.measure(rows, _predict(*load_artifact(folder, catalog), rows)))
 
 
@@ -117,10 +121,13 @@ def _predict(spec: Spec, predictor: Predictor, rows: Sequence[Row]) -> list[Pred
 
 
 def _or_note(notes: list[str], what: str, measure_it: Callable[[], Measured]) -> Measured | None:
-    """A baseline or champion that fails must not end the evaluation; a rule that needs it fails, and names the note."""
+    """A baseline or champion that fails by itself must not end the evaluation; a rule that needs it fails, and names the
+    note. A trouble of this machine says nothing of it."""
     try:
         return measure_it()
     except Exception as error:
+        if is_of_machine(error):
+            raise
         log.exception("not measured", extra={"what": what})
         notes.append(f"{what} was not measured: {type(error).__name__}: {error}")
         return None
@@ -130,8 +137,8 @@ def _no_rows(test_rows: int) -> str:
     if not test_rows:
         return "the snapshot's test split has no rows: import a larger file, or give the dataset a test share above 0"
     return (
-        f"all {test_rows} test rows are among the training rows of this version or of the champion, so nothing can be "
-        "compared: import rows that neither has seen"
+        f"all {test_rows} test rows are among the training or validation rows of this version or of the champion, so "
+        "nothing can be compared: import rows that neither has seen"
     )
 
 
@@ -147,32 +154,3 @@ def cell(value: Any) -> Any:
     if isinstance(value, int | float):
         return float(value) if math.isfinite(value) else str(value)
     return str(value)
-
-
-async def in_background(work: Callable[[], T]) -> T:
-    """Run in a daemon thread. Unlike asyncio.to_thread's, it is left behind when the process ends: an evaluation cut
-    short by SIGTERM is claimed again, so nothing is lost by not waiting for it.
-    """
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if result.done():
-            return
-        if error is None:
-            result.set_result(value)  # type: ignore[arg-type]
-        else:
-            result.set_exception(error)
-
-    def run() -> None:
-        value, error = None, None
-        try:
-            value = work()
-        except BaseException as raised:
-            error = raised
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, value, error)
-
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(run,), daemon=True, name="evaluation").start()
-    return await result

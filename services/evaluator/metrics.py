@@ -10,7 +10,9 @@ SECONDS = Histogram(
     "Time from claiming an evaluation to its figures, for evaluations that gave any.",
     buckets=(0.01, 0.03, *SLOW),
 )
-LEFT_OUT = Counter("millstream_evaluator_rows_left_out", "Test rows that a compared version had been trained on.")
+LEFT_OUT = Counter(
+    "millstream_evaluator_rows_left_out", "Test rows that a compared version had seen in training or validation."
+)
 PRIMARY = Gauge(
     "millstream_evaluator_primary_metric",
     "The recipe's primary metric of the newest version evaluated, on its test split.",

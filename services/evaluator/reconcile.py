@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from typing_extensions import override
 
@@ -18,8 +19,8 @@ from servicekit.work.queue import Reconciler, Work
 from services.evaluator import metrics
 from services.evaluator.attempts import Attempts
 from services.evaluator.clients import Clients
-from services.evaluator.due import ChampionAlias, is_pending
-from services.evaluator.evaluate import EvaluationInputs, Evaluator
+from services.evaluator.due import ChampionAlias, is_pending, newest_of
+from services.evaluator.evaluate import ChampionDied, EvaluationInputs, Evaluator, MachineTrouble, MeasurementFailed
 from services.evaluator.report.build import add_error, report_on
 from services.evaluator.store import Store
 
@@ -45,19 +46,32 @@ class ChallengersKey(Key):
     model: str
 
 
+class Subject(NamedTuple):
+    """What a report is on."""
+
+    version: ModelVersion
+    champion: ChampionAlias
+    request_number: int
+    """Of the newest request for another report; 0: there is none."""
+
+
 async def pending_of(model: str, clients: Clients, store: Store) -> AsyncIterator[EvaluationKey]:
     """The versions of a model without a report that compares them with the present champion."""
     champion = await clients.champion(model)
     reports = await store.reports(model)
+    requested = await store.request_numbers(model)
     _export_primary(model, reports)
     async for version in clients.versions(model):
-        if is_pending(version, champion, [report for report in reports if report.version == version]):
+        on_version = [report for report in reports if report.version == version]
+        if is_pending(version, champion, on_version, requested.get(version, 0)):
             yield EvaluationKey(model, version)
 
 
 def _export_primary(model: str, reports: list[EvaluationReport]) -> None:
-    newest = max((r for r in reports if r.metrics), key=lambda r: (r.version, r.champion_entry), default=None)
-    if newest:
+    measured = [report for report in reports if report.metrics]
+    if measured:
+        version = max(report.version for report in measured)
+        newest = newest_of([report for report in measured if report.version == version])
         metrics.PRIMARY.labels(model).set(newest.metrics[0].candidate)
 
 
@@ -69,7 +83,8 @@ class Evaluate(Reconciler[EvaluationKey]):
     def __init__(self, store: Store, clients: Clients, evaluator: Evaluator, lease_seconds: float) -> None:
         self.store, self.clients, self.evaluator = store, clients, evaluator
         self.lease_seconds = lease_seconds
-        self._attempts: dict[str, Attempts] = {}
+        self._attempts: dict[EvaluationKey, Attempts] = {}
+        """Of reports that are pending."""
         self._one_at_a_time = asyncio.Lock()
 
     @override
@@ -81,39 +96,50 @@ class Evaluate(Reconciler[EvaluationKey]):
     @override
     async def reconcile(self, key: EvaluationKey) -> float | None:
         async with self._one_at_a_time:
-            version, champion = await self._subject(key)
-            if not await self._is_pending(version, champion):
+            subject = await self._subject(key)
+            if not await self._is_pending(subject):
+                self._attempts.pop(key, None)
                 return None
-            inputs = await self.evaluator.collect(version, champion)
-            return await self._attempt(report_on(version, champion), inputs)
+            report = report_on(*subject)
+            attempts = self._attempts_at(key, report.report_id)
+            if attempts.rest_seconds:
+                return attempts.rest_seconds
+            return await self._attempt(report, attempts, await self.evaluator.collect(*subject))
 
     @override
     async def end(self, key: EvaluationKey, error: MillstreamError) -> None:
         try:
-            version, champion = await self._subject(key)
+            subject = await self._subject(key)
         except (NotFound, InvalidArgument):
             return  # the registry does not know the version, so it needs no report
-        if await self._is_pending(version, champion):
-            await self._conclude(add_error(report_on(version, champion), str(error)))
+        if await self._is_pending(subject):
+            await self._conclude(add_error(report_on(*subject), str(error)))
 
-    async def _subject(self, key: EvaluationKey) -> tuple[ModelVersion, ChampionAlias]:
+    async def _subject(self, key: EvaluationKey) -> Subject:
         version = await self.clients.version(key.model, key.version)
-        return version, await self.clients.champion(key.model)
+        champion = await self.clients.champion(key.model)
+        return Subject(version, champion, await self.store.request_number(key.model, key.version))
 
-    async def _is_pending(self, version: ModelVersion, champion: ChampionAlias) -> bool:
-        return is_pending(version.version, champion, await self.store.reports(version.model, version.version))
+    async def _is_pending(self, subject: Subject) -> bool:
+        reports = await self.store.reports(subject.version.model, subject.version.version)
+        return is_pending(subject.version.version, subject.champion, reports, subject.request_number)
 
-    async def _attempt(self, report: EvaluationReport, inputs: EvaluationInputs) -> float | None:
+    def _attempts_at(self, key: EvaluationKey, report_id: str) -> Attempts:
+        known = self._attempts.get(key)
+        if known is None or known.report_id != report_id:
+            known = self._attempts[key] = Attempts(self.store.blobs, report_id, self.lease_seconds)
+        return known
+
+    async def _attempt(self, report: EvaluationReport, attempts: Attempts, inputs: EvaluationInputs) -> float | None:
         """Claim an attempt and make the report, unless another replica does or too many attempts failed."""
-        attempts = self._attempts.setdefault(
-            report.report_id, Attempts(self.store.blobs, report.report_id, self.lease_seconds)
-        )
         status = await attempts.status()
         if status.in_progress:
             return POLL_SECONDS
         if status.is_exhausted:
             await self._conclude(add_error(report, status.reason))
             return None
+        if status.champion_reason:
+            inputs = inputs.without_champion(status.champion_reason)
         number = status.newest + 1
         if not await attempts.leases.claim(number):
             return POLL_SECONDS
@@ -122,16 +148,23 @@ class Evaluate(Reconciler[EvaluationKey]):
             try:
                 await self._conclude(await self.evaluator.evaluate(inputs))
             except BaseException as error:
-                # SIGTERM, and a store or service that is away, say nothing against the version.
-                is_bug = isinstance(error, Exception) and not isinstance(error, MillstreamError)
-                with suppress(MillstreamError):
-                    await attempts.end(number, f"{type(error).__name__}: {error}", counts=is_bug)
+                await self._record(attempts, number, error)
                 raise
         return None
 
+    async def _record(self, attempts: Attempts, number: int, error: BaseException) -> None:
+        """Why an attempt gave no report. SIGTERM, this machine, a store or service that is away: none is the version's."""
+        if isinstance(error, MachineTrouble):
+            attempts.rest()
+        is_bug = isinstance(error, Exception) and not isinstance(error, MillstreamError)
+        counts = is_bug or isinstance(error, MeasurementFailed)
+        reason = error.text if isinstance(error, MillstreamError) else f"{type(error).__name__}: {error}"
+        with suppress(MillstreamError):
+            await attempts.end(number, reason, counts=counts, champion=isinstance(error, ChampionDied))
+
     async def _conclude(self, report: EvaluationReport) -> None:
         first = await self.store.put(report)
-        self._attempts.pop(report.report_id, None)
+        self._attempts.pop(EvaluationKey(report.model, report.version), None)
         status = word_of(EvaluationReport.Status, first.status)
         if first.create_time == report.create_time:
             metrics.REPORTS.labels(status).inc()

@@ -2,7 +2,10 @@
 
 from millstream.errors import NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.evaluation.v1.evaluation_request_pb2 import EvaluationRequest
 from millstream.evaluation.v1.evaluation_service_pb2 import (
+    EvaluateModelVersionRequest,
+    EvaluateModelVersionResponse,
     GetEvaluationReportPageRequest,
     GetEvaluationReportPageResponse,
     GetEvaluationReportRequest,
@@ -10,17 +13,21 @@ from millstream.evaluation.v1.evaluation_service_pb2 import (
     ListEvaluationReportsRequest,
     ListEvaluationReportsResponse,
 )
-from servicekit.ids import check_name
-from servicekit.limits import PAGE_BYTES
+from servicekit.ids import check_name, check_request_id
+from servicekit.limits import PAGE_BYTES, check_reason
 from servicekit.paging import itself, message_page, trimmed
+from servicekit.rpc.interceptor import actor
+from servicekit.work.queue import Work
+from services.evaluator.clients import Clients
+from services.evaluator.reconcile import EvaluationKey
 from services.evaluator.store import Store
 
 
 class EvaluationService:
-    """Reads reports; nothing is written here."""
+    """Reads reports, and takes requests for others."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, clients: Clients, work: Work) -> None:
+        self.store, self.clients, self.work = store, clients, work
 
     async def GetEvaluationReport(self, request: GetEvaluationReportRequest) -> GetEvaluationReportResponse:
         """Raises NotFound, or InvalidArgument for a malformed id."""
@@ -38,6 +45,18 @@ class EvaluationService:
         from services.evaluator.report.page import render
 
         return GetEvaluationReportPageResponse(html=render(trimmed(await self._report(request.report_id), PAGE_BYTES)))
+
+    async def EvaluateModelVersion(self, request: EvaluateModelVersionRequest) -> EvaluateModelVersionResponse:
+        """The request of this request_id. Raises InvalidArgument, NotFound for the version, Unavailable."""
+        check_name(request.model, "model")
+        check_reason(request.reason)
+        request_id = check_request_id(request.request_id)
+        await self.clients.version(request.model, request.version)
+        asked = EvaluationRequest(model=request.model, version=request.version, reason=request.reason)
+        requests = self.store.requests(request.model, request.version)
+        made = await requests.append(asked, request_id=request_id, actor=actor())
+        self.work.add(EvaluationKey(request.model, request.version))
+        return EvaluateModelVersionResponse(request_number=made.number)
 
     async def _report(self, report_id: str) -> EvaluationReport:
         try:

@@ -21,6 +21,11 @@ class Settings(settings.Settings):
     )
     cache: Path = Field(Path(".millstream/cache/evaluator"), description="folder of downloaded artifacts")
     cache_artifacts: int = Field(6, ge=2, description="artifacts kept in the cache; the least recently used go first")
+    measure_limit_seconds: float = Field(
+        3600.0,
+        gt=0,
+        description="seconds after which an unfinished measurement is ended and counts as a failed attempt",
+    )
     lease_seconds: float = Field(
         10.0, gt=0, description="seconds without a heartbeat after which another replica's lease expires"
     )

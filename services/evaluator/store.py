@@ -1,5 +1,6 @@
 """Reports ↔ objects: `reports/{model}/{version:010d}/{name}/report`, after `report.html` and `report.json` for people.
 
+Requests for another report are a ledger for each version, `evaluations/{model}/{version:010d}/{n:010d}`.
 `{name}` is the last part of the report's id, `{model}.{version}.{name}`.
 """
 
@@ -10,8 +11,10 @@ from google.protobuf.json_format import MessageToJson
 
 from millstream.errors import InvalidArgument, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.evaluation.v1.evaluation_request_pb2 import EvaluationRequest
 from millstream.evaluation.v1.events_pb2 import EvaluationCompleted
 from servicekit.blobs.port import Blobs
+from servicekit.facts.ledger import Ledger
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.failpoints import failpoint
 from servicekit.ids import check_name, hash_of
@@ -32,10 +35,14 @@ def _completed(key: str, data: bytes) -> Fact:
 FACTS: Announce = {"reports/*/*/*/report": _completed}
 
 
-def report_id_of(model: str, version: int, snapshot_id: str, champion_version: int) -> str:
-    """Names a report by what it compares, so that two replicas cannot make two: `toy.3.0123456789abcdef`."""
+def report_id_of(model: str, version: int, snapshot_id: str, champion_version: int, request_number: int = 0) -> str:
+    """Names a report by what it compares, so that two replicas cannot make two: `toy.3.0123456789abcdef`.
+
+    A report that was requested has another name, so it is made although the same comparison was made before.
+    """
+    asked = (request_number,) if request_number else ()
     # Reports of before labels were compared have names without this word, so a version can have one of each.
-    return f"{model}.{version}.{hash_of(snapshot_id, champion_version, 'labels')[:16]}"
+    return f"{model}.{version}.{hash_of(snapshot_id, champion_version, 'labels', *asked)[:16]}"
 
 
 def folder_of(report_id: str) -> str:
@@ -73,6 +80,19 @@ class Store:
             some = (self._read_listed(folder) for folder in folders[start : start + READERS])
             found += [report for report in await asyncio.gather(*some) if report]
         return sorted(found, key=lambda report: (-report.create_time.ToNanoseconds(), report.report_id))
+
+    def requests(self, model: str, version: int) -> Ledger[EvaluationRequest]:
+        """The requests for another report on a version."""
+        return Ledger(self.blobs, f"evaluations/{model}/{version:010d}", EvaluationRequest)
+
+    async def request_number(self, model: str, version: int) -> int:
+        """The number of the newest request for another report on a version; 0: there is none."""
+        return len(await self.requests(model, version).entries())
+
+    async def request_numbers(self, model: str) -> dict[int, int]:
+        """By version, for those that another report was requested on."""
+        versions = [int(name) async for name in self.blobs.children(f"evaluations/{model}/")]
+        return {version: await self.request_number(model, version) for version in versions}
 
     async def put(self, report: EvaluationReport) -> EvaluationReport:
         """Store a report and publish it; the first of its id wins and is returned."""

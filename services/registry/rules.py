@@ -63,7 +63,9 @@ def next_promotion(
         and report.version not in held
         and not is_unsure_of_labels(report)
     ]
-    newest = {report.version: report for report in sorted(fitting, key=lambda one: one.create_time.ToNanoseconds())}
+    # A requested report counts before those that it was to replace, whatever the evaluators' clocks say.
+    oldest_first = sorted(fitting, key=lambda one: (one.request_number, one.create_time.ToNanoseconds()))
+    newest = {report.version: report for report in oldest_first}
     passing = [report for report in newest.values() if not objections(report, rules(report))]
     return max(passing, key=lambda report: report.version, default=None)
 

@@ -28,10 +28,11 @@ from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import Bus
 from servicekit.facts.outbox import Outbox
-from servicekit.ids import hash_of
+from servicekit.ids import hash_of, new_id
 from servicekit.paging import page
 from servicekit.work.queue import Work
 from services.evaluator.clients import Clients
+from services.evaluator.due import newest_of
 from services.evaluator.evaluate import Evaluator
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.reconcile import Evaluate, EvaluationKey, FindChallengers
@@ -39,7 +40,7 @@ from services.evaluator.service import EvaluationService
 from services.evaluator.store import FACTS, Store
 from tests.worlds.parts import stored_part
 
-CATALOG = Catalog(["tests.recipes"])
+CATALOG = Catalog(["tests.recipes", "tests.troubled"])
 MODEL = "toy"
 ROWS = [json.loads(line) for line in (CATALOG.folder("toy_words") / "sample.jsonl").read_text().splitlines()]
 TRAIN, VALIDATION, TEST = ROWS[:140], ROWS[140:170], ROWS[170:]
@@ -65,6 +66,16 @@ def trained(wrong: bool = False, steps: int = 60, labels: tuple[str, ...] = ("go
     CATALOG.fit("toy_words")(config, Data(rows, VALIDATION), run)
     write_golden(run.artifact, CATALOG, VALIDATION)
     return run.artifact
+
+
+def troubled(to: Path, trouble: str, *, hint: Path | None = None, only_while: Path | None = None) -> Path:
+    """An artifact whose model misbehaves when it is loaded (tests/troubled)."""
+    artifact = copied(trained(), to / f"{trouble}-{new_id()}")
+    header = json.loads((artifact / "artifact.json").read_text())
+    (artifact / "artifact.json").write_text(json.dumps({**header, "recipe": "toy_trouble"}))
+    asked = {"trouble": trouble, "hint": str(hint or ""), "only_while": str(only_while or "")}
+    (artifact / "trouble.json").write_text(json.dumps(asked))
+    return artifact
 
 
 class FakeRegistry:
@@ -178,18 +189,18 @@ class Replica:
         self.outbox = Outbox(blobs, bus, "evaluator", FACTS)
         self.store = Store(blobs, self.outbox)
         clients = Clients(world.registry, world.dataprep)  # type: ignore[arg-type]
-        evaluator = Evaluator(blobs, clients, ArtifactCache(blobs, cache), 4, CATALOG)
+        evaluator = Evaluator(blobs, clients, ArtifactCache(blobs, cache), 4, CATALOG, limit_seconds=60)
         self.evaluate = Evaluate(self.store, clients, evaluator, lease_seconds)
         self.work = Work(blobs, bus, "evaluator", HANDLERS, resync_seconds=30)
         self.find = FindChallengers(self.store, clients, self.work)
         self.work.register(self.evaluate, self.find)
-        self.service = EvaluationService(self.store)
+        self.service = EvaluationService(self.store, clients, self.work)
 
     async def report(self, version: int = 1, model: str = MODEL) -> EvaluationReport:
         """Reconcile until no report on the version is pending; the newest."""
         while (again := await self.evaluate.reconcile(EvaluationKey(model, version))) is not None:
             await asyncio.sleep(min(again, 0.01))
-        return max(await self.store.reports(model, version), key=lambda report: report.champion_entry)
+        return newest_of(await self.store.reports(model, version))
 
     @asynccontextmanager
     async def running(self) -> Any:

@@ -286,6 +286,9 @@ class Fakes(
     def ListEvaluationReports(self, request: Any, context: Any) -> Any:
         return self._keep(request, evaluation.ListEvaluationReportsResponse(reports=[REPORT]))
 
+    def EvaluateModelVersion(self, request: Any, context: Any) -> Any:
+        return self._keep(request, evaluation.EvaluateModelVersionResponse(request_number=2))
+
     def GetEvaluationReportPage(self, request: Any, context: Any) -> Any:
         return self._keep(request, evaluation.GetEvaluationReportPageResponse(html="<html>తె</html>"))
 

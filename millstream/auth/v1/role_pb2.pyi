@@ -28,7 +28,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_READER: _Role.ValueType  # 1
     """Reads everything except dead letters and events, and asks for predictions."""
     ROLE_WRITER: _Role.ValueType  # 2
-    """Imports files, applies models, starts and cancels training runs, moves aliases."""
+    """Imports files, applies models, starts and cancels training runs, requests evaluations, moves aliases."""
     ROLE_OPERATOR: _Role.ValueType  # 3
     """Lists, replays and drops dead letters, and tails events."""
 
@@ -39,7 +39,7 @@ ROLE_UNSPECIFIED: Role.ValueType  # 0
 ROLE_READER: Role.ValueType  # 1
 """Reads everything except dead letters and events, and asks for predictions."""
 ROLE_WRITER: Role.ValueType  # 2
-"""Imports files, applies models, starts and cancels training runs, moves aliases."""
+"""Imports files, applies models, starts and cancels training runs, requests evaluations, moves aliases."""
 ROLE_OPERATOR: Role.ValueType  # 3
 """Lists, replays and drops dead letters, and tails events."""
 Global___Role: _TypeAlias = Role  # noqa: Y015

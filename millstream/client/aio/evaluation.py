@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from millstream.client.aio.connection import Connection
 from millstream.client.aio.pages import pages
-from millstream.client.shared import PAGE
+from millstream.client.shared import PAGE, new_request_id
 from millstream.evaluation.v1 import evaluation_service_pb2 as evaluation
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 
@@ -28,3 +28,13 @@ class Reports(Connection):
         """The report as one self-contained HTML page. Raises NotFound."""
         request = evaluation.GetEvaluationReportPageRequest(report_id=report_id)
         return (await self._evaluation.GetEvaluationReportPage(request)).html
+
+    async def evaluate_again(self, model: str, version: int, *, reason: str = "", request_id: str = "") -> int:
+        """Request another report on a version; the number of the request, which its report has as `request_number`.
+
+        The newest report counts, whatever its status. Raises NotFound.
+        """
+        request = evaluation.EvaluateModelVersionRequest(
+            model=model, version=version, reason=reason, request_id=request_id or new_request_id()
+        )
+        return int((await self._evaluation.EvaluateModelVersion(request)).request_number)

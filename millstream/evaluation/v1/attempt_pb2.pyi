@@ -26,11 +26,17 @@ class AttemptEnd(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    CHAMPION_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Class and text of the error."""
     counts: _builtins.bool
-    """True for a bug: the attempt then counts as one of three, after which the report gets STATUS_ERROR. False for an
-    attempt that was stopped, or that failed because another service was unavailable.
+    """True for a bug, or a version that kills its measurement or exceeds the time limit: the attempt then counts as one of
+    three, after which the report gets STATUS_ERROR. False for an attempt that was stopped, or that failed because
+    another service was unavailable or the machine lacked memory, disk or a device.
+    """
+    champion: _builtins.bool
+    """True if the measurement was killed or exceeded the time limit in the champion's turn. After three such attempts the
+    champion is left out of the report, which then says why.
     """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
@@ -40,10 +46,11 @@ class AttemptEnd(_message.Message):
         reason: _builtins.str = ...,
         counts: _builtins.bool = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        champion: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "reason", b"reason", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["champion", b"champion", "counts", b"counts", "reason", b"reason", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,7 +29,7 @@ from millstream.registry.v1 import model_pb2 as millstream_dot_registry_dot_v1_d
 from millstream.training.v1 import lineage_pb2 as millstream_dot_training_dot_v1_dot_lineage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0millstream/evaluation/v1/evaluation_report.proto\x12\x18millstream.evaluation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"millstream/registry/v1/model.proto\x1a$millstream/training/v1/lineage.proto\"\x8b\x07\n\x10\x45valuationReport\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x13\n\x0bsnapshot_id\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\x12\x16\n\x0e\x64\x61taset_number\x18\x06 \x01(\x04\x12\x18\n\x10\x63hampion_version\x18\x07 \x01(\x04\x12\x41\n\x06status\x18\x08 \x01(\x0e\x32\x31.millstream.evaluation.v1.EvaluationReport.Status\x12\r\n\x05\x65rror\x18\t \x01(\t\x12\x37\n\x07metrics\x18\n \x03(\x0b\x32&.millstream.evaluation.v1.MetricResult\x12\x32\n\x04gate\x18\x0b \x03(\x0b\x32$.millstream.evaluation.v1.GateResult\x12\x35\n\x06tables\x18\x0c \x03(\x0b\x32%.millstream.evaluation.v1.ReportTable\x12\x15\n\rrows_compared\x18\r \x01(\x04\x12\x15\n\rrows_left_out\x18\x0e \x01(\x04\x12\x15\n\rbaseline_name\x18\x0f \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x10 \x01(\t\x12\x11\n\tprecision\x18\x11 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x12 \x01(\t\x12\x13\n\x0b\x63ode_commit\x18\x13 \x01(\t\x12\x12\n\ncode_dirty\x18\x14 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07\x65lapsed\x18\x16 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63hampion_entry\x18\x17 \x01(\x04\x12\x30\n\x07lineage\x18\x18 \x01(\x0b\x32\x1f.millstream.training.v1.Lineage\x12\r\n\x05notes\x18\x19 \x03(\t\x12;\n\x0clabel_change\x18\x1a \x01(\x0b\x32%.millstream.evaluation.v1.LabelChange\"X\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x11\n\rSTATUS_PASSED\x10\x01\x12\x11\n\rSTATUS_FAILED\x10\x02\x12\x10\n\x0cSTATUS_ERROR\x10\x03\"\xa4\x01\n\x0cMetricResult\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0f\n\x07meaning\x18\x02 \x01(\t\x12\x18\n\x10higher_is_better\x18\x03 \x01(\x08\x12\x11\n\tcandidate\x18\x04 \x01(\x01\x12\x15\n\x08\x62\x61seline\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x63hampion\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_baselineB\x0b\n\t_champion\"Z\n\nGateResult\x12.\n\x04rule\x18\x01 \x01(\x0b\x32 .millstream.registry.v1.GateRule\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x0c\n\x04text\x18\x03 \x01(\t\"}\n\x0bLabelChange\x12\x34\n\x06labels\x18\x01 \x03(\x0b\x32$.millstream.evaluation.v1.LabelCount\x12\x0c\n\x04kept\x18\x02 \x01(\x04\x12\x0b\n\x03new\x18\x03 \x01(\x04\x12\x0c\n\x04lost\x18\x04 \x01(\x04\x12\x0f\n\x07unknown\x18\x05 \x01(\t\"H\n\nLabelCount\x12\r\n\x05label\x18\x01 \x01(\t\x12\x14\n\x0cversion_rows\x18\x02 \x01(\x04\x12\x15\n\rchampion_rows\x18\x03 \x01(\x04\"W\n\x0bReportTable\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\x12(\n\x04rows\x18\x03 \x03(\x0b\x32\x1a.google.protobuf.ListValueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0millstream/evaluation/v1/evaluation_report.proto\x12\x18millstream.evaluation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"millstream/registry/v1/model.proto\x1a$millstream/training/v1/lineage.proto\"\xa3\x07\n\x10\x45valuationReport\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x13\n\x0bsnapshot_id\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\x12\x16\n\x0e\x64\x61taset_number\x18\x06 \x01(\x04\x12\x18\n\x10\x63hampion_version\x18\x07 \x01(\x04\x12\x41\n\x06status\x18\x08 \x01(\x0e\x32\x31.millstream.evaluation.v1.EvaluationReport.Status\x12\r\n\x05\x65rror\x18\t \x01(\t\x12\x37\n\x07metrics\x18\n \x03(\x0b\x32&.millstream.evaluation.v1.MetricResult\x12\x32\n\x04gate\x18\x0b \x03(\x0b\x32$.millstream.evaluation.v1.GateResult\x12\x35\n\x06tables\x18\x0c \x03(\x0b\x32%.millstream.evaluation.v1.ReportTable\x12\x15\n\rrows_compared\x18\r \x01(\x04\x12\x15\n\rrows_left_out\x18\x0e \x01(\x04\x12\x15\n\rbaseline_name\x18\x0f \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x10 \x01(\t\x12\x11\n\tprecision\x18\x11 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x12 \x01(\t\x12\x13\n\x0b\x63ode_commit\x18\x13 \x01(\t\x12\x12\n\ncode_dirty\x18\x14 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07\x65lapsed\x18\x16 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63hampion_entry\x18\x17 \x01(\x04\x12\x30\n\x07lineage\x18\x18 \x01(\x0b\x32\x1f.millstream.training.v1.Lineage\x12\r\n\x05notes\x18\x19 \x03(\t\x12;\n\x0clabel_change\x18\x1a \x01(\x0b\x32%.millstream.evaluation.v1.LabelChange\x12\x16\n\x0erequest_number\x18\x1b \x01(\x04\"X\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x11\n\rSTATUS_PASSED\x10\x01\x12\x11\n\rSTATUS_FAILED\x10\x02\x12\x10\n\x0cSTATUS_ERROR\x10\x03\"\xa4\x01\n\x0cMetricResult\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0f\n\x07meaning\x18\x02 \x01(\t\x12\x18\n\x10higher_is_better\x18\x03 \x01(\x08\x12\x11\n\tcandidate\x18\x04 \x01(\x01\x12\x15\n\x08\x62\x61seline\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x63hampion\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_baselineB\x0b\n\t_champion\"Z\n\nGateResult\x12.\n\x04rule\x18\x01 \x01(\x0b\x32 .millstream.registry.v1.GateRule\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x0c\n\x04text\x18\x03 \x01(\t\"}\n\x0bLabelChange\x12\x34\n\x06labels\x18\x01 \x03(\x0b\x32$.millstream.evaluation.v1.LabelCount\x12\x0c\n\x04kept\x18\x02 \x01(\x04\x12\x0b\n\x03new\x18\x03 \x01(\x04\x12\x0c\n\x04lost\x18\x04 \x01(\x04\x12\x0f\n\x07unknown\x18\x05 \x01(\t\"H\n\nLabelCount\x12\r\n\x05label\x18\x01 \x01(\t\x12\x14\n\x0cversion_rows\x18\x02 \x01(\x04\x12\x15\n\rchampion_rows\x18\x03 \x01(\x04\"W\n\x0bReportTable\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\x12(\n\x04rows\x18\x03 \x03(\x0b\x32\x1a.google.protobuf.ListValueb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,17 +37,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.evaluation.v1.ev
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVALUATIONREPORT']._serialized_start=248
-  _globals['_EVALUATIONREPORT']._serialized_end=1155
-  _globals['_EVALUATIONREPORT_STATUS']._serialized_start=1067
-  _globals['_EVALUATIONREPORT_STATUS']._serialized_end=1155
-  _globals['_METRICRESULT']._serialized_start=1158
-  _globals['_METRICRESULT']._serialized_end=1322
-  _globals['_GATERESULT']._serialized_start=1324
-  _globals['_GATERESULT']._serialized_end=1414
-  _globals['_LABELCHANGE']._serialized_start=1416
-  _globals['_LABELCHANGE']._serialized_end=1541
-  _globals['_LABELCOUNT']._serialized_start=1543
-  _globals['_LABELCOUNT']._serialized_end=1615
-  _globals['_REPORTTABLE']._serialized_start=1617
-  _globals['_REPORTTABLE']._serialized_end=1704
+  _globals['_EVALUATIONREPORT']._serialized_end=1179
+  _globals['_EVALUATIONREPORT_STATUS']._serialized_start=1091
+  _globals['_EVALUATIONREPORT_STATUS']._serialized_end=1179
+  _globals['_METRICRESULT']._serialized_start=1182
+  _globals['_METRICRESULT']._serialized_end=1346
+  _globals['_GATERESULT']._serialized_start=1348
+  _globals['_GATERESULT']._serialized_end=1438
+  _globals['_LABELCHANGE']._serialized_start=1440
+  _globals['_LABELCHANGE']._serialized_end=1565
+  _globals['_LABELCOUNT']._serialized_start=1567
+  _globals['_LABELCOUNT']._serialized_end=1639
+  _globals['_REPORTTABLE']._serialized_start=1641
+  _globals['_REPORTTABLE']._serialized_end=1728
 # @@protoc_insertion_point(module_scope)

@@ -81,8 +81,11 @@ class EvaluationReport(_message.Message):
     LINEAGE_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     LABEL_CHANGE_FIELD_NUMBER: _builtins.int
+    REQUEST_NUMBER_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
-    """`{model}.{version}.{hash of the snapshot and the champion's version}`: the same comparison has the same id."""
+    """`{model}.{version}.{hash of the snapshot, the champion's version and the request}`: the same comparison has the same
+    id, unless another was requested.
+    """
     model: _builtins.str
     version: _builtins.int
     snapshot_id: _builtins.str
@@ -96,7 +99,7 @@ class EvaluationReport(_message.Message):
     rows_compared: _builtins.int
     """Rows of the test split on which every metric was computed."""
     rows_left_out: _builtins.int
-    """Rows of the test split that were left out because one of the two versions was trained on them."""
+    """Rows of the test split that were left out because one of the two versions had seen them in training or validation."""
     baseline_name: _builtins.str
     backend: _builtins.str
     """What ran the model, for example torch."""
@@ -109,6 +112,10 @@ class EvaluationReport(_message.Message):
     """True if the evaluator's code differed from that commit."""
     champion_entry: _builtins.int
     """Number of the champion's newest ledger entry when it was read. 0: none."""
+    request_number: _builtins.int
+    """The newest request for another report on this version that this one answers. 0: nobody had asked for one. Of two
+    reports that compare the same, the one with the higher number counts.
+    """
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricResult]:
         """The recipe's primary metric comes first."""
@@ -168,10 +175,11 @@ class EvaluationReport(_message.Message):
         lineage: _lineage_pb2.Lineage | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
         label_change: Global___LabelChange | None = ...,
+        request_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "elapsed", b"elapsed", "label_change", b"label_change", "lineage", b"lineage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "backend", b"backend", "baseline_name", b"baseline_name", "champion_entry", b"champion_entry", "champion_version", b"champion_version", "code_commit", b"code_commit", "code_dirty", b"code_dirty", "create_time", b"create_time", "dataset", b"dataset", "dataset_number", b"dataset_number", "elapsed", b"elapsed", "error", b"error", "gate", b"gate", "label_change", b"label_change", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "notes", b"notes", "precision", b"precision", "report_id", b"report_id", "rows_compared", b"rows_compared", "rows_left_out", b"rows_left_out", "snapshot_id", b"snapshot_id", "status", b"status", "tables", b"tables", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "backend", b"backend", "baseline_name", b"baseline_name", "champion_entry", b"champion_entry", "champion_version", b"champion_version", "code_commit", b"code_commit", "code_dirty", b"code_dirty", "create_time", b"create_time", "dataset", b"dataset", "dataset_number", b"dataset_number", "elapsed", b"elapsed", "error", b"error", "gate", b"gate", "label_change", b"label_change", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "notes", b"notes", "precision", b"precision", "report_id", b"report_id", "request_number", b"request_number", "rows_compared", b"rows_compared", "rows_left_out", b"rows_left_out", "snapshot_id", b"snapshot_id", "status", b"status", "tables", b"tables", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

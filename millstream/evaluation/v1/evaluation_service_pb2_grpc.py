@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class EvaluationServiceStub:
-    """Gives access to the evaluation reports. Every model version gets one without a request. Served by evaluator.
+    """Gives access to the evaluation reports. Every model version gets one without a request; another can be requested.
+    Served by evaluator.
     """
 
     def __init__(self, channel):
@@ -50,10 +51,16 @@ class EvaluationServiceStub:
                 request_serializer=millstream_dot_evaluation_dot_v1_dot_evaluation__service__pb2.GetEvaluationReportPageRequest.SerializeToString,
                 response_deserializer=millstream_dot_evaluation_dot_v1_dot_evaluation__service__pb2.GetEvaluationReportPageResponse.FromString,
                 _registered_method=True)
+        self.EvaluateModelVersion = channel.unary_unary(
+                '/millstream.evaluation.v1.EvaluationService/EvaluateModelVersion',
+                request_serializer=millstream_dot_evaluation_dot_v1_dot_evaluation__service__pb2.EvaluateModelVersionRequest.SerializeToString,
+                response_deserializer=millstream_dot_evaluation_dot_v1_dot_evaluation__service__pb2.EvaluateModelVersionResponse.FromString,
+                _registered_method=True)
 
 
 class EvaluationServiceServicer:
-    """Gives access to the evaluation reports. Every model version gets one without a request. Served by evaluator.
+    """Gives access to the evaluation reports. Every model version gets one without a request; another can be requested.
+    Served by evaluator.
     """
 
     def GetEvaluationReport(self, request, context):
@@ -70,6 +77,15 @@ class EvaluationServiceServicer:
 
     def GetEvaluationReportPage(self, request, context):
         """The report as one HTML page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EvaluateModelVersion(self, request, context):
+        """Request another report on a version, beside the champion that there is by then: after a trouble that has passed, or
+        with another gate, recipe or time limit. The newest report counts, whatever its status. NOT_FOUND if there is no such
+        version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,6 +109,11 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
                     request_deserializer=millstream_dot_evaluation_dot_v1_dot_evaluation__service__pb2.GetEvaluationReportPageRequest.FromString,
                     response_serializer=millstream_dot_evaluation_dot_v1_dot_evaluation__service__pb2.GetEvaluationReportPageResponse.SerializeToString,
             ),
+            'EvaluateModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.EvaluateModelVersion,
+                    request_deserializer=millstream_dot_evaluation_dot_v1_dot_evaluation__service__pb2.EvaluateModelVersionRequest.FromString,
+                    response_serializer=millstream_dot_evaluation_dot_v1_dot_evaluation__service__pb2.EvaluateModelVersionResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'millstream.evaluation.v1.EvaluationService', rpc_method_handlers)
@@ -102,7 +123,8 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EvaluationService:
-    """Gives access to the evaluation reports. Every model version gets one without a request. Served by evaluator.
+    """Gives access to the evaluation reports. Every model version gets one without a request; another can be requested.
+    Served by evaluator.
     """
 
     @staticmethod
@@ -176,6 +198,33 @@ class EvaluationService:
             '/millstream.evaluation.v1.EvaluationService/GetEvaluationReportPage',
             millstream_dot_evaluation_dot_v1_dot_evaluation__service__pb2.GetEvaluationReportPageRequest.SerializeToString,
             millstream_dot_evaluation_dot_v1_dot_evaluation__service__pb2.GetEvaluationReportPageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EvaluateModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millstream.evaluation.v1.EvaluationService/EvaluateModelVersion',
+            millstream_dot_evaluation_dot_v1_dot_evaluation__service__pb2.EvaluateModelVersionRequest.SerializeToString,
+            millstream_dot_evaluation_dot_v1_dot_evaluation__service__pb2.EvaluateModelVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EvaluationServiceStub:
-    """Gives access to the evaluation reports. Every model version gets one without a request. Served by evaluator."""
+    """Gives access to the evaluation reports. Every model version gets one without a request; another can be requested.
+    Served by evaluator.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +39,33 @@ class EvaluationServiceStub:
     ListEvaluationReports: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListEvaluationReportsRequest, _evaluation_service_pb2.ListEvaluationReportsResponse]
     GetEvaluationReportPage: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetEvaluationReportPageRequest, _evaluation_service_pb2.GetEvaluationReportPageResponse]
     """The report as one HTML page."""
+    EvaluateModelVersion: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.EvaluateModelVersionRequest, _evaluation_service_pb2.EvaluateModelVersionResponse]
+    """Request another report on a version, beside the champion that there is by then: after a trouble that has passed, or
+    with another gate, recipe or time limit. The newest report counts, whatever its status. NOT_FOUND if there is no such
+    version.
+    """
 
 @_typing.type_check_only
 class EvaluationServiceAsyncStub(EvaluationServiceStub):
-    """Gives access to the evaluation reports. Every model version gets one without a request. Served by evaluator."""
+    """Gives access to the evaluation reports. Every model version gets one without a request; another can be requested.
+    Served by evaluator.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetEvaluationReport: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetEvaluationReportRequest, _evaluation_service_pb2.GetEvaluationReportResponse]  # type: ignore[assignment]
     ListEvaluationReports: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListEvaluationReportsRequest, _evaluation_service_pb2.ListEvaluationReportsResponse]  # type: ignore[assignment]
     GetEvaluationReportPage: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetEvaluationReportPageRequest, _evaluation_service_pb2.GetEvaluationReportPageResponse]  # type: ignore[assignment]
     """The report as one HTML page."""
+    EvaluateModelVersion: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.EvaluateModelVersionRequest, _evaluation_service_pb2.EvaluateModelVersionResponse]  # type: ignore[assignment]
+    """Request another report on a version, beside the champion that there is by then: after a trouble that has passed, or
+    with another gate, recipe or time limit. The newest report counts, whatever its status. NOT_FOUND if there is no such
+    version.
+    """
 
 class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Gives access to the evaluation reports. Every model version gets one without a request. Served by evaluator."""
+    """Gives access to the evaluation reports. Every model version gets one without a request; another can be requested.
+    Served by evaluator.
+    """
 
     @_abc_1.abstractmethod
     def GetEvaluationReport(
@@ -72,5 +88,16 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.GetEvaluationReportPageResponse, _abc.Awaitable[_evaluation_service_pb2.GetEvaluationReportPageResponse]]:
         """The report as one HTML page."""
+
+    @_abc_1.abstractmethod
+    def EvaluateModelVersion(
+        self,
+        request: _evaluation_service_pb2.EvaluateModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluation_service_pb2.EvaluateModelVersionResponse, _abc.Awaitable[_evaluation_service_pb2.EvaluateModelVersionResponse]]:
+        """Request another report on a version, beside the champion that there is by then: after a trouble that has passed, or
+        with another gate, recipe or time limit. The newest report counts, whatever its status. NOT_FOUND if there is no such
+        version.
+        """
 
 def add_EvaluationServiceServicer_to_server(servicer: EvaluationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -19,11 +19,11 @@ FEW_ROWS = 100
 """Below it a report says how much one row counts."""
 
 
-def report_on(version: ModelVersion, champion: ChampionAlias) -> EvaluationReport:
-    """A report with all that is known before measuring."""
+def report_on(version: ModelVersion, champion: ChampionAlias, request_number: int = 0) -> EvaluationReport:
+    """A report with all that is known before measuring. `request_number`: of the newest request for one; 0: none."""
     lineage = version.lineage
     report = EvaluationReport(
-        report_id=report_id_of(version.model, version.version, lineage.snapshot_id, champion.version),
+        report_id=report_id_of(version.model, version.version, lineage.snapshot_id, champion.version, request_number),
         model=version.model,
         version=version.version,
         snapshot_id=lineage.snapshot_id,
@@ -31,6 +31,7 @@ def report_on(version: ModelVersion, champion: ChampionAlias) -> EvaluationRepor
         dataset_number=lineage.dataset_number,
         champion_version=champion.version,
         champion_entry=champion.entry,
+        request_number=request_number,
         artifact_digest=version.artifact.digest,
         code_commit=build_info().commit,
         code_dirty=build_info().dirty,

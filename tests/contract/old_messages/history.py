@@ -119,6 +119,8 @@ def promotions_by_hand(client: Client) -> None:
     version = trained(client, 11)
     report = reported(client, version)
     assert report.status == EvaluationReport.STATUS_FAILED
+    client.evaluate_again(MODEL, version.version, reason="a GPU was out of order")
+    wait_until(lambda: len(list(client.reports(MODEL, version.version))) > 1, "there is another report")
     client.promote(MODEL, version.version, override="the champion's data were wrong")
     client.rollback(MODEL, reason="angry users")
     client.release(MODEL, reason="mended")

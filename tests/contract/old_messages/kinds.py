@@ -19,6 +19,7 @@ from millstream.dataset.v1.import_pb2 import Import
 from millstream.defaults import SERVICES, TOPICS
 from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.evaluation.v1.evaluation_request_pb2 import EvaluationRequest
 from millstream.inference.v1.refusal_pb2 import Refusal
 from millstream.operations.v1.stored_pb2 import Claim, DeadLetterResolution, Heartbeat, LedgerEntry, OutboxMarker
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
@@ -59,6 +60,7 @@ OBJECTS = (
     Kind("datasets/*/parts/*"),
     Kind("datasets/*/spec/*", DatasetSpec, in_ledger=True),
     Kind("dead-letters/*/*", DeadLetterResolution),
+    Kind("evaluations/*/*/*", EvaluationRequest, in_ledger=True),
     Kind("models/*/aliases/*/*", AliasEntry, in_ledger=True),
     Kind("models/*/spec/*", ModelSpec, in_ledger=True),
     Kind("models/*/versions/*", ModelVersion, in_ledger=True),

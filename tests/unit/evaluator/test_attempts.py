@@ -15,7 +15,7 @@ from millstream.registry.v1.model_pb2 import ModelVersion
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.processes import this_process
 from services.evaluator import attempts
-from services.evaluator.measure import Figures, in_background
+from services.evaluator.measure import Figures
 from services.evaluator.reconcile import EvaluationKey
 from services.evaluator.store import folder_of, report_id_of
 from tests.worlds.evaluator import MODEL, Replica, World, copied, trained, until
@@ -285,12 +285,6 @@ async def test_an_evaluation_leaves_the_artifacts_used_last_in_the_cache(world: 
         await replica.report(version)
     kept = {path.name for path in replica.evaluate.evaluator.cache.folder.iterdir()}
     assert kept == {version.artifact.digest for version in world.registry.made[1:]}
-
-
-async def test_background_work_gives_its_value_or_its_error() -> None:
-    assert await in_background(lambda: 3) == 3
-    with pytest.raises(ZeroDivisionError):
-        await in_background(lambda: 1 // 0)
 
 
 def test_a_report_is_given_up_after_three_failures() -> None:

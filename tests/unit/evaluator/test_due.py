@@ -4,7 +4,7 @@ import pytest
 
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import AliasEntry
-from services.evaluator.due import ChampionAlias, champion_of, is_pending
+from services.evaluator.due import ChampionAlias, champion_of, is_pending, newest_of
 
 PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
 
@@ -15,6 +15,7 @@ def beside(
     report = EvaluationReport(champion_version=champion, champion_entry=entry, status=status)
     report.create_time.FromSeconds(seconds)
     report.label_change.SetInParent()
+    report.metrics.add(metric="accuracy", candidate=0.5, champion=0.5)
     return report
 
 
@@ -22,6 +23,13 @@ def without_labels(champion: int, entry: int, status: EvaluationReport.Status.Va
     """A report that was made before labels were compared."""
     report = beside(champion, entry, status)
     report.ClearField("label_change")
+    return report
+
+
+def alone(champion: int, entry: int) -> EvaluationReport:
+    """A report that failed, and has no figures of the champion."""
+    report = beside(champion, entry, FAILED)
+    report.metrics[0].ClearField("champion")
     return report
 
 
@@ -39,6 +47,9 @@ CASES = {
     "another when the first champion came": (2, now(1, 1), [beside(0, 0)], True),
     "another when the champion changed": (3, now(2, 2, 1), [beside(1, 1)], True),
     "nothing when the newest failed": (3, now(2, 2, 1), [beside(1, 1, FAILED)], False),
+    "another when the newest failed without the champion's figures": (3, now(2, 2, 1), [alone(1, 1)], True),
+    "nothing when it failed without the figures of the present champion": (3, now(2, 2, 1), [alone(2, 2)], False),
+    "nothing when it failed while there was no champion": (3, now(2, 2, 1), [alone(0, 0)], False),
     "nothing when the newest ended as error": (3, now(2, 2, 1), [beside(1, 1, ERROR)], False),
     "nothing when an older one passed and the newest failed": (
         4, now(3, 3, 1, 2), [beside(2, 2, FAILED), beside(1, 1)], False,
@@ -78,3 +89,16 @@ def test_the_champion_is_what_the_newest_entry_names_in_whatever_order_they_come
     entries = [AliasEntry(number=2, version=5), AliasEntry(number=3, version=4), AliasEntry(number=1, version=4)]
     assert champion_of(entries) == ChampionAlias(4, 3, frozenset({4, 5}))
     assert champion_of([]) == ChampionAlias(0, 0, frozenset())
+
+
+@pytest.mark.parametrize("status", [PASSED, FAILED, ERROR])
+def test_a_request_is_answered_once_whatever_the_reports_before_it_say(
+    status: EvaluationReport.Status.ValueType,
+) -> None:
+    before, answer = beside(0, 0, status, seconds=9), beside(0, 0, status, seconds=1)
+    answer.request_number = 2
+    champion = ChampionAlias()
+    assert is_pending(1, champion, [before], request_number=1)
+    assert is_pending(1, champion, [before, answer], request_number=3)
+    assert not is_pending(1, champion, [before, answer], request_number=2)
+    assert newest_of([before, answer]) is answer and newest_of([answer, before]) is answer

@@ -7,7 +7,7 @@ import pytest
 from recipekit.catalog import Catalog
 from recipekit.spec import Spec
 from services.evaluator.measure import CannotEvaluate, ChampionModel, measure
-from tests.worlds.evaluator import TEST, TRAIN, trained
+from tests.worlds.evaluator import TEST, TRAIN, VALIDATION, trained
 
 
 class WholeRows(Catalog):
@@ -22,19 +22,19 @@ class WholeRows(Catalog):
 
 @pytest.mark.parametrize("catalog", [Catalog(["tests.recipes"]), WholeRows()], ids=["identity-columns", "whole-rows"])
 def test_test_rows_that_differ_from_the_training_rows_are_all_compared(catalog: Catalog) -> None:
-    figures = measure(trained(), TRAIN, TEST, None, catalog)
+    figures = measure(trained(), TRAIN, TEST, None, catalog, VALIDATION)
     assert (figures.rows_compared, figures.rows_left_out) == (len(TEST), 0)
 
 
 @pytest.mark.parametrize("catalog", [Catalog(["tests.recipes"]), WholeRows()], ids=["identity-columns", "whole-rows"])
-def test_rows_that_the_candidate_or_the_champion_was_trained_on_are_left_out(catalog: Catalog) -> None:
-    champion = ChampionModel(version=1, train=TEST[2:5], folder=trained())
-    figures = measure(trained(), [*TRAIN, *TEST[:2]], TEST, champion, catalog)
-    assert (figures.rows_compared, figures.rows_left_out) == (len(TEST) - 5, 5)
+def test_rows_that_the_candidate_or_the_champion_has_seen_are_left_out(catalog: Catalog) -> None:
+    champion = ChampionModel(version=1, train=TEST[2:4], validation=TEST[4:5], folder=trained())
+    figures = measure(trained(), [*TRAIN, *TEST[:2]], TEST, champion, catalog, [*VALIDATION, TEST[9]])
+    assert (figures.rows_compared, figures.rows_left_out) == (len(TEST) - 6, 6)
 
 
 def test_a_row_with_another_label_is_the_same_row_only_by_its_identity_columns() -> None:
     relabelled = [{**row, "label": "good" if row["label"] == "bad" else "bad"} for row in TEST]
-    assert measure(trained(), [*TRAIN, *relabelled], TEST, None, WholeRows()).rows_left_out == 0
-    with pytest.raises(CannotEvaluate, match="among the training rows"):
-        measure(trained(), [*TRAIN, *relabelled], TEST, None, Catalog(["tests.recipes"]))
+    assert measure(trained(), [*TRAIN, *relabelled], TEST, None, WholeRows(), VALIDATION).rows_left_out == 0
+    with pytest.raises(CannotEvaluate, match="among the training or validation rows"):
+        measure(trained(), [*TRAIN, *relabelled], TEST, None, Catalog(["tests.recipes"]), VALIDATION)

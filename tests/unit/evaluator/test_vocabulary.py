@@ -145,10 +145,10 @@ def test_a_champion_of_another_recipe_is_read_by_that_recipes_label_column() -> 
             return _with_label("verdict") if name == "other" else super().spec("toy_words")
 
     rows = [{"text": "a", "verdict": "good", "label": "noise"}]
-    champion = ChampionModel(1, rows, "other")
+    champion = ChampionModel(1, rows, recipe="other")
     vocabulary = vocabulary_of(SPEC, [{"text": "b", "label": "good"}], {}, champion, Two(["tests.recipes"]))
     assert vocabulary.champion == {"good": 1}
-    unknown = vocabulary_of(SPEC, TRAIN, {}, ChampionModel(1, rows, "gone"), CATALOG)
+    unknown = vocabulary_of(SPEC, TRAIN, {}, ChampionModel(1, rows, recipe="gone"), CATALOG)
     assert unknown.champion is None and "no recipe is named 'gone'" in unknown.unknown
 
 
@@ -179,6 +179,6 @@ def test_a_recipe_without_labels_or_with_real_numbers_has_no_vocabulary() -> Non
 def test_a_report_lists_a_bounded_number_of_labels_and_counts_all() -> None:
     rows = [{"text": f"text {number}", "label": f"{number}" + "x" * 1000} for number in range(3 * LISTED)]
     theirs = [{"text": "", "label": f"their {number}"} for number in range(2 * LISTED)]
-    change = vocabulary_of(SPEC, rows, {}, ChampionModel(1, theirs, "toy_words"), CATALOG).change()
+    change = vocabulary_of(SPEC, rows, {}, ChampionModel(1, theirs, recipe="toy_words"), CATALOG).change()
     assert (change.new, change.lost, len(change.labels)) == (3 * LISTED, 2 * LISTED, 2 * LISTED)
     assert max(len(label.label) for label in change.labels) == LONGEST

@@ -39,3 +39,12 @@ def test_the_page_is_printed_or_written(cli: Command, fakes: Fakes, tmp_path: Pa
     assert fakes.last(evaluation.GetEvaluationReportPageRequest).report_id == "report-1"
     found = json.loads(cli("reports", "page", "report-1", "-o", "json").stdout)
     assert found == {"report_id": "report-1", "html": "<html>తె</html>"}
+
+
+def test_another_report_is_requested(cli: Command, fakes: Fakes) -> None:
+    run = cli("reports", "again", "toy", "3", "--reason", "a GPU was out of order")
+    assert run.stdout == "report 2 requested on toy version 3: see `millstream reports list toy`\n"
+    asked = fakes.last(evaluation.EvaluateModelVersionRequest)
+    assert (asked.model, asked.version, asked.reason) == ("toy", 3, "a GPU was out of order") and asked.request_id
+    found = json.loads(cli("reports", "again", "toy", "3", "-o", "json").stdout)
+    assert found == {"model": "toy", "version": 3, "request_number": 2}

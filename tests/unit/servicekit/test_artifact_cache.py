@@ -159,3 +159,33 @@ def test_processes_that_fetch_and_remove_at_once_leave_one_whole_artifact(tmp_pa
     cache = ArtifactCache(DirectoryBlobs(tmp_path / "blobs"), tmp_path / "cache")
     assert describe(asyncio.run(cache.fetch(digest))).digest == digest
     assert names(cache) == {digest}
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "missing", "added"])
+async def test_a_copy_that_is_not_what_its_digest_names_is_removed_and_fetched_again(
+    cache: ArtifactCache, folder: Path, damage: str
+) -> None:
+    digest = (await store(cache.blobs, folder)).digest
+    copy = await cache.fetch(digest)
+    weights = copy / "deep" / "weights.bin"
+    data = weights.read_bytes()
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "added":
+        (copy / "more.json").write_text("{}")
+    else:
+        weights.write_bytes(data[:100] if damage == "cut" else b"x" + data[1:])
+    assert await cache.verify(digest) is False
+    assert names(cache) == set()
+    assert await cache.verify(digest) is False, "there is none"
+    assert describe(await cache.fetch(digest)).digest == digest
+    assert await cache.verify(digest) is True
+    assert names(cache) == {digest}
+
+
+async def test_what_others_keep_in_the_folder_is_no_abandoned_download(cache: ArtifactCache) -> None:
+    for name in (".fetching-1", ".removed-1", ".measuring-1"):
+        (cache.folder / name).mkdir(parents=True)
+        os.utime(cache.folder / name, (LONG_AGO, LONG_AGO))
+    assert cache.keep_newest(1) == []
+    assert names(cache) == {".measuring-1"}

@@ -130,8 +130,10 @@ async def test_timers_do_not_pile_up_for_a_key_that_is_delayed_and_resynced() ->
         assert work._states.keys() == {ThingKey("a")}
 
 
-TRANSIENT = [Conflict("c"), Overloaded("o"), Unavailable("u"), DeadlineExceeded("d")]
-FINAL = [InvalidArgument("i"), Unauthenticated("u"), PermissionDenied("p")]
+TRANSIENT = [
+    Conflict("c"), Overloaded("o"), Unavailable("u"), DeadlineExceeded("d"), Unauthenticated("u"), PermissionDenied("p"),
+]  # fmt: skip
+FINAL = [InvalidArgument("i")]
 TEN_TRIES = [NotFound("n"), FailedPrecondition("f")]
 THREE_TRIES = [Internal("i"), AlreadyExists("a"), ValueError("v"), asyncio.CancelledError("c")]
 

@@ -1,0 +1,1 @@
+"""The toy recipe, but its model misbehaves as its artifact asks."""
