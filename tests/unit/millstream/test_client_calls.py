@@ -143,6 +143,44 @@ async def test_a_method_of_the_async_client(name: str, async_client: AsyncClient
     check(got, expected, fakes.requests[-1], fields)
 
 
+REFUSED: dict[str, tuple[Call, str, str]] = {
+    # what is wrong: (call, the refusal's text, its field)
+    "classify a str": (lambda c: c.classify("toy", "hello"), "texts is one str: pass a list, [text]", "texts"),
+    "classify bytes": (lambda c: c.classify("toy", b"hello"), "texts is one bytes: pass a list", "texts"),
+    "classify no text": (
+        lambda c: c.classify("toy", ["a", None]),
+        "texts[1] is None (NoneType): a text is",
+        "texts[1]",
+    ),
+    "classify None": (lambda c: c.classify("toy", None), "texts is None (NoneType): pass a list", "texts"),
+    "half a pair": (lambda c: c.classify("toy", ["a\ud83d"]), "half of a surrogate pair at character 1", "texts[0]"),
+    "embed a str": (lambda c: c.embed("toy", "hello"), "texts is one str: pass a list, [text]", "texts"),
+    "similar to a list": (lambda c: c.similar("toy", ["a"]), "text is ['a'] (list): a text is a str", "text"),
+    "rank a str": (
+        lambda c: c.rank("toy", {"x": "hello"}, "good"),
+        "candidates['x'] is one str: pass a list, [text]",
+        "candidates['x']",
+    ),
+    "rank a list": (lambda c: c.rank("toy", ["a"], "good"), "pass a mapping, {id: [text]}", "candidates"),
+    "predict a str": (lambda c: c.predict("toy", "hello"), "rows is one str: pass a list of rows", "rows"),
+    "predict a row": (lambda c: c.predict("toy", {"text": "a"}), "rows is one dict: pass a list of rows", "rows"),
+    "predict texts": (lambda c: c.predict("toy", ["a"]), "rows[0] is 'a' (str): a row is a mapping", "rows[0]"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_one_str_in_place_of_a_list_is_refused_and_not_sent(
+    name: str, client: Client, async_client: AsyncClient, fakes: Fakes
+) -> None:
+    call, text, field = REFUSED[name]
+    with pytest.raises(InvalidArgument) as refused:
+        call(client)
+    with pytest.raises(InvalidArgument) as refused_async:
+        await call(async_client)
+    assert text in refused.value.text and refused_async.value.text == refused.value.text
+    assert (refused.value.field, fakes.requests) == (field, [])
+
+
 def check(got: Any, expected: object, request: Message, fields: dict[str, Any]) -> None:
     """`expected` is the answer, the number of answers of a stream, or None: a message of any content."""
     if isinstance(expected, int):
