@@ -30,7 +30,7 @@ async def main() -> None:
     store, catalog = Store(blobs, outbox), Catalog(settings.recipes.split(","))
     with scratch_folder("millstream-dataprep") as folder:
         uploads = Uploads(folder, settings.upload_limit_bytes)
-        imports = EndImport(store, catalog, uploads, settings.unpacked_limit_bytes)
+        imports = EndImport(store, catalog, uploads, settings.unpacked_limit_bytes, settings.longest_text)
         work = Work(blobs, bus, "dataprep", {}, [imports], resync_seconds=settings.resync_seconds)
         service = DatasetService(store, catalog, uploads, imports, work)
         grpc_service = GrpcService(CONTRACT, add_to_server, service)

@@ -13,6 +13,7 @@ from millstream.errors import InvalidArgument, MillstreamError, NotFound
 from millstream.files import file_digest
 from millstream.timestamps import now, seconds_of
 from recipekit.catalog import Catalog, UnknownRecipe
+from recipekit.text_limits import LONGEST_TEXT
 from servicekit.blobs.parts import PartFile
 from servicekit.facts.ledger import Entry
 from servicekit.failpoints import failpoint
@@ -47,8 +48,11 @@ class EndImport(Reconciler[ImportKey]):
 
     kind = ImportKey.kind
 
-    def __init__(self, store: Store, catalog: Catalog, uploads: Uploads, unpacked_limit: int) -> None:
-        self.store, self.catalog, self.uploads, self.unpacked_limit = store, catalog, uploads, unpacked_limit
+    def __init__(
+        self, store: Store, catalog: Catalog, uploads: Uploads, unpacked_limit: int, longest_text: int = LONGEST_TEXT
+    ) -> None:
+        self.store, self.catalog, self.uploads = store, catalog, uploads
+        self.unpacked_limit, self.longest_text = unpacked_limit, longest_text
         self.running: dict[ImportKey, ImportProgress] = {}
         """The imports that this replica is running."""
 
@@ -107,7 +111,7 @@ class EndImport(Reconciler[ImportKey]):
         except UnknownRecipe as error:
             raise Refused(f"{error}: this replica of dataprep lacks the recipe of the import") from None
         path = self.uploads.path(key) or await self._download(requested, folder)
-        job = Job(path, requested.source.format, requested.spec, recipe, self.unpacked_limit)
+        job = Job(path, requested.source.format, requested.spec, recipe, self.unpacked_limit, self.longest_text)
         try:
             return await asyncio.to_thread(ingest, job, folder, progress)
         except asyncio.CancelledError:

@@ -24,6 +24,7 @@ from millstream.dataset.v1.dataset_service_pb2 import (
 )
 from millstream.dataset.v1.import_pb2 import Import
 from recipekit.catalog import Catalog
+from recipekit.text_limits import LONGEST_TEXT
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
@@ -58,6 +59,7 @@ class World:
         upload_limit: int = 1 << 26,
         unpacked_limit: int = 1 << 26,
         kept_bytes: int = 1 << 26,
+        longest_text: int = LONGEST_TEXT,
         recipes: str = "tests.recipes",
     ) -> None:
         self.blobs, self.bus = blobs or MemoryBlobs(), bus or MemoryBus()
@@ -67,7 +69,7 @@ class World:
         folder = mkdtemp(prefix="dataprep-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.uploads = Uploads(Path(folder), upload_limit, kept_bytes=kept_bytes)
-        self.imports = EndImport(self.store, catalog, self.uploads, unpacked_limit)
+        self.imports = EndImport(self.store, catalog, self.uploads, unpacked_limit, longest_text)
         self.work = Work(self.blobs, self.bus, "dataprep", {}, [self.imports], resync_seconds=30)
         self.service = DatasetService(self.store, catalog, self.uploads, self.imports, self.work)
 

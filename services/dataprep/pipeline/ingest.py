@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, RowCounts
 from recipekit.spec import Spec
+from recipekit.text_limits import LONGEST_TEXT, TextTooLong, check_lengths
 from servicekit.blobs.parts import PartFile, PartWriter
 from services.dataprep.pipeline.clean import cleaner
 from services.dataprep.pipeline.columns import Columns
@@ -53,13 +54,17 @@ class Ingested(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A file and how to ingest it. `recipe` is None for a dataset without one; the limit is in unpacked bytes."""
+    """A file and how to ingest it. `recipe` is None for a dataset without one.
+
+    `unpacked_limit` is in bytes of the whole file, `longest_text` in characters of one text.
+    """
 
     path: Path
     file_format: Format.ValueType
     spec: DatasetSpec
     recipe: Spec | None
     unpacked_limit: int
+    longest_text: int = LONGEST_TEXT
 
 
 def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
@@ -90,7 +95,7 @@ class _Sorter:
         self.columns = Columns(self.rules.keeps)
         self.rows = RowCounts()
         self.reasons: Counter[str] = Counter()
-        self._writers = writers
+        self._writers, self._longest_text = writers, job.longest_text
         self._seen: dict[bytes, Any] = {}
         """First half of the row key → label of the first row that has it."""
 
@@ -108,6 +113,10 @@ class _Sorter:
             self._writers[QUARANTINE].write(encode({"line": record.line, "reason": str(bad), "raw": raw}))
 
     def _keep(self, found: dict[str, Any], line: int) -> None:
+        try:
+            check_lengths(found, self._longest_text)
+        except TextTooLong as error:
+            raise BadRow(f"{error.column}: {error}") from None
         row = self.clean(found)
         as_found = dict(row)
         named_split = self.rules.take_split(row, line)

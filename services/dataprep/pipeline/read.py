@@ -8,13 +8,13 @@ import csv
 import gzip
 import io
 import json
-import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, Format
+from recipekit.text_limits import compose
 
 LONGEST_LINE = 4 << 20
 """Bytes. ListRows must fit a row into a gRPC message (16 MiB)."""
@@ -214,7 +214,7 @@ def _check_commas(header: Sequence[str]) -> None:
 
 
 def _header(cells: Sequence[str]) -> list[str]:
-    names = [unicodedata.normalize("NFC", cell.strip()) for cell in cells]
+    names = [compose(cell.strip()) for cell in cells]
     if len(names) == 1:
         _check_commas(names)
     for number, name in enumerate(names, 1):
