@@ -36,7 +36,14 @@ async def main() -> None:
     store = Store(blobs, settings.load_limit_seconds)
     registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))
     cache, catalog = Path(settings.cache), Catalog(settings.recipes.split(","))
-    limits = Limits(settings.batch_tokens, settings.batch_rows, settings.queue_tokens, settings.queue_requests)
+    limits = Limits(
+        settings.batch_tokens,
+        settings.batch_rows,
+        settings.queue_tokens,
+        settings.queue_requests,
+        settings.queue_characters,
+        settings.longest_text,
+    )
     prepare_pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
     serving, health = Serving(), Health()
     loader = Loader(blobs, store, catalog, cache, limits, prepare_pool)

@@ -74,7 +74,10 @@ class InferenceService:
             raise InvalidArgument(f"limit is {limit}: use 1 to {MOST_NEIGHBOURS}, or 0 for {NEIGHBOURS}", field="limit")
         row = _text_rows([request.text], "text", lambda _: "text")
         result = await self.predictions.similar(_call(request), row, limit, request.label or None)
-        found = [Neighbour(similarity=n.similarity, row=_struct(n.row)) for n in result.values]
+        # As in Predict: rows of the index may be long, and a caller may ask for a thousand.
+        found = await asyncio.to_thread(
+            lambda: [Neighbour(similarity=n.similarity, row=_struct(n.row)) for n in result.values]
+        )
         return SimilarResponse(neighbours=found, served=_served(result.served), timing=_timing(result.timing))
 
     async def Rank(self, request: RankRequest) -> RankResponse:
@@ -89,7 +92,9 @@ class InferenceService:
 
     async def Predict(self, request: PredictRequest) -> PredictResponse:
         """A prediction for each row, by the schemas of the recipe."""
-        rows = RowsInput(request.rows, MessageToDict, "rows", lambda number, column: f"rows[{number}].{column}")
+        rows = RowsInput(
+            request.rows, MessageToDict, "rows", lambda number, column: f"rows[{number}].{column}", Struct.ByteSize
+        )
         result = await self.predictions.predict(_call(request), rows)
         # Embeddings as Struct are slow to build: a thread builds them, so that the event loop is not blocked.
         found = await asyncio.to_thread(lambda: [_struct(prediction) for prediction in result.values])
@@ -118,7 +123,7 @@ def _call(request: _Request) -> Call:
 
 def _text_rows(texts: Sequence[str], field: str, field_of: Callable[[int], str]) -> RowsInput[str]:
     """Rows of one text each; `field_of(i)` is the field that holds the i-th text."""
-    return RowsInput(texts, lambda text: {"text": text}, field, lambda number, _column: field_of(number))
+    return RowsInput(texts, lambda text: {"text": text}, field, lambda number, _column: field_of(number), len)
 
 
 def _candidate_fields(request: RankRequest) -> list[str]:
