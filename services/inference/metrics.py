@@ -48,5 +48,7 @@ MODEL_INFO = Gauge(
     "millstream_inference_model_info", "1 for each version that this replica serves.", ("model", "version", "digest")
 )
 REFUSED_ALIASES = Gauge(
-    "millstream_inference_refused_aliases", "Aliases that name a version which is refused.", ("model",)
+    "millstream_inference_refused_aliases",
+    "Aliases that name a version which is refused, or which this replica cannot load.",
+    ("model",),
 )

@@ -33,7 +33,8 @@ class Settings(settings.Settings):
     )
     prepare_threads: int = Field(2, ge=1, description="threads that check and tokenise requests")
     load_limit_seconds: float = Field(
-        600.0,
+        300.0,
         gt=0,
-        description="seconds after which an unfinished load counts as one that killed its process",
+        description="seconds after which a load no longer keeps others waiting, and after which an unfinished load of "
+        "another container counts as one that killed its process",
     )

@@ -28,10 +28,10 @@ from servicekit.blobs import artifacts
 from servicekit.blobs.memory import MemoryBlobs
 from services.inference.doors.native import InferenceService
 from services.inference.engine.queue import Limits
-from services.inference.predictions import Predictions
 from services.inference.store import Store
 from services.inference.versions.loader import Loader
 from services.inference.versions.serving import Serving
+from tests.worlds.joy import service_of
 
 CATALOG = Catalog(("recipes",))
 RECIPE = "siamese_sentiment"
@@ -68,7 +68,7 @@ async def service(folder: Path, tmp_path: Path) -> AsyncIterator[InferenceServic
         loader = Loader(blobs, Store(blobs, 600), CATALOG, tmp_path, limits, pool)
         version = await loader.load(ModelVersion(model="reviews", version=1, artifact=artifact))
         serving.put("reviews", "champion", version)
-        yield InferenceService(Predictions(serving))
+        yield service_of(serving)
         await serving.close()
 
 

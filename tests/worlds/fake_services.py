@@ -33,6 +33,7 @@ from millstream.inference.v1.inference_service_pb2_grpc import (
     add_InferenceServiceServicer_to_server,
 )
 from millstream.inference.v1.prediction_pb2 import Classification, Embedding, Served, ServedModel, Timing
+from millstream.inference.v1.refusal_pb2 import RefusalLift
 from millstream.operations.v1 import operations_service_pb2 as operations
 from millstream.operations.v1.operations_service_pb2_grpc import (
     OperationsServiceServicer,
@@ -110,6 +111,7 @@ REPORT = EvaluationReport(
 SERVED = Served(
     model="toy", version=3, alias="champion", run_id="run-1", backend="python", precision="float64"
 )  # fmt: skip
+PROBLEM = inference.LoadProblem(model="toy", alias="champion", version=4, reason="no memory")
 RESOLUTION = DeadLetterResolution(
     action=DeadLetterResolution.ACTION_REPLAYED, actor="ada", time=TIME, note="mended"
 )  # fmt: skip
@@ -302,6 +304,14 @@ class Fakes(
     def ListServedModels(self, request: Any, context: Any) -> Any:
         found = ServedModel(served=self._served(), lineage=LINEAGE, tasks=["classify", "embed"])
         return self._keep(request, inference.ListServedModelsResponse(models=[found]))
+
+    def ListLoadProblems(self, request: Any, context: Any) -> Any:
+        return self._keep(request, inference.ListLoadProblemsResponse(problems=[PROBLEM]))
+
+    def RetryModelVersion(self, request: Any, context: Any) -> Any:
+        lift = RefusalLift(model=request.model, version=request.version, actor="ada", time=TIME, note=request.note)
+        lift.refusal.reason = "golden row 0"
+        return self._keep(request, inference.RetryModelVersionResponse(lift=lift))
 
     # operations
     def GetStatus(self, request: Any, context: Any) -> Any:

@@ -10,8 +10,15 @@ from pydantic import BaseModel, Field
 from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.predictor import Item, Neighbour
 from recipekit.spec import Config, Measured, Metric, Prediction, Row, Spec, Task
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.work.queue import Work
+from services.inference.doors.native import InferenceService
 from services.inference.engine.batcher import Batcher
 from services.inference.engine.queue import Limits
+from services.inference.predictions import Predictions
+from services.inference.retries import Retries
+from services.inference.store import Store
 from services.inference.versions.serving import LoadedVersion, Serving
 
 
@@ -104,3 +111,10 @@ async def serving_joy() -> AsyncIterator[Serving]:
             made.put(name, "champion", version)
         yield made
         await made.close()
+
+
+def service_of(serving: Serving) -> InferenceService:
+    """The door to these models, on a store of its own."""
+    blobs = MemoryBlobs()
+    work = Work(blobs, MemoryBus(), "inference", {}, resync_seconds=1000)
+    return InferenceService(Predictions(serving), Retries(Store(blobs, 600), serving, work))

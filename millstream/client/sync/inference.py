@@ -13,6 +13,7 @@ from millstream.defaults import CHAMPION
 from millstream.errors import NotFound, Unavailable
 from millstream.inference.v1 import inference_service_pb2 as inference
 from millstream.inference.v1.prediction_pb2 import ServedModel
+from millstream.inference.v1.refusal_pb2 import RefusalLift
 
 
 class Predictions(Connection):
@@ -70,6 +71,23 @@ class Predictions(Connection):
         request = inference.ListServedModelsRequest(model=model, page_size=PAGE)
         for page in pages(self._inference.ListServedModels, request):
             yield from page.models
+
+    def load_problems(self, model: str = "") -> Iterator[inference.LoadProblem]:
+        """The aliases that a replica does not serve by the version that they name, and why. `model` "": of every model.
+
+        Each replica answers for itself, as in served().
+        """
+        request = inference.ListLoadProblemsRequest(model=model, page_size=PAGE)
+        for page in pages(self._inference.ListLoadProblems, request):
+            yield from page.problems
+
+    def retry_version(self, model: str, version: int, note: str = "") -> RefusalLift:
+        """Let every replica try to load a version again that is refused or that could not be loaded; `note` is kept.
+
+        Needs the role operator. The replica that answers tries at once, the others within their resync interval.
+        """
+        request = inference.RetryModelVersionRequest(model=model, version=version, note=note)
+        return (self._inference.RetryModelVersion(request)).lift
 
     def wait_served(
         self, model: str, version: int, *, alias: str = CHAMPION, timeout: float | None = None

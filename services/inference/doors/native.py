@@ -13,14 +13,19 @@ from millstream.inference.v1.inference_service_pb2 import (
     ClassifyResponse,
     EmbedRequest,
     EmbedResponse,
+    ListLoadProblemsRequest,
+    ListLoadProblemsResponse,
     ListServedModelsRequest,
     ListServedModelsResponse,
+    LoadProblem,
     Neighbour,
     PredictRequest,
     PredictResponse,
     Ranked,
     RankRequest,
     RankResponse,
+    RetryModelVersionRequest,
+    RetryModelVersionResponse,
     SimilarRequest,
     SimilarResponse,
 )
@@ -29,9 +34,10 @@ from millstream.timestamps import duration
 from recipekit.spec import Prediction, Row
 from servicekit.ids import check_name
 from servicekit.paging import page
-from servicekit.rpc.interceptor import deadline
+from servicekit.rpc.interceptor import actor, deadline
 from services.inference.predictions import Call, Predictions
 from services.inference.predictions import Timing as Spent
+from services.inference.retries import Retries
 from services.inference.rows import RowsInput, check_count
 from services.inference.versions.serving import ServedVersion
 
@@ -42,12 +48,12 @@ _Request = ClassifyRequest | EmbedRequest | PredictRequest | RankRequest | Simil
 class InferenceService:
     """The platform's own protocol."""
 
-    def __init__(self, predictions: Predictions) -> None:
-        self.predictions = predictions
+    def __init__(self, predictions: Predictions, retries: Retries) -> None:
+        self.predictions, self.retries = predictions, retries
         self.serving = predictions.serving
 
     async def ready(self) -> None:
-        """Raise Unavailable until every model that the registry named first was loaded or refused."""
+        """Raise Unavailable until every model that the registry named first was tried."""
         await self.serving.ready()
 
     async def Classify(self, request: ClassifyRequest) -> ClassifyResponse:
@@ -115,6 +121,25 @@ class InferenceService:
             models, request.page_size, request.page_token, lambda found: f"{found.served.model}/{found.served.alias}"
         )
         return ListServedModelsResponse(models=shown, next_page_token=token)
+
+    async def ListLoadProblems(self, request: ListLoadProblemsRequest) -> ListLoadProblemsResponse:
+        """The aliases that are not served by the version that they name."""
+        if request.model:
+            check_name(request.model, "model")
+        problems = [
+            LoadProblem(model=model, alias=alias, version=found.version, reason=found.reason, refused=found.refused)
+            for model, alias, found in self.serving.problems()
+            if request.model in ("", model)
+        ]
+        shown, token = page(
+            problems, request.page_size, request.page_token, lambda found: f"{found.model}/{found.alias}"
+        )
+        return ListLoadProblemsResponse(problems=shown, next_page_token=token)
+
+    async def RetryModelVersion(self, request: RetryModelVersionRequest) -> RetryModelVersionResponse:
+        """Lift a refusal, and what single replicas hold against a version."""
+        lift = await self.retries.retry(request.model, request.version, request.note, actor())
+        return RetryModelVersionResponse(lift=lift)
 
 
 def _call(request: _Request) -> Call:

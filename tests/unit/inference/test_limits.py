@@ -23,7 +23,7 @@ from services.inference.engine.queue import Limits
 from services.inference.predictions import Call, Predictions
 from services.inference.rows import RowsInput
 from services.inference.versions.serving import Serving
-from tests.worlds.joy import serving_joy
+from tests.worlds.joy import service_of, serving_joy
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def serving() -> AsyncIterator[Serving]:
 
 @pytest.fixture
 def service(serving: Serving) -> InferenceService:
-    return InferenceService(Predictions(serving))
+    return service_of(serving)
 
 
 async def test_rows_of_others_are_prepared_between_the_slices_of_a_large_request(
@@ -92,7 +92,7 @@ async def test_characters_are_admitted_before_they_are_prepared(task: str, servi
     version.batcher.limits = Limits(queue_characters=100, queue_requests=10)
     predictor: Any = version.predictor
     predictor.may_prepare.clear()
-    service = InferenceService(Predictions(serving))
+    service = service_of(serving)
     first = asyncio.create_task(service.Classify(ClassifyRequest(model="joy", texts=["j" * 60])))
     await asyncio.to_thread(predictor.preparing.wait, 10)
     text = "j" * 41

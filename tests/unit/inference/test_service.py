@@ -20,10 +20,10 @@ from millstream.inference.v1.inference_service_pb2 import (
 )
 from servicekit.rpc import interceptor as rpc
 from services.inference.doors.native import InferenceService
-from services.inference.predictions import Call, Predictions
+from services.inference.predictions import Call
 from services.inference.rows import RowsInput
 from services.inference.versions.serving import Serving
-from tests.worlds.joy import Answer, Joy, serving_joy
+from tests.worlds.joy import Answer, Joy, service_of, serving_joy
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def serving() -> AsyncIterator[Serving]:
 
 @pytest.fixture
 def service(serving: Serving) -> InferenceService:
-    return InferenceService(Predictions(serving))
+    return service_of(serving)
 
 
 async def test_embed(service: InferenceService) -> None:

@@ -90,6 +90,12 @@ CALLS: dict[str, tuple[Call, object, dict[str, Any]]] = {
     ),
     "served": (lambda c: c.served("toy"), 1, {"model": "toy"}),
     "wait_served": (lambda c: c.wait_served("toy", 2), None, {"model": "toy"}),
+    "load_problems": (lambda c: c.load_problems("toy"), [fake.PROBLEM], {"model": "toy", "page_size": 200}),
+    "retry_version": (
+        lambda c: c.retry_version("toy", 3, "mended"),
+        None,
+        {"model": "toy", "version": "3", "note": "mended"},
+    ),
     "status": (lambda c: c.status("trainer"), fake.HEALTHY, {}),
     "events": (lambda c: c.events(["millstream.dataset.v1"]), 5, {"topics": ["millstream.dataset.v1"]}),
     "dead_letters": (lambda c: c.dead_letters("trainer", True), [fake.LETTER], {"show_resolved": True}),
