@@ -270,9 +270,15 @@ def metric(name: str, **labels: str) -> float | None:
     return REGISTRY.get_sample_value(f"millstream_inference_{name}", labels)
 
 
-async def dead_attempt(world: World, version: int = 1, *, in_a_row: int = 1, host: str = "") -> None:
-    """The load attempt that a process leaves behind when it dies while it loads the version."""
+async def dead_attempt(
+    world: World, version: int = 1, *, in_a_row: int = 1, host: str = "", namespace: str = ""
+) -> None:
+    """The load attempt that a process leaves behind when it dies while it loads the version.
+
+    With a namespace it ran in another container, from which nobody here can see whether it still runs.
+    """
     claim = Claim(number=in_a_row, process=this_process())
     claim.process.pid, claim.process.start_time = 2**22 + 1, 1
     claim.process.host = host or claim.process.host
+    claim.process.pid_namespace = namespace or claim.process.pid_namespace
     await world.blobs.put(f"refusals/words/{version:010d}/attempts/{new_id()}", claim.SerializeToString())

@@ -70,6 +70,16 @@ async def test_deaths_at_once_or_on_other_hosts_are_no_reason(hosts: tuple[str, 
     assert replica.version() == 1
 
 
+@pytest.mark.parametrize(("host", "deaths"), [("", 2), ("a", 0)])
+async def test_in_another_container_only_the_age_proves_a_death(host: str, deaths: int, world: World) -> None:
+    for number in (1, 2, 3):
+        await dead_attempt(world, in_a_row=number, host=host, namespace="pid:[9]")
+    async with Store(world.blobs, 600).attempt("words", 1) as seen:
+        assert seen == 0, "none is old yet"
+    async with Store(world.blobs, 0).attempt("words", 1) as seen:
+        assert seen == deaths, "all but the newest are, and those of another host do not count"
+
+
 DYING = """
 import asyncio, os, sys
 from pathlib import Path

@@ -64,12 +64,16 @@ def digest(world: World, number: int) -> str:
     return str(artifacts.describe(world.folders[number]).digest)
 
 
+async def serve(world: World, model: str, number: int) -> None:
+    """Have the model served by the artifact with this number."""
+    await world.register(world.folders[number], model)
+    await world.apply(model)
+    await world.promote(1, model)
+
+
 async def two_models(world: World) -> None:
-    """aside is served by the first artifact, words by the third; aside comes first."""
-    for model, number in (("aside", 0), ("words", 2)):
-        await world.register(world.folders[number], model)
-        await world.apply(model)
-        await world.promote(1, model)
+    await serve(world, "aside", 0)
+    await serve(world, "words", 2)
 
 
 async def problem(replica: Replica) -> str:
@@ -163,10 +167,13 @@ async def test_an_artifact_that_the_store_lacks_is_looked_for_again(world: World
 
 
 async def test_a_load_that_hangs_keeps_no_other_model_waiting(world: World, device: Device) -> None:
-    await two_models(world)
+    await serve(world, "aside", 0)
     device.hangs.add(digest(world, 0))
-    replica = await world.start(load_limit_seconds=0.2).ready()
+    replica = world.start(load_limit_seconds=0.2)
+    await until(lambda: device.loads)
+    await serve(world, "words", 2)
     await until(lambda: replica.version() == 1)
+    assert await replica.is_ready()
     assert "its load has not ended within 0.2 s" in await problem(replica)
     assert (await replica.classify("a mill")).served.version == 1 and "liveness" not in replica.health
     # While it hangs it is not begun again, and its attempt stays: if this process dies of it, that counts.
@@ -185,16 +192,17 @@ async def test_a_load_that_hangs_keeps_no_other_model_waiting(world: World, devi
 
 
 async def test_a_replica_in_which_too_many_loads_hang_asks_for_a_restart(world: World, device: Device) -> None:
-    await two_models(world)
+    await serve(world, "words", 2)
     replica = await world.start().ready()
     device.hangs.add(digest(world, 1))
     replica.store.load_limit_seconds = 0.05
     for number in range(MOST_HUNG):
-        await world.register(world.folders[1], f"hung-{number}")
-        await world.apply(f"hung-{number}")
-        await world.promote(1, f"hung-{number}")
+        await serve(world, f"hung-{number}", 1)
     await until(lambda: replica.health.get("liveness") is False)
     assert (await replica.classify("a mill")).served.version == 1, "what is loaded goes on"
+    await serve(world, "late", 0)
+    await until(lambda: "late" in [model for model, _, _ in replica.serving.problems()])
+    assert device.loads.count(digest(world, 0)) == 0, "no other load is begun: it would take memory that hangs"
 
 
 async def test_a_broken_device_is_not_tried_with_every_version_there_ever_was(world: World, device: Device) -> None:
