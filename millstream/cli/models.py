@@ -12,6 +12,7 @@ from millstream.cli.format import action, alias_line, count, figures, hold_line,
 from millstream.cli.output import Cells
 from millstream.defaults import CHAMPION
 from millstream.errors import NotFound
+from millstream.inference.v1.inference_service_pb2 import LoadProblem
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 
 app = typer.Typer(name="models", help="Models, their versions and their aliases.", no_args_is_help=True)
@@ -179,6 +180,37 @@ def _alias_cells(entry: AliasEntry) -> Cells:
         "reason": entry.override or entry.reason or entry.report_id or "-",
         "time": when(entry.time),
     }
+
+
+@command(app, "problems")
+def problems(
+    cli: Cli, name: Annotated[str, typer.Argument(help="the model's name; default: every model")] = ""
+) -> None:
+    """Aliases that the replica which answers does not serve by the version that they name, and why."""
+    cli.screen.many(cli.client.load_problems(name), _problem_cells)
+
+
+def _problem_cells(problem: LoadProblem) -> Cells:
+    return {
+        "model": problem.model,
+        "alias": problem.alias,
+        "version": problem.version,
+        "refused": "by all" if problem.refused else "here",
+        "reason": problem.reason,
+    }
+
+
+@command(app, "retry")
+def retry(
+    cli: Cli,
+    name: Name,
+    version: Annotated[int, typer.Argument(min=1)],
+    note: Annotated[str, typer.Option(help="kept with the lift")] = "",
+) -> None:
+    """Let inference try to load a version again that it refuses or could not load. Needs the role operator."""
+    lift = cli.client.retry_version(name, version, note)
+    lifted = f": lifted the refusal {lift.refusal.reason!r}" if lift.HasField("refusal") else ""
+    cli.screen.one(lift, f"{name} version {version} is tried again{lifted}")
 
 
 @command(app, "download")

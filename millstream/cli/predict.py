@@ -14,7 +14,8 @@ from millstream.cli.format import served_line
 from millstream.cli.output import Cells, as_dict
 from millstream.defaults import CHAMPION
 from millstream.errors import MillstreamError, NotFound
-from millstream.inference.v1.prediction_pb2 import ServedModel
+from millstream.inference.v1.prediction_pb2 import ServedModel, Timing
+from millstream.timestamps import duration, seconds_of
 
 ROWS = 256
 """Most rows of one request; a longer file is sent in parts."""
@@ -48,7 +49,10 @@ def predict(
     label: Annotated[str, typer.Option(help="similar: only entries of it; rank: the label to rank by")] = "",
     limit: Annotated[int, typer.Option(help="similar: how many; 0: 10")] = 0,
 ) -> None:
-    """Get predictions from a served model. Rows for rank are {"id": …, "texts": […]}."""
+    """Get predictions from a served model. Rows for rank are {"id": …, "texts": […]}.
+
+    More than 256 rows go in several requests, one after the other; `timing` in -o json is then their sum.
+    """
     rows: list[dict[str, Any]] = [{"text": text} for text in texts or ()] + (read_rows(file) if file else [])
     if not rows:
         raise typer.BadParameter("give texts, or rows with --file", param_hint="TEXTS")
@@ -65,7 +69,9 @@ def predict(
         more = _call(cli, model, task, part, alias, label, limit)
         if more.served != answer.served:
             raise Failed(f"{alias or CHAMPION} of {model} moved to version {more.served.version} meanwhile: try again")
+        timing = _sum(answer.timing, more.timing)
         answer.MergeFrom(more)
+        answer.timing.CopyFrom(timing)
     found = _exact(MessageToDict(answer, preserving_proto_field_name=True))
     shown = next((value for value in found.values() if isinstance(value, list)), [])
     lines = [json.dumps(one, ensure_ascii=False) for one in shown]
@@ -80,8 +86,17 @@ def _exact(answer: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
+def _sum(timing: Timing, more: Timing) -> Timing:
+    """The steps of two answers, added: merging the messages would keep the later duration alone."""
+    return Timing(
+        prepare=duration(seconds_of(timing.prepare) + seconds_of(more.prepare)),
+        queue=duration(seconds_of(timing.queue) + seconds_of(more.queue)),
+        infer=duration(seconds_of(timing.infer) + seconds_of(more.infer)),
+    )
+
+
 def _call(cli: Cli, model: str, task: Task, rows: list[dict[str, Any]], alias: str, label: str, limit: int) -> Any:
-    texts = [str(row.get("text", "")) for row in rows]
+    texts: list[Any] = [row.get("text") for row in rows]
     match task:
         case Task.PREDICT:
             return cli.client.predict(model, rows, alias)

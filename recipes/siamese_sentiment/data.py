@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,8 @@ NOTHING = "<nothing>"
 """The only word of an empty review."""
 CACHED_WORDS = 1 << 17
 """Words whose n-grams a tokenizer keeps; reviews repeat most of their words."""
+LONGEST_CACHED = 32
+"""Characters of a word that is kept: with the default n-grams, CACHED_WORDS of them take at most 300 MB."""
 
 
 class Tokenizer:
@@ -35,7 +37,7 @@ class Tokenizer:
 
     def cut(self, text: str) -> Words:
         """The first `longest_review` words of a text; NOTHING for a text without any."""
-        return tuple(words(text)[: self.longest_review]) or (NOTHING,)
+        return tuple(words(text, self.longest_review)) or (NOTHING,)
 
     def tensors(self, reviews: Sequence[Words], whole: Sequence[Words] | None = None) -> dict[str, Tensor]:
         """What Encoder.forward takes: `words` (rows, longest) padded with 0, `lengths` (rows,), and its own.
@@ -93,8 +95,7 @@ class HashedNgrams(Tokenizer):
     def __init__(self, buckets: int, shortest: int, longest: int, longest_review: int, wide_buckets: int) -> None:
         super().__init__(longest_review)
         self.buckets, self.shortest, self.longest, self.wide_buckets = buckets, shortest, longest, wide_buckets
-        self.rows_of = lru_cache(maxsize=CACHED_WORDS)(self._rows_of)
-        self.features_of = lru_cache(maxsize=CACHED_WORDS)(self._features_of)
+        self.rows_of, self.features_of = _cached(self._rows_of), _cached(self._features_of)
 
     @classmethod
     def of(cls, config: Config) -> "HashedNgrams":
@@ -165,6 +166,11 @@ class HashedNgrams(Tokenizer):
     def _rows_of(self, word: str) -> NDArray[np.int64]:
         found = {bucket(ngram, self.buckets) for ngram in ngrams(word, self.shortest, self.longest)}
         return np.array(sorted(found), dtype=np.int64)
+
+
+def _cached(numbers_of: Callable[[str], NDArray[np.int64]]) -> Callable[[str], NDArray[np.int64]]:
+    kept = lru_cache(maxsize=CACHED_WORDS)(numbers_of)
+    return lambda word: kept(word) if len(word) <= LONGEST_CACHED else numbers_of(word)
 
 
 def make_tokenizer(config: Config, texts: Sequence[str]) -> Tokenizer:

@@ -14,12 +14,20 @@ from hypothesis import strategies as st
 from recipekit.catalog import Catalog
 from recipekit.predictor import predict
 from recipekit.run import Data, LocalRun
-from recipes.siamese_sentiment.data import HashedNgrams, Vocabulary, load_tokenizer, make_tokenizer, partners
+from recipekit.text_limits import LONGEST_WORD
+from recipes.siamese_sentiment.data import (
+    LONGEST_CACHED,
+    HashedNgrams,
+    Vocabulary,
+    load_tokenizer,
+    make_tokenizer,
+    partners,
+)
 from recipes.siamese_sentiment.model import SiameseSentiment, contrastive
 from recipes.siamese_sentiment.predict import SentimentPredictor, load
 from recipes.siamese_sentiment.sample import reviews
 from recipes.siamese_sentiment.spec import SPEC, Config, balanced_pairs, measure
-from recipes.siamese_sentiment.text import graphemes, ngrams, normalise, words
+from recipes.siamese_sentiment.text import ngrams, normalise, words
 
 HERE = Path(__file__).parent
 REFERENCE_PARAMETERS = 2_597_638
@@ -53,9 +61,19 @@ def test_signs_are_words_of_their_own() -> None:
     assert words(TELUGU) == ["ఈ", "సినిమా", "అద్భుతంగా", "ఉంది", ",", "నటన", "కూడా", "!"]
 
 
-def test_graphemes_are_not_code_points() -> None:
-    assert graphemes("సినిమా") == ["సి", "ని", "మా"]
-    assert graphemes("అద్భుతం") == ["అ", "ద్భు", "తం"]
+@pytest.mark.timeout(20)
+def test_a_text_made_to_be_slow_is_not() -> None:
+    """The time of each of these grew with the square of the length: minutes for one."""
+    assert words("x" * 1_000_000) == ["x" * LONGEST_WORD]
+    assert words("a" + "\u0301\u0316" * 500_000) == ["á" + "\u0316" * 15 + "\u0301" * 14]
+    assert words("ka\u0c4d" * 300_000) == ["ka\u0c4d" * (LONGEST_WORD // 3) + "ka"]
+    base64 = "QUJD" * 16 + "+" + "ZGVm" * 50 + "/"
+    assert words(base64 * 15_000, 6) == ["qujd" * 16, "+", ("zgvm" * 50)[:LONGEST_WORD], "/", "qujd" * 16, "+"]
+
+
+@given(st.text(alphabet="ab\u0c15\u0c4d\u0301 ,\n", max_size=40), st.integers(0, 12))
+def test_the_first_words_are_the_beginning_of_all_words(text: str, most: int) -> None:
+    assert words(text, most) == words(text)[:most]
 
 
 @given(st.text(max_size=60))
@@ -68,6 +86,18 @@ def test_any_text_gives_words_without_spaces_and_loses_no_letter(text: str) -> N
 
 def test_ngrams_hold_the_word_and_its_ends() -> None:
     assert list(ngrams("కథ", 2, 3)) == ["<కథ>", "<క", "కథ", "థ>", "<కథ", "కథ>"]
+
+
+def test_ngrams_end_at_the_whole_word() -> None:
+    assert list(ngrams("కథ", 2, 10**12)) == list(ngrams("కథ", 2, 3)), "no longer n-gram is looked for"
+
+
+def test_long_words_are_not_kept_in_memory() -> None:
+    tokenizer = HashedNgrams.of(Config())
+    short, long = "a" * LONGEST_CACHED, "a" * (LONGEST_CACHED + 1)
+    assert tokenizer.rows_of(short) is tokenizer.rows_of(short)
+    assert tokenizer.rows_of(long) is not tokenizer.rows_of(long)
+    assert tokenizer.features_of(long) is not tokenizer.features_of(long)
 
 
 @pytest.mark.parametrize("kind", ["ngrams", "vocabulary"])

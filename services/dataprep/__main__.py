@@ -33,7 +33,7 @@ async def main() -> None:
         uploads = Uploads(folder, settings.upload_limit_bytes, at_once=at_once, pause_seconds=pause)
         slots = settings.import_slots
         limit, lease = settings.unpacked_limit_bytes, settings.lease_seconds
-        imports = EndImport(store, catalog, uploads, limit, slots, lease)
+        imports = EndImport(store, catalog, uploads, limit, slots, lease, settings.longest_text)
         work = Work(blobs, bus, "dataprep", {}, [imports], resync_seconds=settings.resync_seconds, workers=slots)
         service = DatasetService(store, catalog, uploads, imports, work)
         grpc_service = GrpcService(CONTRACT, add_to_server, service)

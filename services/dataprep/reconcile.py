@@ -15,6 +15,7 @@ from millstream.files import file_digest
 from millstream.timestamps import seconds_of
 from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.spec import Spec
+from recipekit.text_limits import LONGEST_TEXT
 from servicekit.blobs.parts import PartFile
 from servicekit.facts.ledger import Entry
 from servicekit.failpoints import failpoint
@@ -73,10 +74,11 @@ class EndImport(Reconciler[ImportKey]):
         unpacked_limit: int,
         slots: int = 2,
         lease_seconds: float = 10.0,
+        longest_text: int = LONGEST_TEXT,
     ) -> None:
         """`slots` files are read at once, in threads of their own; the Work of this reconciler has as many workers."""
         self.store, self.catalog, self.uploads, self.unpacked_limit = store, catalog, uploads, unpacked_limit
-        self.lease_seconds = lease_seconds
+        self.lease_seconds, self.longest_text = lease_seconds, longest_text
         self.running: dict[ImportKey, ImportProgress] = {}
         """The imports that this replica is running."""
         self.waiting: dict[ImportKey, str] = {}
@@ -84,6 +86,9 @@ class EndImport(Reconciler[ImportKey]):
         self._machine = Incident("imports")
         self._attempts: dict[ImportKey, Attempts] = {}
         self._threads = Pool("imports", slots)
+        self._begun: set[ImportKey] = set()
+        self._alone: ImportKey | None = None
+        """The suspect that runs alone, or waits for that."""
 
     @override
     async def pending(self) -> AsyncIterator[ImportKey]:
@@ -133,6 +138,8 @@ class EndImport(Reconciler[ImportKey]):
         self.uploads.drop(key)
         self._attempts.pop(key, None)
         self.waiting.pop(key, None)
+        if self._alone == key:
+            self._alone = None
 
     async def _attempt(self, key: ImportKey, requested: Import) -> float | None:
         """Claim an attempt and do the import, unless another replica does or too many processes died of it."""
@@ -140,6 +147,8 @@ class EndImport(Reconciler[ImportKey]):
         attempts = self._attempts.setdefault(
             key, Attempts(self.store.blobs, key.dataset, key.request_id, self.lease_seconds)
         )
+        if self._alone == key:
+            self._alone = None
         status = await attempts.status()
         if status.in_progress:
             return ATTEMPT_SECONDS
@@ -147,15 +156,31 @@ class EndImport(Reconciler[ImportKey]):
             await self._end(requested, refused(requested, _DEADLY))
             self._forget(key)
             return None
-        number = await attempts.begin(status.newest)
-        if not number:
-            return ATTEMPT_SECONDS
-        async with attempts.holding(number):
-            failpoint("dataprep.claimed")
-            await self._import(key, requested, recipe)
+        if not self._may_begin(key, suspect=status.deaths > 0):
+            return TURN_SECONDS
+        self._begun.add(key)
+        try:
+            number = await attempts.begin(status.newest)
+            if not number:
+                return ATTEMPT_SECONDS
+            async with attempts.holding(number):
+                failpoint("dataprep.claimed")
+                await self._import(key, requested, recipe)
+        finally:
+            self._begun.discard(key)
         self._machine.resolve()
         self._forget(key)
         return None
+
+    def _may_begin(self, key: ImportKey, *, suspect: bool) -> bool:
+        """Whether an import may begin beside those that have; `suspect`: the last process that worked on it died.
+
+        A suspect runs alone: all that were at work when a process died are suspects, and only one killed it.
+        """
+        if self._alone not in (None, key):
+            return False
+        self._alone = key if suspect else None
+        return not (suspect and self._begun)
 
     async def _import(self, key: ImportKey, requested: Import, recipe: Spec | None) -> None:
         self.waiting.pop(key, None)
@@ -202,7 +227,16 @@ class EndImport(Reconciler[ImportKey]):
         path = self.uploads.path(key) or await self._download(requested, folder)
         append = requested.mode == Import.MODE_APPEND
         earlier = await self._earlier(before, folder, needed=append) if before else []
-        job = Job(path, requested.source.format, requested.spec, recipe, self.unpacked_limit, earlier, append)
+        job = Job(
+            path,
+            requested.source.format,
+            requested.spec,
+            recipe,
+            self.unpacked_limit,
+            earlier=earlier,
+            append=append,
+            longest_text=self.longest_text,
+        )
         try:
             return await self._threads.run(ingest, job, folder, progress)
         except asyncio.CancelledError:

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from millstream.defaults import address, metrics_address
+from recipekit.text_limits import LONGEST_TEXT
 from servicekit.runtime.settings import Settings as Base
 
 
@@ -25,4 +26,10 @@ class Settings(Base):
     )
     lease_seconds: float = Field(
         10.0, gt=0, description="seconds without a heartbeat after which another replica's lease expires"
+    )
+    longest_text: int = Field(
+        LONGEST_TEXT,
+        gt=0,
+        description="most characters of one text of a row; a row with a longer one goes to quarantine. Give inference the "
+        "same",
     )

@@ -20,6 +20,7 @@ from services.inference.engine.queue import Limits
 from services.inference.handlers import HANDLERS
 from services.inference.predictions import Predictions
 from services.inference.reconcile import PruneCache, ServeModel
+from services.inference.retries import Retries
 from services.inference.settings import Settings
 from services.inference.store import Store
 from services.inference.versions.loader import Loader
@@ -36,7 +37,14 @@ async def main() -> None:
     store = Store(blobs, settings.load_limit_seconds)
     registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))
     cache, catalog = Path(settings.cache), Catalog(settings.recipes.split(","))
-    limits = Limits(settings.batch_tokens, settings.batch_rows, settings.queue_tokens, settings.queue_requests)
+    limits = Limits(
+        settings.batch_tokens,
+        settings.batch_rows,
+        settings.queue_tokens,
+        settings.queue_requests,
+        settings.queue_characters,
+        settings.longest_text,
+    )
     prepare_pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="prepare")
     serving, health = Serving(), Health()
     loader = Loader(blobs, store, catalog, cache, limits, prepare_pool)
@@ -44,7 +52,9 @@ async def main() -> None:
     pruning = PruneCache(loader.cache, serving, settings.cache_keep_seconds)
     work = Work(blobs, bus, "inference", HANDLERS, resync_seconds=settings.resync_seconds, broadcast=True)
     work.register(models, pruning)
-    grpc_service = GrpcService(CONTRACT, add_to_server, InferenceService(Predictions(serving)))
+    grpc_service = GrpcService(
+        CONTRACT, add_to_server, InferenceService(Predictions(serving), Retries(store, serving, work))
+    )
     await serve(settings, "inference", [grpc_service], blobs=blobs, bus=bus, work=work, health=health)
 
 

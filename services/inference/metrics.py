@@ -30,6 +30,9 @@ BATCH_TOKENS = Histogram(
     "millstream_inference_batch_tokens", "Tokens of one batch, padding included.", ("model",), buckets=_TOKENS
 )
 QUEUE_TOKENS = Gauge("millstream_inference_queue_tokens", "Tokens waiting for the model.", ("model",))
+QUEUE_CHARACTERS = Gauge(
+    "millstream_inference_queue_characters", "Characters of the requests in flight on a model.", ("model",)
+)
 BATCHES_FAILED = Counter(
     "millstream_inference_batches_failed", "Batches in which the model raised an error.", ("model",)
 )
@@ -45,5 +48,7 @@ MODEL_INFO = Gauge(
     "millstream_inference_model_info", "1 for each version that this replica serves.", ("model", "version", "digest")
 )
 REFUSED_ALIASES = Gauge(
-    "millstream_inference_refused_aliases", "Aliases that name a version which is refused.", ("model",)
+    "millstream_inference_refused_aliases",
+    "Aliases that name a version which is refused, or which this replica cannot load.",
+    ("model",),
 )

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from millstream.defaults import CHAMPION
 from millstream.errors import FailedPrecondition, InvalidArgument
-from recipekit.predictor import Neighbour
+from recipekit.predictor import Item, Neighbour
 from recipekit.spec import Prediction, Task
 from servicekit.ids import check_name
 from services.inference import metrics
@@ -55,7 +56,7 @@ class Predictions:
         """One prediction per row, in the order of the rows. `task` None: any recipe serves it."""
         check_count(len(rows.inputs), rows.field)
         version = self._find(call, task)
-        async with version.batcher.admit(call.deadline) as admitted:
+        async with version.batcher.admit(call.deadline, sum(rows.sizes)) as admitted:
             predictions = await _predict(version, admitted, rows)
         return _result(predictions, admitted, version, call)
 
@@ -68,7 +69,7 @@ class Predictions:
         if label:
             _check_label(version, label)
         searcher = cast("Searcher", version.predictor)
-        async with version.batcher.admit(call.deadline) as admitted:
+        async with version.batcher.admit(call.deadline, sum(row.sizes)) as admitted:
             prediction = (await _predict(version, admitted, row))[0]
             try:
                 found = await admitted.infer(lambda: searcher.similar(prediction, limit, label))
@@ -83,7 +84,7 @@ class Predictions:
         check_count(len(rows.inputs), rows.field)
         version = self._find(call, "rank")
         _check_label(version, label)
-        async with version.batcher.admit(call.deadline) as admitted:
+        async with version.batcher.admit(call.deadline, sum(rows.sizes)) as admitted:
             predictions = await _predict(version, admitted, rows)
         scores: dict[str, list[float]] = {}
         for candidate, prediction in zip(candidates, predictions, strict=True):
@@ -107,8 +108,16 @@ class Predictions:
 
 
 async def _predict(version: LoadedVersion, admitted: Admitted, rows: RowsInput[Any]) -> list[Prediction]:
-    items = await admitted.prepare(lambda: version.predictor.prepare(checked_rows(version.spec, rows)))
+    items: list[Item] = []
+    # Each slice waits for a thread anew: rows of other requests go between, and none is begun after the deadline.
+    for numbers in rows.slices():
+        items += await admitted.prepare(partial(_prepare, version, rows, numbers))
     return await admitted.predict(items)
+
+
+def _prepare(version: LoadedVersion, rows: RowsInput[Any], numbers: range) -> list[Item]:
+    checked = checked_rows(version.spec, rows, numbers, version.batcher.limits.longest_text)
+    return version.predictor.prepare(checked)
 
 
 def _result(values: list[T], admitted: Admitted, version: LoadedVersion, call: Call) -> Result[T]:

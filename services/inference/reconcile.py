@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from millstream.client.aio.pages import pages
 from millstream.defaults import CHAMPION
-from millstream.errors import MillstreamError, NotFound, Unavailable
+from millstream.errors import DeadlineExceeded, MillstreamError, NotFound, Unavailable
 from millstream.inference.v1.events_pb2 import VersionServed
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.registry.v1.registry_service_pb2 import (
@@ -29,13 +29,15 @@ from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler
 from services.inference import metrics
 from services.inference.store import Store
-from services.inference.versions.loader import Loader, MissingRecipe, Rejected
-from services.inference.versions.serving import LoadedVersion, Serving, UnavailableSlot
+from services.inference.versions.failures import LoadFailures
+from services.inference.versions.loader import FailedHere, Loader, Rejected
+from services.inference.versions.serving import LoadedVersion, Problem, Serving, UnavailableSlot
 
 if TYPE_CHECKING:
     from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
 
 log = logging.getLogger(__name__)
+FALLBACKS = 3
 SetHealth = Callable[[str, bool], Awaitable[None]]
 
 
@@ -67,13 +69,13 @@ class ServeModel(Reconciler[ModelKey]):
         serving: Serving,
         bus: Bus,
         set_health: SetHealth,
+        failures: LoadFailures | None = None,
     ) -> None:
         self.registry, self.store, self.loader, self.serving = registry, store, loader, serving
         self.bus, self.set_health = bus, set_health
         self._numbers: dict[tuple[str, str], int] = {}
         """The highest ledger number seen of each alias; of a model's spec under the alias ""."""
-        self._failed: dict[str, ModelVersion] = {}
-        """The version that a model's last attempt could not load."""
+        self._failures = failures or LoadFailures()
         self._publishing: set[asyncio.Task[None]] = set()
 
     @override
@@ -87,41 +89,48 @@ class ServeModel(Reconciler[ModelKey]):
             yield ModelKey(name)
 
     @override
-    async def reconcile(self, key: ModelKey) -> None:
+    async def reconcile(self, key: ModelKey) -> float | None:
         name = key.model
-        self._failed.pop(name, None)
         try:
             model = (await self.registry.GetModel(GetModelRequest(model=name))).model
         except NotFound:
             await self._remove(name)
-            return
+            return None
         if self._is_old(name, "", int(model.etag or 0)):
-            return
+            return None
         aliases = list(model.spec.serving.aliases) or [CHAMPION]
-        failures: list[MillstreamError] = []
-        refused = 0
+        errors: list[Exception] = []
+        failed_here: set[int] = set()
+        problems = 0
         for alias in aliases:
             try:
-                refused += not await self._serve(name, alias)
-            except MillstreamError as error:
-                failures.append(error)
-        metrics.REFUSED_ALIASES.labels(name).set(refused)
+                problems += not await self._serve(name, alias, failed_here)
+            except Exception as error:
+                errors.append(error)
+        metrics.REFUSED_ALIASES.labels(name).set(problems)
         await self._not_served(name, self.serving.keep_only(name, aliases))
         await self.set_health(f"model/{name}", bool(self.serving.loaded(name)))
-        if failures:
-            raise failures[0]
-        self.serving.settled(name)
+        if self.loader.is_stuck:
+            await self.set_health("liveness", False)
+        if not any(isinstance(error, Unavailable | DeadlineExceeded) for error in errors):
+            # Tried once: what one model lacks keeps no other from its callers. An outage of the registry or the store does,
+            # so that no rollout replaces replicas that serve by replicas that cannot.
+            self.serving.settled(name)
+        if errors:
+            raise errors[0]
+        self._failures.keep_only(name, failed_here)
+        return self._failures.pause(name)
 
     @override
     async def end(self, key: ModelKey, error: MillstreamError) -> None:
-        # A version that could not be loaded is refused; an error of the registry is retried at the next resync.
-        if version := self._failed.get(key.model):
-            await self._refuse(version, error.text)
-            await self.reconcile(key)
+        # An error of the registry, or a bug: it says nothing about a version. The next resync tries again.
         self.serving.settled(key.model)
 
-    async def _serve(self, model: str, alias: str) -> bool:
-        """Serve an alias by the version that it names. False: it is refused, and the one before goes on serving."""
+    async def _serve(self, model: str, alias: str, failed_here: set[int]) -> bool:
+        """Serve an alias by the version that it names. False: it cannot be, and the one before goes on serving.
+
+        Adds the versions that only this replica could not load to `failed_here`.
+        """
         entry = await self._newest(model, alias)
         if entry is None:
             return True
@@ -130,14 +139,16 @@ class ServeModel(Reconciler[ModelKey]):
             self.serving.put(model, alias, UnavailableSlot(NotFound, text))
             await self.set_health(f"model/{model}/{alias}", False)
             return True
-        reason = await self._serve_version(model, alias, entry.version)
-        await self.set_health(f"model/{model}/{alias}", not reason)
-        if reason and alias not in self.serving.loaded(model) and not await self._fall_back(model, alias, entry.number):
-            text = f"version {entry.version} of model {model}, named by alias {alias}, is not served: {reason}"
-            self.serving.put(
-                model, alias, UnavailableSlot(NotFound, f"{text}. Another version can be promoted instead")
-            )
-        return not reason
+        problem = await self._serve_version(model, alias, entry.version, failed_here)
+        await self.set_health(f"model/{model}/{alias}", not problem)
+        if (
+            problem
+            and alias not in self.serving.loaded(model)
+            and not await self._fall_back(model, alias, entry, failed_here)
+        ):
+            self.serving.put(model, alias, _unavailable(model, alias, problem))
+        self.serving.set_problem(model, alias, problem)
+        return not problem
 
     async def _newest(self, model: str, alias: str) -> AliasEntry | None:
         """The alias's newest entry, of version 0 where there is none; None when a replica answered with an older one."""
@@ -147,53 +158,68 @@ class ServeModel(Reconciler[ModelKey]):
             entry = AliasEntry(model=model, alias=alias)
         return None if self._is_old(model, alias, entry.number) else entry
 
-    async def _fall_back(self, model: str, alias: str, number: int) -> bool:
-        """Serve the newest earlier version that is not refused, as the replicas that ran before the refusal still do."""
+    async def _fall_back(self, model: str, alias: str, newest: AliasEntry, failed_here: set[int]) -> bool:
+        """Serve the newest earlier version that can be, as the replicas that ran before still do.
+
+        Ends after FALLBACKS versions that this replica cannot load: what it lacks, it lacks for the others, too.
+        """
         entries: list[AliasEntry] = []
         request = ListAliasEntriesRequest(model=model, alias=alias, page_size=1000)
         async for page in pages(self.registry.ListAliasEntries, request):
             entries += page.entries
-        for entry in sorted(entries, key=lambda entry: -entry.number):
-            if entry.number < number and entry.version and not await self._serve_version(model, alias, entry.version):
+        earlier = [e for e in entries if e.number < newest.number and e.version not in (0, newest.version)]
+        failed = 0
+        for version in dict.fromkeys(entry.version for entry in sorted(earlier, key=lambda entry: -entry.number)):
+            problem = await self._serve_version(model, alias, version, failed_here)
+            if not problem:
                 return True
+            failed += not problem.refused
+            if failed == FALLBACKS:
+                return False
         return False
 
-    async def _serve_version(self, model: str, alias: str, number: int) -> str:
-        """Serve the alias by this version, loading it if needed; returns why it cannot, "" when it does."""
+    async def _serve_version(self, model: str, alias: str, number: int, failed_here: set[int]) -> Problem | None:
+        """Serve the alias by this version, loading it if needed; returns why it cannot, None when it does."""
         loaded = self.serving.loaded(model)
         if alias in loaded and loaded[alias].source.version == number:
-            return ""
+            return None
         for version in loaded.values():
             if version.source.version == number:
                 self._swap(alias, version)
-                return ""
+                return None
         if refusal := await self.store.refusal(model, number):
-            return refusal.reason
+            return Problem(number, refusal.reason, refused=True)
+        lifts = await self.store.lifts(model, number)
+        if (failure := self._failures.get(model, number)) and not self._failures.is_due(failure, lifts):
+            failed_here.add(number)
+            return Problem(number, failure.reason)
         if alias not in loaded:
             self.serving.put(
                 model,
                 alias,
                 UnavailableSlot(Unavailable, f"version {number} of model {model} is being loaded: try again"),
             )
-        return await self._load(model, alias, number)
+        return await self._load(model, alias, number, lifts, failed_here)
 
-    async def _load(self, model: str, alias: str, number: int) -> str:
+    async def _load(self, model: str, alias: str, number: int, lifts: int, failed_here: set[int]) -> Problem | None:
         request = GetModelVersionRequest(model=model, version=number)
         version = (await self.registry.GetModelVersion(request)).model_version
         try:
             loaded = await self.loader.load(version)
         except Rejected as error:
-            return await self._refuse(version, str(error))
-        except MissingRecipe as error:
+            return Problem(number, await self._refuse(version, str(error)), refused=True)
+        except FailedHere as error:
+            log.warning("version not loaded here", extra={"model": model, "version": number, "reason": str(error)})
             metrics.LOADS.labels(model, "failed").inc()
-            return str(error)
+            self._failures.add(model, number, str(error), lifts)
+            failed_here.add(number)
+            return Problem(number, str(error))
         except Exception:
-            self._failed.setdefault(model, version)
             metrics.LOADS.labels(model, "failed").inc()
             raise
         metrics.LOADS.labels(model, "loaded").inc()
         self._swap(alias, loaded)
-        return ""
+        return None
 
     async def _refuse(self, version: ModelVersion, reason: str) -> str:
         refusal = await self.store.refuse(version.model, version.version, version.artifact.digest, reason)
@@ -234,6 +260,13 @@ class ServeModel(Reconciler[ModelKey]):
         known = self._numbers.get((model, alias), 0)
         self._numbers[model, alias] = max(known, number)
         return number < known
+
+
+def _unavailable(model: str, alias: str, problem: Problem) -> UnavailableSlot:
+    text = f"version {problem.version} of model {model}, named by alias {alias}, is not served"
+    if problem.refused:
+        return UnavailableSlot(NotFound, f"{text}: {problem.reason}. Another version can be promoted instead")
+    return UnavailableSlot(Unavailable, f"{text} by this replica: {problem.reason}")
 
 
 class PruneCache(Reconciler[CacheKey]):

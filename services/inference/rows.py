@@ -1,16 +1,20 @@
 """The rows of a request, checked by the schema of the recipe; a refusal names the field as the caller's protocol does."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from millstream.errors import InvalidArgument
 from recipekit.spec import Row, Spec
+from recipekit.text_limits import TextTooLong, check_lengths
 
 T = TypeVar("T")
 MOST_ROWS = 1024
+SLICE_CHARACTERS = 65_536
+"""Rows of about so many characters are checked and tokenised at once; a longer row alone."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,24 @@ class RowsInput(Generic[T]):
     """The protocol's name for the list of rows."""
     field_of: Callable[[int, str], str]
     """(number of a row, column) → the protocol's name for that value."""
+    size_of: Callable[[T], int]
+    """Characters of one input, or an upper bound; known without parsing it."""
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The size of each input."""
+        return [self.size_of(one) for one in self.inputs]
+
+    def slices(self) -> Iterator[range]:
+        """The numbers of the rows, in slices of about SLICE_CHARACTERS; at least one row each."""
+        begin, characters = 0, 0
+        for number, size in enumerate(self.sizes):
+            if number > begin and characters + size > SLICE_CHARACTERS:
+                yield range(begin, number)
+                begin, characters = number, 0
+            characters += size
+        if begin < len(self.inputs):
+            yield range(begin, len(self.inputs))
 
 
 def check_count(count: int, field: str) -> None:
@@ -34,17 +56,22 @@ def check_count(count: int, field: str) -> None:
         raise InvalidArgument(f"{field} has {count} entries: send at most {MOST_ROWS} at once", field=field)
 
 
-def checked_rows(spec: Spec, rows: RowsInput[T]) -> list[Row]:
-    """The rows as the recipe reads them.
+def checked_rows(spec: Spec, rows: RowsInput[T], numbers: Iterable[int], longest_text: int) -> list[Row]:
+    """The rows with these numbers as the recipe reads them.
 
-    Raises InvalidArgument for a value that its schema refuses, and for a column that it does not read: no column is
-    ignored, unless the recipe's schema is open-ended.
+    Raises InvalidArgument for a text of more than `longest_text` characters, for a value that the recipe's schema refuses,
+    and for a column that it does not read: no column is ignored, unless the schema is open-ended.
     """
     columns = {name for column, info in spec.input.model_fields.items() for name in (column, info.alias or column)}
     open_ended = spec.input.model_config.get("extra") == "allow"
     checked: list[Row] = []
-    for number, given in enumerate(rows.inputs):
-        row = rows.parse(given)
+    for number in numbers:
+        row = rows.parse(rows.inputs[number])
+        try:
+            check_lengths(row, longest_text)
+        except TextTooLong as error:
+            field = rows.field_of(number, error.column)
+            raise InvalidArgument(f"{field} has {error}: shorten it, or send it in parts", field=field) from None
         if not open_ended and (unknown := sorted(set(row) - columns)):
             field = rows.field_of(number, unknown[0])
             raise InvalidArgument(

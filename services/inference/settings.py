@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from millstream.defaults import address, metrics_address
+from recipekit.text_limits import LONGEST_TEXT
 from servicekit.runtime import settings
 
 
@@ -24,9 +25,16 @@ class Settings(settings.Settings):
     batch_rows: int = Field(256, ge=1, description="most rows of one batch")
     queue_tokens: int = Field(262144, ge=1, description="most tokens queued for one version; more is refused")
     queue_requests: int = Field(1024, ge=1, description="most requests in flight on one version; more is refused")
+    queue_characters: int = Field(
+        4_194_304, ge=1, description="most characters of all requests in flight on one version; more is refused"
+    )
+    longest_text: int = Field(
+        LONGEST_TEXT, ge=1, description="most characters of one text; a longer one is refused. Give dataprep the same"
+    )
     prepare_threads: int = Field(2, ge=1, description="threads that check and tokenise requests")
     load_limit_seconds: float = Field(
-        600.0,
+        300.0,
         gt=0,
-        description="seconds after which an unfinished load counts as one that killed its process",
+        description="seconds after which a load no longer keeps others waiting, and after which an unfinished load of "
+        "another container counts as one that killed its process",
     )

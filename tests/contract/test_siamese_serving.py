@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from millstream.errors import InvalidArgument
 from millstream.inference.v1.inference_service_pb2 import (
     Candidate,
     ClassifyRequest,
@@ -22,14 +23,15 @@ from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.catalog import Catalog
 from recipekit.predictor import load_artifact, predict, write_golden
 from recipekit.run import Data, LocalRun
+from recipekit.text_limits import LONGEST_TEXT
 from servicekit.blobs import artifacts
 from servicekit.blobs.memory import MemoryBlobs
 from services.inference.doors.native import InferenceService
 from services.inference.engine.queue import Limits
-from services.inference.predictions import Predictions
 from services.inference.store import Store
 from services.inference.versions.loader import Loader
 from services.inference.versions.serving import Serving
+from tests.worlds.joy import service_of
 
 CATALOG = Catalog(("recipes",))
 RECIPE = "siamese_sentiment"
@@ -66,7 +68,7 @@ async def service(folder: Path, tmp_path: Path) -> AsyncIterator[InferenceServic
         loader = Loader(blobs, Store(blobs, 600), CATALOG, tmp_path, limits, pool)
         version = await loader.load(ModelVersion(model="reviews", version=1, artifact=artifact))
         serving.put("reviews", "champion", version)
-        yield InferenceService(Predictions(serving))
+        yield service_of(serving)
         await serving.close()
 
 
@@ -90,3 +92,17 @@ async def test_the_recipe_is_served(service: InferenceService, folder: Path, tex
     ranked = (await service.Rank(RankRequest(model="reviews", label=label, candidates=candidates))).ranked
     means = {c.id: sum(alone[text]["scores"][label] for text in c.texts) / 3 for c in candidates}
     assert [r.id for r in ranked] == sorted(means, key=lambda name: -means[name])
+
+
+@pytest.mark.timeout(60)
+async def test_texts_made_to_be_slow_hold_up_no_other_caller(service: InferenceService, texts: list[str]) -> None:
+    """Each of these took minutes, and the marks held the interpreter meanwhile, so that not even health answered."""
+    with pytest.raises(InvalidArgument, match="more than 100,000 characters") as refused:
+        await service.Classify(ClassifyRequest(model="reviews", texts=[texts[0], "x" * 1_000_000]))
+    assert refused.value.field == "texts[1]"
+    slow = ["x" * LONGEST_TEXT, "a" + "\u0301\u0316" * 49_999, ("QUJD" * 24 + "+/") * 1_000, "ka\u0c4d" * 33_333]
+    attack = asyncio.create_task(service.Classify(ClassifyRequest(model="reviews", texts=slow * 10)))
+    await asyncio.sleep(0)
+    answer = await service.Classify(ClassifyRequest(model="reviews", texts=texts[:1]))
+    assert len(answer.classifications) == 1 and not attack.done()
+    assert len((await attack).classifications) == 40

@@ -12,6 +12,7 @@ HOMES = {
     "the kind of processor": (r"/proc/cpuinfo|nvidia-smi", ["recipekit/hardware.py"]),
     "when two rows are the same": (r"def row_key\(", ["recipekit/spec.py"]),
     "a run's config is valid": (r"class BadConfig|raise BadConfig", ["recipekit/catalog.py", "recipekit/spec.py"]),
+    "what a text may cost": (r"unicodedata\.normalize\(", ["recipekit/text_limits.py"]),
     "rows → batches under a token budget": (r"def pack\(", ["recipekit/packing.py"]),
     "the bytes of a dataset part": (r"mtime=0", ["servicekit/blobs/parts.py"]),
     "a folder in the store": (r"/manifest\b", ["servicekit/blobs/artifacts.py"]),

@@ -92,6 +92,8 @@ def call_everything(platform: World, file: Path, folder: Path) -> None:
             lambda: client.classify(MODEL, ["kind"]),
             lambda: client.predict(MODEL, [{"text": "kind"}]),
             lambda: list(client.served()),
+            lambda: list(client.load_problems()),
+            lambda: client.retry_version(MODEL, version, "a try"),
             lambda: client.embed(MODEL, ["kind"]),
             lambda: client.similar(MODEL, "kind"),
             lambda: client.rank(MODEL, {"a": ["kind"]}, "good"),

@@ -23,6 +23,7 @@ from millstream.dataset.v1.dataset_service_pb2 import (
 )
 from millstream.dataset.v1.import_pb2 import Import
 from recipekit.catalog import Catalog
+from recipekit.text_limits import LONGEST_TEXT
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
@@ -57,6 +58,7 @@ class World:
         upload_limit: int = 1 << 26,
         unpacked_limit: int = 1 << 26,
         kept_bytes: int = 1 << 26,
+        longest_text: int = LONGEST_TEXT,
         recipes: str = "tests.recipes",
         slots: int = 8,
         uploads_at_once: int = 64,
@@ -75,7 +77,7 @@ class World:
             at_once=uploads_at_once,
             pause_seconds=upload_pause_seconds,
         )
-        self.imports = EndImport(self.store, catalog, self.uploads, unpacked_limit, slots)
+        self.imports = EndImport(self.store, catalog, self.uploads, unpacked_limit, slots, longest_text=longest_text)
         self.work = Work(self.blobs, self.bus, "dataprep", {}, [self.imports], resync_seconds=30, workers=slots)
         self.service = DatasetService(self.store, catalog, self.uploads, self.imports, self.work)
 

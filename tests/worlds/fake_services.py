@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -31,7 +32,8 @@ from millstream.inference.v1.inference_service_pb2_grpc import (
     InferenceServiceServicer,
     add_InferenceServiceServicer_to_server,
 )
-from millstream.inference.v1.prediction_pb2 import Classification, Embedding, Served, ServedModel
+from millstream.inference.v1.prediction_pb2 import Classification, Embedding, Served, ServedModel, Timing
+from millstream.inference.v1.refusal_pb2 import RefusalLift
 from millstream.operations.v1 import operations_service_pb2 as operations
 from millstream.operations.v1.operations_service_pb2_grpc import (
     OperationsServiceServicer,
@@ -121,6 +123,7 @@ REPORT.label_change.kept = REPORT.label_change.new = REPORT.label_change.lost = 
 SERVED = Served(
     model="toy", version=3, alias="champion", run_id="run-1", backend="python", precision="float64"
 )  # fmt: skip
+PROBLEM = inference.LoadProblem(model="toy", alias="champion", version=4, reason="no memory")
 RESOLUTION = DeadLetterResolution(
     action=DeadLetterResolution.ACTION_REPLAYED, actor="ada", time=TIME, note="mended"
 )  # fmt: skip
@@ -318,11 +321,20 @@ class Fakes(
 
     def Predict(self, request: Any, context: Any) -> Any:
         answers = [struct(label="good", length=len(row["text"])) for row in request.rows]
-        return self._keep(request, inference.PredictResponse(predictions=answers, served=self._served()))
+        timing = Timing(prepare=Duration(nanos=600_000_000), queue=Duration(), infer=Duration(seconds=1, nanos=7))
+        return self._keep(request, inference.PredictResponse(predictions=answers, served=self._served(), timing=timing))
 
     def ListServedModels(self, request: Any, context: Any) -> Any:
         found = ServedModel(served=self._served(), lineage=LINEAGE, tasks=["classify", "embed"])
         return self._keep(request, inference.ListServedModelsResponse(models=[found]))
+
+    def ListLoadProblems(self, request: Any, context: Any) -> Any:
+        return self._keep(request, inference.ListLoadProblemsResponse(problems=[PROBLEM]))
+
+    def RetryModelVersion(self, request: Any, context: Any) -> Any:
+        lift = RefusalLift(model=request.model, version=request.version, actor="ada", time=TIME, note=request.note)
+        lift.refusal.reason = "golden row 0"
+        return self._keep(request, inference.RetryModelVersionResponse(lift=lift))
 
     # operations
     def GetStatus(self, request: Any, context: Any) -> Any:

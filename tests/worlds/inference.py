@@ -46,7 +46,9 @@ from services.inference.engine.queue import Limits
 from services.inference.handlers import HANDLERS
 from services.inference.predictions import Predictions
 from services.inference.reconcile import PruneCache, ServeModel
+from services.inference.retries import Retries
 from services.inference.store import Store
+from services.inference.versions.failures import LoadFailures
 from services.inference.versions.loader import Loader
 from services.inference.versions.serving import Serving
 from tests.recipes.toy_words.sample import rows
@@ -138,19 +140,29 @@ class Bus(MemoryBus):
 class Replica:
     """One inference process without its sockets."""
 
-    def __init__(self, world: "World", resync_seconds: float = 1000.0) -> None:
+    def __init__(self, world: "World", resync_seconds: float = 1000.0, load_limit_seconds: float = 600.0) -> None:
         self.serving, self.health = Serving(), dict[str, bool]()
         self.pool = ThreadPoolExecutor(2)
-        self.store = Store(world.blobs, load_limit_seconds=600)
-        loader = Loader(world.blobs, self.store, CATALOG, world.cache, Limits(), self.pool)
+        self.store = Store(world.blobs, load_limit_seconds)
+        self.time = 0.0
+        """The clock by which loads that failed here are tried again; a test moves it."""
+        self.loader = Loader(world.blobs, self.store, CATALOG, world.cache, Limits(), self.pool)
         registry: Any = world.registry
-        models = ServeModel(registry, self.store, loader, self.serving, world.bus, self._set_health)
-        pruning = PruneCache(loader.cache, self.serving, 3600)
+        models = ServeModel(
+            registry,
+            self.store,
+            self.loader,
+            self.serving,
+            world.bus,
+            self._set_health,
+            LoadFailures(lambda: self.time),
+        )
+        pruning = PruneCache(self.loader.cache, self.serving, 3600)
         reconcilers: list[Reconciler] = [models, pruning]
         self.work = Work(
             world.blobs, world.bus, "inference", HANDLERS, reconcilers, resync_seconds=resync_seconds, broadcast=True
         )
-        self.service = InferenceService(Predictions(self.serving))
+        self.service = InferenceService(Predictions(self.serving), Retries(self.store, self.serving, self.work))
         self.task = asyncio.create_task(self.work.run())
 
     async def _set_health(self, name: str, serving: bool) -> None:
@@ -258,8 +270,15 @@ def metric(name: str, **labels: str) -> float | None:
     return REGISTRY.get_sample_value(f"millstream_inference_{name}", labels)
 
 
-async def dead_attempt(world: World, version: int = 1) -> None:
-    """The load attempt that a process leaves behind when it dies while it loads the version."""
-    claim = Claim(process=this_process())
+async def dead_attempt(
+    world: World, version: int = 1, *, in_a_row: int = 1, host: str = "", namespace: str = ""
+) -> None:
+    """The load attempt that a process leaves behind when it dies while it loads the version.
+
+    With a namespace it ran in another container, from which nobody here can see whether it still runs.
+    """
+    claim = Claim(number=in_a_row, process=this_process())
     claim.process.pid, claim.process.start_time = 2**22 + 1, 1
+    claim.process.host = host or claim.process.host
+    claim.process.pid_namespace = namespace or claim.process.pid_namespace
     await world.blobs.put(f"refusals/words/{version:010d}/attempts/{new_id()}", claim.SerializeToString())

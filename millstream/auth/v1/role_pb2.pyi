@@ -30,7 +30,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_WRITER: _Role.ValueType  # 2
     """Imports files, applies models, starts and cancels training runs, requests evaluations, moves aliases."""
     ROLE_OPERATOR: _Role.ValueType  # 3
-    """Lists, replays and drops dead letters, and tails events."""
+    """Lists, replays and drops dead letters, tails events, and has refused versions tried again."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """What a caller may do. Each role includes the ones before it."""
@@ -41,7 +41,7 @@ ROLE_READER: Role.ValueType  # 1
 ROLE_WRITER: Role.ValueType  # 2
 """Imports files, applies models, starts and cancels training runs, requests evaluations, moves aliases."""
 ROLE_OPERATOR: Role.ValueType  # 3
-"""Lists, replays and drops dead letters, and tails events."""
+"""Lists, replays and drops dead letters, tails events, and has refused versions tried again."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 ROLE_FIELD_NUMBER: _builtins.int

@@ -6,27 +6,32 @@ from typing import Any
 
 from millstream.client.aio.connection import Connection
 from millstream.client.aio.pages import pages
-from millstream.client.shared import PAGE, WatchDeadline, struct
+from millstream.client.inputs import checked_candidates, checked_rows, checked_text, checked_texts
+from millstream.client.shared import PAGE, WatchDeadline
 from millstream.defaults import CHAMPION
 from millstream.errors import NotFound, Unavailable
 from millstream.inference.v1 import inference_service_pb2 as inference
 from millstream.inference.v1.prediction_pb2 import ServedModel
+from millstream.inference.v1.refusal_pb2 import RefusalLift
 
 
 class Predictions(Connection):
     """Calls inference. Each response names the version that answered in `served`.
 
-    `alias` "" means champion. All raise NotFound for a model or alias that is not served, InvalidArgument for input that
+    `alias` "" means champion. Texts and rows are lists: one str or one row in place of a list raises InvalidArgument, and
+    nothing is sent. All raise NotFound for a model or alias that is not served, InvalidArgument for input that
     the recipe's schema does not allow or for more than 1024 rows, and FailedPrecondition where the recipe lacks the task.
     """
 
     async def classify(self, model: str, texts: Sequence[str], alias: str = "") -> inference.ClassifyResponse:
         """A label for each text, with its confidence and all labels' scores (0 to 1), in the order of `texts`."""
-        return await self._inference.Classify(inference.ClassifyRequest(model=model, alias=alias, texts=texts))
+        request = inference.ClassifyRequest(model=model, alias=alias, texts=checked_texts(texts))
+        return await self._inference.Classify(request)
 
     async def embed(self, model: str, texts: Sequence[str], alias: str = "") -> inference.EmbedResponse:
         """A vector for each text, in the order of `texts`; all of one length."""
-        return await self._inference.Embed(inference.EmbedRequest(model=model, alias=alias, texts=texts))
+        request = inference.EmbedRequest(model=model, alias=alias, texts=checked_texts(texts))
+        return await self._inference.Embed(request)
 
     async def similar(
         self, model: str, text: str, *, limit: int = 0, label: str = "", alias: str = ""
@@ -35,14 +40,15 @@ class Predictions(Connection):
 
         `limit` 0: 10 of them. `label` "": entries of every label. In `row` every number is a double; `row_json` is exact.
         """
-        request = inference.SimilarRequest(model=model, alias=alias, text=text, limit=limit, label=label)
+        asked = checked_text(text, "text")
+        request = inference.SimilarRequest(model=model, alias=alias, text=asked, limit=limit, label=label)
         return await self._inference.Similar(request)
 
     async def rank(
         self, model: str, candidates: Mapping[str, Sequence[str]], label: str, alias: str = ""
     ) -> inference.RankResponse:
         """Candidates, given as {id: its texts}, by their mean probability of the label (0 to 1), best first."""
-        asked = [inference.Candidate(id=name, texts=texts) for name, texts in candidates.items()]
+        asked = [inference.Candidate(id=name, texts=texts) for name, texts in checked_candidates(candidates).items()]
         request = inference.RankRequest(model=model, alias=alias, candidates=asked, label=label)
         return await self._inference.Rank(request)
 
@@ -53,7 +59,7 @@ class Predictions(Connection):
         alias: str = "",
     ) -> inference.PredictResponse:
         """Predictions of any recipe: rows by its input schema in, predictions by its output schema out, in order."""
-        request = inference.PredictRequest(model=model, alias=alias, rows=[struct(row) for row in rows])
+        request = inference.PredictRequest(model=model, alias=alias, rows=checked_rows(rows))
         return await self._inference.Predict(request)
 
     async def served(self, model: str = "") -> AsyncIterator[ServedModel]:
@@ -65,6 +71,24 @@ class Predictions(Connection):
         async for page in pages(self._inference.ListServedModels, request):
             for found in page.models:
                 yield found
+
+    async def load_problems(self, model: str = "") -> AsyncIterator[inference.LoadProblem]:
+        """The aliases that a replica does not serve by the version that they name, and why. `model` "": of every model.
+
+        Each replica answers for itself, as in served().
+        """
+        request = inference.ListLoadProblemsRequest(model=model, page_size=PAGE)
+        async for page in pages(self._inference.ListLoadProblems, request):
+            for found in page.problems:
+                yield found
+
+    async def retry_version(self, model: str, version: int, note: str = "") -> RefusalLift:
+        """Let every replica try to load a version again that is refused or that could not be loaded; `note` is kept.
+
+        Needs the role operator. The replica that answers tries at once, the others within their resync interval.
+        """
+        request = inference.RetryModelVersionRequest(model=model, version=version, note=note)
+        return (await self._inference.RetryModelVersion(request)).lift
 
     async def wait_served(
         self, model: str, version: int, *, alias: str = CHAMPION, timeout: float | None = None

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from millstream.auth.v1 import role_pb2 as millstream_dot_auth_dot_v1_dot_role__pb2
 from millstream.inference.v1 import prediction_pb2 as millstream_dot_inference_dot_v1_dot_prediction__pb2
+from millstream.inference.v1 import refusal_pb2 as millstream_dot_inference_dot_v1_dot_refusal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/millstream/inference/v1/inference_service.proto\x12\x17millstream.inference.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dmillstream/auth/v1/role.proto\x1a(millstream/inference/v1/prediction.proto\">\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"\xb6\x01\n\x10\x43lassifyResponse\x12@\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32\'.millstream.inference.v1.Classification\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.millstream.inference.v1.Served\x12/\n\x06timing\x18\x03 \x01(\x0b\x32\x1f.millstream.inference.v1.Timing\";\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"\xa9\x01\n\rEmbedResponse\x12\x36\n\nembeddings\x18\x01 \x03(\x0b\x32\".millstream.inference.v1.Embedding\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.millstream.inference.v1.Served\x12/\n\x06timing\x18\x03 \x01(\x0b\x32\x1f.millstream.inference.v1.Timing\"Z\n\x0eSimilarRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\r\n\x05label\x18\x05 \x01(\t\"\xab\x01\n\x0fSimilarResponse\x12\x36\n\nneighbours\x18\x01 \x03(\x0b\x32\".millstream.inference.v1.Neighbour\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.millstream.inference.v1.Served\x12/\n\x06timing\x18\x03 \x01(\x0b\x32\x1f.millstream.inference.v1.Timing\"W\n\tNeighbour\x12\x12\n\nsimilarity\x18\x01 \x01(\x01\x12$\n\x03row\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08row_json\x18\x03 \x01(\t\"r\n\x0bRankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x36\n\ncandidates\x18\x03 \x03(\x0b\x32\".millstream.inference.v1.Candidate\x12\r\n\x05label\x18\x04 \x01(\t\"&\n\tCandidate\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"\xa1\x01\n\x0cRankResponse\x12/\n\x06ranked\x18\x01 \x03(\x0b\x32\x1f.millstream.inference.v1.Ranked\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.millstream.inference.v1.Served\x12/\n\x06timing\x18\x03 \x01(\x0b\x32\x1f.millstream.inference.v1.Timing\"#\n\x06Ranked\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"U\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12%\n\x04rows\x18\x03 \x03(\x0b\x32\x17.google.protobuf.Struct\"\xa1\x01\n\x0fPredictResponse\x12,\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.millstream.inference.v1.Served\x12/\n\x06timing\x18\x03 \x01(\x0b\x32\x1f.millstream.inference.v1.Timing\"O\n\x17ListServedModelsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"i\n\x18ListServedModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32$.millstream.inference.v1.ServedModel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf9\x04\n\x10InferenceService\x12\x65\n\x08\x43lassify\x12(.millstream.inference.v1.ClassifyRequest\x1a).millstream.inference.v1.ClassifyResponse\"\x04\x88\xb5\x18\x01\x12\\\n\x05\x45mbed\x12%.millstream.inference.v1.EmbedRequest\x1a&.millstream.inference.v1.EmbedResponse\"\x04\x88\xb5\x18\x01\x12\x62\n\x07Similar\x12\'.millstream.inference.v1.SimilarRequest\x1a(.millstream.inference.v1.SimilarResponse\"\x04\x88\xb5\x18\x01\x12Y\n\x04Rank\x12$.millstream.inference.v1.RankRequest\x1a%.millstream.inference.v1.RankResponse\"\x04\x88\xb5\x18\x01\x12\x62\n\x07Predict\x12\'.millstream.inference.v1.PredictRequest\x1a(.millstream.inference.v1.PredictResponse\"\x04\x88\xb5\x18\x01\x12}\n\x10ListServedModels\x12\x30.millstream.inference.v1.ListServedModelsRequest\x1a\x31.millstream.inference.v1.ListServedModelsResponse\"\x04\x88\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/millstream/inference/v1/inference_service.proto\x12\x17millstream.inference.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dmillstream/auth/v1/role.proto\x1a(millstream/inference/v1/prediction.proto\x1a%millstream/inference/v1/refusal.proto\">\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"\xb6\x01\n\x10\x43lassifyResponse\x12@\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32\'.millstream.inference.v1.Classification\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.millstream.inference.v1.Served\x12/\n\x06timing\x18\x03 \x01(\x0b\x32\x1f.millstream.inference.v1.Timing\";\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"\xa9\x01\n\rEmbedResponse\x12\x36\n\nembeddings\x18\x01 \x03(\x0b\x32\".millstream.inference.v1.Embedding\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.millstream.inference.v1.Served\x12/\n\x06timing\x18\x03 \x01(\x0b\x32\x1f.millstream.inference.v1.Timing\"Z\n\x0eSimilarRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\r\n\x05label\x18\x05 \x01(\t\"\xab\x01\n\x0fSimilarResponse\x12\x36\n\nneighbours\x18\x01 \x03(\x0b\x32\".millstream.inference.v1.Neighbour\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.millstream.inference.v1.Served\x12/\n\x06timing\x18\x03 \x01(\x0b\x32\x1f.millstream.inference.v1.Timing\"W\n\tNeighbour\x12\x12\n\nsimilarity\x18\x01 \x01(\x01\x12$\n\x03row\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08row_json\x18\x03 \x01(\t\"r\n\x0bRankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x36\n\ncandidates\x18\x03 \x03(\x0b\x32\".millstream.inference.v1.Candidate\x12\r\n\x05label\x18\x04 \x01(\t\"&\n\tCandidate\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"\xa1\x01\n\x0cRankResponse\x12/\n\x06ranked\x18\x01 \x03(\x0b\x32\x1f.millstream.inference.v1.Ranked\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.millstream.inference.v1.Served\x12/\n\x06timing\x18\x03 \x01(\x0b\x32\x1f.millstream.inference.v1.Timing\"#\n\x06Ranked\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"U\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12%\n\x04rows\x18\x03 \x03(\x0b\x32\x17.google.protobuf.Struct\"\xa1\x01\n\x0fPredictResponse\x12,\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.millstream.inference.v1.Served\x12/\n\x06timing\x18\x03 \x01(\x0b\x32\x1f.millstream.inference.v1.Timing\"O\n\x17ListServedModelsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"i\n\x18ListServedModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32$.millstream.inference.v1.ServedModel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x17ListLoadProblemsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"k\n\x18ListLoadProblemsResponse\x12\x36\n\x08problems\x18\x01 \x03(\x0b\x32$.millstream.inference.v1.LoadProblem\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"]\n\x0bLoadProblem\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07refused\x18\x05 \x01(\x08\"H\n\x18RetryModelVersionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04note\x18\x03 \x01(\t\"O\n\x19RetryModelVersionResponse\x12\x32\n\x04lift\x18\x01 \x01(\x0b\x32$.millstream.inference.v1.RefusalLift2\xfb\x06\n\x10InferenceService\x12\x65\n\x08\x43lassify\x12(.millstream.inference.v1.ClassifyRequest\x1a).millstream.inference.v1.ClassifyResponse\"\x04\x88\xb5\x18\x01\x12\\\n\x05\x45mbed\x12%.millstream.inference.v1.EmbedRequest\x1a&.millstream.inference.v1.EmbedResponse\"\x04\x88\xb5\x18\x01\x12\x62\n\x07Similar\x12\'.millstream.inference.v1.SimilarRequest\x1a(.millstream.inference.v1.SimilarResponse\"\x04\x88\xb5\x18\x01\x12Y\n\x04Rank\x12$.millstream.inference.v1.RankRequest\x1a%.millstream.inference.v1.RankResponse\"\x04\x88\xb5\x18\x01\x12\x62\n\x07Predict\x12\'.millstream.inference.v1.PredictRequest\x1a(.millstream.inference.v1.PredictResponse\"\x04\x88\xb5\x18\x01\x12}\n\x10ListServedModels\x12\x30.millstream.inference.v1.ListServedModelsRequest\x1a\x31.millstream.inference.v1.ListServedModelsResponse\"\x04\x88\xb5\x18\x01\x12}\n\x10ListLoadProblems\x12\x30.millstream.inference.v1.ListLoadProblemsRequest\x1a\x31.millstream.inference.v1.ListLoadProblemsResponse\"\x04\x88\xb5\x18\x01\x12\x80\x01\n\x11RetryModelVersion\x12\x31.millstream.inference.v1.RetryModelVersionRequest\x1a\x32.millstream.inference.v1.RetryModelVersionResponse\"\x04\x88\xb5\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,36 +47,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INFERENCESERVICE'].methods_by_name['Predict']._serialized_options = b'\210\265\030\001'
   _globals['_INFERENCESERVICE'].methods_by_name['ListServedModels']._loaded_options = None
   _globals['_INFERENCESERVICE'].methods_by_name['ListServedModels']._serialized_options = b'\210\265\030\001'
-  _globals['_CLASSIFYREQUEST']._serialized_start=179
-  _globals['_CLASSIFYREQUEST']._serialized_end=241
-  _globals['_CLASSIFYRESPONSE']._serialized_start=244
-  _globals['_CLASSIFYRESPONSE']._serialized_end=426
-  _globals['_EMBEDREQUEST']._serialized_start=428
-  _globals['_EMBEDREQUEST']._serialized_end=487
-  _globals['_EMBEDRESPONSE']._serialized_start=490
-  _globals['_EMBEDRESPONSE']._serialized_end=659
-  _globals['_SIMILARREQUEST']._serialized_start=661
-  _globals['_SIMILARREQUEST']._serialized_end=751
-  _globals['_SIMILARRESPONSE']._serialized_start=754
-  _globals['_SIMILARRESPONSE']._serialized_end=925
-  _globals['_NEIGHBOUR']._serialized_start=927
-  _globals['_NEIGHBOUR']._serialized_end=1014
-  _globals['_RANKREQUEST']._serialized_start=1016
-  _globals['_RANKREQUEST']._serialized_end=1130
-  _globals['_CANDIDATE']._serialized_start=1132
-  _globals['_CANDIDATE']._serialized_end=1170
-  _globals['_RANKRESPONSE']._serialized_start=1173
-  _globals['_RANKRESPONSE']._serialized_end=1334
-  _globals['_RANKED']._serialized_start=1336
-  _globals['_RANKED']._serialized_end=1371
-  _globals['_PREDICTREQUEST']._serialized_start=1373
-  _globals['_PREDICTREQUEST']._serialized_end=1458
-  _globals['_PREDICTRESPONSE']._serialized_start=1461
-  _globals['_PREDICTRESPONSE']._serialized_end=1622
-  _globals['_LISTSERVEDMODELSREQUEST']._serialized_start=1624
-  _globals['_LISTSERVEDMODELSREQUEST']._serialized_end=1703
-  _globals['_LISTSERVEDMODELSRESPONSE']._serialized_start=1705
-  _globals['_LISTSERVEDMODELSRESPONSE']._serialized_end=1810
-  _globals['_INFERENCESERVICE']._serialized_start=1813
-  _globals['_INFERENCESERVICE']._serialized_end=2446
+  _globals['_INFERENCESERVICE'].methods_by_name['ListLoadProblems']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['ListLoadProblems']._serialized_options = b'\210\265\030\001'
+  _globals['_INFERENCESERVICE'].methods_by_name['RetryModelVersion']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['RetryModelVersion']._serialized_options = b'\210\265\030\003'
+  _globals['_CLASSIFYREQUEST']._serialized_start=218
+  _globals['_CLASSIFYREQUEST']._serialized_end=280
+  _globals['_CLASSIFYRESPONSE']._serialized_start=283
+  _globals['_CLASSIFYRESPONSE']._serialized_end=465
+  _globals['_EMBEDREQUEST']._serialized_start=467
+  _globals['_EMBEDREQUEST']._serialized_end=526
+  _globals['_EMBEDRESPONSE']._serialized_start=529
+  _globals['_EMBEDRESPONSE']._serialized_end=698
+  _globals['_SIMILARREQUEST']._serialized_start=700
+  _globals['_SIMILARREQUEST']._serialized_end=790
+  _globals['_SIMILARRESPONSE']._serialized_start=793
+  _globals['_SIMILARRESPONSE']._serialized_end=964
+  _globals['_NEIGHBOUR']._serialized_start=966
+  _globals['_NEIGHBOUR']._serialized_end=1053
+  _globals['_RANKREQUEST']._serialized_start=1055
+  _globals['_RANKREQUEST']._serialized_end=1169
+  _globals['_CANDIDATE']._serialized_start=1171
+  _globals['_CANDIDATE']._serialized_end=1209
+  _globals['_RANKRESPONSE']._serialized_start=1212
+  _globals['_RANKRESPONSE']._serialized_end=1373
+  _globals['_RANKED']._serialized_start=1375
+  _globals['_RANKED']._serialized_end=1410
+  _globals['_PREDICTREQUEST']._serialized_start=1412
+  _globals['_PREDICTREQUEST']._serialized_end=1497
+  _globals['_PREDICTRESPONSE']._serialized_start=1500
+  _globals['_PREDICTRESPONSE']._serialized_end=1661
+  _globals['_LISTSERVEDMODELSREQUEST']._serialized_start=1663
+  _globals['_LISTSERVEDMODELSREQUEST']._serialized_end=1742
+  _globals['_LISTSERVEDMODELSRESPONSE']._serialized_start=1744
+  _globals['_LISTSERVEDMODELSRESPONSE']._serialized_end=1849
+  _globals['_LISTLOADPROBLEMSREQUEST']._serialized_start=1851
+  _globals['_LISTLOADPROBLEMSREQUEST']._serialized_end=1930
+  _globals['_LISTLOADPROBLEMSRESPONSE']._serialized_start=1932
+  _globals['_LISTLOADPROBLEMSRESPONSE']._serialized_end=2039
+  _globals['_LOADPROBLEM']._serialized_start=2041
+  _globals['_LOADPROBLEM']._serialized_end=2134
+  _globals['_RETRYMODELVERSIONREQUEST']._serialized_start=2136
+  _globals['_RETRYMODELVERSIONREQUEST']._serialized_end=2208
+  _globals['_RETRYMODELVERSIONRESPONSE']._serialized_start=2210
+  _globals['_RETRYMODELVERSIONRESPONSE']._serialized_end=2289
+  _globals['_INFERENCESERVICE']._serialized_start=2292
+  _globals['_INFERENCESERVICE']._serialized_end=3183
 # @@protoc_insertion_point(module_scope)

@@ -66,6 +66,16 @@ class InferenceServiceStub:
                 request_serializer=millstream_dot_inference_dot_v1_dot_inference__service__pb2.ListServedModelsRequest.SerializeToString,
                 response_deserializer=millstream_dot_inference_dot_v1_dot_inference__service__pb2.ListServedModelsResponse.FromString,
                 _registered_method=True)
+        self.ListLoadProblems = channel.unary_unary(
+                '/millstream.inference.v1.InferenceService/ListLoadProblems',
+                request_serializer=millstream_dot_inference_dot_v1_dot_inference__service__pb2.ListLoadProblemsRequest.SerializeToString,
+                response_deserializer=millstream_dot_inference_dot_v1_dot_inference__service__pb2.ListLoadProblemsResponse.FromString,
+                _registered_method=True)
+        self.RetryModelVersion = channel.unary_unary(
+                '/millstream.inference.v1.InferenceService/RetryModelVersion',
+                request_serializer=millstream_dot_inference_dot_v1_dot_inference__service__pb2.RetryModelVersionRequest.SerializeToString,
+                response_deserializer=millstream_dot_inference_dot_v1_dot_inference__service__pb2.RetryModelVersionResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer:
@@ -115,6 +125,20 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLoadProblems(self, request, context):
+        """The aliases that this replica does not serve by the version that they name, and why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryModelVersion(self, request, context):
+        """Lift the refusal of a version, and let every replica try to load it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -147,6 +171,16 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.ListServedModels,
                     request_deserializer=millstream_dot_inference_dot_v1_dot_inference__service__pb2.ListServedModelsRequest.FromString,
                     response_serializer=millstream_dot_inference_dot_v1_dot_inference__service__pb2.ListServedModelsResponse.SerializeToString,
+            ),
+            'ListLoadProblems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLoadProblems,
+                    request_deserializer=millstream_dot_inference_dot_v1_dot_inference__service__pb2.ListLoadProblemsRequest.FromString,
+                    response_serializer=millstream_dot_inference_dot_v1_dot_inference__service__pb2.ListLoadProblemsResponse.SerializeToString,
+            ),
+            'RetryModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryModelVersion,
+                    request_deserializer=millstream_dot_inference_dot_v1_dot_inference__service__pb2.RetryModelVersionRequest.FromString,
+                    response_serializer=millstream_dot_inference_dot_v1_dot_inference__service__pb2.RetryModelVersionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -313,6 +347,60 @@ class InferenceService:
             '/millstream.inference.v1.InferenceService/ListServedModels',
             millstream_dot_inference_dot_v1_dot_inference__service__pb2.ListServedModelsRequest.SerializeToString,
             millstream_dot_inference_dot_v1_dot_inference__service__pb2.ListServedModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLoadProblems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millstream.inference.v1.InferenceService/ListLoadProblems',
+            millstream_dot_inference_dot_v1_dot_inference__service__pb2.ListLoadProblemsRequest.SerializeToString,
+            millstream_dot_inference_dot_v1_dot_inference__service__pb2.ListLoadProblemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millstream.inference.v1.InferenceService/RetryModelVersion',
+            millstream_dot_inference_dot_v1_dot_inference__service__pb2.RetryModelVersionRequest.SerializeToString,
+            millstream_dot_inference_dot_v1_dot_inference__service__pb2.RetryModelVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

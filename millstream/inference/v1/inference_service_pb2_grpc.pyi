@@ -47,6 +47,10 @@ class InferenceServiceStub:
     """Works with every recipe: rows follow the recipe's row schema, predictions its prediction schema."""
     ListServedModels: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListServedModelsRequest, _inference_service_pb2.ListServedModelsResponse]
     """The versions that this replica has loaded, by model and alias."""
+    ListLoadProblems: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListLoadProblemsRequest, _inference_service_pb2.ListLoadProblemsResponse]
+    """The aliases that this replica does not serve by the version that they name, and why."""
+    RetryModelVersion: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.RetryModelVersionRequest, _inference_service_pb2.RetryModelVersionResponse]
+    """Lift the refusal of a version, and let every replica try to load it again."""
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
@@ -67,6 +71,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Works with every recipe: rows follow the recipe's row schema, predictions its prediction schema."""
     ListServedModels: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListServedModelsRequest, _inference_service_pb2.ListServedModelsResponse]  # type: ignore[assignment]
     """The versions that this replica has loaded, by model and alias."""
+    ListLoadProblems: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListLoadProblemsRequest, _inference_service_pb2.ListLoadProblemsResponse]  # type: ignore[assignment]
+    """The aliases that this replica does not serve by the version that they name, and why."""
+    RetryModelVersion: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.RetryModelVersionRequest, _inference_service_pb2.RetryModelVersionResponse]  # type: ignore[assignment]
+    """Lift the refusal of a version, and let every replica try to load it again."""
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Predicts with the versions that the models' aliases name. Served by inference.
@@ -120,5 +128,21 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.ListServedModelsResponse, _abc.Awaitable[_inference_service_pb2.ListServedModelsResponse]]:
         """The versions that this replica has loaded, by model and alias."""
+
+    @_abc_1.abstractmethod
+    def ListLoadProblems(
+        self,
+        request: _inference_service_pb2.ListLoadProblemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.ListLoadProblemsResponse, _abc.Awaitable[_inference_service_pb2.ListLoadProblemsResponse]]:
+        """The aliases that this replica does not serve by the version that they name, and why."""
+
+    @_abc_1.abstractmethod
+    def RetryModelVersion(
+        self,
+        request: _inference_service_pb2.RetryModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.RetryModelVersionResponse, _abc.Awaitable[_inference_service_pb2.RetryModelVersionResponse]]:
+        """Lift the refusal of a version, and let every replica try to load it again."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

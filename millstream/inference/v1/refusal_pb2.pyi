@@ -19,7 +19,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Refusal(_message.Message):
-    """Stored: a version that inference refuses to serve. It holds for every replica, for good."""
+    """Stored: a version that inference refuses to serve, for a fault of its own. It holds for every replica until an operator
+    lifts it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -50,3 +52,44 @@ class Refusal(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
+
+@_typing.final
+class RefusalLift(_message.Message):
+    """Stored: an operator lifted whatever kept a version from being loaded. Each replica then tries it again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    version: _builtins.int
+    actor: _builtins.str
+    """Name of the caller's token, or `local`."""
+    note: _builtins.str
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def refusal(self) -> Global___Refusal:
+        """What was lifted. Unset if no refusal was stored, only trouble of single replicas."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        actor: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        note: _builtins.str = ...,
+        refusal: Global___Refusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "model", b"model", "note", b"note", "refusal", b"refusal", "time", b"time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusalLift: _TypeAlias = RefusalLift  # noqa: Y015

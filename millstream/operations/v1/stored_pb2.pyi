@@ -29,6 +29,9 @@ class Claim(_message.Message):
     PROCESS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     number: _builtins.int
+    """Of a load attempt: how many processes of this host have died in a row while they loaded the version, this one included
+    if it dies.
+    """
     @_builtins.property
     def process(self) -> Global___Process:
         """The holder."""

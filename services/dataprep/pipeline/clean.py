@@ -5,12 +5,12 @@ Combining marks, joiners and all letters of every script stay.
 
 import html
 import re
-import unicodedata
 from collections.abc import Callable
 from typing import Any
 
 from millstream.dataset.v1.dataset_pb2 import Cleaning
 from recipekit.edges import strip_edges
+from recipekit.text_limits import compose
 from services.dataprep.pipeline.read import BadRow
 
 DEEPEST = 20
@@ -73,7 +73,7 @@ def _checked_key(key: str) -> str:
 
 def _plain(text: str) -> str:
     """One kind of line end, no control characters, composed letters (NFC)."""
-    return unicodedata.normalize("NFC", _CONTROLS.sub("", _LINE_ENDS.sub("\n", text)))
+    return compose(_CONTROLS.sub("", _LINE_ENDS.sub("\n", text)))
 
 
 def _single_spaces(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, LabelReport, RowCounts
 from recipekit.edges import strip_edges
 from recipekit.spec import Spec
+from recipekit.text_limits import LONGEST_TEXT, TextTooLong, check_lengths
 from servicekit.blobs.parts import PartFile, PartWriter, rows_of
 from services.dataprep.pipeline.clean import cleaner
 from services.dataprep.pipeline.columns import Columns, check_names
@@ -67,9 +68,10 @@ class Ingested(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A file and how to ingest it. `recipe` is None for a dataset without one; the limit is in unpacked bytes.
+    """A file and how to ingest it. `recipe` is None for a dataset without one.
 
-    `earlier` are the rows of the snapshot before. To `append` is to begin with them; otherwise they are only compared.
+    `unpacked_limit` is in bytes of the whole file, `longest_text` in characters of one text. `earlier` are the rows of the
+    snapshot before. To `append` is to begin with them; otherwise they are only compared.
     """
 
     path: Path
@@ -79,6 +81,7 @@ class Job(NamedTuple):
     unpacked_limit: int
     earlier: Sequence[EarlierPart] = ()
     append: bool = False
+    longest_text: int = LONGEST_TEXT
 
 
 def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
@@ -130,7 +133,7 @@ class _Sorter:
         self.labels = Labels(self.rules.label_column) if self.rules.label_column else None
         self.rows = RowCounts()
         self.reasons: Counter[str] = Counter()
-        self._writers, self._known = writers, known
+        self._writers, self._known, self._longest_text = writers, known, job.longest_text
 
     def carry(self, split: str, line: bytes, row: Mapping[str, Any]) -> None:
         """Begin with a row of the snapshot before, in the split that it has there."""
@@ -161,6 +164,10 @@ class _Sorter:
 
     def _keep(self, found: dict[str, Any], line: int) -> None:
         check_names(found)
+        try:
+            check_lengths(found, self._longest_text)
+        except TextTooLong as error:
+            raise BadRow(f"{error.column}: {error}") from None
         row = self.clean(found)
         as_found = dict(row)
         named_split = self.rules.take_split(row, line)

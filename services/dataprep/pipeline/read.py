@@ -8,7 +8,6 @@ import csv
 import gzip
 import io
 import json
-import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, Format
 from recipekit.edges import strip_edges
+from recipekit.text_limits import compose
 from servicekit.limits import COLUMN_CHARACTERS
 from services.dataprep.pipeline.csv_records import CsvRecord, CsvRecords
 
@@ -191,13 +191,12 @@ def _check_commas(header: Sequence[str]) -> None:
 
 def _header(cells: Sequence[str]) -> list[str]:
     for number, cell in enumerate(cells, 1):
-        # Before they are normalised: to bring many combining marks into order takes time in proportion to their square.
         if len(cell) > COLUMN_CHARACTERS:
             raise Refused(
                 f"the name of column {number} has {len(cell):,} characters, of {COLUMN_CHARACTERS} at most: shorten it, or "
                 "close its quote"
             )
-    names = [unicodedata.normalize("NFC", strip_edges(cell)) for cell in cells]
+    names = [compose(strip_edges(cell)) for cell in cells]
     if len(names) == 1:
         _check_commas(names)
     for number, name in enumerate(names, 1):

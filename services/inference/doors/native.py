@@ -14,14 +14,19 @@ from millstream.inference.v1.inference_service_pb2 import (
     ClassifyResponse,
     EmbedRequest,
     EmbedResponse,
+    ListLoadProblemsRequest,
+    ListLoadProblemsResponse,
     ListServedModelsRequest,
     ListServedModelsResponse,
+    LoadProblem,
     Neighbour,
     PredictRequest,
     PredictResponse,
     Ranked,
     RankRequest,
     RankResponse,
+    RetryModelVersionRequest,
+    RetryModelVersionResponse,
     SimilarRequest,
     SimilarResponse,
 )
@@ -31,10 +36,11 @@ from recipekit.predictor import Neighbour as Found
 from recipekit.spec import Prediction
 from servicekit.ids import check_name
 from servicekit.paging import itself, message_page
-from servicekit.rpc.interceptor import deadline
+from servicekit.rpc.interceptor import actor, deadline
 from servicekit.structs import struct_of
 from services.inference.predictions import Call, Predictions
 from services.inference.predictions import Timing as Spent
+from services.inference.retries import Retries
 from services.inference.rows import RowsInput, check_count
 from services.inference.versions.serving import ServedVersion
 
@@ -45,12 +51,12 @@ _Request = ClassifyRequest | EmbedRequest | PredictRequest | RankRequest | Simil
 class InferenceService:
     """The platform's own protocol."""
 
-    def __init__(self, predictions: Predictions) -> None:
-        self.predictions = predictions
+    def __init__(self, predictions: Predictions, retries: Retries) -> None:
+        self.predictions, self.retries = predictions, retries
         self.serving = predictions.serving
 
     async def ready(self) -> None:
-        """Raise Unavailable until every model that the registry named first was loaded or refused."""
+        """Raise Unavailable until every model that the registry named first was tried."""
         await self.serving.ready()
 
     async def Classify(self, request: ClassifyRequest) -> ClassifyResponse:
@@ -77,7 +83,8 @@ class InferenceService:
             raise InvalidArgument(f"limit is {limit}: use 1 to {MOST_NEIGHBOURS}, or 0 for {NEIGHBOURS}", field="limit")
         row = _text_rows([request.text], "text", lambda _: "text")
         result = await self.predictions.similar(_call(request), row, limit, request.label or None)
-        found = [_neighbour(n) for n in result.values]
+        # As in Predict: rows of the index may be long, and a caller may ask for a thousand.
+        found = await asyncio.to_thread(lambda: [_neighbour(n) for n in result.values])
         return SimilarResponse(neighbours=found, served=_served(result.served), timing=_timing(result.timing))
 
     async def Rank(self, request: RankRequest) -> RankResponse:
@@ -92,7 +99,9 @@ class InferenceService:
 
     async def Predict(self, request: PredictRequest) -> PredictResponse:
         """A prediction for each row, by the schemas of the recipe."""
-        rows = RowsInput(request.rows, MessageToDict, "rows", lambda number, column: f"rows[{number}].{column}")
+        rows = RowsInput(
+            request.rows, MessageToDict, "rows", lambda number, column: f"rows[{number}].{column}", Struct.ByteSize
+        )
         result = await self.predictions.predict(_call(request), rows)
         # Embeddings as Struct are slow to build: a thread builds them, so that the event loop is not blocked.
         found = await asyncio.to_thread(lambda: [_struct(prediction) for prediction in result.values])
@@ -114,6 +123,23 @@ class InferenceService:
         )
         return ListServedModelsResponse(models=shown, next_page_token=token)
 
+    async def ListLoadProblems(self, request: ListLoadProblemsRequest) -> ListLoadProblemsResponse:
+        """The aliases that are not served by the version that they name."""
+        if request.model:
+            check_name(request.model, "model")
+        problems = [
+            LoadProblem(model=model, alias=alias, version=found.version, reason=found.reason, refused=found.refused)
+            for model, alias, found in self.serving.problems()
+            if request.model in ("", model)
+        ]
+        shown, token = await message_page(problems, request, lambda found: f"{found.model}/{found.alias}", itself)
+        return ListLoadProblemsResponse(problems=shown, next_page_token=token)
+
+    async def RetryModelVersion(self, request: RetryModelVersionRequest) -> RetryModelVersionResponse:
+        """Lift a refusal, and what single replicas hold against a version."""
+        lift = await self.retries.retry(request.model, request.version, request.note, actor())
+        return RetryModelVersionResponse(lift=lift)
+
 
 def _call(request: _Request) -> Call:
     return Call(request.model, request.alias, deadline())
@@ -121,7 +147,7 @@ def _call(request: _Request) -> Call:
 
 def _text_rows(texts: Sequence[str], field: str, field_of: Callable[[int], str]) -> RowsInput[str]:
     """Rows of one text each; `field_of(i)` is the field that holds the i-th text."""
-    return RowsInput(texts, lambda text: {"text": text}, field, lambda number, _column: field_of(number))
+    return RowsInput(texts, lambda text: {"text": text}, field, lambda number, _column: field_of(number), len)
 
 
 def _candidate_fields(request: RankRequest) -> list[str]:

@@ -1,6 +1,7 @@
 """Merges the rows of concurrent requests into batches; a request never waits for others to fill its batch.
 
-Three steps: prepare (a thread pool, per request) → queue (bounded in tokens) → forward (one thread, one batch at a time).
+Three steps: prepare (a thread pool, slice by slice, bounded in characters) → queue (bounded in tokens) → forward (one
+thread, one batch at a time).
 One task takes rows out of a version's queue, so there are no locks. Rows of all queued requests are taken in turn up to a
 token budget and packed by length; each request gets the predictions of its own rows, in its order. A request that is over
 a limit or past its deadline is refused before it costs compute.
@@ -44,7 +45,7 @@ class Admitted:
         self._batcher, self._deadline = batcher, deadline
 
     async def prepare(self, work: Callable[[], T]) -> T:
-        """Run `work`, which checks and tokenises the request's rows, in the prepare pool."""
+        """Run `work`, which checks and tokenises some of the request's rows, in the prepare pool."""
         started = time.perf_counter()
         prepared = await self._batcher.run_in_prepare_pool(work)
         self.timing.prepare += time.perf_counter() - started
@@ -85,6 +86,8 @@ class Batcher:
         self.model, self.predictor, self.limits = model, predictor, limits
         self.queue = Queue(model, limits)
         self.in_flight = 0
+        self.characters = 0
+        """Of the requests in flight."""
         self._prepare_pool = prepare_pool
         self._forward_thread = ThreadPoolExecutor(1, thread_name_prefix=f"forward-{model}")
         self._queued = asyncio.Event()
@@ -96,16 +99,18 @@ class Batcher:
         self._batch_loop = asyncio.create_task(self._run_batches())
 
     @asynccontextmanager
-    async def admit(self, deadline: float | None = None) -> AsyncIterator[Admitted]:
-        """One request, from admission until it has its result; `deadline` is on the monotonic clock, None is never.
+    async def admit(self, deadline: float | None = None, characters: int = 0) -> AsyncIterator[Admitted]:
+        """One request of that many characters, from admission until it has its result.
 
-        Raises Overloaded at once when too much is queued or in flight, DeadlineExceeded when the deadline passes.
+        `deadline` is on the monotonic clock, None is never. Raises Overloaded at once when too much is queued or in flight,
+        DeadlineExceeded when the deadline passes.
         """
         if deadline is not None and deadline <= time.monotonic():
             raise self._deadline_exceeded()
-        if self.in_flight >= self.limits.queue_requests or self.queue.tokens >= self.limits.queue_tokens:
+        if self._is_full(characters):
             raise self._overloaded()
         self.in_flight += 1
+        self._count(characters)
         self._idle.clear()
         admitted = Admitted(self, deadline)
         try:
@@ -118,6 +123,7 @@ class Batcher:
             raise
         finally:
             self.in_flight -= 1
+            self._count(-characters)
             if not self.in_flight:
                 self._idle.set()
         metrics.PREPARE_SECONDS.labels(self.model).observe(admitted.timing.prepare)
@@ -159,6 +165,18 @@ class Batcher:
     async def run_in_forward_thread(self, work: Callable[[], T]) -> T:
         """Run `work` in the one thread that uses the model."""
         return await asyncio.get_running_loop().run_in_executor(self._forward_thread, work)
+
+    def _is_full(self, characters: int) -> bool:
+        # A request larger than the limit is taken when it is the only one: else it could never be.
+        return (
+            self.in_flight >= self.limits.queue_requests
+            or self.queue.tokens >= self.limits.queue_tokens
+            or (self.characters > 0 and self.characters + characters > self.limits.queue_characters)
+        )
+
+    def _count(self, characters: int) -> None:
+        self.characters += characters
+        metrics.QUEUE_CHARACTERS.labels(self.model).inc(characters)
 
     async def _run_batches(self) -> None:
         """Take what is queued and run it, until cancelled."""
@@ -231,7 +249,8 @@ class Batcher:
         wait = self.queue.tokens / self._tokens_per_second if self._tokens_per_second else 1.0
         wait = min(5.0, max(0.05, wait))
         return Overloaded(
-            f"{self.queue.tokens} tokens in {self.in_flight} requests wait for model {self.model} already: "
+            f"{self.queue.tokens} tokens and {self.characters} characters in {self.in_flight} requests wait for model "
+            f"{self.model} already: "
             f"try again in {wait:.2f} s, or add replicas",
             retry_after=wait,
             model=self.model,

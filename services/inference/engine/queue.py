@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from recipekit.packing import BATCH_TOKENS, pack
 from recipekit.predictor import Item
 from recipekit.spec import Prediction
+from recipekit.text_limits import LONGEST_TEXT
 from services.inference import metrics
 
 
@@ -21,6 +22,9 @@ class Limits:
     batch_rows: int = 256
     queue_tokens: int = 262144
     queue_requests: int = 1024
+    queue_characters: int = 4_194_304
+    """Of all requests in flight: what they may cost before their tokens are known."""
+    longest_text: int = LONGEST_TEXT
 
 
 @dataclass(eq=False)

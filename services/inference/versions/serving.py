@@ -74,18 +74,29 @@ class UnavailableSlot:
     text: str
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Why an alias is not served by the version that it names."""
+
+    version: int
+    reason: str
+    refused: bool = False
+    """True: by every replica. False: this one cannot load it."""
+
+
 class Serving:
     """The loaded versions by model and alias. A version is unloaded once no alias names it and its requests are done."""
 
     def __init__(self) -> None:
         self._models: dict[str, dict[str, LoadedVersion | UnavailableSlot]] = {}
+        self._problems: dict[tuple[str, str], Problem] = {}
         self._first: frozenset[str] | None = None
         """The models of the first listing; None before it."""
         self._settled: set[str] = set()
         self._unloading: set[asyncio.Task[None]] = set()
 
     async def ready(self) -> None:
-        """Raise Unavailable until every model of the first listing was loaded, refused or found empty; never after that."""
+        """Raise Unavailable until every model of the first listing was tried once; never after that."""
         if self._first is None:
             raise Unavailable("inference has not read the registry yet: is it reachable?")
         if unread := self._first - self._settled:
@@ -97,7 +108,7 @@ class Serving:
             self._first = frozenset(models)
 
     def settled(self, model: str) -> None:
-        """Record that a model was loaded, refused or found empty."""
+        """Record that a model was tried: loaded, refused, found empty, or failing for a trouble of its own."""
         self._settled.add(model)
 
     def find(self, model: str, alias: str) -> LoadedVersion:
@@ -136,6 +147,16 @@ class Serving:
         """(alias, version) of all models, sorted by model and alias."""
         return [slot for model in self.models() for slot in sorted(self.loaded(model).items())]
 
+    def problems(self) -> list[tuple[str, str, Problem]]:
+        """(model, alias, why it is not served by the version that it names), sorted."""
+        return [(model, alias, self._problems[model, alias]) for model, alias in sorted(self._problems)]
+
+    def set_problem(self, model: str, alias: str, problem: Problem | None) -> None:
+        """Note why the alias is not served by the version that it names; None: it is."""
+        self._problems.pop((model, alias), None)
+        if problem:
+            self._problems[model, alias] = problem
+
     def digests(self) -> set[str]:
         """Digests of the artifacts that are loaded."""
         return {version.source.artifact.digest for model in self._models for version in self.loaded(model).values()}
@@ -152,6 +173,7 @@ class Serving:
         """Remove every other alias of the model; returns those that were removed."""
         taken = sorted(set(self._models.get(model, {})) - set(aliases))
         for alias in taken:
+            self.set_problem(model, alias, None)
             self._release(model, self._models[model].pop(alias))
         return taken
 

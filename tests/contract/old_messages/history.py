@@ -139,7 +139,10 @@ def a_version_that_cannot_serve(platform: World, client: Client, seen: Seen) -> 
         asyncio.run(blobs.put(golden, json.dumps({**found, "rows": found["rows"][1:]}).encode()))
     assert reported(client, version).status == EvaluationReport.STATUS_ERROR
     client.promote(MODEL, version.version, override="it was in a hurry")
-    wait_until(lambda: keys(blobs, "refusals/"), "a refusal")
+    refusal = f"refusals/{MODEL}/{version.version:010d}/refusal"
+    wait_until(lambda: keys(blobs, refusal), "a refusal")
+    client.retry_version(MODEL, version.version, note="is it still so?")
+    wait_until(lambda: keys(blobs, refusal), "the same refusal again")
     crash = platform.state / "failpoints" / "inference.attempted"
     crash.touch()
     client.rollback(MODEL, 1, reason="it does not serve")

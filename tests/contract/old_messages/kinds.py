@@ -20,7 +20,7 @@ from millstream.defaults import SERVICES, TOPICS
 from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.evaluation.v1.evaluation_request_pb2 import EvaluationRequest
-from millstream.inference.v1.refusal_pb2 import Refusal
+from millstream.inference.v1.refusal_pb2 import Refusal, RefusalLift
 from millstream.operations.v1.stored_pb2 import Claim, DeadLetterResolution, Heartbeat, LedgerEntry, OutboxMarker
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
 from millstream.training.v1.attempt_pb2 import AttemptEnd as TrainingAttemptEnd
@@ -67,6 +67,7 @@ OBJECTS = (
     Kind("outbox-parked/*/*", OutboxMarker),
     Kind("outbox/*/*", OutboxMarker),
     Kind("refusals/*/*/attempts/*", Claim),
+    Kind("refusals/*/*/lifts/*", RefusalLift),
     Kind("refusals/*/*/refusal", Refusal),
     Kind("reports/*/*/*/attempts/*/claim", Claim),
     Kind("reports/*/*/*/attempts/*/end", AttemptEnd),

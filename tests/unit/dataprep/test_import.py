@@ -215,11 +215,19 @@ async def test_an_unknown_dataset_snapshot_import_or_split_is_refused() -> None:
             await world.service.ListRows(ListRowsRequest(dataset="words", split="dev"))
 
 
+async def test_the_longest_text_is_a_setting() -> None:
+    rows = [{"text": f"{i:05}", "label": "good"} for i in range(200)]
+    async with World(longest_text=5).running() as world:
+        await world.do(lines([*rows, {"text": "123456", "label": "good"}]))
+        snapshot = await world.snapshot()
+    assert dict(snapshot.quarantine_reasons) == {"text: more than 5 characters": 1}
+
+
 async def test_a_page_of_large_rows_fits_into_a_message() -> None:
     texts = [f"{i} " + "x" * 3_000_000 for i in range(7)]
     splits = ["validation", "test", *["train"] * 5]
     data = lines({"text": text, "split": split} for text, split in zip(texts, splits, strict=True))
-    async with World().running() as world:
+    async with World(longest_text=3_000_010).running() as world:
         await world.do(data, spec=DatasetSpec(split=SplitSpec(column="split")))
         response = await world.service.ListRows(ListRowsRequest(dataset="words", split="train"))
         assert 6_000_000 < response.ByteSize() < 16 << 20 and response.next_page_token

@@ -1,22 +1,16 @@
 """Versions that inference refuses, while it goes on serving the one before."""
 
-import asyncio
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from millstream.errors import NotFound
-from millstream.inference.v1.refusal_pb2 import Refusal
-from millstream.operations.v1.stored_pb2 import Claim
-from millstream.training.v1.training_run_pb2 import Artifact
+from millstream.errors import InvalidArgument, NotFound, Unavailable
+from millstream.inference.v1.inference_service_pb2 import ListLoadProblemsRequest, RetryModelVersionRequest
+from millstream.inference.v1.refusal_pb2 import Refusal, RefusalLift
 from servicekit.blobs import artifacts
 from servicekit.blobs.artifact_cache import ArtifactCache
-from servicekit.ids import new_id
-from servicekit.processes import process_here
-from tests.worlds.inference import World, damaged, dead_attempt, metric, trained, until
+from tests.worlds.inference import World, damaged, metric, trained, until
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +92,7 @@ async def test_a_recipe_that_only_this_replica_lacks_is_no_refusal(world: World,
     await world.apply()
     await world.promote(2)
     replica = await world.start().ready()
-    with pytest.raises(NotFound, match=r"no recipe is named 'newer'.*Deploy one"):
+    with pytest.raises(Unavailable, match=r"not served by this replica: .*no recipe is named 'newer'.*Deploy one"):
         await replica.classify("a bright mill")
     assert not [key for key in world.blobs._keys if key.startswith("refusals/")]
 
@@ -125,48 +119,58 @@ async def test_a_copy_that_was_damaged_in_the_cache_is_fetched_again(world: Worl
     assert replica.version() == 1 and artifacts.describe(folder).digest == digest
 
 
-async def test_a_version_that_killed_three_processes_is_refused(world: World) -> None:
+async def test_an_operator_lifts_a_refusal_and_every_replica_tries_again(world: World) -> None:
     await world.register(world.folders[1])
-    for _ in range(3):
-        await dead_attempt(world)
+    await world.register(world.folders[2])
+    key = next(
+        key for key in world.blobs._keys if artifacts.describe(world.folders[2]).digest in key and "model" in key
+    )
+    whole = await world.blobs.get(key)
+    await world.blobs.put(key, b"{}")
+    await world.apply()
+    await world.promote(1)
+    await world.promote(2)
+    replicas = [await world.start().ready(), await world.start().ready()]
+    (problem,) = (await replicas[1].service.ListLoadProblems(ListLoadProblemsRequest())).problems
+    assert (problem.alias, problem.version, problem.refused) == ("champion", 2, True) and "damaged" in problem.reason
+    assert [replica.version() for replica in replicas] == [1, 1]
+    # The store is repaired; no replica looks again by itself.
+    await world.blobs.put(key, whole)
+    for replica in replicas:
+        await replica.work.resync()
+        await until(lambda replica=replica: not replica.work._states)
+    assert [replica.version() for replica in replicas] == [1, 1]
+    request = RetryModelVersionRequest(model="words", version=2, note="store repaired")
+    lift = (await replicas[0].service.RetryModelVersion(request)).lift
+    assert "damaged" in lift.refusal.reason and (lift.actor, lift.note) == ("local", "store repaired")
+    await until(lambda: replicas[0].version() == 2)
+    await replicas[1].work.resync()
+    await until(lambda: replicas[1].version() == 2 and replicas[1].health["model/words/champion"])
+    assert not (await replicas[1].service.ListLoadProblems(ListLoadProblemsRequest(model="words"))).problems
+    (kept,) = [key for key in world.blobs._keys if key.startswith("refusals/")]
+    assert RefusalLift.FromString(await world.blobs.get(kept)) == lift
+
+
+async def test_a_version_that_is_still_at_fault_is_refused_again(world: World, tmp_path: Path) -> None:
+    await world.register(damaged(world.folders[2], tmp_path / "damaged"))
     await world.apply()
     await world.promote(1)
     replica = await world.start().ready()
-    with pytest.raises(NotFound, match="3 processes died"):
-        await replica.classify("a bright mill")
+    key = "refusals/words/0000000001/refusal"
+    before = Refusal.FromString(await world.blobs.get(key))
+    await replica.service.RetryModelVersion(RetryModelVersionRequest(model="words", version=1))
+    await until(lambda: key in world.blobs._keys)
+    again = Refusal.FromString(await world.blobs.get(key))
+    assert again.reason == before.reason and again.time.ToNanoseconds() > before.time.ToNanoseconds()
 
 
-async def test_a_load_that_succeeds_forgives_two_deaths(world: World) -> None:
-    await world.register(world.folders[1])
-    for _ in range(2):
-        await dead_attempt(world)
+async def test_a_retry_names_what_is_served_here(world: World) -> None:
     await world.apply()
-    await world.promote(1)
     replica = await world.start().ready()
-    assert replica.version() == 1
-    assert not [key for key in world.blobs._keys if "/attempts/" in key]
-
-
-async def test_loads_of_running_processes_do_not_count(world: World) -> None:
-    sleeper = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=subprocess.PIPE)
-    try:
-        claim = Claim(process=process_here(sleeper.pid))
-        for _ in range(3):
-            await world.blobs.put(f"refusals/words/0000000001/attempts/{new_id()}", claim.SerializeToString())
-        await world.register(world.folders[1])
-        await world.apply()
-        await world.promote(1)
-        replica = await world.start().ready()
-        assert replica.version() == 1
-    finally:
-        await sleeper.communicate(b"\n")
-
-
-async def test_an_artifact_that_is_missing_ends_in_a_refusal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("servicekit.work.queue.MOST_TRIES", {NotFound: 2})
-    world.register_artifact(Artifact(digest="0" * 32))
-    await world.apply()
-    await world.promote(1)
-    replica = await world.start().ready()
-    with pytest.raises(NotFound, match="no object artifacts/"):
-        await replica.classify("a bright mill")
+    await until(lambda: "words" in replica.serving.models())
+    with pytest.raises(NotFound, match="no model is named 'birds'"):
+        await replica.service.RetryModelVersion(RetryModelVersionRequest(model="birds", version=1))
+    with pytest.raises(InvalidArgument, match="version is 0"):
+        await replica.service.RetryModelVersion(RetryModelVersionRequest(model="words"))
+    with pytest.raises(InvalidArgument, match="note has more than 2,000"):
+        await replica.service.RetryModelVersion(RetryModelVersionRequest(model="words", version=1, note="n" * 2001))

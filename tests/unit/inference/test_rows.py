@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from millstream.errors import InvalidArgument
-from recipekit.spec import Config, Measured, Metric, Spec
-from services.inference.rows import MOST_ROWS, RowsInput, check_count, checked_rows
+from recipekit.spec import Config, Measured, Metric, Row, Spec
+from services.inference.rows import MOST_ROWS, SLICE_CHARACTERS, RowsInput, check_count, checked_rows
 
 
 class Author(BaseModel):
@@ -44,11 +44,19 @@ def spec(input_: type[BaseModel] = Input) -> Spec:
 
 
 def given(*rows: dict[str, Any]) -> RowsInput[dict[str, Any]]:
-    return RowsInput(rows, dict, "inputs", lambda number, column: f"inputs.{column}.{number}")
+    return RowsInput(rows, dict, "inputs", lambda number, column: f"inputs.{column}.{number}", size)
+
+
+def size(row: dict[str, Any]) -> int:
+    return len(str(row.get("text", "")))
+
+
+def checked(spec_: Spec, rows: RowsInput[dict[str, Any]]) -> list[Row]:
+    return checked_rows(spec_, rows, range(len(rows.inputs)), longest_text=9)
 
 
 def test_rows_get_the_defaults_and_types_of_the_schema() -> None:
-    assert checked_rows(spec(), given({"text": "a"}, {"text": "b", "class": "x", "author": {"age": "7"}})) == [
+    assert checked(spec(), given({"text": "a"}, {"text": "b", "class": "x", "author": {"age": "7"}})) == [
         {"text": "a", "kind": "plain", "author": {"age": 0}},
         {"text": "b", "kind": "x", "author": {"age": 7}},
     ]
@@ -60,6 +68,8 @@ def test_rows_get_the_defaults_and_types_of_the_schema() -> None:
         ({}, "inputs.text.1", "required"),
         ({"text": ""}, "inputs.text.1", "at least 1 character"),
         ({"text": "a", "author": {"age": "old"}}, "inputs.author.age.1", "integer"),
+        ({"text": "a" * 10}, "inputs.text.1", "inputs.text.1 has more than 9 characters: shorten it"),
+        ({"text": "a", "class": ["a" * 10]}, "inputs.class.1", "more than 9 characters"),
         (
             {"text": "a", "txet": "b"},
             "inputs.txet.1",
@@ -69,12 +79,12 @@ def test_rows_get_the_defaults_and_types_of_the_schema() -> None:
 )
 def test_a_refusal_names_the_field_as_the_protocol_does(row: dict[str, Any], field: str, text: str) -> None:
     with pytest.raises(InvalidArgument, match=text) as refused:
-        checked_rows(spec(), given({"text": "fine"}, row))
+        checked(spec(), given({"text": "fine"}, row))
     assert refused.value.field == field
 
 
 def test_an_open_ended_schema_keeps_other_columns() -> None:
-    assert checked_rows(spec(Open), given({"text": "a", "other": 1}))[0]["other"] == 1
+    assert checked(spec(Open), given({"text": "a", "other": 1}))[0]["other"] == 1
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "texts is empty"), (MOST_ROWS + 1, f"at most {MOST_ROWS}")])
@@ -84,3 +94,14 @@ def test_a_request_has_some_rows_and_not_too_many(count: int, text: str) -> None
     with pytest.raises(InvalidArgument, match=text) as refused:
         check_count(count, "texts")
     assert refused.value.field == "texts"
+
+
+def test_rows_are_prepared_in_slices_and_keep_their_numbers() -> None:
+    half = SLICE_CHARACTERS // 2
+    rows = given(*({"text": "x" * length} for length in (half, half, 1, SLICE_CHARACTERS + 1, 1, half, half)))
+    slices = list(rows.slices())
+    assert [list(numbers) for numbers in slices] == [[0, 1], [2], [3], [4, 5], [6]]
+    with pytest.raises(InvalidArgument) as refused:
+        checked_rows(spec(), rows, slices[-1], longest_text=half - 1)
+    assert refused.value.field == "inputs.text.6"
+    assert list(given().slices()) == []

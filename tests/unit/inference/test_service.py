@@ -2,15 +2,12 @@
 
 import asyncio
 import json
-import threading
 import time
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
-from pydantic import BaseModel, Field
 
 from millstream.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Overloaded
 from millstream.inference.v1.inference_service_pb2 import (
@@ -22,109 +19,23 @@ from millstream.inference.v1.inference_service_pb2 import (
     RankRequest,
     SimilarRequest,
 )
-from millstream.registry.v1.model_pb2 import ModelVersion
-from recipekit.predictor import Item, Neighbour
-from recipekit.spec import Config, Measured, Metric, Prediction, Row, Spec, Task
 from servicekit.rpc import interceptor as rpc
 from services.inference.doors.native import InferenceService
-from services.inference.engine.batcher import Batcher
-from services.inference.engine.queue import Limits
-from services.inference.predictions import Call, Predictions
+from services.inference.predictions import Call
 from services.inference.rows import RowsInput
-from services.inference.versions.serving import LoadedVersion, Serving
-
-BIG = 2**53 + 1
-
-
-class Input(BaseModel):
-    text: str = Field(min_length=1)
-    weight: int = 1
-
-
-class Answer(BaseModel):
-    label: str
-    confidence: float
-    scores: dict[str, float]
-    embedding: list[float]
-
-
-def spec(*tasks: Task) -> Spec:
-    return Spec(
-        name="joy",
-        description="counts letters",
-        config=Config,
-        presets={"default": {}},
-        row=Input,
-        input=Input,
-        prediction=Answer,
-        tasks=frozenset(tasks),
-        identity=("text",),
-        metrics=(Metric("accuracy", "share found"),),
-        gate=(),
-        measure=lambda rows, predictions: Measured({}),
-        baseline=lambda train, test: [],
-        baseline_name="none",
-    )
-
-
-class Joy:
-    """Joyful to the share of the letter j."""
-
-    backend = "fake"
-    precision = "exact"
-    has_index = True
-
-    def __init__(self) -> None:
-        self.searching, self.may_search = threading.Event(), threading.Event()
-        self.may_search.set()
-
-    def prepare(self, rows: Sequence[Row]) -> list[Item]:
-        return [Item(1, row) for row in rows]
-
-    def forward(self, items: Sequence[Item]) -> list[Prediction]:
-        return [self.one(item.payload) for item in items]
-
-    def one(self, row: Row) -> Prediction:
-        text = str(row["text"])
-        joy = text.count("j") / len(text)
-        scores = {"joy": joy, "gloom": 1 - joy}
-        label = max(scores, key=scores.__getitem__)
-        return {
-            "label": label,
-            "confidence": scores[label],
-            "scores": scores,
-            "embedding": [joy, float(row["weight"])],
-        }
-
-    def similar(self, prediction: Prediction, limit: int, label: str | None) -> list[Neighbour]:
-        if not self.has_index:
-            raise LookupError("this artifact has no index")
-        self.searching.set()
-        self.may_search.wait(10)
-        kept = [
-            Neighbour(0.9, {"text": "near", "label": "joy", "id": BIG}),
-            Neighbour(0.5, {"text": "far", "label": "gloom"}),
-        ]
-        return [n for n in kept if label in (None, n.row["label"])][:limit]
+from services.inference.versions.serving import Serving
+from tests.worlds.joy import BIG, Answer, Joy, service_of, serving_joy
 
 
 @pytest.fixture
 async def serving() -> AsyncIterator[Serving]:
-    made = Serving()
-    with ThreadPoolExecutor(1) as pool:
-        for name, tasks in (("joy", ("classify", "embed", "similar", "rank")), ("plain", ("classify",))):
-            predictor = Joy()
-            batcher = Batcher(name, predictor, Limits(queue_requests=2), pool)
-            source = ModelVersion(model=name, version=4)
-            version = LoadedVersion(source, spec(*tasks), predictor, batcher, ("joy", "gloom"))  # type: ignore[arg-type]
-            made.put(name, "champion", version)
+    async with serving_joy() as made:
         yield made
-        await made.close()
 
 
 @pytest.fixture
 def service(serving: Serving) -> InferenceService:
-    return InferenceService(Predictions(serving))
+    return service_of(serving)
 
 
 async def test_embed(service: InferenceService) -> None:
@@ -181,7 +92,7 @@ async def test_a_search_counts_as_in_flight_and_ends_at_its_deadline(
     first = asyncio.create_task(service.Similar(SimilarRequest(model="joy", text="jolly")))
     await asyncio.to_thread(predictor.searching.wait, 10)
     assert version.batcher.in_flight == 1
-    row = RowsInput(["jolly"], lambda text: {"text": text}, "text", lambda _number, _column: "text")
+    row = RowsInput(["jolly"], lambda text: {"text": text}, "text", lambda _number, _column: "text", len)
     with pytest.raises(DeadlineExceeded):
         await service.predictions.similar(Call("joy", deadline=time.monotonic() + 0.05), row, limit=1)
     predictor.may_search.set()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from millstream.inference.v1 import inference_service_pb2 as inference
 from millstream.registry.v1 import registry_service_pb2 as registry
 from millstream.registry.v1.model_pb2 import AliasEntry
 from tests.unit.millstream.conftest import Command
@@ -124,3 +125,15 @@ def test_an_artifact_is_downloaded(cli: Command, fakes: Fakes, tmp_path: Path) -
     )
     assert (tmp_path / "a/deep/weights").read_bytes() == WEIGHTS
     assert fakes.last(registry.GetModelVersionRequest).alias == "champion"
+
+
+def test_problems_of_loading_are_listed_and_a_version_is_tried_again(cli: Command, fakes: Fakes) -> None:
+    assert cli("models", "problems").stdout.splitlines() == [
+        "model\talias\tversion\trefused\treason",
+        "toy\tchampion\t4\there\tno memory",
+    ]
+    shown = cli("models", "retry", "toy", "4", "--note", "mended").stdout
+    assert shown == "toy version 4 is tried again: lifted the refusal 'golden row 0'\n"
+    asked = fakes.last(inference.RetryModelVersionRequest)
+    assert (asked.model, asked.version, asked.note) == ("toy", 4, "mended")
+    cli("models", "retry", "toy", "0", code=2)

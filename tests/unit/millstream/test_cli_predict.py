@@ -29,6 +29,7 @@ def test_a_long_file_is_sent_in_parts_and_answered_as_one(
     answer = json.loads(cli("predict", "toy", *"abcde", "-o", "json").stdout)
     assert len(answer["predictions"]) == 5 and answer["served"]["version"] == "3"
     assert sum(isinstance(request, inference.PredictRequest) for request in fakes.requests) == 3
+    assert answer["timing"] == {"prepare": "1.800s", "queue": "0s", "infer": "3.000000021s"}, "of all three, added"
 
 
 def test_parts_answered_by_two_versions_are_an_error(
@@ -68,6 +69,21 @@ def test_rank_takes_candidates_from_a_file(cli: Command, fakes: Fakes, tmp_path:
     assert (list(asked.candidates[0].texts), asked.label) == (["a", "b"], "good")
     wrong = cli("predict", "toy", "hello", "--task", "rank", code=2)
     assert "a row for rank needs id and texts" in " ".join(wrong.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "said"),
+    [
+        ("classify", '{"text": null}', "texts[0] is None (NoneType): a text is a str"),
+        ("embed", '{"text": 5}', "texts[0] is 5 (int): a text is a str"),
+        ("rank", '{"id": "x", "texts": "ab"}', "candidates['x'] is one str: pass a list, [text]"),
+    ],
+)
+def test_a_row_whose_text_is_none_is_refused_and_not_sent(
+    task: str, row: str, said: str, cli: Command, fakes: Fakes
+) -> None:
+    failed = cli("predict", "toy", "--task", task, "--label", "good", "--file", "-", stdin=row, code=1)
+    assert said in " ".join(failed.stderr.split()) and fakes.requests == []
 
 
 def test_served_versions_are_listed(cli: Command, fakes: Fakes) -> None:

@@ -90,6 +90,12 @@ CALLS: dict[str, tuple[Call, object, dict[str, Any]]] = {
     ),
     "served": (lambda c: c.served("toy"), 1, {"model": "toy"}),
     "wait_served": (lambda c: c.wait_served("toy", 2), None, {"model": "toy"}),
+    "load_problems": (lambda c: c.load_problems("toy"), [fake.PROBLEM], {"model": "toy", "page_size": 200}),
+    "retry_version": (
+        lambda c: c.retry_version("toy", 3, "mended"),
+        None,
+        {"model": "toy", "version": "3", "note": "mended"},
+    ),
     "status": (lambda c: c.status("trainer"), fake.HEALTHY, {}),
     "events": (lambda c: c.events(["millstream.dataset.v1"]), 5, {"topics": ["millstream.dataset.v1"]}),
     "dead_letters": (lambda c: c.dead_letters("trainer", True), [fake.LETTER], {"show_resolved": True}),
@@ -141,6 +147,44 @@ async def test_a_method_of_the_async_client(name: str, async_client: AsyncClient
     got = call(async_client)
     got = [each async for each in got] if isinstance(got, AsyncIterator) else await got
     check(got, expected, fakes.requests[-1], fields)
+
+
+REFUSED: dict[str, tuple[Call, str, str]] = {
+    # what is wrong: (call, the refusal's text, its field)
+    "classify a str": (lambda c: c.classify("toy", "hello"), "texts is one str: pass a list, [text]", "texts"),
+    "classify bytes": (lambda c: c.classify("toy", b"hello"), "texts is one bytes: pass a list", "texts"),
+    "classify no text": (
+        lambda c: c.classify("toy", ["a", None]),
+        "texts[1] is None (NoneType): a text is",
+        "texts[1]",
+    ),
+    "classify None": (lambda c: c.classify("toy", None), "texts is None (NoneType): pass a list", "texts"),
+    "half a pair": (lambda c: c.classify("toy", ["a\ud83d"]), "half of a surrogate pair at character 1", "texts[0]"),
+    "embed a str": (lambda c: c.embed("toy", "hello"), "texts is one str: pass a list, [text]", "texts"),
+    "similar to a list": (lambda c: c.similar("toy", ["a"]), "text is ['a'] (list): a text is a str", "text"),
+    "rank a str": (
+        lambda c: c.rank("toy", {"x": "hello"}, "good"),
+        "candidates['x'] is one str: pass a list, [text]",
+        "candidates['x']",
+    ),
+    "rank a list": (lambda c: c.rank("toy", ["a"], "good"), "pass a mapping, {id: [text]}", "candidates"),
+    "predict a str": (lambda c: c.predict("toy", "hello"), "rows is one str: pass a list of rows", "rows"),
+    "predict a row": (lambda c: c.predict("toy", {"text": "a"}), "rows is one dict: pass a list of rows", "rows"),
+    "predict texts": (lambda c: c.predict("toy", ["a"]), "rows[0] is 'a' (str): a row is a mapping", "rows[0]"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_one_str_in_place_of_a_list_is_refused_and_not_sent(
+    name: str, client: Client, async_client: AsyncClient, fakes: Fakes
+) -> None:
+    call, text, field = REFUSED[name]
+    with pytest.raises(InvalidArgument) as refused:
+        call(client)
+    with pytest.raises(InvalidArgument) as refused_async:
+        await call(async_client)
+    assert text in refused.value.text and refused_async.value.text == refused.value.text
+    assert (refused.value.field, fakes.requests) == (field, [])
 
 
 def check(got: Any, expected: object, request: Message, fields: dict[str, Any]) -> None:
