@@ -74,6 +74,10 @@ class BadConfig(ValueError):
         self.field = field
 
 
+class BadData(ValueError):
+    """The rows cannot be trained on, by no fault of the machine: a retry will not help. The text says what to change."""
+
+
 def row_key(row: Row, identity: Sequence[str] = ()) -> bytes:
     """Which rows are the same: sha256 of the identity columns, or of the whole row where there are none.
 

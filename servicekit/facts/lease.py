@@ -1,8 +1,8 @@
 """Leases: numbered attempts at one piece of work, each claimed before it begins and held by a heartbeat.
 
 A lease has expired when its heartbeat has not changed for `lease_seconds` on the observer's monotonic clock, counted over
-successful reads only; or at once when the holder's process is gone from this host. Wall clocks are never compared. Two live
-holders are possible, so the work must be idempotent.
+successful reads only, also while the holder's process is there: it may hang. It has expired at once when the process is
+gone from this host. Wall clocks are never compared. Two live holders are possible, so the work must be idempotent.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from millstream.errors import MillstreamError, NotFound
-from millstream.operations.v1.stored_pb2 import Claim, Heartbeat
+from millstream.operations.v1.stored_pb2 import Claim, Heartbeat, Process
 from millstream.timestamps import now
 from servicekit.blobs.port import Blobs
 from servicekit.facts.ledger import Put
@@ -36,6 +36,7 @@ class Leases:
         self.blobs, self.prefix, self.lease_seconds = blobs, prefix, lease_seconds
         self._put: Put = put or blobs.put_if_absent
         self._observed: dict[int, _Observed] = {}
+        self._claims: dict[int, Claim] = {}
         self._known = 0
         self._unconfirmed: set[int] = set()
         """Attempts whose claim raised, so that it may have been written."""
@@ -53,34 +54,40 @@ class Leases:
             # A concurrent call may have counted this attempt meanwhile.
             self._known = max(self._known, following)
 
-    async def claim(self, number: int) -> bool:
-        """Claim an attempt for this process. False: another process has it. Raises Unavailable; then claim it again."""
-        claim = Claim(number=number, process=this_process(), time=now())
+    async def claim(self, number: int, process: Process | None = None) -> bool:
+        """Claim an attempt for a process, by default this one. False: another has it. Raises Unavailable: claim it again."""
+        process = process or this_process()
+        claim = Claim(number=number, process=process, time=now())
         unconfirmed, self._unconfirmed = number in self._unconfirmed, self._unconfirmed | {number}
         claimed = await self._put(f"{self.folder(number)}/claim", claim.SerializeToString())
         self._unconfirmed.discard(number)
-        return claimed or (unconfirmed and (await self.read(number)).process == this_process())
+        return claimed or (unconfirmed and (await self.read(number)).process == process)
 
     async def read(self, number: int) -> Claim:
-        """Who claimed the attempt, and when. Raises NotFound."""
-        return Claim.FromString(await self.blobs.get(f"{self.folder(number)}/claim"))
+        """Who claimed the attempt, and when. It never changes, so it is read once. Raises NotFound."""
+        if number not in self._claims:
+            self._claims[number] = Claim.FromString(await self.blobs.get(f"{self.folder(number)}/claim"))
+        return self._claims[number]
 
     async def is_alive(self, number: int) -> bool:
         """Whether the holder may be alive; False: its lease has expired. Call it about once a second. Raises Unavailable."""
         try:
-            running = is_running((await self.read(number)).process)
-            if running is not None:
-                return running
+            if is_running((await self.read(number)).process) is False:
+                return False
             data = await self._heartbeat(number)
         except MillstreamError:
-            # A failed read proves nothing about the time before it: the lease starts anew.
-            self._observed.pop(number, None)
+            # A failed read proves nothing about the time before it.
+            self.restart(number)
             raise
         count, read_at = Heartbeat.FromString(data).count, time.monotonic()
         observed = self._observed.get(number)
         if observed is None or observed.count != count:
             self._observed[number] = observed = _Observed(count, read_at)
         return read_at - observed.since < self.lease_seconds
+
+    def restart(self, number: int) -> None:
+        """Let the lease start anew: what was seen of its heartbeat proves nothing."""
+        self._observed.pop(number, None)
 
     async def _heartbeat(self, number: int) -> bytes:
         try:

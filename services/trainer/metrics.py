@@ -4,6 +4,9 @@ from prometheus_client import Counter, Gauge
 
 RUNS_ENDED = Counter("millstream_trainer_runs_ended", "Training runs that this replica ended, by state.", ("state",))
 WORKERS_STARTED = Counter("millstream_trainer_workers_started", "Workers started by this replica.")
+WORKERS_KILLED = Counter(
+    "millstream_trainer_workers_killed", "Workers that did not end in time after SIGTERM, and got SIGKILL."
+)
 WORKERS_LOST = Counter("millstream_trainer_workers_lost", "Attempts whose worker died without storing a failure.")
 SLOTS = Gauge("millstream_trainer_slots", "How many workers this replica runs at once.")
 SLOTS_USED = Gauge("millstream_trainer_slots_used", "Workers of this replica that hold an attempt or are about to.")

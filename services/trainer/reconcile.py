@@ -1,24 +1,25 @@
 """Every run is brought to its outcome, by as many workers as it takes."""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from typing_extensions import override
 
-from millstream.errors import MillstreamError, NotFound
+from millstream.errors import InvalidArgument, MillstreamError, NotFound
 from millstream.timestamps import seconds_of
-from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
+from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun
+from servicekit.processes import is_running
 from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler, Work
 from services.trainer import metrics
 from services.trainer.launchers.port import Launcher
-from services.trainer.store import MOST_FAILURES, Store
+from services.trainer.observed import ObservedAttempts
+from services.trainer.store import Store
+from services.trainer.verdict import pause, verdict
 
-log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 """Between two reads of a run that has no outcome yet."""
 
@@ -60,51 +61,73 @@ class BringToOutcome(Reconciler[RunKey]):
         self.store, self.launcher, self.work = store, launcher, work
         self.slots, self.time_limit = slots, time_limit_seconds
         launcher.on_end(self.worker_ended)
+        self.observed = ObservedAttempts(store, launcher)
         self.slot_queue = SlotQueue()
         # The used slots must not change between counting them and taking one.
         self._one_at_a_time = asyncio.Lock()
-        self._lost: set[tuple[str, int]] = set()
         metrics.SLOTS.set(slots)
 
     @override
     async def pending(self) -> AsyncIterator[RunKey]:
-        for run_id in await self.store.open_run_ids():
+        # A run that has ended may have a worker that has not.
+        with_workers = {*self.launcher.workers(), *self.launcher.ended()}
+        for run_id in with_workers.union(await self.store.open_run_ids()):
             yield RunKey(run_id)
 
     @override
     async def reconcile(self, key: RunKey) -> float | None:
         name = key.run_id
         request = await self.store.request(name)
+        await self.observed.record_ended(name)
         attempts = self.store.attempts(name)
         newest = await attempts.newest()
-        # Read before outcome and failure: a worker that stores one and ends between two reads must not count as lost.
+        # Read before outcome and ending: a worker that stores one and ends between two reads must not count as lost.
         alive = bool(newest) and await attempts.is_alive(newest)
         if await self.store.outcome(name):
-            self.slot_queue.leave(name)
-            await self._end_worker(name)
-            return None
+            return await self._end_worker(name)
         await self._export_progress(request, newest)
-        failure = await self.store.failure(name, newest) if newest else None
-        if alive and not failure:
-            self.slot_queue.leave(name)
-            await self._end_after_limit(request, newest)
-            return POLL_SECONDS
-        if failure and (failure.invalid or len(await self.store.failures(name, newest)) >= MOST_FAILURES):
-            await self._fail(request, format_failure(failure, newest))
-            return None
-        if newest and not failure and (name, newest) not in self._lost:
-            self._lost.add((name, newest))
-            metrics.WORKERS_LOST.inc()
-            log.warning("worker lost", extra={"run_id": name, "attempt": newest})
-        await self._start(request)
+        ended = newest and await self.store.ending(name, newest)
+        if newest and not ended:
+            if alive:
+                self.slot_queue.leave(name)
+                reason = await self._over_limit(request, newest)
+                return await self._fail(request, reason) if reason else POLL_SECONDS
+            # A child of this trainer that has just ended: its exit code is about to come, and queues the run.
+            is_child = not is_running((await attempts.read(newest)).process) and await self.observed.holder(
+                name, newest
+            )
+            if is_child or not await self.observed.record_lost(name, newest):
+                return POLL_SECONDS
+        if await self.observed.holder(name, newest):
+            # It failed, and is about to exit; or it hangs.
+            await self.launcher.stop(name)
+        return await self._try_again(request, newest)
+
+    async def _try_again(self, request: RunRequest, newest: int) -> float | None:
+        """No attempt is in progress: start the next one after a pause, or end the run when that will not help."""
+        endings = await self.store.endings(request.run_id, newest)
+        if reason := verdict(endings):
+            return await self._fail(request, reason)
+        if newest:
+            left = pause(endings) - await self.observed.since_end(request.run_id, newest)
+            if left > 0:
+                self.slot_queue.leave(request.run_id)
+                return max(left, POLL_SECONDS)
+            if reason := await self._over_limit(request, newest):
+                return await self._fail(request, reason)
+        await self._start(request, newest)
         return POLL_SECONDS
 
     @override
     async def end(self, key: RunKey, error: MillstreamError) -> None:
         try:
             request = await self.store.request(key.run_id)
-        except NotFound:
-            return  # an event or a listing (see Blobs.list) named a run that was never requested
+        except (NotFound, InvalidArgument):
+            # An event or a listing (see Blobs.list) named a run that was never requested, or its store is another now.
+            await self.launcher.stop(key.run_id)
+            for worker in self.launcher.ended().get(key.run_id, []):
+                self.launcher.forget(worker.process)
+            return
         await self._fail(request, str(error))
 
     def worker_ended(self, run_id: str) -> None:
@@ -114,10 +137,13 @@ class BringToOutcome(Reconciler[RunKey]):
         # The worker has no bus: what it stored is published from here.
         self.store.outbox.sweep_soon()
 
-    async def _start(self, request: RunRequest) -> None:
+    async def _start(self, request: RunRequest, newest: int) -> None:
         """Launch a worker if the run's turn has come and a slot is free."""
-        if request.run_id in self.launcher.workers() or await self._another_is_active(request):
+        has_worker = request.run_id in self.launcher.workers()
+        if has_worker or await self._another_is_active(request):
             self.slot_queue.leave(request.run_id)
+            if has_worker and not await self.observed.holder(request.run_id, newest):
+                await self.observed.end_idle(request.run_id, newest)
             return
         async with self._one_at_a_time:
             self.slot_queue.join(request)
@@ -129,13 +155,14 @@ class BringToOutcome(Reconciler[RunKey]):
                 metrics.SLOTS_USED.set(used + 1)
 
     async def _slots_used(self) -> int:
-        """Workers that hold an attempt or may claim one; one that waits for another worker's attempt to end uses no slot."""
+        """Workers that have held an attempt or may claim one; one that waits for another's attempt to end uses no slot."""
         used = 0
         for run_id, process in self.launcher.workers().items():
-            newest = await self.store.attempts(run_id).newest()
-            claim = await self.store.attempts(run_id).read(newest) if newest else None
-            mine = claim is None or claim.process == process
-            used += mine or not await self.store.attempts(run_id).is_alive(newest)
+            attempts = self.store.attempts(run_id)
+            newest = await attempts.newest()
+            claims = [await attempts.read(number) for number in range(newest, 0, -1)]
+            held_one = any(claim.process == process for claim in claims)
+            used += held_one or not newest or not await attempts.is_alive(newest)
         return used
 
     async def _another_is_active(self, request: RunRequest) -> bool:
@@ -150,26 +177,27 @@ class BringToOutcome(Reconciler[RunKey]):
                     return True
         return False
 
-    async def _end_after_limit(self, request: RunRequest, newest: int) -> None:
-        progress = await self.store.progress(request.run_id, newest)
-        elapsed = seconds_of(progress.elapsed) if progress else 0.0
+    async def _over_limit(self, request: RunRequest, newest: int) -> str:
+        """Why the run must end if its time is over; "": it is not."""
         limit = seconds_of(request.spec.time_limit) or self.time_limit
-        if elapsed > limit:
-            await self._fail(request, f"its time limit of {limit:g} s is over; set a longer training.time_limit")
+        over = await self.observed.spent(request.run_id, newest) > limit
+        return f"its time limit of {limit:g} s is over; set a longer training.time_limit" if over else ""
 
-    async def _fail(self, request: RunRequest, reason: str) -> None:
+    async def _fail(self, request: RunRequest, reason: str) -> float | None:
         outcome = RunOutcome(run_id=request.run_id, model=request.spec.model, state=TrainingRun.STATE_FAILED)
         outcome.reason, outcome.actor = reason, "trainer"
         if await self.store.end(outcome):
             metrics.RUNS_ENDED.labels("failed").inc()
-        self.slot_queue.leave(request.run_id)
-        await self._end_worker(request.run_id)
+        return await self._end_worker(request.run_id)
 
-    async def _end_worker(self, run_id: str) -> None:
-        """A worker sees the outcome by itself within a second; this frees its slot sooner."""
-        outcome = await self.store.outcome(run_id)
-        if outcome and outcome.state != TrainingRun.STATE_SUCCEEDED:
-            await self.launcher.stop(run_id)
+    async def _end_worker(self, run_id: str) -> float | None:
+        """End the worker of a run with an outcome. It sees the outcome by itself within a second, unless it hangs."""
+        self.slot_queue.leave(run_id)
+        if run_id not in self.launcher.workers():
+            self.observed.forget(run_id)
+            return None
+        await self.launcher.stop(run_id)
+        return POLL_SECONDS
 
     async def _export_progress(self, request: RunRequest, newest: int) -> None:
         progress = await self.store.progress(request.run_id, newest)
@@ -178,9 +206,3 @@ class BringToOutcome(Reconciler[RunKey]):
             metrics.LOSS.labels(model).set(progress.loss)
             metrics.PROGRESS.labels(model).set(progress.step / max(1, progress.total_steps))
             metrics.ROWS.labels(model).set(progress.rows_per_second)
-
-
-def format_failure(failure: AttemptFailure, attempt: int) -> str:
-    """A failure that ends its run, as the reason of the outcome."""
-    count = "" if failure.invalid else f" (attempt {attempt} of {MOST_FAILURES})"
-    return f"{failure.error_class}: {failure.message}{count}; see `millstream runs logs`"

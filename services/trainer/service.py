@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import MessageToDict
 
+from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from millstream.registry.v1.registry_service_pb2 import GetModelRequest
@@ -21,6 +22,7 @@ from servicekit.paging import page
 from servicekit.processes import this_process
 from servicekit.rpc.interceptor import actor
 from services.trainer.automatic import run_spec
+from services.trainer.columns import check_columns
 from services.trainer.launchers.port import Launcher
 from services.trainer.metrics import RUNS_ENDED
 from services.trainer.store import Store
@@ -49,7 +51,11 @@ class TrainingService:
         self.registry, self.dataprep = registry, dataprep
 
     async def CreateTrainingRun(self, request: rpc.CreateTrainingRunRequest) -> rpc.CreateTrainingRunResponse:
-        """The run of this request_id. Raises InvalidArgument, NotFound for the model or its snapshot, Unavailable."""
+        """The run of this request_id.
+
+        Raises InvalidArgument, NotFound for the model or its snapshot, FailedPrecondition if the recipe needs other columns,
+        Unavailable.
+        """
         run_id = check_request_id(request.request_id)
         try:
             stored = await self.store.request(run_id)
@@ -132,12 +138,12 @@ class TrainingService:
             spec.resources.CopyFrom(asked.resources)
         if asked.HasField("time_limit"):
             spec.time_limit.CopyFrom(asked.time_limit)
-        self._check(spec)
+        self._check(spec, snapshot)
         return RunRequest(
             run_id=run_id, request_id=run_id, spec=spec, asked=asked, snapshot=snapshot, time=now(), actor=actor()
         )
 
-    def _check(self, spec: TrainingRunSpec) -> None:
+    def _check(self, spec: TrainingRunSpec, snapshot: Snapshot) -> None:
         try:
             self.catalog.configure(spec.recipe, spec.preset, MessageToDict(spec.config))
         except BadConfig as error:
@@ -147,5 +153,6 @@ class TrainingService:
                 text = f"{error} (trainer on {this_process().host}): set MILLSTREAM_RECIPES alike on all services"
                 raise FailedPrecondition(text, field=field) from None
             raise InvalidArgument(f"spec.{error}", field=field) from None
+        check_columns(self.catalog.spec(spec.recipe), snapshot)
         if spec.HasField("time_limit") and spec.time_limit.ToNanoseconds() <= 0:
             raise InvalidArgument("spec.time_limit must be above 0 s", field="spec.time_limit")

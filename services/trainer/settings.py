@@ -20,7 +20,14 @@ class Settings(Base):
     )
     slots: int = Field(1, ge=1, description="how many workers this replica runs at once")
     lease_seconds: float = Field(
-        10.0, gt=0, description="seconds without a heartbeat after which a worker's lease expires"
+        30.0,
+        gt=0,
+        description="seconds without a heartbeat after which a worker's lease expires, and the worker is ended",
+    )
+    stop_seconds: float = Field(
+        45.0,
+        gt=0,
+        description="seconds that a worker has to save a checkpoint and end after SIGTERM; then it gets SIGKILL",
     )
     time_limit_seconds: float = Field(86400.0, gt=0, description="training time of a run that sets no limit")
     require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")

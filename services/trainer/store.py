@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from millstream.errors import NotFound
 from millstream.timestamps import now
 from millstream.training.v1 import events_pb2 as events
-from millstream.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
+from millstream.training.v1.attempt_pb2 import AttemptEnd, AttemptFailure, RunNumerics, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
 from servicekit.blobs.port import Blobs
 from servicekit.blobs.stored_names import StoredNames
@@ -18,8 +18,7 @@ from servicekit.facts.lease import Leases
 from servicekit.facts.outbox import Announce, Fact, Outbox
 
 M = TypeVar("M", bound=Message)
-MOST_FAILURES = 3
-"""Failed attempts after which a run fails."""
+Ending = AttemptFailure | AttemptEnd
 REASON_LENGTH = 1000
 """Characters of a reason that its event carries; the outcome has all of it."""
 
@@ -33,6 +32,7 @@ class Store:
         self._requests: dict[str, RunRequest] = {}
         self._outcomes: dict[str, RunOutcome] = {}
         self._leases: dict[str, Leases] = {}
+        self._endings: dict[str, dict[int, Ending]] = {}
         self._ended: dict[str, TrainingRun] = {}
 
     async def run_ids(self) -> list[str]:
@@ -82,19 +82,38 @@ class Store:
             self._leases[run_id] = Leases(self.blobs, f"runs/attempts/{run_id}", self.lease_seconds, self.outbox.put)
         return self._leases[run_id]
 
-    async def failure(self, run_id: str, attempt: int) -> AttemptFailure | None:
-        """None: the attempt has not failed."""
-        return await self._read(f"{self._folder(run_id, attempt)}/failure", AttemptFailure)
-
     async def fail(self, run_id: str, attempt: int, failure: AttemptFailure) -> None:
         """Store why an attempt failed; the first failure stays."""
         failure.time.CopyFrom(now())
         await self.blobs.put_if_absent(f"{self._folder(run_id, attempt)}/failure", _bytes(failure))
 
-    async def failures(self, run_id: str, newest: int) -> list[AttemptFailure]:
-        """Of all attempts up to the newest, those that failed, oldest first."""
-        found = [await self.failure(run_id, attempt) for attempt in range(1, newest + 1)]
-        return [failure for failure in found if failure]
+    async def end_attempt(self, run_id: str, attempt: int, end: AttemptEnd) -> bool:
+        """Store how an attempt ended that left no failure; False: it has an end."""
+        end.time.CopyFrom(now())
+        return await self.blobs.put_if_absent(f"{self._folder(run_id, attempt)}/end", _bytes(end))
+
+    async def ending(self, run_id: str, attempt: int) -> Ending | None:
+        """How an attempt ended; None: it has left no failure and no end. The failure counts if there are both."""
+        known = self._endings.setdefault(run_id, {})
+        if attempt not in known:
+            folder = self._folder(run_id, attempt)
+            found = await self._read(f"{folder}/failure", AttemptFailure) or await self._read(
+                f"{folder}/end", AttemptEnd
+            )
+            if not found:
+                return None
+            known[attempt] = found
+        return known[attempt]
+
+    async def endings(self, run_id: str, newest: int) -> list[Ending]:
+        """Of all attempts up to the newest, those that ended, oldest first."""
+        found = [await self.ending(run_id, attempt) for attempt in range(1, newest + 1)]
+        return [ending for ending in found if ending]
+
+    def forget_attempts(self, run_id: str) -> None:
+        """Drop what is kept of the attempts of a run that has ended."""
+        self._endings.pop(run_id, None)
+        self._leases.pop(run_id, None)
 
     async def progress(self, run_id: str, newest: int) -> RunProgress | None:
         """The latest reported progress: of the newest attempt that reported any; None: none did."""
@@ -148,6 +167,8 @@ class Store:
         if outcome:
             _fill_in(run, outcome)
             self._ended[run_id] = run
+        elif run.attempt and (ending := await self.ending(run_id, run.attempt)):
+            run.reason = f"waits: {reason_of(ending)}"
         return run
 
     def _folder(self, run_id: str, attempt: int) -> str:
@@ -161,6 +182,11 @@ class Store:
         message = kind()
         message.ParseFromString(data)
         return message
+
+
+def reason_of(ending: Ending) -> str:
+    """Why an attempt ended, in a line."""
+    return f"{ending.error_class}: {ending.message}" if isinstance(ending, AttemptFailure) else ending.reason
 
 
 def _fill_in(run: TrainingRun, outcome: RunOutcome) -> None:

@@ -8,7 +8,7 @@ from millstream.training.v1.training_run_pb2 import TrainingRunSpec
 from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
-from services.trainer.launchers.port import Launcher
+from services.trainer.launchers.port import EndedWorker, Launcher
 from services.trainer.store import FACTS, Store
 
 RUN = "run-1"
@@ -33,6 +33,12 @@ class NoLauncher(Launcher):
 
     def workers(self) -> dict[str, Process]:
         return {}
+
+    def ended(self) -> dict[str, list[EndedWorker]]:
+        return {}
+
+    def forget(self, process: Process) -> None:
+        """Nothing is kept."""
 
     def on_end(self, callback: Callable[[str], None]) -> None:
         """No worker ever ends."""

@@ -5,10 +5,12 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from millstream.dataset.v1 import dataset_pb2 as _dataset_pb2
 from millstream.training.v1 import lineage_pb2 as _lineage_pb2
 from millstream.training.v1 import training_run_pb2 as _training_run_pb2
@@ -189,6 +191,7 @@ class AttemptFailure(_message.Message):
     LOG_TAIL_FIELD_NUMBER: _builtins.int
     INVALID_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
     error_class: _builtins.str
     message: _builtins.str
     traceback: _builtins.str
@@ -196,6 +199,8 @@ class AttemptFailure(_message.Message):
     """The last 4000 bytes of the worker's output."""
     invalid: _builtins.bool
     """True if the request itself is wrong: the run fails without a retry."""
+    step: _builtins.int
+    """The last step that the attempt reported. The same failure at the same step twice in a row would repeat for ever."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -207,11 +212,84 @@ class AttemptFailure(_message.Message):
         log_tail: _builtins.str = ...,
         invalid: _builtins.bool = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_class", b"error_class", "invalid", b"invalid", "log_tail", b"log_tail", "message", b"message", "time", b"time", "traceback", b"traceback"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_class", b"error_class", "invalid", b"invalid", "log_tail", b"log_tail", "message", b"message", "step", b"step", "time", b"time", "traceback", b"traceback"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttemptFailure: _TypeAlias = AttemptFailure  # noqa: Y015
+
+@_typing.final
+class AttemptEnd(_message.Message):
+    """Stored, put if absent: how an attempt ended that left neither an outcome nor a failure. Its worker writes it, or the
+    trainer once the worker is dead.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Cause:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AttemptEnd._Cause.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CAUSE_UNSPECIFIED: AttemptEnd._Cause.ValueType  # 0
+        CAUSE_STOPPED: AttemptEnd._Cause.ValueType  # 1
+        """The worker was asked to stop. It does not count."""
+        CAUSE_TROUBLE: AttemptEnd._Cause.ValueType  # 2
+        """Something beside the run was in trouble: the store, the disk, a device. The run is tried again, more and more slowly."""
+        CAUSE_DIED: AttemptEnd._Cause.ValueType  # 3
+        """The worker died, or sent no heartbeat."""
+
+    class Cause(_Cause, metaclass=_CauseEnumTypeWrapper): ...
+    CAUSE_UNSPECIFIED: AttemptEnd.Cause.ValueType  # 0
+    CAUSE_STOPPED: AttemptEnd.Cause.ValueType  # 1
+    """The worker was asked to stop. It does not count."""
+    CAUSE_TROUBLE: AttemptEnd.Cause.ValueType  # 2
+    """Something beside the run was in trouble: the store, the disk, a device. The run is tried again, more and more slowly."""
+    CAUSE_DIED: AttemptEnd.Cause.ValueType  # 3
+    """The worker died, or sent no heartbeat."""
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_STEP_FIELD_NUMBER: _builtins.int
+    UNUSABLE_CHECKPOINT_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    LOG_TAIL_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    cause: Global___AttemptEnd.Cause.ValueType
+    reason: _builtins.str
+    """For people, for example "killed by SIGKILL"."""
+    checkpoint_step: _builtins.int
+    """Step of the run's newest checkpoint, of whatever attempt. Deaths after it has moved on are counted anew."""
+    unusable_checkpoint: _builtins.str
+    """Key prefix of the checkpoint from which the recipe could not go on. Later attempts pass over it."""
+    log_tail: _builtins.str
+    """The last bytes of the worker's output."""
+    @_builtins.property
+    def elapsed(self) -> _duration_pb2.Duration:
+        """Training time over all attempts until then."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        cause: Global___AttemptEnd.Cause.ValueType = ...,
+        reason: _builtins.str = ...,
+        checkpoint_step: _builtins.int = ...,
+        unusable_checkpoint: _builtins.str = ...,
+        elapsed: _duration_pb2.Duration | None = ...,
+        log_tail: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "checkpoint_step", b"checkpoint_step", "elapsed", b"elapsed", "log_tail", b"log_tail", "reason", b"reason", "time", b"time", "unusable_checkpoint", b"unusable_checkpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptEnd: _TypeAlias = AttemptEnd  # noqa: Y015

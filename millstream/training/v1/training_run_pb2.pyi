@@ -173,7 +173,7 @@ class TrainingRun(_message.Message):
     run_id: _builtins.str
     state: Global___TrainingRun.State.ValueType
     reason: _builtins.str
-    """Why it failed or was cancelled, and what to do."""
+    """Why it failed or was cancelled, and what to do. Of a run that waits for another attempt: why the newest one ended."""
     attempt: _builtins.int
     """Number of the newest attempt, from 1. 0 before the first."""
     actor: _builtins.str

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing_extensions import override
 
 from millstream.operations.v1.stored_pb2 import Process
 from servicekit.processes import is_running
-from services.trainer.launchers.port import Launcher
-from services.trainer.launchers.worker_folder import WorkerFolder
-from services.trainer.metrics import WORKERS_STARTED
+from services.trainer.launchers.port import EndedWorker, Launcher
+from services.trainer.launchers.worker_folder import Worker, WorkerFolder
+from services.trainer.metrics import WORKERS_KILLED, WORKERS_STARTED
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +31,18 @@ class ProcessLauncher(Launcher):
     A trainer that starts again finds the workers of its address (`owner`) in the WorkerFolder.
     """
 
-    def __init__(self, state: Path, owner: str, environment: dict[str, str]) -> None:
+    def __init__(self, state: Path, owner: str, environment: dict[str, str], stop_seconds: float) -> None:
         self.folder, self.owner, self.environment = WorkerFolder(state), owner, environment
+        self.stop_seconds = stop_seconds
+        """From SIGTERM to SIGKILL."""
         self.callbacks: list[Callable[[str], None]] = []
         self.watchers: set[threading.Thread] = set()
+        self._watched: set[int] = set()
+        """Pids of own children, whose exit codes are still to come."""
+        self._exit_codes: dict[int, int] = {}
+        self._asked: dict[int, float] = {}
+        """When a pid was sent SIGTERM, on the monotonic clock."""
+        self.folder.sweep()
 
     @override
     def on_end(self, callback: Callable[[str], None]) -> None:
@@ -43,6 +52,7 @@ class ProcessLauncher(Launcher):
     async def launch(self, run_id: str) -> None:
         worker = self._spawn(run_id)
         self.folder.add(worker.pid, run_id, self.owner)
+        self._watched.add(worker.pid)
         WORKERS_STARTED.inc()
         log.info("worker started", extra={"run_id": run_id, "pid": worker.pid})
         arguments = (asyncio.get_running_loop(), run_id, worker)
@@ -53,7 +63,9 @@ class ProcessLauncher(Launcher):
     def _spawn(self, run_id: str) -> "subprocess.Popen[bytes]":
         """Without asyncio, whose transports kill their process when the loop ends: a worker outlives its trainer."""
         kept = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("TEST_")}
-        with self.folder.log(run_id).open("ab") as output:
+        early = self.folder.log(run_id)
+        early.unlink(missing_ok=True)
+        with early.open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "services.trainer.worker", run_id],
                 env={**kept, **self.environment},
@@ -67,32 +79,52 @@ class ProcessLauncher(Launcher):
         code = worker.wait()
         # The loop is closed when the trainer has ended.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._clear, run_id, worker.pid, code)
+            loop.call_soon_threadsafe(self._note_end, run_id, worker.pid, code)
         self.watchers.discard(threading.current_thread())
 
-    def _clear(self, run_id: str, pid: int, code: int) -> None:
+    def _note_end(self, run_id: str, pid: int, code: int) -> None:
         log.info("worker ended", extra={"run_id": run_id, "pid": pid, "exit_code": code})
-        self.folder.clear(pid)
-        if code == 0:
-            self.folder.log(run_id).unlink(missing_ok=True)
+        self._exit_codes[pid] = code
+        self._watched.discard(pid)
         for callback in self.callbacks:
             callback(run_id)
 
+    def _lives(self, worker: Worker) -> bool:
+        """Its process is there; one of a child that has just ended counts until its exit code is known."""
+        return worker.process.pid in self._watched or bool(is_running(worker.process))
+
     @override
     def workers(self) -> dict[str, Process]:
-        found = {}
+        own = (worker for worker in self.folder.recorded() if worker.owner == self.owner)
+        return {worker.run_id: worker.process for worker in own if self._lives(worker)}
+
+    @override
+    def ended(self) -> dict[str, list[EndedWorker]]:
+        found: dict[str, list[EndedWorker]] = {}
         for worker in self.folder.recorded():
-            if worker.owner != self.owner:
-                continue
-            if is_running(worker.process):
-                found[worker.run_id] = worker.process
-            else:
-                self.folder.clear(worker.process.pid)
+            if worker.owner == self.owner and not self._lives(worker):
+                code, output = self._exit_codes.get(worker.process.pid), self.folder.output(worker)
+                found.setdefault(worker.run_id, []).append(EndedWorker(worker.process, code, output))
         return found
+
+    @override
+    def forget(self, process: Process) -> None:
+        self.folder.clear(process.pid)
+        self._exit_codes.pop(process.pid, None)
+        self._asked.pop(process.pid, None)
 
     @override
     async def stop(self, run_id: str) -> None:
         worker = self.workers().get(run_id)
-        if worker:
-            with suppress(ProcessLookupError):
+        if not worker:
+            return
+        now = time.monotonic()
+        with suppress(ProcessLookupError):
+            if worker.pid not in self._asked:
+                self._asked[worker.pid] = now
                 os.kill(worker.pid, signal.SIGTERM)
+            elif now - self._asked[worker.pid] >= self.stop_seconds:
+                # It leads its session, so this ends its children too. A stopped process takes no other signal.
+                log.warning("worker killed", extra={"run_id": run_id, "pid": worker.pid, "after": self.stop_seconds})
+                WORKERS_KILLED.inc()
+                os.killpg(worker.pid, signal.SIGKILL)

@@ -9,6 +9,11 @@ from pathlib import Path
 from millstream.operations.v1.stored_pb2 import Process
 from servicekit.processes import is_running, process_here
 
+OUTPUT = "output.log"
+"""In a worker's scratch: what it prints once it has an attempt."""
+LOG_TAIL = 4000
+"""Bytes of the output that are kept with a failure or a death."""
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -22,7 +27,8 @@ class Worker:
 class WorkerFolder:
     """`{state}/workers`: `{pid}` holds `start_time run_id owner`, `{pid}.files` is scratch, `{run_id}.log` early output.
 
-    The start time tells a worker from a later process with the same pid.
+    The start time tells a worker from a later process with the same pid. The files of a dead worker stay until its trainer
+    has recorded its end.
     """
 
     def __init__(self, state: Path) -> None:
@@ -38,7 +44,7 @@ class WorkerFolder:
         return self.path / f"{pid}.files"
 
     def log(self, run_id: str) -> Path:
-        """The output of a run's workers before they claimed an attempt."""
+        """The output of a run's newest worker before it claimed an attempt."""
         self.path.mkdir(parents=True, exist_ok=True)
         return self.path / f"{run_id}.log"
 
@@ -55,7 +61,31 @@ class WorkerFolder:
         """The workers whose process lives."""
         return [worker for worker in self.recorded() if is_running(worker.process)]
 
+    def output(self, worker: Worker) -> str:
+        """The last that a worker printed: in its attempt, else before it had one."""
+        for path in (self.scratch(worker.process.pid) / OUTPUT, self.log(worker.run_id)):
+            with suppress(OSError):
+                return tail(path)
+        return ""
+
     def clear(self, pid: int) -> None:
         """Remove the files of a dead worker. Idempotent."""
         shutil.rmtree(self.scratch(pid), ignore_errors=True)
+        for worker in self.recorded():
+            if worker.process.pid == pid:
+                self.log(worker.run_id).unlink(missing_ok=True)
         (self.path / str(pid)).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove scratch that no record of a worker and no process goes with, such as after a reboot."""
+        for path in self.path.glob("*.files"):
+            pid = path.name.removesuffix(".files")
+            if pid.isdecimal() and not (self.path / pid).exists() and is_running(process_here(int(pid))) is False:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def tail(path: Path) -> str:
+    """The last 4000 bytes of a text file."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_TAIL))
+        return file.read().decode(errors="replace")

@@ -6,6 +6,7 @@ no other service.
 """
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -15,16 +16,31 @@ from pathlib import Path
 from servicekit.facts.outbox import Outbox
 from servicekit.logs import fields, setup_logs
 from servicekit.runtime.backends import open_blobs
+from services.trainer.launchers.port import AGAIN, ENDED
 from services.trainer.launchers.worker_folder import WorkerFolder
 from services.trainer.store import FACTS, Store
-from services.trainer.worker.attempt import AGAIN, ENDED, Attempt, claim
+from services.trainer.worker.attempt import Attempt, claim
 from services.trainer.worker.settings import WorkerSettings
+from services.trainer.worker.trouble import is_trouble
+
+log = logging.getLogger(__name__)
 
 
 async def main(run_id: str) -> int:
     """Claim an attempt and carry it out; the exit code."""
     settings = WorkerSettings.read()
     setup_logs("worker", settings.log_level)
+    try:
+        return await work(run_id, settings)
+    except Exception as error:
+        if not is_trouble(error):
+            raise
+        log.warning("ended by a trouble", extra={"error": repr(error)})
+        return AGAIN
+
+
+async def work(run_id: str, settings: WorkerSettings) -> int:
+    """Claim an attempt and carry it out; the exit code. Raises what stands in the way of both."""
     blobs = open_blobs(settings)
     store = Store(blobs, Outbox(blobs, None, "trainer", FACTS), settings.lease_seconds)
     request = await store.request(run_id)
@@ -34,6 +50,8 @@ async def main(run_id: str) -> int:
     if not number:
         return ENDED if await store.outcome(run_id) else AGAIN
     folder = WorkerFolder(Path(settings.state)).scratch(os.getpid())
+    # A dead worker may have had the same pid.
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         with fields(run_id=run_id, attempt=str(number)):

@@ -12,31 +12,36 @@ from pydantic import ValidationError
 
 from millstream import errors
 from millstream.timestamps import duration, now, seconds_of
-from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
+from millstream.training.v1.attempt_pb2 import AttemptEnd, AttemptFailure, RunOutcome, RunRequest
 from millstream.training.v1.lineage_pb2 import Lineage
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
 from recipekit.catalog import Catalog
 from recipekit.hardware import processor
 from recipekit.predictor import write_golden
 from recipekit.run import Data, Stopped
-from recipekit.spec import BadConfig, Config
+from recipekit.spec import BadConfig, BadData, Config
 from servicekit.blobs import artifacts
 from servicekit.blobs.parts import read_split
 from servicekit.build_info import build_info, package_versions
 from servicekit.failpoints import failpoint
-from services.trainer.store import MOST_FAILURES, Store
+from services.trainer.checkpoints import newest_step
+from services.trainer.columns import check_columns, check_rows
+from services.trainer.launchers.port import AGAIN, ENDED
+from services.trainer.launchers.worker_folder import OUTPUT
+from services.trainer.store import Store
+from services.trainer.verdict import verdict
 from services.trainer.worker.output import CapturedLog
 from services.trainer.worker.run import StoredRun
 from services.trainer.worker.settings import WorkerSettings
+from services.trainer.worker.trouble import is_trouble
 
 log = logging.getLogger(__name__)
 
-ENDED, AGAIN = 0, 75
-"""Exit codes: the run has an outcome; it has none yet, start another worker."""
 REPORT_SECONDS = 1.0
 STOP_SECONDS = 30.0
 """For a checkpoint, once the worker is asked to stop."""
-_TRANSIENT = (errors.Unavailable, errors.Overloaded, errors.DeadlineExceeded, errors.Conflict)
+_INVALID = (errors.InvalidArgument, errors.FailedPrecondition, BadConfig, BadData, ValidationError)
+"""Errors of the request itself: a retry will not help."""
 
 
 class Attempt:
@@ -54,7 +59,7 @@ class Attempt:
         self.store, self.request, self.number, self.stop = store, request, number, stop
         self.run = StoredRun(store, request.run_id, number, folder, settings.require_exact)
         self.catalog = Catalog(settings.recipes.split(","))
-        self.log = CapturedLog(folder / "output.log")
+        self.log = CapturedLog(folder / OUTPUT)
         self.began = time.monotonic()
         self.earlier_seconds = 0.0
         """Training time of earlier attempts."""
@@ -85,24 +90,55 @@ class Attempt:
         try:
             if training.done():
                 await training
-        except (Stopped, *_TRANSIENT) as error:
-            log.info("attempt ended early", extra={"error": repr(error)})
+            else:
+                await self._end(
+                    AttemptEnd.CAUSE_STOPPED, f"it saved no checkpoint within {STOP_SECONDS:g} s of SIGTERM"
+                )
+        except Stopped:
+            await self._end(AttemptEnd.CAUSE_STOPPED, "its worker was asked to stop")
         except Exception as error:
             log.exception("attempt failed")
             # Nothing is reported of a run that has failed, so the last report comes first.
             with suppress(errors.MillstreamError):
                 await self._report()
-            await self.store.fail(run_id, self.number, self._failure(error))
+            await self._record(error)
         return ENDED if await self.store.outcome(run_id) else AGAIN
+
+    async def _record(self, error: Exception) -> None:
+        """Store what an error means: a trouble, a checkpoint that is of no use, or a failure."""
+        invalid = isinstance(error, _INVALID)
+        if is_trouble(error):
+            await self._end(AttemptEnd.CAUSE_TROUBLE, _line(error))
+        elif self.run.untried and not invalid:
+            reason = f"it could not go on from its checkpoint at step {self.run.resumed_from}: {_line(error)}"
+            await self._end(AttemptEnd.CAUSE_TROUBLE, reason, unusable=self.run.untried)
+        else:
+            failure = AttemptFailure(error_class=type(error).__name__, message=_text(error), invalid=invalid)
+            failure.step = self.run.progress.step if self.run.progress else self.run.resumed_from
+            failure.traceback = "".join(traceback.format_exception(error))
+            failure.log_tail = self.log.tail()
+            await self.store.fail(self.request.run_id, self.number, failure)
+
+    async def _end(self, cause: "AttemptEnd.Cause.ValueType", reason: str, unusable: str = "") -> None:
+        log.info("attempt ended early", extra={"reason": reason})
+        end = AttemptEnd(cause=cause, reason=reason, unusable_checkpoint=unusable, log_tail=self.log.tail())
+        with suppress(errors.MillstreamError):
+            end.checkpoint_step = await newest_step(self.store.blobs, self.request.run_id)
+            end.elapsed.CopyFrom(self._progress().elapsed)
+            await self.store.end_attempt(self.request.run_id, self.number, end)
 
     async def _train(self) -> None:
         spec = self.request.spec
         config = self.catalog.configure(spec.recipe, spec.preset, MessageToDict(spec.config))
-        blobs, snapshot = self.store.blobs, self.request.snapshot
+        blobs, snapshot, recipe = self.store.blobs, self.request.snapshot, self.catalog.spec(spec.recipe)
+        check_columns(recipe, snapshot)
         train, validation = [await read_split(blobs, snapshot, split) for split in ("train", "validation")]
+        for split, rows in (("train", train), ("validation", validation)):
+            await asyncio.to_thread(check_rows, recipe, snapshot, split, rows)
         log.info("training", extra={"recipe": spec.recipe, "train_rows": len(train), "config": config.model_dump()})
         fit = await asyncio.to_thread(self.catalog.fit, spec.recipe)
         await asyncio.to_thread(fit, config, Data(train, validation), self.run)
+        self.run.untried = ""
         if self.run.stop_requested:
             raise Stopped
         await asyncio.to_thread(write_golden, self.run.artifact, self.catalog, validation)
@@ -174,29 +210,28 @@ class Attempt:
                 message.remaining.CopyFrom(duration(max(0.0, left)))
         return message
 
-    def _failure(self, error: Exception) -> AttemptFailure:
-        text = error.text if isinstance(error, errors.MillstreamError) else str(error)
-        invalid = isinstance(error, errors.InvalidArgument | errors.FailedPrecondition | BadConfig | ValidationError)
-        failure = AttemptFailure(error_class=type(error).__name__, message=text, invalid=invalid)
-        failure.traceback = "".join(traceback.format_exception(error))
-        failure.log_tail = self.log.tail()
-        return failure
+
+def _text(error: Exception) -> str:
+    return error.text if isinstance(error, errors.MillstreamError) else str(error)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {_text(error)}"
 
 
 async def claim(store: Store, run_id: str, stop: asyncio.Event) -> int:
     """Claim the next attempt once no living worker holds one; 0: the run has an outcome, or the worker was asked to stop.
 
-    Waits without torch and without a slot. It claims nothing after failures that end the run: the trainer ends it.
+    Waits without torch and without a slot. It claims nothing after endings that end the run: the trainer ends it.
     """
     attempts = store.attempts(run_id)
     while not stop.is_set() and not await store.outcome(run_id):
         newest = await attempts.newest()
-        # Read before failures and outcome: a worker that is dead by now has stored its own already.
+        # Read before the endings and outcome: a worker that is dead by now has stored its own already.
         alive = bool(newest) and await attempts.is_alive(newest)
-        failures = await store.failures(run_id, newest)
-        is_over = len(failures) >= MOST_FAILURES or any(failure.invalid for failure in failures)
-        failed = newest and await store.failure(run_id, newest)
-        if not is_over and (failed or not alive):
+        endings = await store.endings(run_id, newest)
+        is_free = not alive or await store.ending(run_id, newest)
+        if is_free and not verdict(endings):
             if await store.outcome(run_id):
                 break
             if await attempts.claim(newest + 1):

@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-LOG_TAIL = 4000
-"""Bytes of the log that a failure keeps."""
+from services.trainer.launchers.worker_folder import tail
 
 
 class CapturedLog:
@@ -37,7 +36,7 @@ class CapturedLog:
 
     def tail(self) -> str:
         """The newest output as text."""
-        return self.path.read_bytes()[-LOG_TAIL:].decode(errors="replace")
+        return tail(self.path)
 
     def close(self) -> None:
         """Give stdout and stderr back."""

@@ -1,7 +1,7 @@
 """A training run as its recipe sees it, with checkpoints in the object store.
 
-A checkpoint is a stored folder under `checkpoints/{run_id}/{attempt}/{step}`. A worker writes only under its own attempt,
-keeps its newest two, and removes nothing once a newer attempt exists, whose worker may be reading.
+A worker writes checkpoints only under its own attempt, keeps its newest two, and removes nothing once a newer attempt
+exists, whose worker may be reading.
 """
 
 import asyncio
@@ -14,20 +14,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import DecodeError
 from typing_extensions import override
 
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
-from millstream.training.v1.attempt_pb2 import RunNumerics
+from millstream.training.v1.attempt_pb2 import AttemptEnd, RunNumerics
 from recipekit.hardware import processor
 from recipekit.run import Progress, Run
 from servicekit.blobs import artifacts
 from servicekit.failpoints import failpoint
+from services.trainer.checkpoints import folder_of, prefix_of, stored
 from services.trainer.store import Store
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 KEPT = 2
 """Checkpoints that an attempt keeps."""
+_UNREADABLE = (NotFound, InvalidArgument, DecodeError, ValueError, TypeError, FileNotFoundError)
 METRICS = "reported-metrics.json"
 """In each checkpoint: an attempt that resumes after the last evaluation measures nothing again."""
 
@@ -46,11 +49,13 @@ class StoredRun(Run):
         self.progress: Progress | None = None
         self.metrics: dict[str, float] = {}
         self.resumed_from = 0
+        self.untried = ""
+        """Prefix of the checkpoint that was handed to the recipe, until the recipe has trained on from it."""
         self.fixed = RunNumerics()
 
     @override
     def report(self, progress: Progress) -> None:
-        self.progress = progress
+        self.progress, self.untried = progress, ""
         if progress.metrics:
             self.metrics = dict(progress.metrics)
 
@@ -81,6 +86,7 @@ class StoredRun(Run):
 
     @override
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
+        self.untried = ""
         fresh = Path(tempfile.mkdtemp(dir=self.folder))
         try:
             write(fresh)
@@ -93,49 +99,46 @@ class StoredRun(Run):
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     async def _store(self, step: int, folder: Path) -> None:
-        await artifacts.store(self.store.blobs, folder, self._prefix(step))
+        await artifacts.store(self.store.blobs, folder, prefix_of(self.run_id, self.attempt, step))
         failpoint("worker.checkpoint")
         await self._prune()
 
     async def _prune(self) -> None:
         """Remove all but the newest two of this attempt."""
-        blobs, own = self.store.blobs, f"{self._prefix()}/"
-        steps = [int(step) async for step in blobs.children(own)]
+        blobs = self.store.blobs
+        steps = [int(step) async for step in blobs.children(f"{folder_of(self.run_id, self.attempt)}/")]
         if await self.store.attempts(self.run_id).newest() != self.attempt:
             return
         for step in steps[:-KEPT]:
-            await artifacts.delete(blobs, self._prefix(step))
+            await artifacts.delete(blobs, prefix_of(self.run_id, self.attempt, step))
 
     async def _download_newest(self) -> Path | None:
-        """The checkpoint with the most steps, of whatever attempt, that can be read."""
-        unreadable: set[str] = set()
+        """The checkpoint with the most steps, of whatever attempt, that can be read and that no attempt failed to load."""
+        endings = await self.store.endings(self.run_id, self.attempt - 1)
+        unreadable = {ending.unusable_checkpoint for ending in endings if isinstance(ending, AttemptEnd)}
         while True:
-            every = [prefix async for prefix in artifacts.stored_under(self.store.blobs, f"checkpoints/{self.run_id}/")]
-            prefix = max(set(every) - unreadable, key=_step_and_attempt, default=None)
-            if prefix is None:
+            every = await stored(self.store.blobs, self.run_id)
+            newest = max((one for one in every if one.prefix not in unreadable), default=None)
+            if newest is None:
                 return None
             folder = Path(tempfile.mkdtemp(dir=self.folder))
             try:
-                await artifacts.download(self.store.blobs, prefix, folder)
-            except (NotFound, InvalidArgument) as error:
+                await artifacts.download(self.store.blobs, newest.prefix, folder)
+                self.metrics = _read_metrics(folder / METRICS)
+            except _UNREADABLE as error:
                 # Its worker pruned it meanwhile, and has a newer one; or it is damaged, and an older one may be whole.
-                log.warning("checkpoint not readable", extra={"checkpoint": prefix, "error": str(error)})
-                unreadable.add(prefix)
+                log.warning("checkpoint not readable", extra={"checkpoint": newest.prefix, "error": str(error)})
+                unreadable.add(newest.prefix)
                 shutil.rmtree(folder)
                 continue
-            self.resumed_from, attempt = _step_and_attempt(prefix)
-            self.metrics = json.loads((folder / METRICS).read_text())
-            log.info("resuming", extra={"from_attempt": attempt, "step": self.resumed_from})
+            self.resumed_from, self.untried = newest.step, newest.prefix
+            log.info("resuming", extra={"from_attempt": newest.attempt, "step": newest.step})
             return folder
 
-    def _prefix(self, step: int | None = None) -> str:
-        own = f"checkpoints/{self.run_id}/{self.attempt:010d}"
-        return own if step is None else f"{own}/{step:010d}"
 
-
-def _step_and_attempt(prefix: str) -> tuple[int, int]:
-    _, _, attempt, step = prefix.split("/")
-    return int(step), int(attempt)
+def _read_metrics(path: Path) -> dict[str, float]:
+    """Raises ValueError or FileNotFoundError."""
+    return {str(name): float(value) for name, value in dict(json.loads(path.read_text())).items()}
 
 
 def _whole(value: Any) -> Any:

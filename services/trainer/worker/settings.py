@@ -9,7 +9,7 @@ class WorkerSettings(Base):
     """`MILLSTREAM_…`, read once at start; the trainer hands them on to its workers."""
 
     lease_seconds: float = Field(
-        10.0, gt=0, description="seconds without a heartbeat after which another worker's lease expires"
+        30.0, gt=0, description="seconds without a heartbeat after which another worker's lease expires"
     )
     require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")
     state: str = Field(".millstream", description="folder for the workers' files on this machine")

@@ -22,6 +22,7 @@ from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.inference.v1.refusal_pb2 import Refusal
 from millstream.operations.v1.stored_pb2 import Claim, DeadLetterResolution, Heartbeat, LedgerEntry, OutboxMarker
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
+from millstream.training.v1.attempt_pb2 import AttemptEnd as TrainingAttemptEnd
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import Artifact, RunProgress
 from servicekit.facts.outbox import Fact
@@ -69,6 +70,7 @@ OBJECTS = (
     Kind("reports/*/*/*/report.html"),
     Kind("reports/*/*/*/report.json"),
     Kind("runs/attempts/*/*/claim", Claim),
+    Kind("runs/attempts/*/*/end", TrainingAttemptEnd),
     Kind("runs/attempts/*/*/failure", AttemptFailure),
     Kind("runs/attempts/*/*/heartbeat", Heartbeat),
     Kind("runs/attempts/*/*/log/*"),

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -20,6 +21,10 @@ class Config(spec.Config):
     evaluate_every: int = Field(default=20, ge=1, description="steps between evaluations")
     step_seconds: float = Field(default=0.0, ge=0, description="sleep per step: time to kill the training in")
     fail_at_step: int = Field(default=-1, description="raise before this step; -1 never")
+    breaks_after: int = Field(default=-1, description="steps of one attempt after which its process breaks; -1 never")
+    breaks_by: Literal["kill", "segfault", "exit", "hang", "disk", "device", "rows"] = Field(
+        default="kill", description="how it breaks: see train.py"
+    )
 
 
 class TrainingRow(BaseModel):

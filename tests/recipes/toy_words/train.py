@@ -1,7 +1,11 @@
 """Trains the toy model with all that a real training does for its run: progress, checkpoints, exact resume, stop."""
 
+import ctypes
+import errno
 import json
+import os
 import random
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +13,7 @@ from pathlib import Path
 from recipekit.metrics import accuracy, macro_f1
 from recipekit.predictor import write_artifact_header
 from recipekit.run import Data, Progress, Run, Stopped
-from recipekit.spec import Row
+from recipekit.spec import BadData, Row
 from tests.recipes.toy_words.model import Model
 from tests.recipes.toy_words.spec import SPEC, Config
 
@@ -24,6 +28,8 @@ def fit(config: Config, data: Data, run: Run) -> None:
     for step in range(done + 1, config.steps + 1):
         if step == config.fail_at_step:
             raise RuntimeError(f"failed on purpose at step {step} (fail_at_step)")
+        if step - done == config.breaks_after + 1:
+            _break(config.breaks_by)
         # A step's rows depend on (seed, step) alone: a resumed training needs no random state.
         batch = random.Random(f"{config.seed}/{step}").choices(rows, k=config.batch_rows)
         losses.append(model.learn(batch, config.learning_rate))
@@ -50,6 +56,25 @@ def fit(config: Config, data: Data, run: Run) -> None:
             raise Stopped(f"stopped after step {step}")
     model.save(run.artifact / "model.json")
     write_artifact_header(run.artifact, SPEC, config)
+
+
+def _break(how: str) -> None:
+    """As training processes do: the kernel kills one, native code fails, exits, or never gives the interpreter back."""
+    match how:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "segfault":
+            ctypes.string_at(0)
+        case "exit":
+            os._exit(7)
+        case "hang":
+            ctypes.PyDLL(None).sleep(1000)
+        case "disk":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        case "device":
+            raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable")
+        case "rows":
+            raise BadData("these rows teach nothing")
 
 
 def _evaluate(model: Model, rows: Sequence[Row]) -> dict[str, float]:

@@ -181,6 +181,23 @@ async def test_this_host_proves_a_death_at_once_also_of_a_zombie(child: subproce
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+async def test_a_process_that_is_there_and_sends_no_heartbeat_loses_its_lease(clock: Clock) -> None:
+    """It hangs."""
+    blobs = MemoryBlobs()
+    leases = Leases(blobs, "p", LEASE)
+    assert await leases.claim(1)
+    for count in (1, 2):
+        await send_heartbeat(blobs, leases, count)
+        assert await leases.is_alive(1)
+        clock.now += LEASE - 1
+    assert await leases.is_alive(1)
+    clock.now += 1
+    assert is_running(this_process()) and not await leases.is_alive(1)
+    leases.restart(1)
+    assert await leases.is_alive(1), "what was seen of its heartbeat proved nothing"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_only_a_process_of_this_host_and_boot_is_known_to_be_dead() -> None:
     mine = this_process()
     assert is_running(mine) is True

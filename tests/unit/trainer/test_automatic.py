@@ -5,7 +5,7 @@ from typing import Any
 
 from google.protobuf.json_format import ParseDict
 
-from millstream.dataset.v1.dataset_pb2 import Snapshot
+from millstream.dataset.v1.dataset_pb2 import ColumnReport, Snapshot
 from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest, GetSnapshotResponse
 from millstream.errors import NotFound
 from millstream.registry.v1.model_pb2 import Model, ModelSpec
@@ -48,13 +48,16 @@ class Registry:
 class Dataprep:
     def __init__(self, number: int = 1) -> None:
         self.number = number
+        self.columns: list[str] = []
 
     async def GetSnapshot(self, request: GetSnapshotRequest) -> GetSnapshotResponse:
         await asyncio.sleep(0)
         if not self.number:
             raise NotFound("no snapshot yet")
         number = request.number or self.number
-        return GetSnapshotResponse(snapshot=Snapshot(dataset=request.dataset, number=number, snapshot_id=f"s{number}"))
+        snapshot = Snapshot(dataset=request.dataset, number=number, snapshot_id=f"s{number}")
+        snapshot.columns.extend(ColumnReport(name=name, kept=True) for name in self.columns)
+        return GetSnapshotResponse(snapshot=snapshot)
 
 
 def trainer(blobs: Blobs, registry: Registry, dataprep: Dataprep) -> tuple[Store, TrainAutomatically]:

@@ -57,3 +57,17 @@ async def test_a_run_with_a_fitting_config_is_created() -> None:
     spec = ParseDict({"model": "toy", "preset": "toy", "config": {"steps": 5}}, TrainingRunSpec())
     run = (await trainer().CreateTrainingRun(CreateTrainingRunRequest(spec=spec))).run
     assert (run.spec.preset, run.spec.config["steps"], run.spec.recipe) == ("toy", 5, "toy_words")
+
+
+@pytest.mark.parametrize(("columns", "missing"), [(["text", "sentiment"], "label"), (["text", "label", "id"], "")])
+async def test_a_snapshot_without_the_recipes_columns_is_refused(columns: list[str], missing: str) -> None:
+    service = trainer()
+    service.dataprep.columns = columns  # type: ignore[attr-defined]
+    request = CreateTrainingRunRequest(spec=TrainingRunSpec(model="toy"))
+    if not missing:
+        await service.CreateTrainingRun(request)
+        return
+    with pytest.raises(FailedPrecondition) as caught:
+        await service.CreateTrainingRun(request)
+    assert f"has no {missing}, it has text, sentiment" in caught.value.text and caught.value.field == "spec.dataset"
+    assert not await service.store.run_ids()

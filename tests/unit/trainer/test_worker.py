@@ -1,6 +1,7 @@
 """A worker: it claims an attempt, reports, resumes from checkpoints, and captures its output."""
 
 import asyncio
+import errno
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,18 +9,17 @@ from typing import Any
 
 import pytest
 
-from millstream.errors import FailedPrecondition, Unavailable
-from millstream.training.v1.attempt_pb2 import RunNumerics, RunOutcome, RunRequest
+from millstream.errors import Unauthenticated, Unavailable
+from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
-from recipekit.hardware import processor
 from recipekit.run import Progress
 from servicekit.blobs.memory import MemoryBlobs
 from services.trainer.settings import Settings
 from services.trainer.store import Store
 from services.trainer.worker import attempt as worker
 from services.trainer.worker.output import CapturedLog
-from services.trainer.worker.run import StoredRun
 from services.trainer.worker.settings import WorkerSettings
+from services.trainer.worker.trouble import is_trouble
 from tests.worlds.training import RUN, claimed_run
 
 
@@ -125,87 +125,42 @@ def test_a_chunk_of_the_log_is_handed_out_until_it_is_stored(tmp_path: Path) -> 
     assert (first, again, second) == ([(1, b"one\n")], [(1, b"one\n")], [(2, b"two\n")])
 
 
-def stored_run(store: Store, number: int, folder: Path, *, require_exact: bool = False) -> StoredRun:
-    folder.mkdir()
-    return StoredRun(store, RUN, number, folder, require_exact)
-
-
-async def save(run: StoredRun, *steps: int) -> None:
-    """As the recipe does: from a thread."""
-    for step in steps:
-
-        def write(folder: Path, step: int = step) -> None:
-            (folder / "state.txt").write_text(f"step {step} of attempt {run.attempt}")
-
-        await asyncio.to_thread(run.save_checkpoint, step, write)
-
-
-async def resumed(run: StoredRun) -> str:
-    folder = await asyncio.to_thread(run.latest_checkpoint)
-    return (folder / "state.txt").read_text() if folder else ""
-
-
-async def test_the_next_attempt_resumes_from_the_most_steps_with_their_metrics(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("failures", "claimed"),
+    [
+        ([AttemptFailure(error_class="BadConfig", message="seed", invalid=True)], 0),
+        ([AttemptFailure(error_class="E", message="a bug")], 2),
+        ([AttemptFailure(error_class="E", message="a bug")] * 2, 0),
+    ],
+)
+async def test_no_attempt_is_claimed_after_failures_that_end_the_run(
+    failures: list[AttemptFailure], claimed: int
+) -> None:
     store = await claimed_run(MemoryBlobs())
-    first = stored_run(store, 1, tmp_path / "1")
-    assert await resumed(first) == ""
-    first.report(Progress(step=20, total_steps=50, epoch=1, loss=0.5, metrics={"accuracy": 0.75}))
-    await save(first, 10, 20)
-    assert await store.attempts(RUN).claim(2)
-    second = stored_run(store, 2, tmp_path / "2")
-    assert await resumed(second) == "step 20 of attempt 1"
-    assert (second.resumed_from, second.metrics) == (20, {"accuracy": 0.75})
-    await save(second, 15)
-    third = stored_run(store, 3, tmp_path / "3")
-    assert await resumed(third) == "step 20 of attempt 1", "the most steps, of whatever attempt"
+    for attempt, failure in enumerate(failures, 1):
+        assert attempt == 1 or await store.attempts(RUN).claim(attempt)
+        await store.fail(RUN, attempt, failure)
+    stop = asyncio.Event()
+    claiming = asyncio.create_task(worker.claim(store, RUN, stop))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    stop.set()
+    assert await claiming == claimed
 
 
-async def test_an_attempt_keeps_its_newest_two_and_removes_nothing_beside_a_newer_one(tmp_path: Path) -> None:
-    blobs = MemoryBlobs()
-    store = await claimed_run(blobs)
-    run = stored_run(store, 1, tmp_path / "1")
-    await save(run, 10, 20, 30)
-    kept = f"checkpoints/{RUN}/0000000001/"
-    assert [step async for step in blobs.children(kept)] == ["0000000020", "0000000030"]
-    assert await store.attempts(RUN).claim(2)
-    await save(run, 40)
-    assert [step async for step in blobs.children(kept)] == ["0000000020", "0000000030", "0000000040"]
-
-
-async def test_a_damaged_or_half_removed_checkpoint_gives_way_to_an_older_one(tmp_path: Path) -> None:
-    blobs = MemoryBlobs()
-    store = await claimed_run(blobs)
-    await save(stored_run(store, 1, tmp_path / "1"), 10, 20)
-    prefix = f"checkpoints/{RUN}/0000000001"
-    await blobs.put(f"{prefix}/0000000020/files/state.txt", b"damaged")
-    second = stored_run(store, 2, tmp_path / "2")
-    assert await resumed(second) == "step 10 of attempt 1" and second.resumed_from == 10
-    await blobs.delete(f"{prefix}/0000000010/files/state.txt")
-    third = stored_run(store, 3, tmp_path / "3")
-    assert await resumed(third) == "" and third.resumed_from == 0
-
-
-async def test_later_attempts_take_the_first_ones_numerics(tmp_path: Path) -> None:
-    store = await claimed_run(MemoryBlobs())
-    first, second = stored_run(store, 1, tmp_path / "1"), stored_run(store, 2, tmp_path / "2")
-    measured = await asyncio.to_thread(first.numerics, lambda: {"dtype": "bf16", "threads": 4, "seconds": 0.5})
-    assert measured == {"dtype": "bf16", "threads": 4, "seconds": 0.5}
-    assert await asyncio.to_thread(second.numerics, lambda: {"dtype": "fp32", "threads": 1}) == measured
-    assert first.fixed.processor == second.fixed.processor == processor(), "the name that the lineage has"
-    assert not second.is_elsewhere
-
-
-@pytest.mark.parametrize("require_exact", [False, True])
-async def test_another_kind_of_processor_is_noticed_or_refused(tmp_path: Path, require_exact: bool) -> None:
-    store = await claimed_run(MemoryBlobs())
-    await store.fix_numerics(RUN, RunNumerics(processor="another kind"))
-    run = stored_run(store, 2, tmp_path / "2", require_exact=require_exact)
-    if require_exact:
-        with pytest.raises(FailedPrecondition, match="began on another kind"):
-            await asyncio.to_thread(run.numerics, dict)
-    else:
-        await asyncio.to_thread(run.numerics, dict)
-    assert run.is_elsewhere
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("away"),
+        Unauthenticated("a wrong token"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        ConnectionResetError("reset by peer"),
+        RuntimeError("CUDA error: uncorrectable ECC error encountered"),
+    ],
+)
+def test_a_trouble_outside_the_run_is_told_from_a_failure_of_it(error: Exception) -> None:
+    assert is_trouble(error)
+    assert not is_trouble(ValueError(str(error))), "a recipe's own error"
 
 
 def test_a_worker_reads_the_settings_that_its_trainer_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:

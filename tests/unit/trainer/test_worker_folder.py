@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from servicekit.processes import process_here
-from services.trainer.launchers.worker_folder import WorkerFolder
+from services.trainer.launchers.worker_folder import LOG_TAIL, OUTPUT, WorkerFolder
 
 
 def test_a_recorded_worker_is_found_with_its_run_and_its_trainer(tmp_path: Path) -> None:
@@ -42,3 +42,26 @@ def test_clearing_leaves_the_other_workers(tmp_path: Path) -> None:
     folder.clear(os.getpid())
     folder.clear(os.getpid())
     assert {path.name for path in folder.path.iterdir()} == {str(os.getppid()), f"{os.getppid()}.files"}
+
+
+def test_a_sweep_removes_scratch_that_belongs_to_no_worker_and_no_process(tmp_path: Path) -> None:
+    folder = WorkerFolder(tmp_path)
+    folder.sweep()
+    nobody, unrecorded = 2**22 + 1, os.getppid()
+    folder.add(os.getpid(), "run-1", "here")
+    for pid in (os.getpid(), unrecorded, nobody):
+        folder.scratch(pid).mkdir()
+    folder.sweep()
+    assert {path.name for path in folder.path.glob("*.files")} == {f"{os.getpid()}.files", f"{unrecorded}.files"}
+
+
+def test_the_output_of_a_worker_is_that_of_its_attempt_else_that_before_it(tmp_path: Path) -> None:
+    folder = WorkerFolder(tmp_path)
+    folder.add(os.getpid(), "run-1", "here")
+    (worker,) = folder.recorded()
+    assert folder.output(worker) == ""
+    folder.log("run-1").write_text("early")
+    assert folder.output(worker) == "early"
+    folder.scratch(os.getpid()).mkdir()
+    (folder.scratch(os.getpid()) / OUTPUT).write_text("x" * 9000 + "late")
+    assert folder.output(worker) == "x" * (LOG_TAIL - 4) + "late"
