@@ -64,11 +64,13 @@ class KillWorker:
     resources: Sequence[str] = ()
     readers: Sequence[str] = ()
 
+    signal = signal.SIGKILL
+
     def __init__(self, platform: Platform, chance: random.Random, over: Callable[[], bool]) -> None:
         self.folder, self.chance, self.over = platform.world.workers, chance, over
 
     def begin(self) -> bool:
-        self.pid = first(lambda: killed(self.chance, running(self.folder)), BACK_SECONDS, self.over)
+        self.pid = first(lambda: killed(self.chance, running(self.folder), self.signal), BACK_SECONDS, self.over)
         return bool(self.pid)
 
     def heal(self) -> None:
@@ -177,12 +179,30 @@ class FullDisk:
                 self.healed.wait(0.005)
 
 
-def make(kind: str, platform: Platform, chance: random.Random, over: Callable[[], bool]) -> Fault:
-    """A fault of this kind, its details by chance. `over` returns whether the training has ended."""
+class StopWorker(KillWorker):
+    """SIGSTOP of a training worker, which then lives and does nothing; the trainer ends it and starts the next attempt."""
+
+    signal = signal.SIGSTOP
+
+
+def make(kind: str, platform: Platform, chance: random.Random, over: Callable[[], bool], name: str) -> Fault:
+    """A fault of this kind, its details by chance. `over` returns whether the training has ended; `name` is the flow's."""
+    from tests.chaos import damage, neighbours  # they build on this module
+
     what, _, how = kind.partition(" ")
     if what == "kill":
         return KillWorker(platform, chance, over) if how == "worker" else Kill(platform, chance, how)
+    if what == "token":
+        return damage.WrongToken(platform, chance, how)
+    if what == "cache":
+        return damage.DamagedCache(platform, chance, how)
     makers: Mapping[str, Callable[[], Fault]] = {
+        "stop worker": lambda: StopWorker(platform, chance, over),
+        "doomed run": lambda: neighbours.DoomedRun(platform, chance),
+        "doomed import": lambda: neighbours.DoomedImport(platform),
+        "checkpoint damaged": lambda: damage.DamagedCheckpoint(platform, chance, over),
+        "listed in vain": lambda: damage.ListedInVain(platform, name),
+        "no device": lambda: damage.NoDevice(platform),
         "bus crash": lambda: Crash(platform, "bus"),
         "bus wiped": lambda: Crash(platform, "bus", wipe=True),
         "bus cut": lambda: Cut(platform, "bus"),
@@ -209,11 +229,11 @@ def first(poll: Callable[[], object], seconds: float, over: Callable[[], bool] =
     return found
 
 
-def killed(chance: random.Random, pids: Sequence[int]) -> int:
-    """Kill one of these processes; returns its pid, 0 if none was left."""
+def killed(chance: random.Random, pids: Sequence[int], by: signal.Signals = signal.SIGKILL) -> int:
+    """Kill, or stop, one of these processes; returns its pid, 0 if none was left."""
     for pid in chance.sample(sorted(pids), len(pids)):
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, by)
             return pid
     return 0
 

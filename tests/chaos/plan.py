@@ -14,16 +14,22 @@ from tests.chaos.stages import SERVED, STAGES, failpoints_of
 
 KILLS = tuple(f"kill {name}" for name in (*SERVICES, "worker"))
 SERVER_FAULTS = ("bus crash", "bus wiped", "bus cut", "bus slow", "store crash", "store cut", "store slow")
+TROUBLES = (
+    *("stop worker", "doomed run", "doomed import", "checkpoint damaged", "listed in vain", "no device"),
+    *(f"cache {name}" for name in ("evaluator", "inference")),
+    *(f"token {name}" for name in ("trainer", "evaluator", "registry", "inference")),
+)
+"""What lasts, or comes again at each attempt, until the platform ends it."""
 KINDS: Mapping[str, tuple[str, ...]] = {
-    "local": (*KILLS, "clock jump", "disk full"),
-    "kafka-minio": (*KILLS, *SERVER_FAULTS, "clock jump"),
+    "local": (*KILLS, *TROUBLES, "clock jump", "disk full"),
+    "kafka-minio": (*KILLS, *TROUBLES, *SERVER_FAULTS, "clock jump"),
 }
 OUTAGE, OUTAGE_SECONDS = "outage", 60.0
-LASTS = {"bus crash": 5.0, "bus wiped": 2.0, "store crash": 5.0}
+LASTS = {"bus crash": 5.0, "bus wiped": 2.0, "store crash": 5.0, **{f"token {name}": 30.0 for name in SERVICES}}
 LASTS_ELSE = 4.0
 LONGEST_DELAY = 0.02
 """Seconds from the failpoint to the fault: most stages last some tens of milliseconds."""
-ONLY = {"kill worker": ("train",)}
+ONLY = {"kill worker": ("train",), "stop worker": ("train",), "checkpoint damaged": ("train",)}
 """Kinds that can hit in some stages only: there is a worker while there is a training."""
 PER_PLATFORM = 5
 RUNS_OF_A_SEED = 1000
@@ -107,4 +113,8 @@ def _aim(chance: random.Random, stage: str, kind: str) -> Aim:
 
 
 def _lasts(chance: random.Random, kind: str) -> float:
-    return 0.0 if kind in KILLS else round(chance.uniform(0, LASTS.get(kind, LASTS_ELSE)), 3)
+    return (
+        0.0
+        if kind in (*KILLS, "stop worker", "checkpoint damaged")
+        else round(chance.uniform(0, LASTS.get(kind, LASTS_ELSE)), 3)
+    )

@@ -71,8 +71,8 @@ class Record:
 class Faults:
     """The faults of a run, each in a thread of its own that waits for its failpoint."""
 
-    def __init__(self, platform: Platform, plan: Plan) -> None:
-        self.platform, self.began = platform, time.monotonic()
+    def __init__(self, platform: Platform, plan: Plan, name: str) -> None:
+        self.platform, self.name, self.began = platform, name, time.monotonic()
         self.watcher = FailpointWatcher(platform.failpoints)
         self.hits = [Hit(aim.kind) for aim in plan.aims]
         self.errors: list[str] = []
@@ -116,7 +116,7 @@ class Faults:
 
     def _run(self, number: int, aim: Aim, chance: random.Random) -> None:
         try:
-            fault = faults.make(aim.kind, self.platform, chance, self._training_is_over)
+            fault = faults.make(aim.kind, self.platform, chance, self._training_is_over, self.name)
             self._wait(aim)
             if not self._given_up:
                 self._hit(number, aim, fault)
@@ -192,8 +192,9 @@ def run(platform: Platform, plan: Plan, file: Path, undisturbed: TrainingRun) ->
     """One run. `undisturbed` is a training on the same rows and config without faults, the reference."""
     began = time.monotonic()
     record = Record(plan.seed, plan.to_dict())
-    injected = Faults(platform, plan)
-    flow = Flow(platform.world, f"chaos-{plan.seed}", config=CONFIG, deadline=injected.deadline, pause=PAUSE)
+    name = f"chaos-{plan.seed}"
+    injected = Faults(platform, plan, name)
+    flow = Flow(platform.world, name, config=CONFIG, deadline=injected.deadline, pause=PAUSE)
     injected.start()
     try:
         trained = flow.through(file)

@@ -125,7 +125,7 @@ class Flow:
     def served_everywhere(self, version: ModelVersion) -> bool:
         """Whether each replica of inference answers with this version."""
         for address in self.world.addresses["inference"].split(","):
-            with Client(inference=address) as replica:
+            with Client(inference=address, credentials=self.world.credentials) as replica:
                 served = replica.classify(self.name, ["kind and sweet"]).served
             if (served.version, served.artifact_digest) != (version.version, version.artifact.digest):
                 return False

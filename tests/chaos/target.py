@@ -12,6 +12,7 @@ from deploy.local.ports import free_ports, own_range
 from deploy.servers.kafka import Kafka
 from deploy.servers.minio import Minio
 from deploy.servers.process import Server
+from millstream import Credentials
 from millstream.defaults import HOST
 from tests.suites.proxy import Proxy
 from tests.worlds.platform import World
@@ -19,7 +20,10 @@ from tests.worlds.platform import World
 CLOCK = Path(__file__).parent / "clock"
 BUCKET = "millstream"
 DISK_BYTES = 64 << 20
-RESOURCES = ("bus", "store", "clock", "disk")
+RESOURCES = ("bus", "store", "clock", "disk", "token")
+TOKEN = "the-platform-s-own-token"
+LEASE_SECONDS = 8
+"""Shorter than in production, so that a worker that hangs at each attempt has ended within a run."""
 
 
 @dataclass
@@ -38,6 +42,21 @@ class Platform:
     @property
     def failpoints(self) -> Path:
         return self.world.state / "failpoints"
+
+    @property
+    def token_file(self) -> Path:
+        """The token that each service reads at its start."""
+        return self.world.state / "token"
+
+    @property
+    def vain(self) -> Path:
+        """The keys that the store's listings show in vain, one a line."""
+        return self.world.state / "vain"
+
+    @property
+    def no_device(self) -> Path:
+        """The addresses of replicas of inference that cannot load anything, each a file."""
+        return self.world.state / "no-device"
 
     @property
     def clock(self) -> Path:
@@ -67,14 +86,22 @@ def small_disk(folder: Path) -> Iterator[Path]:
 def platform(kind: str, state: Path, replicas: int, bus: str = "") -> Iterator[Platform]:
     """A running platform of the world `local` or `kafka-minio`. `bus`: a mode of servicekit/bus/faulty.py."""
     with ExitStack() as stack:
-        for name in ("failpoints", "clock"):
+        for name in ("failpoints", "clock", "no-device"):
             (state / name).mkdir(parents=True)
+        (state / "token").write_text(f"{TOKEN}\n")
+        (state / "tokens").write_text(f"{TOKEN} platform operator\n")
         made = _local(state, replicas, stack) if kind == "local" else _kafka_minio(state, replicas, stack)
         path = os.pathsep.join([str(CLOCK), *filter(None, [os.environ.get("PYTHONPATH")])])
         faulty = {"TEST_BUS": bus} if bus else {}
         made.world.environment = {
             "TEST_FAILPOINTS": str(made.failpoints), "TEST_CLOCK": str(made.clock), "PYTHONPATH": path, **faulty,
+            "TEST_BLOBS": str(made.vain), "TEST_NO_DEVICE": str(made.no_device),
         }  # fmt: skip
+        made.world.settings = {
+            **made.world.settings, "tokens_file": str(state / "tokens"), "token_file": str(made.token_file),
+            "lease_seconds": str(LEASE_SECONDS),
+        }  # fmt: skip
+        made.world.credentials = Credentials(token=TOKEN)
         made.world.start()
         try:
             yield made

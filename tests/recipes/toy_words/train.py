@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Sequence
@@ -70,6 +71,9 @@ def _break(how: str) -> None:
             os._exit(7)
         case "hang":
             ctypes.PyDLL(None).sleep(1000)
+        case "memory":
+            resource.setrlimit(resource.RLIMIT_AS, (64 << 20, resource.RLIM_INFINITY))
+            bytearray(1 << 30)
         case "disk":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         case "device":
