@@ -32,11 +32,10 @@ from services.dataprep.pipeline.ingest import QUARANTINE, EarlierPart, ImportPro
 from services.dataprep.pipeline.labels import compared
 from services.dataprep.pipeline.read import Refused
 from services.dataprep.store import Store, to_snapshot
+from services.dataprep.turns import TURN_SECONDS, Turns, is_behind
 from services.dataprep.uploads import Uploads
 from services.dataprep.validation import which_mode
 
-TURN_SECONDS = 0.1
-"""Seconds until an import checks again whether an earlier one of its dataset has ended."""
 ATTEMPT_SECONDS = 0.5
 """Seconds between two reads of an attempt that another replica works on."""
 MACHINE_SECONDS = 30.0
@@ -86,9 +85,7 @@ class EndImport(Reconciler[ImportKey]):
         self._machine = Incident("imports")
         self._attempts: dict[ImportKey, Attempts] = {}
         self._threads = Pool("imports", slots)
-        self._begun: set[ImportKey] = set()
-        self._alone: ImportKey | None = None
-        """The suspect that runs alone, or waits for that."""
+        self._turns = Turns()
 
     @override
     async def pending(self) -> AsyncIterator[ImportKey]:
@@ -102,7 +99,7 @@ class EndImport(Reconciler[ImportKey]):
         if await self.store.outcome(key.dataset, key.request_id):
             self._forget(key)
             return None
-        if await self._waits(requested):
+        if await is_behind(requested, self.store):
             return TURN_SECONDS
         try:
             return await self._attempt(key, requested)
@@ -138,8 +135,7 @@ class EndImport(Reconciler[ImportKey]):
         self.uploads.drop(key)
         self._attempts.pop(key, None)
         self.waiting.pop(key, None)
-        if self._alone == key:
-            self._alone = None
+        self._turns.leave(key)
 
     async def _attempt(self, key: ImportKey, requested: Import) -> float | None:
         """Claim an attempt and do the import, unless another replica does or too many processes died of it."""
@@ -147,8 +143,7 @@ class EndImport(Reconciler[ImportKey]):
         attempts = self._attempts.setdefault(
             key, Attempts(self.store.blobs, key.dataset, key.request_id, self.lease_seconds)
         )
-        if self._alone == key:
-            self._alone = None
+        self._turns.leave(key)
         status = await attempts.status()
         if status.in_progress:
             return ATTEMPT_SECONDS
@@ -156,31 +151,18 @@ class EndImport(Reconciler[ImportKey]):
             await self._end(requested, refused(requested, _DEADLY))
             self._forget(key)
             return None
-        if not self._may_begin(key, suspect=status.deaths > 0):
+        if not self._turns.take(key, suspect=status.deaths > 0):
             return TURN_SECONDS
-        self._begun.add(key)
-        try:
+        with self._turns.taken(key):
             number = await attempts.begin(status.newest)
             if not number:
                 return ATTEMPT_SECONDS
             async with attempts.holding(number):
                 failpoint("dataprep.claimed")
                 await self._import(key, requested, recipe)
-        finally:
-            self._begun.discard(key)
         self._machine.resolve()
         self._forget(key)
         return None
-
-    def _may_begin(self, key: ImportKey, *, suspect: bool) -> bool:
-        """Whether an import may begin beside those that have; `suspect`: the last process that worked on it died.
-
-        A suspect runs alone: all that were at work when a process died are suspects, and only one killed it.
-        """
-        if self._alone not in (None, key):
-            return False
-        self._alone = key if suspect else None
-        return not (suspect and self._begun)
 
     async def _import(self, key: ImportKey, requested: Import, recipe: Spec | None) -> None:
         self.waiting.pop(key, None)
@@ -197,14 +179,6 @@ class EndImport(Reconciler[ImportKey]):
             await self._end(requested, refused(requested, str(refusal), progress.rows_read))
         finally:
             self.running.pop(key, None)
-
-    async def _waits(self, requested: Import) -> bool:
-        """Whether an earlier import of the dataset is pending: they end in order, because the last one is its state."""
-        for request_id in await self.store.pending(requested.dataset):
-            other = await self.store.requested(requested.dataset, request_id)
-            if _turn(other) < _turn(requested):
-                return True
-        return False
 
     async def _before(self, requested: Import) -> Snapshot | None:
         """The snapshot that the import changes: the newest, or the one before its own, of a try that was cut short."""
@@ -319,8 +293,3 @@ class EndImport(Reconciler[ImportKey]):
             metrics.ROWS.labels("kept").inc(made.rows.kept - made.rows.carried)
             metrics.ROWS.labels("duplicate").inc(made.rows.duplicate)
             metrics.ROWS.labels("quarantined").inc(made.rows.quarantined)
-
-
-def _turn(requested: Import) -> tuple[int, str]:
-    """Imports of one dataset end in this order."""
-    return requested.create_time.ToNanoseconds(), requested.request_id

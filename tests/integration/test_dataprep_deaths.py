@@ -10,6 +10,7 @@ from pathlib import Path
 from millstream.dataset.v1.import_pb2 import Import
 from servicekit.blobs.directory import DirectoryBlobs
 from services.dataprep.attempts import MOST_DEATHS
+from tests.recipes.toy_words.spec import FATAL
 from tests.worlds.dataprep import World, sample
 
 
@@ -48,3 +49,26 @@ async def test_an_import_that_kills_its_processes_is_refused_and_leaves_no_scrat
     process.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(process.wait(), 120) == 0
     assert list((tmp_path / "state" / "scratch").iterdir()) == []
+
+
+async def test_an_import_beside_a_deadly_one_is_not_counted_out_with_it(tmp_path: Path) -> None:
+    """Both are at work when the process dies; from then on each runs alone."""
+    world = World(DirectoryBlobs(tmp_path / "blobs"), slots=2)
+    deadly = f'{{"text": "{FATAL}", "label": "good"}}\n'.encode() + sample()
+    await world.ask(deadly, dataset="deadly", request_id="one")
+    names = [f"innocent-{number}" for number in range(3)]
+    for name in names:
+        await world.ask(sample(), dataset=name, request_id="one")
+    while await world.store.outcome("deadly", "one") is None:
+        process = await dataprep(tmp_path)
+        ended = asyncio.create_task(process.wait())
+        async with asyncio.timeout(120):
+            while not ended.done() and await world.store.outcome("deadly", "one") is None:
+                await asyncio.sleep(0.05)
+    async with asyncio.timeout(120):
+        while None in (outcomes := [await world.store.outcome(name, "one") for name in names]):
+            await asyncio.sleep(0.05)
+    assert [outcome.state for outcome in outcomes if outcome] == [Import.STATE_SUCCEEDED] * 3
+    assert (found := await world.store.outcome("deadly", "one")) and found.state == Import.STATE_REFUSED
+    process.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(process.wait(), 120)
