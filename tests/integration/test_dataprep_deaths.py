@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
+from contextlib import suppress
 from pathlib import Path
 
 from millstream.dataset.v1.import_pb2 import Import
@@ -59,16 +60,19 @@ async def test_an_import_beside_a_deadly_one_is_not_counted_out_with_it(tmp_path
     names = [f"innocent-{number}" for number in range(3)]
     for name in names:
         await world.ask(sample(), dataset=name, request_id="one")
-    while await world.store.outcome("deadly", "one") is None:
-        process = await dataprep(tmp_path)
-        ended = asyncio.create_task(process.wait())
+    try:
+        while await world.store.outcome("deadly", "one") is None:
+            process = await dataprep(tmp_path)
+            ended = asyncio.create_task(process.wait())
+            async with asyncio.timeout(120):
+                while not ended.done() and await world.store.outcome("deadly", "one") is None:
+                    await asyncio.sleep(0.05)
         async with asyncio.timeout(120):
-            while not ended.done() and await world.store.outcome("deadly", "one") is None:
+            while None in (outcomes := [await world.store.outcome(name, "one") for name in names]):
                 await asyncio.sleep(0.05)
-    async with asyncio.timeout(120):
-        while None in (outcomes := [await world.store.outcome(name, "one") for name in names]):
-            await asyncio.sleep(0.05)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
     assert [outcome.state for outcome in outcomes if outcome] == [Import.STATE_SUCCEEDED] * 3
     assert (found := await world.store.outcome("deadly", "one")) and found.state == Import.STATE_REFUSED
-    process.send_signal(signal.SIGTERM)
-    await asyncio.wait_for(process.wait(), 120)
