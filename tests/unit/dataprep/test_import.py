@@ -216,7 +216,7 @@ async def test_an_unknown_dataset_snapshot_import_or_split_is_refused() -> None:
 
 
 async def test_the_longest_text_is_a_setting() -> None:
-    rows = [{"text": f"{i:05}", "label": "good"} for i in range(200)]
+    rows = [{"text": f"{i:05}", "label": ("good", "bad")[i % 2]} for i in range(200)]
     async with World(longest_text=5).running() as world:
         await world.do(lines([*rows, {"text": "123456", "label": "good"}]))
         snapshot = await world.snapshot()

@@ -98,7 +98,7 @@ async def test_a_page_ends_early_where_rows_are_large(monkeypatch: pytest.Monkey
 
 
 async def test_a_row_that_is_too_long_is_cut_and_does_not_block_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with World().running() as world:
+    async with World(longest_text=1_000_000).running() as world:
         long = {"id": -1, "text": "చ" * 400_000}
         await world.do(lines([long, *({"id": number, "text": "short"} for number in range(200))]), spec=PLAIN)
         whole = {

@@ -172,5 +172,5 @@ async def test_a_retry_names_what_is_served_here(world: World) -> None:
         await replica.service.RetryModelVersion(RetryModelVersionRequest(model="birds", version=1))
     with pytest.raises(InvalidArgument, match="version is 0"):
         await replica.service.RetryModelVersion(RetryModelVersionRequest(model="words"))
-    with pytest.raises(InvalidArgument, match="note has more than 2,000"):
+    with pytest.raises(InvalidArgument, match="note has 2,001 characters"):
         await replica.service.RetryModelVersion(RetryModelVersionRequest(model="words", version=1, note="n" * 2001))

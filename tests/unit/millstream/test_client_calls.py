@@ -71,6 +71,11 @@ CALLS: dict[str, tuple[Call, object, dict[str, Any]]] = {
     "report": (lambda c: c.report("report-1"), fake.REPORT, {"report_id": "report-1"}),
     "reports": (lambda c: c.reports("toy", 3), [fake.REPORT], {"model": "toy", "version": 3}),
     "report_page": (lambda c: c.report_page("report-1"), "<html>తె</html>", {"report_id": "report-1"}),
+    "evaluate_again": (
+        lambda c: c.evaluate_again("toy", 3, reason="r", request_id="one"),
+        2,
+        {"model": "toy", "version": 3, "reason": "r", "request_id": "one"},
+    ),
     "classify": (lambda c: c.classify("toy", ["a"], "shadow"), None, {"texts": ["a"], "alias": "shadow"}),
     "embed": (lambda c: c.embed("toy", ["a"], "shadow"), None, {"texts": ["a"], "alias": "shadow"}),
     "similar": (
