@@ -11,10 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from google.protobuf.json_format import MessageToDict
+
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, RowCounts
+from recipekit.cleaning import CannotClean, Cleaning, cleaner
 from recipekit.spec import Spec
 from servicekit.blobs.parts import PartFile, PartWriter
-from services.dataprep.pipeline.clean import cleaner
 from services.dataprep.pipeline.columns import Columns
 from services.dataprep.pipeline.read import BadRow, Record, Refused, read_records
 from services.dataprep.pipeline.rules import SPLITS, Rules, encode
@@ -86,7 +88,8 @@ class _Sorter:
 
     def __init__(self, job: Job, writers: Mapping[str, PartWriter]) -> None:
         self.rules = Rules(job.spec, job.recipe, job.file_format)
-        self.clean = cleaner(job.spec.cleaning)
+        options = MessageToDict(job.spec.cleaning, preserving_proto_field_name=True)
+        self.clean = cleaner(Cleaning.of(options))
         self.columns = Columns(self.rules.keeps)
         self.rows = RowCounts()
         self.reasons: Counter[str] = Counter()
@@ -108,7 +111,10 @@ class _Sorter:
             self._writers[QUARANTINE].write(encode({"line": record.line, "reason": str(bad), "raw": raw}))
 
     def _keep(self, found: dict[str, Any], line: int) -> None:
-        row = self.clean(found)
+        try:
+            row = self.clean(found)
+        except CannotClean as error:
+            raise BadRow(str(error)) from None
         as_found = dict(row)
         named_split = self.rules.take_split(row, line)
         row = self.rules.check(row)
