@@ -60,16 +60,14 @@ class CannotClean(ValueError):
     """The column of the row that holds the value."""
 
 
-def cleaner(cleaning: Cleaning) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """A function from a row to the row with clean text, also inside lists and objects. It raises CannotClean."""
-    steps: list[Callable[[str], str]] = []
-    if cleaning.fix_encoding:
-        import ftfy
+def cleaner(cleaning: Cleaning | None) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """A function from a row to the row with clean text, also inside lists and objects. It raises CannotClean.
 
-        steps.append(ftfy.fix_encoding)
-    if cleaning.strip_html:
-        steps.append(strip_html)
-    steps += [_plain, str.strip if cleaning.keep_whitespace else _single_spaces]
+    None: the row as it is.
+    """
+    if cleaning is None:
+        return dict
+    steps = _steps(cleaning)
 
     def clean_text(text: str) -> str:
         if not text.isascii() and _SURROGATES.search(text):
@@ -100,6 +98,17 @@ def cleaner(cleaning: Cleaning) -> Callable[[Mapping[str, Any]], dict[str, Any]]
         return cleaned
 
     return clean_row
+
+
+def _steps(cleaning: Cleaning) -> list[Callable[[str], str]]:
+    steps: list[Callable[[str], str]] = []
+    if cleaning.fix_encoding:
+        import ftfy
+
+        steps.append(ftfy.fix_encoding)
+    if cleaning.strip_html:
+        steps.append(strip_html)
+    return [*steps, _plain, str.strip if cleaning.keep_whitespace else _single_spaces]
 
 
 def _checked_key(key: str) -> str:

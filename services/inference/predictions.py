@@ -107,7 +107,7 @@ class Predictions:
 
 
 async def _predict(version: LoadedVersion, admitted: Admitted, rows: RowsInput[Any]) -> list[Prediction]:
-    items = await admitted.prepare(lambda: version.predictor.prepare(checked_rows(version.spec, rows)))
+    items = await admitted.prepare(lambda: version.predictor.prepare(checked_rows(version.spec, rows, version.clean)))
     return await admitted.predict(items)
 
 

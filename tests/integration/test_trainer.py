@@ -18,6 +18,8 @@ from millstream.training.v1 import training_service_pb2 as rpc
 from millstream.training.v1.attempt_pb2 import RunRequest
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
+from recipekit.cleaning import Cleaning
+from recipekit.predictor import read_cleaning
 from servicekit.blobs.artifact_cache import ArtifactCache
 from servicekit.blobs.directory import DirectoryBlobs
 from servicekit.bus.memory import MemoryBus
@@ -77,6 +79,7 @@ class Trainer:
     async def ask(self, config: dict[str, Any] | None = None, **change: Any) -> str:
         run_id = new_id()
         snapshot = Snapshot(dataset="words", number=1, snapshot_id="s1")
+        snapshot.spec.cleaning.strip_html = True
         for split, rows in (("train", ROWS), ("validation", ROWS[::4]), ("test", ROWS[1::4])):
             snapshot.parts.append(await stored_part(self.blobs, split, rows))
         spec = TrainingRunSpec(model="toy", recipe="toy_words", dataset="words", dataset_number=1, snapshot_id="s1")
@@ -132,6 +135,12 @@ async def test_a_run_is_trained_to_an_artifact_with_its_lineage_and_its_log(trai
     await trainer.outbox.flush()
     published = [message.headers["ce_type"].decode().rpartition(".")[2] for message in trainer.bus.log]
     assert set(published) == {"TrainingRunCreated", "TrainingRunStarted", "TrainingRunSucceeded"}
+
+
+async def test_an_artifact_holds_how_the_rows_of_its_snapshot_were_cleaned(trainer: Trainer, tmp_path: Path) -> None:
+    run = await trainer.end_of(await trainer.ask())
+    folder = await ArtifactCache(trainer.blobs, tmp_path).fetch(run.artifact.digest)
+    assert read_cleaning(folder) == Cleaning(strip_html=True)
 
 
 async def test_a_killed_worker_is_followed_by_one_that_ends_bit_for_bit_as_an_undisturbed_run(

@@ -10,7 +10,8 @@ from pathlib import Path
 from millstream.errors import InvalidArgument, MillstreamError, Unavailable
 from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.catalog import Catalog, UnknownRecipe
-from recipekit.predictor import GoldenMismatch, load_artifact
+from recipekit.cleaning import UnknownCleaning, cleaner
+from recipekit.predictor import GoldenMismatch, load_artifact, read_cleaning
 from servicekit.blobs.artifact_cache import ArtifactCache
 from servicekit.blobs.artifacts import describe
 from servicekit.blobs.port import Blobs
@@ -29,7 +30,7 @@ class Rejected(Exception):
 
 
 class MissingRecipe(Exception):
-    """This replica lacks a recipe or package that the version needs; after an upgrade it may have it."""
+    """This replica lacks a recipe, package or cleaning that the version needs; after an upgrade it may have it."""
 
 
 class Loader:
@@ -68,6 +69,7 @@ class Loader:
         return loaded
 
     async def _load(self, version: ModelVersion, folder: Path) -> LoadedVersion:
+        clean = cleaner(read_cleaning(folder))
         spec, predictor = await asyncio.to_thread(load_artifact, folder, self.catalog)
         rows = json.loads((folder / "golden.json").read_text())["rows"]
         batcher = Batcher(version.model, predictor, self.limits, self.prepare_pool)
@@ -77,11 +79,11 @@ class Loader:
             await batcher.close()
             raise
         labels = (prediction or {}).get("scores", ())
-        return LoadedVersion(version, spec, predictor, batcher, tuple(labels))
+        return LoadedVersion(version, spec, predictor, batcher, tuple(labels), clean)
 
     async def _classify_error(self, error: Exception, digest: str, folder: Path) -> Exception:
         """What to raise for an error of loading: Rejected when it is the version's, else what a retry may fix."""
-        if isinstance(error, UnknownRecipe | ImportError):
+        if isinstance(error, UnknownRecipe | UnknownCleaning | ImportError):
             return MissingRecipe(f"this inference cannot load it: {error}. Deploy one whose image has it")
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             return Unavailable(f"no memory for artifact {digest} now: {error}")
