@@ -54,7 +54,7 @@ def spec(*tasks: Task) -> Spec:
         row=Input,
         input=Input,
         prediction=Answer,
-        tasks=frozenset(tasks),
+        tasks=dict.fromkeys(tasks, ()),
         identity=("text",),
         metrics=(Metric("accuracy", "share found"),),
         gate=(),
