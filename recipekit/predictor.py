@@ -1,17 +1,20 @@
 """Loads an artifact, for evaluator and inference alike, and checks that it predicts what it did after training.
 
 An artifact folder holds `artifact.json` (recipe, config), `golden.json` (rows and their predictions, written right
-after training) and whatever the recipe saved: safetensors and JSON only.
+after training), `cleaning.json` (how its rows were cleaned) and whatever the recipe saved: safetensors and JSON only.
+
+A predictor reads clean rows: those of a snapshot are. Who serves rows as callers have them cleans them by read_cleaning().
 """
 
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from recipekit.catalog import Catalog
+from recipekit.cleaning import Cleaning
 from recipekit.packing import BATCH_TOKENS, run_packed
 from recipekit.spec import Config, Prediction, Row, Spec
 
@@ -69,6 +72,20 @@ def write_artifact_header(folder: Path, spec: Spec, config: Config) -> None:
     (folder / "artifact.json").write_text(
         json.dumps({"recipe": spec.name, "config": config.model_dump(mode="json")}, indent=1, sort_keys=True)
     )
+
+
+def write_cleaning(folder: Path, cleaning: Cleaning) -> None:
+    """Write cleaning.json: how the rows were cleaned that the model was trained on."""
+    (folder / "cleaning.json").write_text(json.dumps(asdict(cleaning), indent=1, sort_keys=True))
+
+
+def read_cleaning(folder: Path) -> Cleaning | None:
+    """How rows must be cleaned before the model reads them; None: as they are, in artifacts that do not record it.
+
+    Raises UnknownCleaning.
+    """
+    path = folder / "cleaning.json"
+    return Cleaning.of(json.loads(path.read_text())) if path.exists() else None
 
 
 def write_golden(folder: Path, catalog: Catalog, rows: Sequence[Row]) -> None:

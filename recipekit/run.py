@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 from typing_extensions import override
 
-from recipekit.spec import Row
+from recipekit.spec import BadData, Row, Spec
 
 
 class Stopped(Exception):
@@ -43,6 +44,51 @@ class Data:
     train: Sequence[Row]
     validation: Sequence[Row]
     tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+
+    def check(self, spec: Spec) -> None:
+        """Raise BadData for rows that the recipe cannot learn from. Every fit() begins with it."""
+        if not self.train or not self.validation:
+            raise BadData(
+                f"there are {len(self.train)} rows to train on and {len(self.validation)} to validate on: import more"
+            )
+        for column, info in spec.row.model_fields.items():
+            if info.is_required():
+                _check_column(info.alias or column, self.train, spec)
+                _check_column(info.alias or column, self.validation, spec)
+        if spec.label:
+            _check_labels(spec.label, self.train, self.validation)
+
+
+def _check_column(column: str, rows: Sequence[Row], spec: Spec) -> None:
+    lacking = sum(row.get(column) is None for row in rows)
+    if lacking == len(rows):
+        there = ", ".join(sorted({name for row in rows for name in row})) or "none"
+        raise BadData(
+            f"the rows have no column {column!r}; they have: {there}. Import the file for recipe {spec.name}, "
+            f"with a column {column}"
+        )
+    if lacking:
+        raise BadData(
+            f"{lacking} of {len(rows)} rows have no value in column {column!r}: import the file for recipe {spec.name}, "
+            "which puts such rows into quarantine"
+        )
+
+
+def _check_labels(column: str, train: Sequence[Row], validation: Sequence[Row]) -> None:
+    counts = Counter(str(row[column]) for row in train)
+    if len(counts) == 1:
+        (label,) = counts
+        raise BadData(
+            f"only one label: {label!r} × {len(train)}. There is nothing to tell apart: add rows of another label"
+        )
+    if len(counts) == len(train):
+        raise BadData(
+            f"{len(counts)} labels in {len(train)} rows: is column {column!r} the label? Each label needs several rows"
+        )
+    if not any(str(row[column]) in counts for row in validation):
+        raise BadData(
+            "no validation row has a label of the training rows: there is nothing to choose weights by. Add rows of each"
+        )
 
 
 class Run(Protocol):

@@ -22,7 +22,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int = Field(default=42, ge=0, description="decides every random choice of the training run")
+    seed: int = Field(default=42, ge=0, le=2**53 - 1, description="decides every random choice of the training run")
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,15 @@ class Spec:
     input: type[BaseModel]
     """A row to predict for: a training row without its label."""
     prediction: type[BaseModel]
-    tasks: frozenset[Task]
-    """The typed RPCs that it serves; Predict serves every recipe."""
+    tasks: Mapping[Task, tuple[str, ...]]
+    """The typed RPCs that it serves, each with the metrics that tell how well; Predict serves every recipe.
+
+    The gate has a rule on each of these metrics, so that no version is promoted that serves one of its tasks badly.
+    """
     identity: tuple[str, ...]
     """Rows that agree in these columns are the same row (row_key). Empty: all columns count."""
     metrics: tuple[Metric, ...]
-    """The first is the primary one: it chooses the best checkpoint and is the first in the report."""
+    """The first is the primary one: it chooses the best checkpoint, alone or with others, and is the first in the report."""
     gate: tuple[GateRule, ...]
     """The gate of a Model that declares none."""
     measure: Callable[[Sequence[Row], Sequence[Prediction]], Measured]
@@ -124,7 +127,7 @@ class Spec:
 
     @property
     def primary(self) -> Metric:
-        """The metric that chooses the best checkpoint."""
+        """The metric that is first in the report."""
         return self.metrics[0]
 
     def row_key(self, row: Row) -> bytes:

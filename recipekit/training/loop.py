@@ -11,9 +11,7 @@ step's micro-batches, gradients are summed): the weighting by rows already makes
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 
 from recipekit.backends.torch import to_device_of
 from recipekit.run import Run, Stopped
+from recipekit.spec import BadData
 from recipekit.training import numerics as numeric
 from recipekit.training.batching import TokenBatches, generator
 from recipekit.training.checkpoint import TrainingState, optimizer_state, restore_optimizer
@@ -31,11 +30,10 @@ from recipekit.training.reporting import Reporter
 from recipekit.training.seeding import random_state, restore_random_state
 
 Batch = dict[str, Tensor]
-MEASURED_BATCHES = 3
 
 
-class Diverged(Exception):
-    """The loss is no longer a number; a lower learning rate or tighter clipping is needed."""
+class Diverged(BadData):
+    """The loss is no longer a number. The same rows and config end the same, so a retry does not help."""
 
 
 @dataclass
@@ -55,7 +53,10 @@ class Loop:
     best: Monitor
     """Decides which weights are kept, and when to stop."""
     epochs: int
+    """At least; see min_steps."""
     seed: int
+    min_steps: int = 0
+    """Steps that the run has at least, by whole epochs more: few rows need as many steps as many rows do."""
     clip: float = 1.0
     accumulate: int = 1
     """Batches per step of the optimiser."""
@@ -82,10 +83,11 @@ class Loop:
     def run(self, run: Run) -> None:
         """Train to the end, write history and versions to run.artifact and load the best weights into the model.
 
-        Raises Stopped when the run was asked to stop (after a checkpoint), Diverged when the loss is not finite.
+        Raises Stopped when the run was asked to stop (after a checkpoint), BadData when there is nothing to train on, and
+        Diverged in the step in which the loss or its gradient is not finite.
         """
         numeric.keep_memory()
-        self._numerics = numeric.recorded(run.numerics(self._measure))
+        self._numerics = numeric.recorded(run.numerics(lambda: numeric.choose(self.precision, self.threads)))
         torch.set_num_threads(self._numerics.threads)
         self._begin(run)
         if (folder := run.latest_checkpoint()) is not None:
@@ -115,7 +117,7 @@ class Loop:
     @property
     def total_steps(self) -> int:
         """The most steps that the run can take."""
-        return self.epochs * self.steps_per_epoch
+        return max(self.epochs, math.ceil(self.min_steps / self.steps_per_epoch)) * self.steps_per_epoch
 
     @property
     def _evaluate_every(self) -> int:
@@ -123,25 +125,12 @@ class Loop:
 
     def _begin(self, run: Run) -> None:
         if not len(self.batches):
-            raise ValueError("there are no rows to train on")
+            raise BadData("there are no rows to train on")
         self._average = Average(self.model, self.average) if self.average else None
         self._best_weights: dict[str, Tensor] = {}
         self._window = Means()
         self._reporter = Reporter(run, self.total_steps, self.steps_per_epoch)
         self._planned: tuple[int, list[list[int]]] = (-1, [])
-
-    def _measure(self) -> dict[str, Any]:
-        """Time steps on the first epoch's batches, without leaving a trace in weights or generators."""
-        plan = self.batches.epoch(0)[:MEASURED_BATCHES]
-
-        def step(autocast: AbstractContextManager[Any]) -> None:
-            for number, rows in enumerate(plan):
-                with autocast:
-                    loss = self.loss(self._collate(rows, 0, number))["loss"]
-                loss.backward()
-
-        self.model.train()
-        return numeric.choose(self.precision, self.threads, self.model, step)
 
     def _one_step(self) -> None:
         epoch, place = divmod(self.step, self.steps_per_epoch)
@@ -153,13 +142,15 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * scale
         self._forward_backward(epoch, first, self._planned[1][first : first + self.accumulate])
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.clip))
+        if not math.isfinite(norm):
+            raise self._diverged(f"gradient is {norm}")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self._average:
             self._average.update(self.step)
         for means in (self._window, self._reporter.means):
-            means.add_step(float(norm))
+            means.add_step(norm)
 
     def _forward_backward(self, epoch: int, first: int, micro: Sequence[Sequence[int]]) -> None:
         """Gradients of the mean over all rows of the step, however they are spread over micro-batches."""
@@ -178,11 +169,11 @@ class Loop:
         """Measure, keep the best weights, give the metrics to the schedule, and decide whether to go on."""
         train = self._window.means()
         if not math.isfinite(train["loss"]):
-            raise Diverged(f"the training loss is {train['loss']} at step {self.step}: lower the learning rate")
+            raise self._diverged(f"training loss is {train['loss']}")
         with self._reporter.paused():
             metrics = self._measured()
         self.schedule.observe(metrics)
-        value = metrics[self.best.metric]
+        value = self.best.value(metrics)
         if self.best.better(value, self.best_value):
             self.best_value, self.best_step, self.waited = value, self.step, 0
             self._best_weights = self._weights()
@@ -201,6 +192,13 @@ class Loop:
         self._window = Means()
         self.finished = self.step == self.total_steps or (self.patience is not None and self.waited >= self.patience)
         return metrics
+
+    def _diverged(self, what: str) -> Diverged:
+        """One such step spoils all weights, so there is nothing to wait for."""
+        return Diverged(
+            f"the {what} at step {self.step} of {self.total_steps} (learning rate {self._learning_rate:.3g}, "
+            f"{self._numerics.dtype}): lower the learning rate, or clip, or train in fp32"
+        )
 
     def _measured(self) -> dict[str, float]:
         self.model.eval()

@@ -1,27 +1,22 @@
-"""Which arithmetic a training runs in: measured where it runs, once, and kept for every later attempt."""
+"""Which arithmetic a training runs in: decided by the kind of processor alone, and kept for every later attempt."""
 
 import ctypes
 import importlib.metadata
 import json
 import platform
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from recipekit.backends.torch import device
 from recipekit.hardware import processor
-from recipekit.training.seeding import undisturbed
 
 Precision = Literal["auto", "fp32", "bf16"]
-GAIN = 1.1
-"""bf16 must be this much faster than fp32 to be worth its eight bits of mantissa."""
 PACKAGES = ("torch", "numpy", "safetensors", "scikit-learn", "tokenizers", "pydantic")
 
 
@@ -39,23 +34,16 @@ class Numerics:
         return torch.autocast(device(), torch.bfloat16) if self.dtype == "bf16" else nullcontext()
 
 
-def choose(
-    precision: Precision, threads: int, model: nn.Module, step: Callable[[AbstractContextManager[Any]], None]
-) -> dict[str, Any]:
-    """The numerics of a first attempt. `step(autocast)` runs forward and backward on real batches.
+def choose(precision: Precision, threads: int) -> dict[str, Any]:
+    """The numerics of a first attempt. `threads` 0 takes as many as torch has.
 
-    `threads` 0 takes as many as torch has; small models are faster, and steadier beside other work, with one.
+    "auto" is bf16 on a GPU that has it in hardware, and fp32 elsewhere. Nothing is timed: the same seed on the same kind
+    of processor is the same result, whatever else the machine does.
     """
     if threads:
         torch.set_num_threads(threads)
-    measured: dict[str, Any] = {}
-    dtype = precision
-    if precision == "auto":
-        seconds = _measure(model, step, device())
-        measured["seconds"] = seconds
-        dtype = "bf16" if seconds.get("bf16", float("inf")) * GAIN < seconds["fp32"] else "fp32"
-    numerics = {"dtype": dtype, "threads": torch.get_num_threads(), "device": device(), "processor": processor()}
-    return {**numerics, **measured}
+    dtype = precision if precision != "auto" else "bf16" if _gpu_has_bf16() else "fp32"
+    return {"dtype": dtype, "threads": torch.get_num_threads(), "device": device(), "processor": processor()}
 
 
 def recorded(values: Mapping[str, Any]) -> Numerics:
@@ -97,33 +85,5 @@ def keep_memory() -> None:
     mallopt(top_pad, 64 << 20)
 
 
-def _measure(
-    model: nn.Module, step: Callable[[AbstractContextManager[Any]], None], where: str, rounds: int = 3
-) -> dict[str, float]:
-    """Best seconds of a step in each precision; weights, buffers, gradients and generators stay as they were."""
-    kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    seconds: dict[str, float] = {}
-    with undisturbed():
-        for dtype in ("fp32", "bf16"):
-            numerics = Numerics(dtype, 0, where, "")
-            try:
-                seconds[dtype] = min(_timed(lambda n=numerics: step(n.autocast()), where) for _ in range(rounds))  # type: ignore[misc]
-            except RuntimeError:  # an operation that has no bf16 kernel here
-                if dtype == "fp32":
-                    raise
-    model.load_state_dict(kept)
-    _forget_gradients(model.parameters())
-    return seconds
-
-
-def _timed(work: Callable[[], None], where: str) -> float:
-    started = time.perf_counter()
-    work()
-    if where == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-def _forget_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    for parameter in parameters:
-        parameter.grad = None
+def _gpu_has_bf16() -> bool:
+    return device() == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

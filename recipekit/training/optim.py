@@ -35,10 +35,16 @@ def adamw(groups: Iterable[Group], betas: tuple[float, float] = (0.9, 0.999)) ->
 
 @dataclass(frozen=True)
 class Monitor:
-    """A validation metric and which way is better."""
+    """A validation metric, or the mean of several, and which way is better."""
 
     metric: str
     higher_is_better: bool = False
+    beside: tuple[str, ...] = ()
+    """Metrics that count as much as `metric`."""
+
+    def value(self, metrics: Mapping[str, float]) -> float:
+        """What is compared."""
+        return sum(metrics[name] for name in (self.metric, *self.beside)) / (1 + len(self.beside))
 
     def better(self, value: float, than: float | None, by: float = 0.0) -> bool:
         """Whether `value` beats `than` by more than `by`; anything beats None, a NaN beats nothing."""
@@ -137,7 +143,7 @@ class ReduceOnPlateau(WarmUp):
 
     @override
     def observe(self, metrics: Mapping[str, float]) -> None:
-        value = metrics[self.monitor.metric]
+        value = self.monitor.value(metrics)
         if self.monitor.better(value, self.best, by=1e-4):
             self.best, self.waited = value, 0
             return

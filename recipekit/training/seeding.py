@@ -3,8 +3,6 @@
 import json
 import os
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -44,13 +42,3 @@ def restore_random_state(values: dict[str, Any], tensors: dict[str, Tensor]) -> 
     torch.set_rng_state(tensors["cpu"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Restore the generators at the end: random numbers drawn inside change nothing outside."""
-    values, tensors = random_state()
-    try:
-        yield
-    finally:
-        restore_random_state(values, tensors)

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,31 +23,36 @@ class Config(spec.Config):
         description="ngrams: a word is the bag of its hashed character n-grams (fastText), so unseen words have a "
         "meaning; vocabulary: a closed list of training words",
     )
-    vocabulary_size: int = Field(default=20_000, ge=2, description="words kept, the unknown word counted (vocabulary)")
-    buckets: int = Field(default=2**17, ge=16, description="rows of the n-gram table (ngrams)")
-    shortest_ngram: int = Field(default=2, ge=1, description="characters (ngrams)")
-    longest_ngram: int = Field(default=5, ge=1, description="characters (ngrams)")
-    longest_review: int = Field(default=256, ge=1, description="words; what follows is cut off")
-    embedding_size: int = Field(default=64, ge=1, description="of a word")
+    vocabulary_size: int = Field(
+        default=20_000, ge=2, le=1_000_000, description="words kept, the unknown word counted (vocabulary)"
+    )
+    buckets: int = Field(default=2**17, ge=16, le=2**24, description="rows of the n-gram table (ngrams)")
+    shortest_ngram: int = Field(default=2, ge=1, le=32, description="characters (ngrams)")
+    longest_ngram: int = Field(default=5, ge=1, le=32, description="characters (ngrams)")
+    longest_review: int = Field(default=256, ge=1, le=8192, description="words; what follows is cut off")
+    embedding_size: int = Field(default=64, ge=1, le=4096, description="of a word")
     context: Literal["lstm", "none"] = Field(
         default="lstm", description="lstm: a word's vector depends on the words around it"
     )
-    hidden_size: int = Field(default=64, ge=1, description="of each direction of the LSTM")
-    layers: int = Field(default=1, ge=1, description="of the LSTM")
-    review_size: int = Field(default=128, ge=1, description="of a review's embedding")
-    head_sizes: tuple[int, ...] = Field(default=(), description="hidden layers between embedding and classes")
+    hidden_size: int = Field(default=64, ge=1, le=4096, description="of each direction of the LSTM")
+    layers: int = Field(default=1, ge=1, le=16, description="of the LSTM")
+    review_size: int = Field(default=128, ge=1, le=4096, description="of a review's embedding")
+    head_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        default=(), max_length=8, description="hidden layers between embedding and classes"
+    )
     readers: int = Field(
         default=2,
         ge=1,
+        le=16,
         description="encoders that differ by their initial weights; their mean errs less than each",
     )
     wide: bool = Field(
         default=True,
         description="a linear model over the n-grams and word pairs of a review reads beside the network (ngrams)",
     )
-    wide_buckets: int = Field(default=2**20, ge=16, description="rows of its table")
-    wide_rate: float = Field(default=20.0, gt=0, description="its learning rate, times learning_rate")
-    wide_decay: float = Field(default=0.0, ge=0, description="its weight decay")
+    wide_buckets: int = Field(default=2**20, ge=16, le=2**24, description="rows of its table")
+    wide_rate: float = Field(default=20.0, gt=0, le=10_000, description="its learning rate, times learning_rate")
+    wide_decay: float = Field(default=0.0, ge=0, le=10, description="its weight decay")
     dropout: float = Field(default=0.5, ge=0, lt=1)
     word_dropout: float = Field(default=0.3, ge=0, lt=1, description="share of words hidden in training")
     pairs: Literal["in_batch", "made"] = Field(
@@ -55,12 +60,13 @@ class Config(spec.Config):
         description="in_batch: each review of a batch is paired with one other, half of them of its class; made: a "
         "fixed list of balanced pairs is the training set",
     )
-    pair_count: int = Field(default=736, ge=2, description="pairs to make (made)")
+    pair_count: int = Field(default=736, ge=2, le=1_000_000, description="pairs to make (made)")
     contrastive_weight: float = Field(default=0.2, ge=0, le=1, description="cross-entropy has the rest")
-    margin: float = Field(default=1.0, gt=0)
+    margin: float = Field(default=1.0, gt=0, le=10)
     logit_adjustment: float = Field(
         default=0.5,
         ge=0,
+        le=10,
         description="how far answers favour rare classes (0: not, 1: as if all classes were equally frequent)",
     )
     rare_weight: float = Field(
@@ -69,21 +75,31 @@ class Config(spec.Config):
         le=1,
         description="power of 1 / share by which a class weighs in the loss (0: all rows alike)",
     )
-    learning_rate: float = Field(default=1e-3, gt=0)
-    table_rate: float = Field(default=1.0, gt=0, description="learning rate of the word table, times learning_rate")
-    weight_decay: float = Field(default=0.0, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    table_rate: float = Field(
+        default=1.0, gt=0, le=10_000, description="learning rate of the word table, times learning_rate"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, le=10)
     schedule: Literal["plateau", "cosine", "linear"] = "cosine"
     warm_up: float = Field(default=0.05, ge=0, lt=1, description="share of all steps")
-    epochs: int = Field(default=8, ge=1)
-    patience: int | None = Field(default=None, ge=1, description="evaluations without a better one; None never stops")
-    batch_rows: int = Field(default=128, ge=1, description="reviews (in_batch) or pairs (made)")
-    tokens_per_batch: int = Field(default=4096, ge=1, description="padded words of a batch")
-    clip: float = Field(default=1.0, gt=0)
+    epochs: int = Field(default=8, ge=1, le=100_000)
+    min_steps: int = Field(
+        default=240,
+        ge=0,
+        le=1_000_000,
+        description="steps at least, by more epochs: with fewer the readers of a small file stay as good as untrained",
+    )
+    patience: int | None = Field(
+        default=None, ge=1, le=100_000, description="evaluations without a better one; None never stops"
+    )
+    batch_rows: int = Field(default=128, ge=1, le=65_536, description="reviews (in_batch) or pairs (made)")
+    tokens_per_batch: int = Field(default=4096, ge=1, le=2**20, description="padded words of a batch")
+    clip: float = Field(default=1.0, gt=0, le=1_000_000)
     average: float = Field(default=0.99, ge=0, lt=1, description="decay of the averaged weights; 0 for none")
-    evaluate_every: int | None = Field(default=None, ge=1, description="steps; None after each epoch")
-    checkpoint_every: int = Field(default=200, ge=1, description="steps")
+    evaluate_every: int | None = Field(default=None, ge=1, le=1_000_000, description="steps; None after each epoch")
+    checkpoint_every: int = Field(default=200, ge=1, le=1_000_000, description="steps")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: int = Field(default=1, ge=0, description="of torch on a CPU; 0 for as many as it has")
+    threads: int = Field(default=1, ge=0, le=1024, description="of torch on a CPU; 0 for as many as it has")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -107,6 +123,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "plateau",
         "warm_up": 0.0,
         "epochs": 20,
+        "min_steps": 0,
         "patience": 5,
         "batch_rows": 16,
         "average": 0.0,
@@ -125,6 +142,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "logit_adjustment": 0.0,
         "learning_rate": 5e-3,
         "epochs": 5,
+        "min_steps": 0,
         "batch_rows": 32,
         "average": 0.0,
         "checkpoint_every": 10,
@@ -230,7 +248,12 @@ SPEC = Spec(
     row=Review,
     input=Input,
     prediction=Sentiment,
-    tasks=frozenset({"classify", "embed", "similar", "rank"}),
+    tasks={
+        "classify": ("macro_f1", "accuracy"),
+        "embed": ("pair_accuracy",),
+        "similar": ("pair_accuracy",),
+        "rank": ("macro_f1",),
+    },
     identity=("text",),
     label="label",
     metrics=(
@@ -242,8 +265,9 @@ SPEC = Spec(
         ),
     ),
     gate=(
-        GateRule("accuracy", at_least=0.6, over_baseline=-0.02),
+        GateRule("accuracy", at_least=0.6, over_baseline=-0.02, over_champion=-0.02),
         GateRule("macro_f1", over_baseline=-0.01, over_champion=0.0),
+        GateRule("pair_accuracy", at_least=0.55, over_champion=-0.05),
     ),
     measure=measure,
     baseline=baseline,

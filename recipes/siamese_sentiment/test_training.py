@@ -41,6 +41,27 @@ def test_the_artifact_holds_weights_index_history_and_a_card(tmp_path: Path) -> 
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(45))
 
 
+def test_few_reviews_are_trained_for_the_floor_of_steps(tmp_path: Path) -> None:
+    run = LocalRun(tmp_path)
+    fit(configure(min_steps=20), Data(ROWS[:45], ROWS[45:]), run)
+    history = json.loads((run.artifact / "history.json").read_text())
+    assert 20 <= history[-1]["step"] < 22, "as many whole epochs as the floor needs"
+    default = SPEC.configure("default", {})
+    assert isinstance(default, Config) and default.min_steps >= 200, "with fewer the embeddings of small files collapse"
+
+
+def test_weights_are_chosen_by_labels_and_embeddings_alike(tmp_path: Path) -> None:
+    run = LocalRun(tmp_path)
+    config = configure(epochs=12, wide=True, wide_buckets=4096, contrastive_weight=0.2, learning_rate=1e-3)
+    fit(config, Data(ROWS[:45], ROWS[45:]), run)
+    history = json.loads((run.artifact / "history.json").read_text())
+    scores = [entry["validation"]["macro_f1"] + entry["validation"]["pair_accuracy"] for entry in history]
+    best = history[scores.index(max(scores))]
+    assert f"at step {best['step']} of" in (run.artifact / "README.md").read_text()
+    labels_alone = [entry["validation"]["macro_f1"] for entry in history]
+    assert labels_alone.index(max(labels_alone)) != history.index(best), "the two would choose alike on these rows"
+
+
 def test_the_card_tells_labels_size_and_the_best_validation(tmp_path: Path) -> None:
     run = LocalRun(tmp_path)
     fit(configure(), Data(ROWS[:45], ROWS[45:]), run)

@@ -1,4 +1,8 @@
-"""The figures: candidate, baseline and champion on the same rows. Blocking, and the only place that runs a model."""
+"""The figures: candidate, baseline and champion on the same rows. Blocking, and the only place that runs a model.
+
+The rows are those of the candidate's snapshot, which are clean already: inference reads the same once it has cleaned what
+callers send. Only a champion whose own rows were cleaned otherwise reads them cleaned once more, its own way.
+"""
 
 import logging
 import math
@@ -10,8 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from recipekit.catalog import Catalog, UnknownRecipe
+from recipekit.cleaning import Cleaning, cleaner
 from recipekit.machine import is_of_machine
-from recipekit.predictor import GoldenMismatch, Predictor, load_artifact, predict
+from recipekit.predictor import GoldenMismatch, Predictor, load_artifact, predict, read_cleaning
 from recipekit.spec import Measured, Prediction, Row, Spec
 from services.evaluator.vocabulary import Vocabulary, vocabulary_of
 
@@ -77,7 +82,7 @@ def measure(
     notes: list[str] = []
     candidate = spec.measure(rows, _predict(spec, predictor, rows))
     baseline = _or_note(notes, "the baseline", lambda: spec.measure(rows, spec.baseline(train, rows)))
-    beside = _measure_champion(champion, spec, rows, catalog, notes) if champion else None
+    beside = _measure_champion(champion, spec, rows, read_cleaning(folder), catalog, notes) if champion else None
     return Figures(
         spec=spec,
         backend=predictor.backend,
@@ -93,14 +98,30 @@ def measure(
 
 
 def _measure_champion(
-    champion: ChampionModel, spec: Spec, rows: Sequence[Row], catalog: Catalog, notes: list[str]
+    champion: ChampionModel,
+    spec: Spec,
+    rows: Sequence[Row],
+    cleaning: Cleaning | None,
+    catalog: Catalog,
+    notes: list[str],
 ) -> Measured | None:
     folder, name = champion.folder, f"the champion, version {champion.version},"
     if folder is None:
         notes.append(f"{name} was not measured: {champion.missing}")
         return None
     champion.begin()
-    return _or_note(notes, name, lambda: spec.measure(rows, _predict(*load_artifact(folder, catalog), rows)))
+
+    def measure_it() -> Measured:
+        own = read_cleaning(folder)
+        served = rows
+        if own not in (None, cleaning):
+            served = [cleaner(own)(row) for row in rows]
+            notes.append(
+                f"{name} was trained on rows cleaned otherwise: it read these rows cleaned once more, its own way"
+            )
+        return spec.measure(rows, _predict(*load_artifact(folder, catalog), served))
+
+    return _or_note(notes, name, measure_it)
 
 
 def _load(folder: Path, catalog: Catalog) -> tuple[Spec, Predictor]:

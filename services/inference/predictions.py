@@ -116,7 +116,7 @@ async def _predict(version: LoadedVersion, admitted: Admitted, rows: RowsInput[A
 
 
 def _prepare(version: LoadedVersion, rows: RowsInput[Any], numbers: range) -> list[Item]:
-    checked = checked_rows(version.spec, rows, numbers, version.batcher.limits.longest_text)
+    checked = checked_rows(version.spec, rows, numbers, version.batcher.limits.longest_text, version.clean)
     return version.predictor.prepare(checked)
 
 

@@ -1,4 +1,4 @@
-"""The rows of a request, checked by the schema of the recipe; a refusal names the field as the caller's protocol does."""
+"""The rows of a request, cleaned and checked by the recipe's schema; a refusal names the field as the door does."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from millstream.errors import InvalidArgument
+from recipekit.cleaning import CannotClean
 from recipekit.spec import Row, Spec
 from recipekit.text_limits import TextTooLong, check_lengths
 
@@ -56,11 +57,17 @@ def check_count(count: int, field: str) -> None:
         raise InvalidArgument(f"{field} has {count} entries: send at most {MOST_ROWS} at once", field=field)
 
 
-def checked_rows(spec: Spec, rows: RowsInput[T], numbers: Iterable[int], longest_text: int) -> list[Row]:
-    """The rows with these numbers as the recipe reads them.
+def checked_rows(
+    spec: Spec,
+    rows: RowsInput[T],
+    numbers: Iterable[int],
+    longest_text: int,
+    clean: Callable[[Row], Mapping[str, Any]] = dict,
+) -> list[Row]:
+    """The rows with these numbers as the recipe reads them: cleaned, then checked, as dataprep does both.
 
-    Raises InvalidArgument for a text of more than `longest_text` characters, for a value that the recipe's schema refuses,
-    and for a column that it does not read: no column is ignored, unless the schema is open-ended.
+    Raises InvalidArgument for a text of more than `longest_text` characters, for a value that cannot be cleaned or that the
+    recipe's schema refuses, and for a column that it does not read: no column is ignored, unless the schema is open-ended.
     """
     columns = {name for column, info in spec.input.model_fields.items() for name in (column, info.alias or column)}
     open_ended = spec.input.model_config.get("extra") == "allow"
@@ -79,7 +86,10 @@ def checked_rows(spec: Spec, rows: RowsInput[T], numbers: Iterable[int], longest
                 field=field,
             )
         try:
-            checked.append(spec.input.model_validate(row).model_dump(mode="json"))
+            checked.append(spec.input.model_validate(clean(row)).model_dump(mode="json"))
+        except CannotClean as error:
+            field = rows.field_of(number, error.column)
+            raise InvalidArgument(f"{field}: {error}", field=field) from None
         except ValidationError as error:
             first = error.errors()[0]
             field = rows.field_of(number, ".".join(str(part) for part in first["loc"]))

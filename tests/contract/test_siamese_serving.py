@@ -21,7 +21,8 @@ from millstream.inference.v1.inference_service_pb2 import (
 )
 from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.catalog import Catalog
-from recipekit.predictor import load_artifact, predict, write_golden
+from recipekit.cleaning import Cleaning
+from recipekit.predictor import load_artifact, predict, write_cleaning, write_golden
 from recipekit.run import Data, LocalRun
 from recipekit.text_limits import LONGEST_TEXT
 from servicekit.blobs import artifacts
@@ -55,6 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = LocalRun(tmp_path_factory.mktemp("siamese"))
     config = CATALOG.spec(RECIPE).configure("toy", {"epochs": 1})
     CATALOG.fit(RECIPE)(config, Data(rows[:90], rows[90:]), run)
+    write_cleaning(run.artifact, Cleaning(strip_html=True))
     write_golden(run.artifact, CATALOG, rows[90:])
     return run.artifact
 
@@ -106,3 +108,16 @@ async def test_texts_made_to_be_slow_hold_up_no_other_caller(service: InferenceS
     answer = await service.Classify(ClassifyRequest(model="reviews", texts=texts[:1]))
     assert len(answer.classifications) == 1 and not attack.done()
     assert len((await attack).classifications) == 40
+
+
+async def test_embed_similar_and_rank_clean_their_texts(service: InferenceService, texts: list[str]) -> None:
+    raw = f"<p>{texts[0].replace(' ', '<br> ')}</p>"
+    embedded = await service.Embed(EmbedRequest(model="reviews", texts=[texts[0], raw]))
+    clean, dirty = (list(found.values) for found in embedded.embeddings)
+    assert dirty == pytest.approx(clean, abs=TOLERANCE)
+    (near,) = (await service.Similar(SimilarRequest(model="reviews", text=raw, limit=1))).neighbours
+    assert near.row["text"] == texts[0] and near.similarity == pytest.approx(1, abs=1e-3)
+    label = str(near.row["label"])
+    candidates = [Candidate(id="clean", texts=[texts[0]]), Candidate(id="raw", texts=[raw])]
+    one, other = (await service.Rank(RankRequest(model="reviews", label=label, candidates=candidates))).ranked
+    assert one.score == pytest.approx(other.score, abs=TOLERANCE)

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import torch
 
-from recipekit.training.seeding import random_state, restore_random_state, seed_everything, undisturbed
+from recipekit.training.seeding import random_state, restore_random_state, seed_everything
 
 
 def draw() -> tuple[float, float, float, float]:
@@ -29,12 +29,3 @@ def test_a_restored_state_draws_the_same_numbers() -> None:
     expected = [draw() for _ in range(3)]
     restore_random_state(json.loads(json.dumps(values)), tensors)
     assert [draw() for _ in range(3)] == expected
-
-
-def test_numbers_drawn_inside_undisturbed_change_nothing_outside() -> None:
-    seed_everything(5)
-    expected = draw()
-    seed_everything(5)
-    with undisturbed():
-        draw()
-    assert draw() == expected

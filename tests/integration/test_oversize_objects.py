@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import ListValue
@@ -131,7 +131,9 @@ async def test_a_thousand_reports_do_not_end_promotion() -> None:
         report = EvaluationReport(report_id=report_id, model="toy", version=version)
         report.tables.append(ReportTable(title="confusion", rows=[row]))
         await blobs.put(f"{folder_of(report_id)}/report", report.SerializeToString())
-    service = EvaluationService(ReportStore(blobs, Outbox(blobs, MemoryBus(), "evaluator", {})))
+    service = EvaluationService(
+        ReportStore(blobs, Outbox(blobs, MemoryBus(), "evaluator", {})), cast("Any", None), cast("Any", None)
+    )
     name = "millstream.evaluation.v1.EvaluationService"
     async with calling(service, evaluation_grpc.add_EvaluationServiceServicer_to_server, name) as channel:
         stub = evaluation_grpc.EvaluationServiceStub(channel)

@@ -12,6 +12,9 @@ from millstream import errors
 from millstream.training.v1 import training_service_pb2 as rpc
 from millstream.training.v1.attempt_pb2 import AttemptFailure
 from millstream.training.v1.training_run_pb2 import TrainingRun
+from recipekit.cleaning import Cleaning
+from recipekit.predictor import read_cleaning
+from servicekit.blobs.artifact_cache import ArtifactCache
 from tests.worlds.trainer import SLOW, Trainer
 
 
@@ -37,6 +40,12 @@ async def test_a_run_is_trained_to_an_artifact_with_its_lineage_and_its_log(trai
     await trainer.outbox.flush()
     published = [message.headers["ce_type"].decode().rpartition(".")[2] for message in trainer.bus.log]
     assert set(published) == {"TrainingRunCreated", "TrainingRunStarted", "TrainingRunSucceeded"}
+
+
+async def test_an_artifact_holds_how_the_rows_of_its_snapshot_were_cleaned(trainer: Trainer, tmp_path: Path) -> None:
+    run = await trainer.end_of(await trainer.ask())
+    folder = await ArtifactCache(trainer.blobs, tmp_path).fetch(run.artifact.digest)
+    assert read_cleaning(folder) == Cleaning(strip_html=True)
 
 
 async def test_a_killed_worker_is_followed_by_one_that_ends_bit_for_bit_as_an_undisturbed_run(

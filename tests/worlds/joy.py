@@ -46,7 +46,7 @@ def spec(*tasks: Task) -> Spec:
         row=Input,
         input=Input,
         prediction=Answer,
-        tasks=frozenset(tasks),
+        tasks=dict.fromkeys(tasks, ()),
         identity=("text",),
         metrics=(Metric("accuracy", "share found"),),
         gate=(),

@@ -83,6 +83,7 @@ class Trainer:
         """Request a run on the rows; `columns`: those that the snapshot's report names."""
         run_id = new_id()
         snapshot = Snapshot(dataset="words", number=1, snapshot_id="s1")
+        snapshot.spec.cleaning.strip_html = True
         snapshot.columns.extend(ColumnReport(name=name, kept=True) for name in columns)
         for split, part in (("train", rows), ("validation", rows[::4]), ("test", rows[1::4])):
             snapshot.parts.append(await stored_part(self.blobs, split, part))

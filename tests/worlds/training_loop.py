@@ -27,7 +27,7 @@ class Line(nn.Module):
         return self.w(batch["x"]).squeeze(-1)
 
 
-def make_loop(loss_factor: float = 1.0, noise: float = 0.01, **changes: Any) -> Loop:
+def make_loop(loss_factor: float = 1.0, noise: float = 0.01, learning_rate: float = 0.1, **changes: Any) -> Loop:
     """The loop over ROWS rows in batches of 4; everything depends on seeds alone."""
     torch.manual_seed(0)
     model = Line()
@@ -44,7 +44,7 @@ def make_loop(loss_factor: float = 1.0, noise: float = 0.01, **changes: Any) -> 
 
     settings: dict[str, Any] = {
         "model": model,
-        "optimizer": adamw([Group(model.parameters(), 0.1)]),
+        "optimizer": adamw([Group(model.parameters(), learning_rate)]),
         "schedule": WarmUp(),
         "batches": TokenBatches([1] * ROWS, budget=4, seed=1),
         "collate": collate,

@@ -11,12 +11,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from google.protobuf.json_format import MessageToDict
+
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, LabelReport, RowCounts
+from recipekit.cleaning import CannotClean, Cleaning, cleaner
 from recipekit.edges import strip_edges
 from recipekit.spec import Spec
 from recipekit.text_limits import LONGEST_TEXT, TextTooLong, check_lengths
 from servicekit.blobs.parts import PartFile, PartWriter, rows_of
-from services.dataprep.pipeline.clean import cleaner
 from services.dataprep.pipeline.columns import Columns, check_names
 from services.dataprep.pipeline.known import LABEL_BYTES, KnownRows
 from services.dataprep.pipeline.labels import Labels
@@ -128,7 +130,8 @@ class _Sorter:
 
     def __init__(self, job: Job, writers: Mapping[str, PartWriter], known: KnownRows) -> None:
         self.rules = Rules(job.spec, job.recipe, job.file_format)
-        self.clean = cleaner(job.spec.cleaning)
+        options = MessageToDict(job.spec.cleaning, preserving_proto_field_name=True)
+        self.clean = cleaner(Cleaning.of(options))
         self.columns = Columns(self.rules.keeps)
         self.labels = Labels(self.rules.label_column) if self.rules.label_column else None
         self.rows = RowCounts()
@@ -168,7 +171,10 @@ class _Sorter:
             check_lengths(found, self._longest_text)
         except TextTooLong as error:
             raise BadRow(f"{error.column}: {error}") from None
-        row = self.clean(found)
+        try:
+            row = self.clean(found)
+        except CannotClean as error:
+            raise BadRow(str(error)) from None
         as_found = dict(row)
         named_split = self.rules.take_split(row, line)
         row = self.rules.check(row)

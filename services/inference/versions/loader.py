@@ -15,7 +15,8 @@ from typing import TypeVar
 from millstream.errors import InvalidArgument, MillstreamError, NotFound
 from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.catalog import Catalog, UnknownRecipe
-from recipekit.predictor import GoldenMismatch, load_artifact
+from recipekit.cleaning import UnknownCleaning, cleaner
+from recipekit.predictor import GoldenMismatch, load_artifact, read_cleaning
 from servicekit.blobs.artifact_cache import ArtifactCache
 from servicekit.blobs.artifacts import describe
 from servicekit.blobs.port import Blobs
@@ -142,6 +143,7 @@ class Loader:
         return loaded
 
     async def _read(self, version: ModelVersion, folder: Path) -> LoadedVersion:
+        clean = cleaner(read_cleaning(folder))
         spec, predictor = await _in_own_thread(lambda: load_artifact(folder, self.catalog))
         rows = json.loads((folder / "golden.json").read_text())["rows"]
         batcher = Batcher(version.model, predictor, self.limits, self.prepare_pool)
@@ -151,11 +153,11 @@ class Loader:
             await batcher.close()
             raise
         labels = (prediction or {}).get("scores", ())
-        return LoadedVersion(version, spec, predictor, batcher, tuple(labels))
+        return LoadedVersion(version, spec, predictor, batcher, tuple(labels), clean)
 
     async def _classify_error(self, error: Exception, digest: str, folder: Path) -> Exception:
         """What to raise for an error of loading. Only what can be nothing but the version's own fault is Rejected."""
-        if isinstance(error, UnknownRecipe | ImportError):
+        if isinstance(error, UnknownRecipe | UnknownCleaning | ImportError):
             return FailedHere(f"this inference cannot load it: {error}. Deploy one whose image has it")
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             return FailedHere(f"no memory for artifact {digest} now: {error}")

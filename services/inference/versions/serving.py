@@ -3,14 +3,15 @@
 import asyncio
 import gc
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from millstream.errors import MillstreamError, NotFound, Unavailable
 from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.predictor import Predictor
-from recipekit.spec import Spec
+from recipekit.spec import Row, Spec
 from services.inference import metrics
 from services.inference.engine.batcher import Batcher
 
@@ -42,6 +43,8 @@ class LoadedVersion:
     batcher: Batcher
     labels: Sequence[str] = ()
     """The labels that it can predict; () where its predictions are not classes."""
+    clean: Callable[[Row], dict[str, Any]] = dict
+    """Cleans a row as those were cleaned that it was trained on."""
 
     def served(self, alias: str) -> ServedVersion:
         """How an answer to a request by this alias names the version."""

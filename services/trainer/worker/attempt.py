@@ -16,8 +16,9 @@ from millstream.training.v1.attempt_pb2 import AttemptEnd, AttemptFailure, RunOu
 from millstream.training.v1.lineage_pb2 import Lineage
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
 from recipekit.catalog import Catalog
+from recipekit.cleaning import Cleaning
 from recipekit.hardware import processor
-from recipekit.predictor import write_golden
+from recipekit.predictor import write_cleaning, write_golden
 from recipekit.run import Data, Stopped
 from recipekit.spec import BadConfig, BadData, Config
 from servicekit.blobs import artifacts
@@ -141,6 +142,8 @@ class Attempt:
         self.run.untried = ""
         if self.run.stop_requested:
             raise Stopped
+        options = MessageToDict(snapshot.spec.cleaning, preserving_proto_field_name=True)
+        write_cleaning(self.run.artifact, Cleaning.of(options))
         await asyncio.to_thread(write_golden, self.run.artifact, self.catalog, validation)
         failpoint("worker.trained")
         artifact = await artifacts.store(blobs, self.run.artifact)

@@ -16,14 +16,16 @@ from recipekit.spec import GateRule, Metric, Prediction, Row, Spec
 class Config(spec.Config):
     """How to train, and how to be slow or to fail on purpose."""
 
-    steps: int = Field(default=60, ge=1, description="gradient steps")
-    batch_rows: int = Field(default=16, ge=1, description="rows per step")
-    learning_rate: float = Field(default=0.5, gt=0)
-    checkpoint_every: int = Field(default=20, ge=1, description="steps between checkpoints")
-    evaluate_every: int = Field(default=20, ge=1, description="steps between evaluations")
-    step_seconds: float = Field(default=0.0, ge=0, description="sleep per step: time to kill the training in")
-    fail_at_step: int = Field(default=-1, description="raise before this step; -1 never")
-    breaks_after: int = Field(default=-1, description="steps of one attempt after which its process breaks; -1 never")
+    steps: int = Field(default=60, ge=1, le=1_000_000, description="gradient steps")
+    batch_rows: int = Field(default=16, ge=1, le=100_000, description="rows per step")
+    learning_rate: float = Field(default=0.5, gt=0, le=1000)
+    checkpoint_every: int = Field(default=20, ge=1, le=1_000_000, description="steps between checkpoints")
+    evaluate_every: int = Field(default=20, ge=1, le=1_000_000, description="steps between evaluations")
+    step_seconds: float = Field(default=0.0, ge=0, le=3600, description="sleep per step: time to kill the training in")
+    fail_at_step: int = Field(default=-1, ge=-1, le=1_000_000, description="raise before this step; -1 never")
+    breaks_after: int = Field(
+        default=-1, ge=-1, le=1_000_000, description="steps of one attempt after which its process breaks; -1 never"
+    )
     breaks_by: Literal["kill", "segfault", "exit", "hang", "memory", "disk", "device", "rows"] = Field(
         default="kill", description="how it breaks: see train.py"
     )
@@ -78,7 +80,7 @@ SPEC = Spec(
     row=TrainingRow,
     input=Input,
     prediction=Answer,
-    tasks=frozenset({"classify"}),
+    tasks={"classify": ("accuracy",)},
     identity=("text",),
     label="label",
     metrics=(

@@ -21,6 +21,7 @@ from tests.recipes.toy_words.spec import SPEC, Config
 
 def fit(config: Config, data: Data, run: Run) -> None:
     """Write a trained model to run.artifact, resuming from the newest checkpoint if there is one."""
+    data.check(SPEC)
     run.numerics(lambda: {"dtype": "float64", "threads": 1})
     rows = [{"text": str(row["text"]), "label": str(row["label"])} for row in data.train]
     model, done = _resume(run.latest_checkpoint(), sorted({row["label"] for row in rows}))

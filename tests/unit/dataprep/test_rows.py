@@ -21,9 +21,7 @@ from millstream.dataset.v1.dataset_pb2 import (
 )
 from recipekit.spec import Spec
 from servicekit.blobs.parts import unpack_rows
-from services.dataprep.pipeline.clean import cleaner, strip_html
 from services.dataprep.pipeline.ingest import ImportProgress, Ingested, Job, ingest
-from services.dataprep.pipeline.read import BadRow
 from services.dataprep.pipeline.rules import SPLITS
 from tests.recipes.toy_words.sample import rows as sample_rows
 from tests.recipes.toy_words.spec import SPEC as TOY
@@ -167,53 +165,6 @@ def test_lines_end_at_lf_alone() -> None:
 def test_old_line_ends_are_read() -> None:
     data = b"text,label\r" + b"".join(f"{row['text']},{row['label']}\r".encode() for row in sample_rows())
     assert made(data, file_format=FORMAT_CSV)[0].rows.kept == 200
-
-
-# --- cleaning
-
-
-@pytest.mark.parametrize(
-    ("found", "clean", "cleaning"),
-    [
-        ("  a \t\n b  ", "a b", Cleaning()),
-        ("  a \t\r\n b  ", "a \t\n b", Cleaning(keep_whitespace=True)),
-        ("e\u0301\x00\x07", "é", Cleaning()),
-        ("\u0c15\u0c4d\u200c\u0c37", "\u0c15\u0c4d\u200c\u0c37", Cleaning()),
-        ("a\x85b", "a b", Cleaning()),
-        ("<p>One</p><p>Two &amp; three<br>four</p>", "One Two & three four", Cleaning(strip_html=True)),
-        ("3 < 5 and <3 & more", "3 < 5 and <3 & more", Cleaning(strip_html=True)),
-        ("a<script>alert('<b>')</script>b<!-- c -->", "ab", Cleaning(strip_html=True)),
-        ("a<![if IE]>b<![endif]> <![c <!-- d", "ab <![c <!-- d", Cleaning(strip_html=True)),
-        ("<me@here.org> &lt;b&gt; <A HREF='x'>y</A>", "<me@here.org> <b> y", Cleaning(strip_html=True)),
-        ("a<STYLE>b</style >c<script src=x>d</script><style>e", "ace", Cleaning(strip_html=True)),
-        ("<b>x</b>", "<b>x</b>", Cleaning()),
-        ("schÃ¶n", "schön", Cleaning(fix_encoding=True)),
-        ("schÃ¶n", "schÃ¶n", Cleaning()),
-    ],
-)
-def test_cleaning(found: str, clean: str, cleaning: Cleaning) -> None:
-    assert cleaner(cleaning)({"a": found, "b": [found, {"c": found}], "n": 1}) == {
-        "a": clean, "b": [clean, {"c": clean}], "n": 1
-    }  # fmt: skip
-
-
-@settings(deadline=None)
-@given(st.text(), st.booleans())
-def test_cleaning_twice_is_cleaning_once(text: str, keep: bool) -> None:
-    clean = cleaner(Cleaning(keep_whitespace=keep))
-    try:
-        once = clean({"text": text})
-    except BadRow:
-        return
-    assert clean(once) == once
-
-
-@pytest.mark.parametrize(
-    "unit", ["<!--", "<a ", "<a b='", "<", "</", "<script>", "<style ", "</script", "<!", "&", "&#1"]
-)
-@pytest.mark.timeout(20)
-def test_html_made_to_be_slow_is_not(unit: str) -> None:
-    strip_html(unit * (1_000_000 // len(unit)))
 
 
 def test_an_entity_without_end_is_quarantined() -> None:

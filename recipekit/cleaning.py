@@ -1,17 +1,18 @@
 """Cleans the text of a row: line ends, control characters, Unicode form, whitespace, HTML, broken encoding.
 
-Combining marks, joiners and all letters of every script stay.
+Combining marks, joiners and all letters of every script stay. Dataprep cleans the rows of a snapshot, and inference the
+rows of a request, by the same options: what a model was trained and measured on is what it reads when it serves. Both
+clean first and check the schema after that. Cleaning is not repeated: `&amp;lt;` means `&lt;`, and that means `<`.
 """
 
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
-from millstream.dataset.v1.dataset_pb2 import Cleaning
 from recipekit.edges import strip_edges
 from recipekit.text_limits import compose
-from services.dataprep.pipeline.read import BadRow
 
 DEEPEST = 20
 """Lists and objects may be nested so deep in a cell."""
@@ -33,20 +34,46 @@ _BLOCKS = frozenset(
 )
 
 
-def cleaner(cleaning: Cleaning) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A function from a row to the row with clean text, also inside lists and objects. It raises BadRow."""
-    steps: list[Callable[[str], str]] = []
-    if cleaning.fix_encoding:
-        import ftfy
+@dataclass(frozen=True)
+class Cleaning:
+    """What is done to the text of every row beyond line ends, control characters and composed letters (NFC)."""
 
-        steps.append(ftfy.fix_encoding)
-    if cleaning.strip_html:
-        steps.append(strip_html)
-    steps += [_plain, strip_edges] if cleaning.keep_whitespace else [_plain, _single_spaces, strip_edges]
+    strip_html: bool = False
+    keep_whitespace: bool = False
+    """Strip the ends of a text only; otherwise runs of whitespace become one space."""
+    fix_encoding: bool = False
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Cleaning":
+        """The options by their names; those left out are off. Raises UnknownCleaning for any other name."""
+        if unknown := sorted(options.keys() - {option.name for option in fields(cls)}):
+            raise UnknownCleaning(f"this version cannot clean rows by {', '.join(unknown)}: upgrade it")
+        return cls(**options)
+
+
+class UnknownCleaning(LookupError):
+    """Rows were cleaned by an option that this version lacks, so it cannot clean others alike."""
+
+
+class CannotClean(ValueError):
+    """A value cannot be cleaned. The text is a short reason from a closed set."""
+
+    column = ""
+    """The column of the row that holds the value."""
+
+
+def cleaner(cleaning: Cleaning | None) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """A function from a row to the row with clean text, also inside lists and objects. It raises CannotClean.
+
+    None: the row as it is.
+    """
+    if cleaning is None:
+        return dict
+    steps = _steps(cleaning)
 
     def clean_text(text: str) -> str:
         if not text.isascii() and _SURROGATES.search(text):
-            raise BadRow("broken Unicode")
+            raise CannotClean("broken Unicode")
         for step in steps:
             text = step(text)
         return text
@@ -55,19 +82,40 @@ def cleaner(cleaning: Cleaning) -> Callable[[dict[str, Any]], dict[str, Any]]:
         if isinstance(value, str):
             return clean_text(value)
         if depth > DEEPEST:
-            raise BadRow("nested too deeply")
+            raise CannotClean("nested too deeply")
         if isinstance(value, list):
             return [clean(item, depth + 1) for item in value]
         if isinstance(value, dict):
             return {_checked_key(key): clean(item, depth + 1) for key, item in value.items()}
         return value
 
-    return lambda row: {_checked_key(key): clean(value) for key, value in row.items()}
+    def clean_row(row: Mapping[str, Any]) -> dict[str, Any]:
+        cleaned: dict[str, Any] = {}
+        for column, value in row.items():
+            try:
+                cleaned[_checked_key(column)] = clean(value)
+            except CannotClean as error:
+                error.column = column
+                raise
+        return cleaned
+
+    return clean_row
+
+
+def _steps(cleaning: Cleaning) -> list[Callable[[str], str]]:
+    steps: list[Callable[[str], str]] = []
+    if cleaning.fix_encoding:
+        import ftfy
+
+        steps.append(ftfy.fix_encoding)
+    if cleaning.strip_html:
+        steps.append(strip_html)
+    return [*steps, _plain, strip_edges] if cleaning.keep_whitespace else [*steps, _plain, _single_spaces, strip_edges]
 
 
 def _checked_key(key: str) -> str:
     if _SURROGATES.search(key):
-        raise BadRow("broken Unicode")
+        raise CannotClean("broken Unicode")
     return key
 
 
@@ -91,7 +139,7 @@ def strip_html(text: str) -> str:
     try:
         return html.unescape(shown)
     except ValueError:
-        raise BadRow("broken HTML") from None
+        raise CannotClean("broken HTML") from None
 
 
 def _without_hidden(text: str) -> str:
