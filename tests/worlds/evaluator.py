@@ -63,7 +63,7 @@ def trained(wrong: bool = False, steps: int = 60, labels: tuple[str, ...] = ("go
     atexit.register(shutil.rmtree, folder)
     run = LocalRun(folder)
     config = CATALOG.spec("toy_words").configure("toy", {"steps": steps})
-    CATALOG.fit("toy_words")(config, Data(rows, VALIDATION), run)
+    CATALOG.fit("toy_words")(config, Data(rows, relabelled(VALIDATION, labels)), run)
     write_golden(run.artifact, CATALOG, VALIDATION)
     return run.artifact
 
