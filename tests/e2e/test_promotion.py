@@ -103,7 +103,7 @@ def test_labels_that_changed_their_spelling_wait_for_a_person(platform: World, t
         present = champion(client)
         client.apply_model({**scenario.SPEC, "gate": [{"metric": "accuracy", "at_least": 0.1}]})
         client.release(MODEL)
-        client.import_dataset(renamed, scenario.DATASET)
+        client.import_dataset(renamed, scenario.DATASET, mode="replace")
         wait_until(lambda: present in reports(client, 6), "a report on version 6")
         report = reports(client, 6)[present]
         assert report.status == EvaluationReport.STATUS_FAILED

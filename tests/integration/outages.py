@@ -89,6 +89,7 @@ def call_everything(platform: World, file: Path, folder: Path) -> None:
             lambda: client.download_artifact(MODEL, folder),
             lambda: client.report(report.report_id),
             lambda: client.report_page(report.report_id),
+            lambda: client.evaluate_again(MODEL, report.version, reason="try"),
             lambda: client.classify(MODEL, ["kind"]),
             lambda: client.predict(MODEL, [{"text": "kind"}]),
             lambda: list(client.served()),
