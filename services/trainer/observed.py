@@ -69,6 +69,14 @@ class ObservedAttempts:
         claim = await self.store.attempts(run_id).read(newest) if process and newest else None
         return process if claim and claim.process == process else None
 
+    async def has_lost_its_attempt(self, run_id: str, newest: int) -> bool:
+        """Whether this replica has a worker of the run whose attempt is over: it ended, or a newer one was claimed."""
+        process = self.launcher.workers().get(run_id)
+        for number in range(newest, 0, -1) if process else ():
+            if (await self.store.attempts(run_id).read(number)).process == process:
+                return number < newest or bool(await self.store.ending(run_id, number))
+        return False
+
     async def record_ended(self, run_id: str) -> None:
         """Record the ends of this replica's workers that are gone, so that every replica and later trainer counts them.
 

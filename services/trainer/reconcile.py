@@ -91,6 +91,7 @@ class BringToOutcome(Reconciler[RunKey]):
         if newest and not ended:
             if alive:
                 self.slot_queue.leave(name)
+                await self._stop_lost_worker(name, newest)
                 reason = await self._over_limit(request, newest)
                 return await self._fail(request, reason) if reason else POLL_SECONDS
             # A child of this trainer that has just ended: its exit code is about to come, and queues the run.
@@ -99,10 +100,16 @@ class BringToOutcome(Reconciler[RunKey]):
             )
             if is_child or not await self.observed.record_lost(name, newest):
                 return POLL_SECONDS
-        if await self.observed.holder(name, newest):
-            # It failed, and is about to exit; or it hangs.
-            await self.launcher.stop(name)
-        return await self._try_again(request, newest)
+        stopping = await self._stop_lost_worker(name, newest)
+        delay = await self._try_again(request, newest)
+        return POLL_SECONDS if stopping and delay is not None else delay
+
+    async def _stop_lost_worker(self, run_id: str, newest: int) -> bool:
+        """End the worker of an attempt that is over, which is about to exit, or hangs while another goes on with the run."""
+        lost = await self.observed.has_lost_its_attempt(run_id, newest)
+        if lost:
+            await self.launcher.stop(run_id)
+        return lost
 
     async def _try_again(self, request: RunRequest, newest: int) -> float | None:
         """No attempt is in progress: start the next one after a pause, or end the run when that will not help."""

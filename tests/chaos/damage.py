@@ -3,11 +3,13 @@
 import asyncio
 import os
 import random
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from millstream.defaults import SERVICES
 from millstream.errors import MillstreamError
-from tests.chaos.faults import BACK_SECONDS, READERS, Kill, KillWorker, first
+from tests.chaos.faults import BACK_SECONDS, READERS, Kill, KillWorker, all_serving, first
 from tests.chaos.target import TOKEN, Platform
 from tests.e2e import invariants
 
@@ -53,7 +55,10 @@ class DamagedCache(Kill):
 
 
 class WrongToken(Kill):
-    """A service starts with a token that its peers do not know, and gets the right one after a while."""
+    """A service starts with a token that its peers do not know, and gets the right one after a while.
+
+    All services read the same file at their start, so whatever started meanwhile is started again.
+    """
 
     resources: Sequence[str] = ("token",)
 
@@ -62,15 +67,23 @@ class WrongToken(Kill):
         self.file = platform.token_file
 
     def begin(self) -> bool:
+        self.before = self._pids()
         self.file.write_text("some-other-token\n")
         return super().begin()
 
     def heal(self) -> None:
         self.file.write_text(f"{TOKEN}\n")
-        for pid in self.world.pids(self.service):
-            super().begin()
-            first(lambda pid=pid: pid not in self.world.pids(self.service), BACK_SECONDS)  # type: ignore[misc]
-        super().heal()
+        wrong = self._pids() - self.before
+        for pid in wrong:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        first(lambda: not wrong & self._pids(), BACK_SECONDS)
+        ports = self.world.ports
+        listening = [ports.listen(service, number) for service in SERVICES for number in range(ports.replicas)]
+        asyncio.run(all_serving(listening))
+
+    def _pids(self) -> set[int]:
+        return {pid for service in SERVICES for pid in self.world.pids(service)}
 
 
 class ListedInVain:

@@ -198,6 +198,7 @@ async def test_a_worker_without_heartbeat_ends_and_keeps_its_slot_until_it_is_go
     assert trainer.launcher.launched == ["hangs"], (
         "another replica's worker goes on with the run, the process is still here"
     )
+    assert trainer.launcher.stopped == ["hangs", "hangs"], "asked again, until its grace is over and it is killed"
     trainer.launcher.processes.clear()
     await trainer.reconcile("next")
     assert trainer.launcher.launched == ["hangs", "next"]
