@@ -22,8 +22,8 @@ BUCKET = "millstream"
 DISK_BYTES = 64 << 20
 RESOURCES = ("bus", "store", "clock", "disk", "token")
 TOKEN = "the-platform-s-own-token"
-LEASE_SECONDS = 8
-"""Shorter than in production, so that a worker that hangs at each attempt has ended within a run."""
+LEASE_SECONDS, STOP_SECONDS = 8, 10
+"""Shorter than in production, so that a run whose worker hangs at each attempt has ended within minutes."""
 
 
 @dataclass
@@ -99,7 +99,7 @@ def platform(kind: str, state: Path, replicas: int, bus: str = "") -> Iterator[P
         }  # fmt: skip
         made.world.settings = {
             **made.world.settings, "tokens_file": str(state / "tokens"), "token_file": str(made.token_file),
-            "lease_seconds": str(LEASE_SECONDS),
+            "lease_seconds": str(LEASE_SECONDS), "stop_seconds": str(STOP_SECONDS),
         }  # fmt: skip
         made.world.credentials = Credentials(token=TOKEN)
         made.world.start()
