@@ -73,6 +73,9 @@ class Callers:
         tasks += [asyncio.create_task(self._check(name)) for name in self.calls]
         loop = asyncio.get_running_loop()
         while line := await loop.run_in_executor(None, sys.stdin.readline):
+            for task in tasks:
+                if task.done():
+                    task.result()
             ended, self.phase = self.phase, Phase(line.strip())
             print(json.dumps(ended.figures()), flush=True)
         for task in tasks:
@@ -112,5 +115,10 @@ async def _first(reports: Any) -> object:
     return None
 
 
+async def main() -> None:
+    """Call the platform that the argument names."""
+    await Callers(**json.loads(sys.argv[1])).run()
+
+
 if __name__ == "__main__":
-    asyncio.run(Callers(**json.loads(sys.argv[1])).run())
+    asyncio.run(main())
