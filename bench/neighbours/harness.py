@@ -52,14 +52,14 @@ class Felt:
         }
         return {**self.figures, "memory": memory}
 
-    def problems(self) -> list[str]:
+    def problems(self, most_growth: int = GROWTH_BYTES, most_kept: int = KEPT_BYTES) -> list[str]:
         """What broke the promise, apart from times."""
         found = [f"{self.name}: {text}" for text in self.figures["failed"]]
         for service in SERVICES:
             grown, kept = self.most[service] - self.before[service], self.after[service] - self.before[service]
-            if grown > GROWTH_BYTES:
+            if grown > most_growth:
                 found.append(f"{self.name}: {service} grew by {grown >> 20} MB")
-            if kept > KEPT_BYTES:
+            if kept > most_kept:
                 found.append(f"{self.name}: {service} kept {kept >> 20} MB")
         return found
 
