@@ -83,9 +83,10 @@ class Callers:
         return dict(json.loads(self.process.stdout.readline()))
 
     def end(self) -> None:
-        assert self.process.stdin
+        assert self.process.stdin and self.process.stdout
         self.process.stdin.close()
         self.process.wait(60)
+        self.process.stdout.close()
 
 
 def phases(state: Path, kind: str, seconds: float) -> Iterator[Felt]:
