@@ -12,4 +12,9 @@ def backoff(failures: int) -> float:
 
 def growing(failures: int, first: float, longest: float) -> float:
     """The same, for what must be retried more slowly: about `first` seconds, doubled by each failure up to `longest`."""
-    return min(longest, first * 2.0 ** min(failures - 1, 20)) * random.uniform(0.5, 1.0)
+    return doubled(failures, first, longest) * random.uniform(0.5, 1.0)
+
+
+def doubled(failures: int, first: float, longest: float) -> float:
+    """Without jitter: `first` after one failure, doubled by each further one up to `longest`."""
+    return min(longest, first * 2.0 ** min(failures - 1, 20))

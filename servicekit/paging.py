@@ -44,6 +44,11 @@ def page_size(requested: int) -> int:
     return min(requested, LARGEST_SIZE) or DEFAULT_SIZE
 
 
+def wrong_token() -> InvalidArgument:
+    """The error for a token that names no place of a listing."""
+    return InvalidArgument("page_token is not from this listing: begin again without one", field="page_token")
+
+
 def page(items: Sequence[T], size: int, token: str, name: Callable[[T], str]) -> tuple[Sequence[T], str]:
     """One page of items and the token of the next ("" after the last).
 
@@ -59,7 +64,7 @@ def page(items: Sequence[T], size: int, token: str, name: Callable[[T], str]) ->
             last = ""
         start = next((i for i, item in enumerate(items, 1) if name(item) == last), 0)
         if not start:
-            raise InvalidArgument("page_token is not from this listing: begin again without one", field="page_token")
+            raise wrong_token()
     found = items[start : start + size]
     more = start + len(found) < len(items)
     return found, _token(name(found[-1])) if more else ""

@@ -15,6 +15,7 @@ from typing import Any
 from kafka import KafkaProducer
 
 from bench.neighbours.attacks import ATTACKS
+from bench.neighbours.memory import resident
 from millstream import Credentials
 from millstream.defaults import SERVICES, TOPICS
 from servicekit.bus.port import Message
@@ -162,8 +163,6 @@ def _watched(platform: World, most: dict[str, int]) -> Iterator[None]:
 
 
 def _memory(platform: World) -> dict[str, int]:
-    from bench.neighbours.memory import resident
-
     return {service: sum(resident(pid) for pid in platform.pids(service)) for service in SERVICES}
 
 

@@ -17,6 +17,7 @@ from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
 from millstream.errors import InvalidArgument
 from millstream.files import file_digest
 from servicekit.blobs.port import Blobs
+from servicekit.pools import Pool
 
 # json.dumps would make an encoder for each row.
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False).encode
@@ -95,22 +96,21 @@ def parts_of(snapshot: Snapshot, split: str) -> list[DatasetPart]:
     return [part for part in snapshot.parts if part.split == split and part.table in ("", "rows")]
 
 
-def rows_in(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a part on disk, one by one. Blocking."""
-    with gzip.open(path) as lines:
-        for line in lines:
-            yield json.loads(line)
+async def download_part(blobs: Blobs, part: DatasetPart, path: Path, pool: Pool | None = None) -> None:
+    """A part as a file, for rows_of(); a thread of the pool computes its digest. Raises as read_part() does, and OSError."""
+    await blobs.download(part.key, path)
+    found = await (pool.run(file_digest, path) if pool else asyncio.to_thread(file_digest, path))
+    if found != part.digest:
+        path.unlink(missing_ok=True)
+        raise _damaged(part)
 
 
 async def download_split(blobs: Blobs, snapshot: Snapshot, split: str, folder: Path) -> list[Path]:
-    """The parts of a split as new files in the folder, for rows_in(). Raises as read_part() does, and OSError."""
+    """The parts of a split as new files in the folder, for rows_of(). Raises as download_part() does."""
     paths: list[Path] = []
     for part in parts_of(snapshot, split):
-        path = folder / f"{split}-{len(paths)}.jsonl.gz"
-        await blobs.download(part.key, path)
-        if await asyncio.to_thread(file_digest, path) != part.digest:
-            raise _damaged(part)
-        paths.append(path)
+        paths.append(folder / f"{split}-{len(paths)}.jsonl.gz")
+        await download_part(blobs, part, paths[-1])
     return paths
 
 

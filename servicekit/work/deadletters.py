@@ -29,7 +29,7 @@ from servicekit.bus.port import MAX_VALUE, Bus, Message, Received
 from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 from servicekit.limits import PAGE_BYTES
-from servicekit.paging import page_size
+from servicekit.paging import page_size, wrong_token
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -269,6 +269,5 @@ def _order_of(token: str) -> Order:
     try:
         seconds, nanos, partition, offset = map(int, base64.urlsafe_b64decode(token).decode().split())
     except ValueError:
-        text = "page_token is not from this listing: begin again without one"
-        raise InvalidArgument(text, field="page_token") from None
+        raise wrong_token() from None
     return seconds, nanos, partition, offset

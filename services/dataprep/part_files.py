@@ -5,8 +5,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from millstream.dataset.v1.dataset_pb2 import DatasetPart
-from millstream.errors import InvalidArgument
-from millstream.files import file_digest
+from servicekit.blobs.parts import download_part
 from servicekit.blobs.port import Blobs
 from servicekit.pools import Pool
 
@@ -51,10 +50,7 @@ class PartFiles:
     async def _download(self, part: DatasetPart, path: Path) -> None:
         async with self._slots:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            await self._blobs.download(part.key, path)
-            if await self._pool.run(file_digest, path) != part.digest:
-                path.unlink(missing_ok=True)
-                raise InvalidArgument(f"{part.key} does not have the digest that its snapshot names: it was damaged")
+            await download_part(self._blobs, part, path, self._pool)
         self._kept[part.digest] = part.size_bytes
         while len(self._kept) > 1 and (len(self._kept) > KEPT_PARTS or sum(self._kept.values()) > KEPT_BYTES):
             # Who reads it now has it open, and goes on.

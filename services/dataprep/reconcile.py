@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +9,13 @@ from typing_extensions import override
 
 from millstream.dataset.v1.dataset_pb2 import DatasetPart, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
-from millstream.errors import Conflict, FailedPrecondition, MillstreamError, NotFound
+from millstream.errors import Conflict, FailedPrecondition, InvalidArgument, MillstreamError, NotFound
 from millstream.files import file_digest
 from millstream.timestamps import seconds_of
 from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.spec import Spec
 from recipekit.text_limits import LONGEST_TEXT
-from servicekit.blobs.parts import PartFile
+from servicekit.blobs.parts import PartFile, download_part
 from servicekit.facts.ledger import Entry
 from servicekit.failpoints import failpoint
 from servicekit.files import unavailable
@@ -224,16 +223,15 @@ class EndImport(Reconciler[ImportKey]):
             path = folder / f"before-{number}"
             if part.split == QUARANTINE or part.table not in ("", "rows"):
                 continue
-            with suppress(NotFound):
-                await self.store.fetch_part(part, path)
-                if await self._threads.run(file_digest, path) == part.digest:
-                    found.append(EarlierPart(part.split, path))
-                    continue
-            if needed:
-                raise FailedPrecondition(
-                    f"the {part.split} rows of snapshot {before.number} ({part.key}) are damaged or gone: "
-                    "import the whole dataset with `--replace`"
-                )
+            try:
+                await download_part(self.store.blobs, part, path, self._threads)
+                found.append(EarlierPart(part.split, path))
+            except (NotFound, InvalidArgument):
+                if needed:
+                    raise FailedPrecondition(
+                        f"the {part.split} rows of snapshot {before.number} ({part.key}) are damaged or gone: "
+                        "import the whole dataset with `--replace`"
+                    ) from None
         return found
 
     async def _download(self, requested: Import, folder: Path) -> Path:

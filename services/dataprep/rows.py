@@ -16,15 +16,15 @@ from google.protobuf.struct_pb2 import Struct
 
 from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.dataset.v1.dataset_service_pb2 import ListRowsResponse, RowText
-from millstream.errors import InvalidArgument, Unavailable
+from millstream.errors import Unavailable
 from servicekit.blobs.parts import LONGEST_ROW, parts_of
 from servicekit.blobs.port import Blobs
+from servicekit.limits import PAGE_BYTES
+from servicekit.paging import wrong_token
 from servicekit.pools import Pool
 from servicekit.structs import struct_of
 from services.dataprep.part_files import PartFiles
 
-PAGE_BYTES = 4 << 20
-"""A page ends with the row that reaches this size. With LONGEST_ROW it stays below 16 MiB, which a gRPC message may have."""
 LONGEST_STRUCT = 1 << 20
 """Bytes of text. A row as values can be many times larger than its text."""
 BEGINNING = 64 << 10
@@ -59,11 +59,6 @@ def place_of(token: str, number: int, split: str) -> Place:
     if place.split != split or number not in (0, place.number) or min(place.part, place.offset) < 0:
         raise wrong_token()
     return place
-
-
-def wrong_token() -> InvalidArgument:
-    """The error for a token that names no place of the listing."""
-    return InvalidArgument("page_token is not from this listing: begin again without one", field="page_token")
 
 
 class RowPages:
@@ -126,7 +121,10 @@ def _open(path: Path, offset: int) -> gzip.GzipFile:
 
 
 def _read(file: gzip.GzipFile, response: ListRowsResponse, size: int) -> bool:
-    """Add rows until the page is full; True where the part has no more. Blocking."""
+    """Add rows until the page is full; True where the part has no more. Blocking.
+
+    The row that reaches PAGE_BYTES is the last: with one of LONGEST_ROW the page stays below what a gRPC message may have.
+    """
     spent = sum(text.ByteSize() for text in response.texts) + sum(row.ByteSize() for row in response.rows)
     while file.peek(1):
         if len(response.texts) == size or spent >= PAGE_BYTES:

@@ -132,10 +132,6 @@ class Store:
             split=part.split, table="rows", key=key, digest=part.digest, size_bytes=part.size_bytes, rows=part.rows
         )
 
-    async def fetch_part(self, part: DatasetPart, path: Path) -> None:
-        """Download a part, unverified. Raises NotFound."""
-        await self.blobs.download(part.key, path)
-
 
 def to_snapshot(entry: Entry[Snapshot]) -> Snapshot:
     """The snapshot of a ledger entry, with its number, request_id and time."""

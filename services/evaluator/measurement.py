@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 from recipekit.catalog import Catalog
 from recipekit.machine import is_of_machine
 from recipekit.spec import Measured, Row, Table
-from servicekit.blobs.parts import rows_in
+from servicekit.blobs.parts import rows_of
 from servicekit.children import serve_parent
 from servicekit.logs import setup_logs
 from services.evaluator.measure import CannotEvaluate, ChampionModel, Figures, cell, measure
@@ -125,7 +125,7 @@ def _champion(request: ChampionRequest, begin: Callable[[], None]) -> ChampionMo
 
 
 def _rows(parts: list[Path]) -> list[Row]:
-    return [row for part in parts for row in rows_in(part)]
+    return [row for part in parts for _, row in rows_of(part)]
 
 
 def _to_json(figures: Figures) -> dict[str, Any]:

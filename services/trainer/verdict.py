@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from millstream.training.v1.attempt_pb2 import AttemptEnd, AttemptFailure
+from servicekit.backoff import doubled
 from services.trainer.store import Ending, reason_of
 
 MOST_FAILURES = 3
@@ -40,7 +41,7 @@ def pause(endings: Sequence[Ending]) -> float:
         return 0.0
     failures = sum(isinstance(ending, AttemptFailure) for ending in endings)
     in_vain = failures + sum(end.cause != AttemptEnd.CAUSE_STOPPED for end in _without_gain(endings))
-    return min(LONGEST_PAUSE_SECONDS, 2.0 ** min(in_vain - 2, 20)) if in_vain > 1 else 0.0
+    return doubled(in_vain - 1, 1.0, LONGEST_PAUSE_SECONDS) if in_vain > 1 else 0.0
 
 
 def _without_gain(endings: Sequence[Ending]) -> list[AttemptEnd]:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,9 @@ from millstream.training.v1.training_run_pb2 import TrainingRun
 from recipekit.cleaning import Cleaning
 from recipekit.predictor import read_cleaning
 from servicekit.blobs.artifact_cache import ArtifactCache
-from tests.worlds.trainer import SLOW, Trainer
+from tests.worlds.trainer import SLOW, Trainer, trainer
 
-
-@pytest.fixture
-async def trainer(tmp_path: Path) -> AsyncIterator[Trainer]:
-    made = Trainer(tmp_path)
-    made.start()
-    yield made
-    await made.close()
+__all__ = ["trainer"]
 
 
 async def test_a_run_is_trained_to_an_artifact_with_its_lineage_and_its_log(trainer: Trainer) -> None:

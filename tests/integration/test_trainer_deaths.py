@@ -13,7 +13,9 @@ from millstream.training.v1.attempt_pb2 import AttemptEnd
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from servicekit.blobs import artifacts
 from services.trainer import checkpoints, reconcile, verdict
-from tests.worlds.trainer import SLOW, Trainer
+from tests.worlds.trainer import SLOW, Trainer, trainer
+
+__all__ = ["trainer"]
 
 DIES = {"steps": 40, "checkpoint_every": 5, "evaluate_every": 1000}
 
@@ -22,14 +24,6 @@ DIES = {"steps": 40, "checkpoint_every": 5, "evaluate_every": 1000}
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts follow one another at once; test_verdict.py has the pauses."""
     monkeypatch.setattr(reconcile, "pause", lambda endings: 0.0)
-
-
-@pytest.fixture
-async def trainer(tmp_path: Path) -> AsyncIterator[Trainer]:
-    made = Trainer(tmp_path)
-    made.start()
-    yield made
-    await made.close()
 
 
 async def gone(pid: int, trainer: Trainer) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from google.protobuf.json_format import ParseDict
 
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, Snapshot
@@ -116,3 +117,12 @@ class Trainer:
 
     async def weights(self, run: TrainingRun, folder: Path) -> str:
         return file_digest(await ArtifactCache(self.blobs, folder).fetch(run.artifact.digest) / "model.json")
+
+
+@pytest.fixture
+async def trainer(tmp_path: Path) -> AsyncIterator[Trainer]:
+    """One that runs."""
+    made = Trainer(tmp_path)
+    made.start()
+    yield made
+    await made.close()

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from servicekit.backoff import doubled
+
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 3600.0
 
 
@@ -31,7 +33,7 @@ class LoadFailures:
         """Note a failed try. The pause before the next doubles with each, up to an hour."""
         before = self._failures.get((model, version))
         tries = before.tries + 1 if before and before.lifts == lifts else 1
-        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(tries - 1, 20))
+        pause = doubled(tries, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         self._failures[model, version] = LoadFailure(reason, tries, lifts, self._clock() + pause)
 
     def get(self, model: str, version: int) -> LoadFailure | None:

@@ -18,7 +18,6 @@ from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.cleaning import UnknownCleaning, cleaner
 from recipekit.predictor import GoldenMismatch, load_artifact, read_cleaning
 from servicekit.blobs.artifact_cache import ArtifactCache
-from servicekit.blobs.artifacts import describe
 from servicekit.blobs.port import Blobs
 from services.inference import metrics
 from services.inference.engine.batcher import Batcher
@@ -134,7 +133,7 @@ class Loader:
             try:
                 loaded = await self._read(version, folder)
             except Exception as error:
-                raise await self._classify_error(error, version.artifact.digest, folder) from error
+                raise await self._classify_error(error, version.artifact.digest) from error
             metrics.LOAD_SECONDS.labels(version.model).observe(time.perf_counter() - started)
         try:
             await self.store.forgive(version.model, version.version)
@@ -155,18 +154,13 @@ class Loader:
         labels = (prediction or {}).get("scores", ())
         return LoadedVersion(version, spec, predictor, batcher, tuple(labels), clean)
 
-    async def _classify_error(self, error: Exception, digest: str, folder: Path) -> Exception:
+    async def _classify_error(self, error: Exception, digest: str) -> Exception:
         """What to raise for an error of loading. Only what can be nothing but the version's own fault is Rejected."""
         if isinstance(error, UnknownRecipe | UnknownCleaning | ImportError):
             return FailedHere(f"this inference cannot load it: {error}. Deploy one whose image has it")
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             return FailedHere(f"no memory for artifact {digest} now: {error}")
-        try:
-            intact = (await asyncio.to_thread(describe, folder)).digest == digest
-        except OSError:
-            intact = False
-        if not intact:
-            await asyncio.to_thread(self.cache.remove, digest)
+        if not await self.cache.verify(digest):
             return _DamagedCopy(f"the cached copy of artifact {digest} was damaged or removed")
         if isinstance(error, GoldenMismatch):
             return Rejected(str(error))

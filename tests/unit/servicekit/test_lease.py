@@ -16,18 +16,9 @@ from servicekit.blobs.memory import MemoryBlobs
 from servicekit.facts import lease as module
 from servicekit.facts.lease import Leases
 from servicekit.processes import is_running, this_process
+from tests.worlds.clock import Clock
 
 LEASE = 10.0
-
-
-class Clock:
-    """The observer's monotonic clock, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -8,16 +8,7 @@ from millstream.errors import Unavailable
 from servicekit.blobs.s3 import credentials as module
 from servicekit.blobs.s3.credentials import FRESH_SECONDS, KeyFiles
 from servicekit.blobs.s3.options import MinioOptions
-
-
-class Clock:
-    """A monotonic clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.worlds.clock import Clock
 
 
 @pytest.fixture

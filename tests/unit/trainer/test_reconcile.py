@@ -17,6 +17,7 @@ from servicekit.processes import this_process
 from services.trainer import metrics, observed, reconcile
 from services.trainer.reconcile import BringToOutcome, RunKey
 from services.trainer.store import FACTS, Store
+from tests.worlds.clock import Clock
 from tests.worlds.training import NoLauncher
 
 LEASE = 10.0
@@ -39,16 +40,6 @@ class OneProcess(NoLauncher):
 
     def workers(self) -> dict[str, Process]:
         return self.processes
-
-
-class Clock:
-    """The monotonic clock of this trainer, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture
