@@ -199,9 +199,11 @@ def _header(cells: Sequence[str]) -> list[str]:
     names = [compose(strip_edges(cell)) for cell in cells]
     if len(names) == 1:
         _check_commas(names)
+    known: set[str] = set()
     for number, name in enumerate(names, 1):
         if not name:
             raise Refused(f"column {number} has no name: the first line must name every column")
-        if names.index(name) != number - 1:
+        if name in known:
             raise Refused(f"two columns are named {name!r}: rename one")
+        known.add(name)
     return names

@@ -29,6 +29,15 @@ def test_a_column_name_of_marks_is_refused_at_once() -> None:
         made(row, file_format=FORMAT_CSV)
 
 
+@pytest.mark.timeout(20)
+def test_a_file_of_very_many_columns_is_refused_at_once() -> None:
+    """Each name was compared with all before it: 400,000 took hours, and held one of the few slots for imports."""
+    columns = range(400_000)
+    file = ",".join(f"c{number}" for number in columns) + "\n" + ",".join("1" for _ in columns) + "\n"
+    with pytest.raises(Refused, match="text: missing"):
+        made(file.encode(), file_format=FORMAT_CSV)
+
+
 def test_a_text_that_is_too_long_is_quarantined_with_its_reason() -> None:
     fits, long = "f" * LONGEST_TEXT, "l" * (LONGEST_TEXT + 1)
     rows: list[dict[str, Any]] = [
