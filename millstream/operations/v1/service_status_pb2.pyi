@@ -15,11 +15,6 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-if sys.version_info >= (3, 13):
-    from warnings import deprecated as _deprecated
-else:
-    from typing_extensions import deprecated as _deprecated
-
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
@@ -123,22 +118,11 @@ class ConsumerStatus(_message.Message):
     LAG_FIELD_NUMBER: _builtins.int
     LAST_READ_TIME_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
-    STOPPED_REASON_FIELD_NUMBER: _builtins.int
     FLOOD_FIELD_NUMBER: _builtins.int
     lag: _builtins.int
     """Messages published and not yet read by this replica."""
     problem: _builtins.str
     """Why it cannot read now. It keeps retrying."""
-    @_builtins.property
-    @_deprecated("""This field has been marked as deprecated using proto field options.""")
-    def stopped_reason(self) -> _builtins.str:
-        """Written by versions that stopped reading after too many dead letters in a row; no longer set."""
-
-    @stopped_reason.setter
-    @_deprecated("""This field has been marked as deprecated using proto field options.""")
-    def stopped_reason(self, value: _builtins.str) -> None:
-        """Written by versions that stopped reading after too many dead letters in a row; no longer set."""
-
     flood: _builtins.str
     """Set while a flood of messages cannot be parsed: what to do. Each becomes a dead letter, and reading goes on, slowly."""
     @_builtins.property
@@ -149,12 +133,11 @@ class ConsumerStatus(_message.Message):
         lag: _builtins.int = ...,
         last_read_time: _timestamp_pb2.Timestamp | None = ...,
         problem: _builtins.str = ...,
-        stopped_reason: _builtins.str = ...,
         flood: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_read_time", b"last_read_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flood", b"flood", "lag", b"lag", "last_read_time", b"last_read_time", "problem", b"problem", "stopped_reason", b"stopped_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flood", b"flood", "lag", b"lag", "last_read_time", b"last_read_time", "problem", b"problem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
