@@ -156,9 +156,9 @@ class Evaluator:
         request = ChampionRequest(version=version.version, recipe=version.lineage.recipe, train=None)
         scratch.mkdir()
         try:
-            request.train = []
-            if snapshot.snapshot_id != inputs.snapshot.snapshot_id:
-                request.train = None
+            if snapshot.snapshot_id == inputs.snapshot.snapshot_id:
+                request.train = []
+            else:
                 request.train = await download_split(self.blobs, snapshot, "train", scratch)
                 request.validation = await download_split(self.blobs, snapshot, "validation", scratch)
             request.folder = await self.cache.fetch(version.artifact.digest)
