@@ -5,7 +5,7 @@
 
 import ipaddress
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -178,17 +178,39 @@ class _AsyncUnary(aio.UnaryUnaryClientInterceptor):
             raise from_rpc_error(error) from None
 
 
+_FAILED_WRITE = "Internal error from Core"
+
+
+def _status_of(ended: aio.Call) -> aio.AioRpcError:
+    """The status that an ended call has at this moment, as the error that it is unless its code is OK."""
+    code, details, trailing = _now(ended.code()), _now(ended.details()), _now(ended.trailing_metadata())
+    return aio.AioRpcError(code, aio.Metadata(), trailing, details)
+
+
+def _now(ready: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that has nothing to wait for."""
+    try:
+        ready.send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("the call has no status yet")
+
+
 class _AsyncUpload(aio.StreamUnaryClientInterceptor):
     def __init__(self, token: str) -> None:
         self.token = token
 
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        answers: list[aio.AioRpcError] = []
         try:
             call = await continuation(_async_details(client_call_details, self.token, None), request_iterator)
+            call.add_done_callback(lambda ended: answers.append(_status_of(ended)))
             await call
             return call
         except aio.AioRpcError as error:
-            raise from_rpc_error(error) from None
+            # A write that fails after the server's refusal replaces it by one of the library's own (grpc/grpc#36066).
+            refusal = next((answer for answer in answers if answer.details() != _FAILED_WRITE), error)
+            raise from_rpc_error(refusal) from None
 
 
 class _AsyncStream(aio.UnaryStreamClientInterceptor):

@@ -90,3 +90,16 @@ async def test_an_upload_cannot_be_kept_open_by_empty_chunks() -> None:
             with pytest.raises(InvalidArgument, match="a chunk is empty"):
                 await stub.ImportDataset(empty())
         assert list(world.uploads.folder.iterdir()) == []
+
+
+async def test_an_upload_is_told_why_it_was_refused_however_fast_it_goes_on() -> None:
+    """Of 300 such uploads about 10 saw "Internal error from Core" in place of the refusal (grpc/grpc#36066)."""
+
+    async def refused() -> AsyncIterator[ImportDatasetRequest]:
+        for _ in range(200):
+            yield ImportDatasetRequest(chunk=b"x" * 65_536)
+
+    async with dataprep(World()) as (stub, _):
+        for _ in range(300):
+            with pytest.raises(InvalidArgument, match="header"):
+                await stub.ImportDataset(refused())

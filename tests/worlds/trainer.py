@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ class Trainer:
         """Leave nothing behind: no task, no worker, no open end of a process."""
         await self.die()
         for process in self.launcher.workers().values():
-            os.kill(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended since the list was made
+                os.kill(process.pid, signal.SIGKILL)
         for watcher in list(self.launcher.watchers):
             await asyncio.to_thread(watcher.join)
 
