@@ -57,6 +57,7 @@ LOOPS: dict[str, Callable[[], Loop]] = {
         for name, schedule in SCHEDULES.items()
     },
     "averaged": lambda: make_loop(average=0.9),
+    "with dropout": lambda: make_loop(dropout=0.5, evaluate_every=4),
     "in micro-batches": lambda: make_loop(average=0.9, accumulate=2),
     "the best lies before": rising(2),
     "the best lies at the stop": rising(5),
@@ -81,14 +82,17 @@ def test_it_learns_and_leaves_the_best_weights_in_the_model(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_stopped_and_resumed_it_ends_in_the_same_bits(tmp_path: Path, name: str) -> None:
-    """Whatever the rest of a run depends on: the schedule's own state, the evaluations waited, averaged and best weights."""
+    """Whatever the rest of a run depends on: schedule, evaluations waited, averaged and best weights, random generators."""
     whole, first, second = (LOOPS[name]() for _ in range(3))
+    torch.manual_seed(2)
     whole.run(LocalRun(tmp_path / "whole"))
+    torch.manual_seed(2)
     run = StopsAfter(tmp_path / "parts", 5)
     run.loop = first
     with pytest.raises(Stopped, match="after step 5"):
         first.run(run)
     run.loop = None
+    torch.manual_seed(3)
     second.run(run)
     assert torch.equal(second.model.w.weight, whole.model.w.weight), "the kept weights are others"
     assert second.history == whole.history

@@ -19,18 +19,21 @@ Y = X @ torch.tensor([2.0, -1.0])
 class Line(nn.Module):
     """y = x · w"""
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.w = nn.Linear(2, 1, bias=False)
 
     def forward(self, batch: Batch) -> Tensor:
-        return self.w(batch["x"]).squeeze(-1)
+        return self.w(self.dropout(batch["x"])).squeeze(-1)
 
 
-def make_loop(loss_factor: float = 1.0, noise: float = 0.01, learning_rate: float = 0.1, **changes: Any) -> Loop:
+def make_loop(
+    loss_factor: float = 1.0, noise: float = 0.01, learning_rate: float = 0.1, dropout: float = 0.0, **changes: Any
+) -> Loop:
     """The loop over ROWS rows in batches of 4; everything depends on seeds alone."""
     torch.manual_seed(0)
-    model = Line()
+    model = Line(dropout)
 
     def collate(rows: Sequence[int], rng: np.random.Generator) -> Batch:
         errors = torch.from_numpy(rng.normal(0, noise, len(rows))).float()
