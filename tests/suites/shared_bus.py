@@ -76,3 +76,23 @@ class SharedBusContract(BusContract):
             doomed.kill()
             await doomed.wait()
             await collect_values(mine, values)
+
+    async def test_what_nobody_committed_comes_back_to_a_member_with_its_partition(self, tmp_path: Path) -> None:
+        topic, group = fresh("topic"), fresh("group")
+        async with self.bus(tmp_path) as bus, self.bus(tmp_path) as other_bus:
+            await publish(bus, topic, range(100), keys=100)
+            one, other = bus.subscribe(group, [topic]), other_bus.subscribe(group, [topic])
+            await collect(one, 100)
+            again: set[bytes] = set()
+
+            async def read_on() -> None:
+                while True:
+                    again.update(message.value for message in await one.batch())
+
+            reader = asyncio.create_task(read_on())
+            async with asyncio.timeout(HANG):
+                held = {message.value for message in await other.batch()}
+                await other.close()
+                while not held <= again:
+                    await asyncio.sleep(0.01)
+            reader.cancel()
