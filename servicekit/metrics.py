@@ -1,4 +1,4 @@
-"""Metrics of every service: the standard grpc_server_* set, and those of bus, outbox, work and dependencies.
+"""Metrics of every service: the standard grpc_server_* set, and those of bus, outbox, artifacts, work and dependencies.
 
 Labels are of closed sets, never ids. Durations are histograms, so that replicas can be summed.
 """
@@ -29,6 +29,10 @@ OUTBOX_FAILURES = Counter("millstream_outbox_failures", "Facts whose publishing 
 OUTBOX_PENDING = Gauge("millstream_outbox_pending", "Facts stored and not yet published, at the last sweep.")
 
 OUTBOX_PARKED = Counter("millstream_outbox_parked", "Facts that cannot be published, parked until the next start.")
+
+ARTIFACTS_DAMAGED = Counter(
+    "millstream_artifact_cache_damaged", "Artifacts on this machine's disk that were damaged, and fetched again."
+)
 
 DEPENDENCY_OK = Gauge("millstream_dependency_ok", "Whether the last check of blobs or bus succeeded.", ("dependency",))
 DEPENDENCY_SUCCESS = Gauge(

@@ -53,14 +53,14 @@ class Felt:
         }
         return {**self.figures, "memory": memory}
 
-    def problems(self, most_growth: int = GROWTH_BYTES, most_kept: int = KEPT_BYTES) -> list[str]:
+    def problems(self) -> list[str]:
         """What broke the promise, apart from times."""
         found = [f"{self.name}: {text}" for text in self.figures["failed"]]
         for service in SERVICES:
             grown, kept = self.most[service] - self.before[service], self.after[service] - self.before[service]
-            if grown > most_growth:
+            if grown > GROWTH_BYTES:
                 found.append(f"{self.name}: {service} grew by {grown >> 20} MB")
-            if kept > most_kept:
+            if kept > KEPT_BYTES:
                 found.append(f"{self.name}: {service} kept {kept >> 20} MB")
         return found
 

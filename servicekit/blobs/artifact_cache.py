@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import os
 import shutil
 import tempfile
@@ -10,11 +11,13 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from servicekit import metrics
 from servicekit.blobs import artifacts
 from servicekit.blobs.port import Blobs
 from servicekit.files import sync_tree
 from servicekit.ids import new_id
 
+log = logging.getLogger(__name__)
 FETCHING, REMOVED = ".fetching-", ".removed-"
 """How the names of what is on its way in, and out, begin."""
 ABANDONED_SECONDS = 3600.0
@@ -22,35 +25,38 @@ ABANDONED_SECONDS = 3600.0
 
 
 class ArtifactCache:
-    """`{folder}/{digest}`, each verified. Its modification time is when it was last used.
+    """`{folder}/{digest}`, verified by each fetch. Its modification time is when it was last used.
 
-    Processes may share the folder: an artifact comes and goes by one rename, so none sees half of one. What is on its way in
-    or out has a name that starts with a dot.
+    Processes may share the folder: an artifact comes and goes by one rename, so none sees half of one, and who reads a copy
+    goes on reading the same bytes. What is on its way in or out has a name that starts with a dot.
     """
 
     def __init__(self, blobs: Blobs, folder: Path) -> None:
         self.blobs, self.folder = blobs, folder
 
     async def fetch(self, digest: str) -> Path:
-        """The artifact's folder, used now. Raises NotFound, OSError, or InvalidArgument (no digest, or damaged bytes)."""
+        """The artifact's folder, used now, whose files were just compared with the digest.
+
+        A copy that does not have it is removed and downloaded again. Raises NotFound, OSError, or InvalidArgument
+        (no digest, or damaged bytes in the store).
+        """
         prefix, target = artifacts.prefix_of(digest), self.folder / digest
         while True:
             if not target.is_dir():
                 await self._download(prefix, digest, target)
+            elif not await self.verify(digest):
+                continue
             # Another process may remove it at this moment; it is downloaded again then.
             with suppress(FileNotFoundError):
                 os.utime(target)
                 return target
 
     async def verify(self, digest: str) -> bool:
-        """Whether the copy on disk is what its digest names. Another is removed, so that fetch() downloads it again."""
-        try:
-            intact = (await asyncio.to_thread(artifacts.describe, self.folder / digest)).digest == digest
-        except OSError:
-            intact = False
-        if not intact:
-            await asyncio.to_thread(self.remove, digest)
-        return intact
+        """Whether the copy on disk is what its digest names. Another is removed, so that fetch() downloads it again.
+
+        Raises OSError when the copy cannot be opened at all.
+        """
+        return await asyncio.to_thread(self._verify, digest)
 
     def keep_newest(self, count: int) -> list[str]:
         """Remove all but those used last, and abandoned downloads. Blocking; returns the removed digests."""
@@ -81,6 +87,22 @@ class ArtifactCache:
             return False
         shutil.rmtree(removed, ignore_errors=True)
         return True
+
+    def _verify(self, digest: str) -> bool:
+        copy = self.folder / digest
+        try:
+            opened = os.open(copy, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return False
+        try:
+            problem = _problem(copy, digest)
+            # By now another may have replaced the copy that was read. While it is open, its inode is not used again.
+            if problem and _is_at(copy, opened) and self.remove(digest):
+                metrics.ARTIFACTS_DAMAGED.inc()
+                log.warning("cached artifact damaged and removed", extra={"artifact": digest, "problem": problem})
+        finally:
+            os.close(opened)
+        return not problem
 
     async def _download(self, prefix: str, digest: str, target: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -118,3 +140,18 @@ class ArtifactCache:
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+
+
+def _problem(copy: Path, digest: str) -> str:
+    """Why the files of the copy are not those that the digest names; "": they are."""
+    try:
+        found = artifacts.describe(copy).digest
+    except OSError as error:
+        return f"it cannot be read: {error}"
+    return "" if found == digest else f"its files have the digest {found}"
+
+
+def _is_at(path: Path, opened: int) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(opened))
+    return False

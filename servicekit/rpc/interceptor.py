@@ -246,6 +246,7 @@ class _CallScope:
             await self._fail(Unavailable(STOPPING))
         elif isinstance(error, aio.AbortError):
             # Health.Check aborts for an unknown name by itself.
+            _let_go_after_call(error)
             code = self.context.code()
             self._count(code.name if isinstance(code, grpc.StatusCode) else _CODE_NAMES[code])
         elif isinstance(error, MillstreamError):
@@ -259,8 +260,26 @@ class _CallScope:
 
     async def _fail(self, error: MillstreamError) -> None:
         self._count(error.code.name)
-        await self.context.abort_with_status(rpc_status.to_status(to_status(error)))
+        try:
+            await self.context.abort_with_status(rpc_status.to_status(to_status(error)))
+        except aio.AbortError as abort:
+            _let_go_after_call(abort)
+            raise
 
     def _count(self, code: str) -> None:
         RPC_HANDLED.labels(*self.call.labels, code).inc()
         RPC_SECONDS.labels(*self.call.labels).observe(time.perf_counter() - self.started)
+
+
+def _let_go_after_call(abort: aio.AbortError) -> None:
+    """Once the call has ended, drop what its abort leads to: the frames of the call and of its error, and so its request.
+
+    grpc keeps an abort in the call's context, which is in these frames. Such a cycle stays until the garbage collector
+    finds it, and it counts objects, not bytes.
+    """
+
+    def let_go(_: object) -> None:
+        abort.__traceback__ = abort.__context__ = None
+
+    if task := asyncio.current_task():
+        task.add_done_callback(let_go)

@@ -44,7 +44,7 @@ class FailedHere(Exception):
 
 
 class _DamagedCopy(Exception):
-    """The cached copy of an artifact was not what it should be, and is gone."""
+    """The cached copy of an artifact changed after it was verified, and is gone."""
 
 
 class Loader:
@@ -160,8 +160,11 @@ class Loader:
             return FailedHere(f"this inference cannot load it: {error}. Deploy one whose image has it")
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             return FailedHere(f"no memory for artifact {digest} now: {error}")
-        if not await self.cache.verify(digest):
-            return _DamagedCopy(f"the cached copy of artifact {digest} was damaged or removed")
+        try:
+            if not await self.cache.verify(digest):
+                return _DamagedCopy(f"the cached copy of artifact {digest} was damaged or removed while it was loaded")
+        except OSError as failure:
+            return FailedHere(f"artifact {digest} cannot be read in {self.cache.folder}: {failure}")
         if isinstance(error, GoldenMismatch):
             return Rejected(str(error))
         text = f"it cannot be loaded: {type(error).__name__}: {error}"

@@ -11,6 +11,7 @@ from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest
 from millstream.operations.v1.stored_pb2 import Process
+from servicekit.blobs import artifacts
 from servicekit.children import run_child
 from servicekit.processes import is_running, process_here
 from services.evaluator import attempts
@@ -204,7 +205,7 @@ async def test_a_champion_that_kills_its_measurement_is_left_out_and_its_challen
 
 @pytest.mark.parametrize(
     ("whose", "damage"),
-    [(0, "half a file"), (0, "no file"), (1, "half a file"), (1, "other bytes")],
+    [(0, "half a file"), (0, "no file"), (1, "half a file"), (1, "other bytes"), (0, "unseen"), (1, "unseen")],
 )
 async def test_a_damaged_copy_in_the_cache_is_fetched_again(world: World, whose: int, damage: str) -> None:
     await world.version(trained(steps=59))
@@ -216,11 +217,14 @@ async def test_a_damaged_copy_in_the_cache_is_fetched_again(world: World, whose:
     data = file.read_bytes()
     if damage == "no file":
         file.unlink()
+    elif damage == "unseen":  # no golden row has this word
+        file.write_bytes(data.replace(b'"weights": {"bad": {', b'"weights": {"bad": {"unseen": 9.0, '))
     else:
         file.write_bytes(data[: len(data) // 2] if damage == "half a file" else data.replace(b"good", b"evil"))
     report = await replica.report(2)
     assert report.status == PASSED
     assert report.metrics[0].HasField("champion") and not remarks(report)
+    assert artifacts.describe(file.parent).digest == digest, "a damaged copy was measured"
     assert not await ends(world)
 
 

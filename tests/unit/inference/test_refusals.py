@@ -119,6 +119,21 @@ async def test_a_copy_that_was_damaged_in_the_cache_is_fetched_again(world: Worl
     assert replica.version() == 1 and artifacts.describe(folder).digest == digest
 
 
+async def test_a_version_whose_copy_and_artifact_are_both_damaged_is_refused(world: World) -> None:
+    await world.register(world.folders[2])
+    digest = artifacts.describe(world.folders[2]).digest
+    folder = await ArtifactCache(world.blobs, world.cache).fetch(digest)
+    for name in ("model.json", "golden.json"):
+        (folder / name).write_text("{}")
+        await world.blobs.put(f"artifacts/{digest}/files/{name}", b"{}")
+    await world.apply()
+    await world.promote(1)
+    replica = await world.start().ready()
+    with pytest.raises(NotFound, match=f"artifacts/{digest} have the digest .*damaged"):
+        await replica.classify("a bright mill")
+    assert not folder.exists()
+
+
 async def test_an_operator_lifts_a_refusal_and_every_replica_tries_again(world: World) -> None:
     await world.register(world.folders[1])
     await world.register(world.folders[2])

@@ -1,7 +1,9 @@
 """Artifacts on disk: fetched once, shared by processes, and removed when they are no longer used."""
 
 import asyncio
+import mmap
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from millstream.errors import InvalidArgument, NotFound
+from millstream.training.v1.training_run_pb2 import Artifact
+from servicekit import metrics
+from servicekit.blobs import artifacts
 from servicekit.blobs.artifact_cache import ABANDONED_SECONDS, ArtifactCache
 from servicekit.blobs.artifacts import describe, store
 from servicekit.blobs.directory import DirectoryBlobs
@@ -161,26 +166,98 @@ def test_processes_that_fetch_and_remove_at_once_leave_one_whole_artifact(tmp_pa
     assert names(cache) == {digest}
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "missing", "added"])
-async def test_a_copy_that_is_not_what_its_digest_names_is_removed_and_fetched_again(
-    cache: ArtifactCache, folder: Path, damage: str
-) -> None:
-    digest = (await store(cache.blobs, folder)).digest
-    copy = await cache.fetch(digest)
+def damage(copy: Path, how: str = "changed") -> None:
+    """Damage the weights of a copy, as a disk or another program does: in place."""
     weights = copy / "deep" / "weights.bin"
     data = weights.read_bytes()
-    if damage == "missing":
+    if how == "missing":
         weights.unlink()
-    elif damage == "added":
+    elif how == "added":
         (copy / "more.json").write_text("{}")
     else:
-        weights.write_bytes(data[:100] if damage == "cut" else b"x" + data[1:])
+        weights.write_bytes(data[:100] if how == "cut" else data[:-1] + bytes([data[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("how", ["cut", "changed", "missing", "added"])
+async def test_a_copy_that_is_not_what_its_digest_names_is_removed_and_fetched_again(
+    cache: ArtifactCache, folder: Path, how: str
+) -> None:
+    digest = (await store(cache.blobs, folder)).digest
+    damage(await cache.fetch(digest), how)
     assert await cache.verify(digest) is False
     assert names(cache) == set()
     assert await cache.verify(digest) is False, "there is none"
     assert describe(await cache.fetch(digest)).digest == digest
     assert await cache.verify(digest) is True
     assert names(cache) == {digest}
+
+
+def removed_as_damaged() -> float:
+    return metrics.ARTIFACTS_DAMAGED._value.get()
+
+
+@pytest.mark.parametrize("how", ["cut", "changed", "missing", "added"])
+async def test_no_fetch_returns_a_damaged_copy(
+    cache: ArtifactCache, folder: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    digest, before = (await store(cache.blobs, folder)).digest, removed_as_damaged()
+    damage(await cache.fetch(digest), how)
+    restarted = ArtifactCache(cache.blobs, cache.folder)
+    assert describe(await restarted.fetch(digest)).digest == digest
+    assert names(cache) == {digest}
+    assert removed_as_damaged() == before + 1
+    (warning,) = [record for record in caplog.records if record.message == "cached artifact damaged and removed"]
+    assert vars(warning)["artifact"] == digest
+
+
+async def test_a_damaged_copy_of_a_damaged_artifact_is_the_artifacts_fault(cache: ArtifactCache, folder: Path) -> None:
+    digest = (await store(cache.blobs, folder)).digest
+    damage(await cache.fetch(digest))
+    await cache.blobs.put(f"artifacts/{digest}/files/model.json", b"[]")
+    with pytest.raises(InvalidArgument, match=f"artifacts/{digest} have the digest .* they were damaged"):
+        await cache.fetch(digest)
+    assert names(cache) == set()
+
+
+async def test_loads_at_once_of_a_damaged_copy_all_get_the_whole_one(cache: ArtifactCache, folder: Path) -> None:
+    digest = (await store(cache.blobs, folder)).digest
+    damage(await cache.fetch(digest))
+    another_process = ArtifactCache(cache.blobs, cache.folder)
+    found = await asyncio.gather(*(one.fetch(digest) for one in (cache, another_process) * 4))
+    assert set(found) == {cache.folder / digest} and describe(found[0]).digest == digest
+    assert names(cache) == {digest}
+
+
+async def test_a_copy_that_replaced_a_damaged_one_meanwhile_is_not_removed(
+    cache: ArtifactCache, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = (await store(cache.blobs, folder)).digest
+    damage(await cache.fetch(digest))
+
+    def slowly(copy: Path) -> Artifact:
+        """Meanwhile another process, which was faster, removes the copy, and puts the whole one in its place."""
+        read = describe(copy)
+        assert ArtifactCache(cache.blobs, cache.folder).remove(digest)
+        shutil.copytree(folder, copy)
+        return read
+
+    with monkeypatch.context() as patched:
+        patched.setattr(artifacts, "describe", slowly)
+        assert await cache.verify(digest) is False, "what it has read was damaged"
+    assert names(cache) == {digest}, "it removed what the other process had fetched"
+    assert await cache.verify(digest) is True
+
+
+async def test_who_has_mapped_a_damaged_copy_goes_on_reading_the_same_bytes(cache: ArtifactCache, folder: Path) -> None:
+    digest = (await store(cache.blobs, folder)).digest
+    copy = await cache.fetch(digest)
+    damage(copy)
+    weights = copy / "deep" / "weights.bin"
+    damaged = weights.read_bytes()
+    with weights.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        await cache.fetch(digest)
+        assert weights.read_bytes() != damaged
+        assert mapped[:] == damaged
 
 
 async def test_what_others_keep_in_the_folder_is_no_abandoned_download(cache: ArtifactCache) -> None:
