@@ -14,6 +14,8 @@ from recipekit.spec import Spec
 
 ROUNDING = 1e-9
 """A figure this close below its limit misses it only by the binary representation of decimals."""
+MOST_NAMED = 10
+"""Labels that one sentence names."""
 
 
 def rules_of(spec: Spec) -> list[GateRule]:
@@ -38,8 +40,12 @@ def verdict(report: EvaluationReport, rules: Iterable[GateRule]) -> list[GateRes
 
 
 def is_unsure_of_labels(report: EvaluationReport) -> bool:
-    """Whether it was made before labels were compared, beside another champion: it promotes nothing by itself."""
-    return _has_champion(report) and not report.HasField("label_change")
+    """Whether it was made before labels were compared, beside another champion: it promotes nothing by itself.
+
+    A version that could not be evaluated has no labels to compare, and no figures to pass by.
+    """
+    measured = report.status != EvaluationReport.STATUS_ERROR
+    return measured and _has_champion(report) and not report.HasField("label_change")
 
 
 def format_labels(labels: Iterable[LabelCount]) -> str:
@@ -48,7 +54,7 @@ def format_labels(labels: Iterable[LabelCount]) -> str:
     for label in labels:
         rows = label.version_rows or label.champion_rows
         texts.append(f"{label.label!r} ({rows} row{'' if rows == 1 else 's'})")
-    return ", ".join([*texts[:10], *(["…"] if texts[10:] else [])])
+    return ", ".join([*texts[:MOST_NAMED], *(["…"] if texts[MOST_NAMED:] else [])])
 
 
 def _has_champion(report: EvaluationReport) -> bool:
@@ -56,15 +62,18 @@ def _has_champion(report: EvaluationReport) -> bool:
 
 
 def _judge_labels(report: EvaluationReport) -> list[GateResult]:
-    """A version that cannot answer every label of the champion changes what callers get: a person decides on it."""
+    """A version that is not shown to answer every label of the champion changes what callers get: a person decides."""
     change, champion = report.label_change, f"the champion, version {report.champion_version}"
     if change.unknown:
         text = f"the labels of {champion}, are not known: {change.unknown}"
     elif change.lost and not change.kept:
         new = format_labels(label for label in change.labels if label.version_rows)
         text = f"not comparable, no label in common: {champion}, answers {_lost(report)}, this version {new}"
-    elif change.lost:
-        text = f"labels of {champion}, are lost: {_lost(report)}"
+    elif change.lost or change.unproven:
+        found = [f"labels of {champion}, are lost: {_lost(report)}"] if change.lost else []
+        if change.unproven:
+            found.append(f"labels of {champion}, are nearly lost or no longer tested: {_unproven(report)}")
+        text = "; ".join(found)
     else:
         return []
     command = f"millstream promote {report.model} {report.version} --override REASON"
@@ -73,6 +82,17 @@ def _judge_labels(report: EvaluationReport) -> list[GateResult]:
 
 def _lost(report: EvaluationReport) -> str:
     return format_labels(label for label in report.label_change.labels if not label.version_rows)
+
+
+def _unproven(report: EvaluationReport) -> str:
+    """At most ten, with what each version has of it: `'mixed' (1 training and 0 test rows, the champion's 16 and 4)`."""
+    labels = [label for label in report.label_change.labels if label.unproven]
+    texts = [
+        f"{one.label!r} ({one.version_rows} training and {one.version_test_rows} test rows, "
+        f"the champion's {one.champion_rows} and {one.champion_test_rows})"
+        for one in labels[:MOST_NAMED]
+    ]
+    return ", ".join([*texts, *(["…"] if labels[MOST_NAMED:] else [])])
 
 
 def judge(rules: Iterable[GateRule], metrics: Sequence[MetricResult], *, has_champion: bool) -> list[GateResult]:

@@ -159,8 +159,10 @@ class Evaluator:
             if snapshot.snapshot_id == inputs.snapshot.snapshot_id:
                 request.train = []
             else:
-                request.train = await download_split(self.blobs, snapshot, "train", scratch)
                 request.validation = await download_split(self.blobs, snapshot, "validation", scratch)
+                request.test = await download_split(self.blobs, snapshot, "test", scratch)
+                # Last: without all of its rows, which labels a version keeps is not known.
+                request.train = await download_split(self.blobs, snapshot, "train", scratch)
             request.folder = await self.cache.fetch(version.artifact.digest)
         except (NotFound, InvalidArgument) as error:
             log.warning("champion not readable", extra={"version": version.version, "error": str(error)})

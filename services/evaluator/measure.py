@@ -7,7 +7,7 @@ callers send. Only a champion whose own rows were cleaned otherwise reads them c
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class ChampionModel:
     """The rows that it was trained on, where they are others than the version's. None: they cannot be read."""
     validation: Sequence[Row] = ()
     """The rows that chose its best weights, where they are others than the version's."""
+    test: Sequence[Row] = ()
+    """The test rows of its snapshot, where that is another than the version's."""
     recipe: str = ""
     folder: Path | None = None
     """Its artifact; None: it cannot be measured, see `missing`."""
@@ -74,9 +76,12 @@ def measure(
     and any error that is the machine's.
     """
     spec, predictor = _load(folder, catalog)
-    theirs = (champion.train or (), champion.validation) if champion else ()
-    seen = {spec.row_key(row) for rows in (train, validation, *theirs) for row in rows}
-    rows = [row for row in test if spec.row_key(row) not in seen]
+    if champion:
+        theirs = _keys(spec, champion.train or (), champion.validation)
+        champion = replace(champion, test=_without(spec, champion.test, theirs))
+    else:
+        theirs = set()
+    rows = _without(spec, test, _keys(spec, train, validation) | theirs)
     if not rows:
         raise CannotEvaluate(_no_rows(len(test)))
     notes: list[str] = []
@@ -92,9 +97,17 @@ def measure(
         candidate=candidate,
         baseline=baseline,
         champion=beside,
-        labels=vocabulary_of(spec, train, {"validation": validation, "test": test}, champion, catalog),
+        labels=vocabulary_of(spec, train, rows, {"validation": validation, "test": test}, champion, catalog),
         notes=notes,
     )
+
+
+def _keys(spec: Spec, *splits: Sequence[Row]) -> set[bytes]:
+    return {spec.row_key(row) for rows in splits for row in rows}
+
+
+def _without(spec: Spec, rows: Sequence[Row], seen: set[bytes]) -> list[Row]:
+    return [row for row in rows if spec.row_key(row) not in seen]
 
 
 def _measure_champion(

@@ -35,6 +35,7 @@ class ChampionRequest(BaseModel):
     folder: Path | None = None
     train: list[Path] | None = []
     validation: list[Path] = []
+    test: list[Path] = []
     missing: str = ""
 
 
@@ -117,6 +118,7 @@ def _champion(request: ChampionRequest, begin: Callable[[], None]) -> ChampionMo
         version=request.version,
         train=None if request.train is None else _rows(request.train),
         validation=_rows(request.validation),
+        test=_rows(request.test),
         recipe=request.recipe,
         folder=request.folder,
         missing=request.missing,

@@ -1,9 +1,13 @@
-"""Which labels a version was trained on, and which the champion: a model answers these labels and no others."""
+"""Which labels a version was trained on, and which the champion: a model answers these labels and no others.
+
+A label that both have may still be given up: hardly a row of it was trained on, or none measures it. What counts as that is
+`Vocabulary.unproven`, and nothing else decides it.
+"""
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from millstream.evaluation.v1.evaluation_report_pb2 import LabelChange, LabelCount
@@ -18,15 +22,21 @@ LISTED = 100
 """Labels of each kind, lost, new and kept, that a report lists; all are counted."""
 LONGEST = 200
 """Characters of a label that a report shows."""
+NEARLY_LOST = 10
+"""A version that has fewer than one in so many of the champion's training rows with a label has nearly lost it."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The labels of training rows, with how many rows have each."""
+    """The labels of training rows, with how many rows have each; those of `…_tests` are of test rows."""
 
     version: Counter[str] = field(default_factory=Counter)
+    version_tests: Counter[str] = field(default_factory=Counter)
+    """Of the test rows on which the version is measured."""
     champion: Counter[str] | None = None
     """None: there is no other champion, or `unknown` says why its labels could not be read."""
+    champion_tests: Counter[str] = field(default_factory=Counter)
+    """Of the test rows of its snapshot that the champion had not seen."""
     unknown: str = ""
     untrained: Mapping[str, Counter[str]] = field(default_factory=dict)
     """By split: labels of its rows that no training row has."""
@@ -36,21 +46,37 @@ class Vocabulary:
         """Whether both have labels, and none in common: their figures cannot be compared."""
         return bool(self.champion and self.version and not self.champion.keys() & self.version.keys())
 
+    @property
+    def unproven(self) -> set[str]:
+        """Labels of both that nothing shows the version to answer still: it has nearly lost them, or no test row has them.
+
+        Both are measured by the champion: a label that was as rare in its rows, or that none of its test rows had, is none
+        of them.
+        """
+        champion: Counter[str] = self.champion or Counter()
+        nearly_lost = {label for label, rows in self.version.items() if NEARLY_LOST * rows < champion[label]}
+        untested = self.champion_tests.keys() - self.version_tests.keys()
+        return nearly_lost | (untested & self.version.keys() & champion.keys())
+
     def change(self) -> LabelChange:
         """As the report has it."""
         champion: Counter[str] = self.champion or Counter()
-        kinds = (
-            champion.keys() - self.version.keys(),
-            self.version.keys() - champion.keys(),
-            self.version.keys() & champion.keys(),
-        )
+        lost, new = champion.keys() - self.version.keys(), self.version.keys() - champion.keys()
+        kept, unproven = self.version.keys() & champion.keys(), self.unproven
         rows = self.version + champion
-        shown = [label for kind in kinds for label in sorted(kind, key=lambda label: (-rows[label], label))[:LISTED]]
         change = LabelChange(unknown=self.unknown)
-        for label in shown:
-            change.labels.add(label=label[:LONGEST], version_rows=self.version[label], champion_rows=champion[label])
+        for kind in (lost, unproven, new, kept - unproven):
+            for label in sorted(kind, key=lambda label: (-rows[label], label))[:LISTED]:
+                change.labels.add(
+                    label=label[:LONGEST],
+                    version_rows=self.version[label],
+                    champion_rows=champion[label],
+                    version_test_rows=self.version_tests[label],
+                    champion_test_rows=self.champion_tests[label],
+                    unproven=label in unproven,
+                )
         if self.champion is not None:
-            change.lost, change.new, change.kept = map(len, kinds)
+            change.lost, change.unproven, change.new, change.kept = map(len, (lost, unproven, new, kept))
         return change
 
     def notes(self) -> list[str]:
@@ -71,25 +97,32 @@ class Vocabulary:
 def vocabulary_of(
     spec: Spec,
     train: Sequence[Row],
+    measured: Sequence[Row],
     others: Mapping[str, Sequence[Row]],
     champion: "ChampionModel | None",
     catalog: Catalog,
 ) -> Vocabulary:
-    """The labels of a version's training rows, of its `others` by split, and of the champion's training rows."""
+    """The labels of a version's training rows, of the test rows it is `measured` on, and of the same rows of the champion.
+
+    `others`, by split, are all rows of the version's validation and test splits.
+    """
     version = _labels(spec, train)
     untrained = {
         split: Counter({label: count for label, count in _labels(spec, rows).items() if label not in version})
         for split, rows in others.items()
     }
+    mine = Vocabulary(version, _labels(spec, measured), untrained=untrained)
     if champion is None:
-        return Vocabulary(version, untrained=untrained)
+        return mine
     if champion.train is None:
-        return Vocabulary(version, unknown=champion.missing, untrained=untrained)
+        return replace(mine, unknown=champion.missing)
     try:
-        theirs = _labels(catalog.spec(champion.recipe), champion.train or train)
+        other = catalog.spec(champion.recipe)
     except UnknownRecipe as error:
-        return Vocabulary(version, unknown=str(error), untrained=untrained)
-    return Vocabulary(version, theirs, untrained=untrained)
+        return replace(mine, unknown=str(error))
+    # Without rows of its own it was made from the version's.
+    rows, tests = (champion.train, champion.test) if champion.train else (train, measured)
+    return replace(mine, champion=_labels(other, rows), champion_tests=_labels(other, tests))
 
 
 def _labels(spec: Spec, rows: Sequence[Row]) -> Counter[str]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
+from millstream.defaults import CHAMPION
 from millstream.errors import FailedPrecondition
-from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, LabelChange
 from millstream.registry.v1.model_pb2 import AliasEntry, GateRule, ModelSpec
 from recipekit.catalog import Catalog, UnknownRecipe
-from recipekit.gate import is_unsure_of_labels, rules_of, verdict
+from recipekit.gate import format_labels, is_unsure_of_labels, rules_of, verdict
 
 Rules = Callable[[EvaluationReport], Sequence[GateRule]]
 """The model's present gate, for the version of a report."""
@@ -36,10 +37,44 @@ def objections(report: EvaluationReport, rules: Sequence[GateRule]) -> list[str]
     return [result.text for result in verdict(report, rules) if not result.passed]
 
 
-def deciding_report(reports: Sequence[EvaluationReport], champion: int) -> EvaluationReport | None:
-    """Of a version's reports, newest first, the one that counts: beside the present champion, else the newest."""
-    beside = [report for report in reports if report.champion_version == champion]
-    return next(iter([*beside, *reports]), None)
+def replaces_champion(moves: Sequence[AliasEntry], version: int, alias: str) -> bool:
+    """Whether callers of the champion, whose moves these are, get another version by a promotion of this one."""
+    return alias == CHAMPION and bool(moves) and moves[-1].version != version
+
+
+def deciding_report(
+    reports: Sequence[EvaluationReport], moves: Sequence[AliasEntry], version: int, alias: str
+) -> EvaluationReport | None:
+    """Of a version's reports the one that decides on its promotion by hand; None: none does.
+
+    It compares the version, also its labels, with the present champion. Where the champion is not replaced, the newest of
+    all stands in for it.
+    """
+    champion = moves[-1].version if moves else 0
+    beside = [report for report in reports if _compares(report, champion)]
+    if not beside and not replaces_champion(moves, version, alias):
+        beside = list(reports)
+    return max(beside, key=_rank, default=None)
+
+
+def why_not_compared(
+    moves: Sequence[AliasEntry], mine: Sequence[EvaluationReport], champions: Sequence[EvaluationReport]
+) -> str:
+    """Why the version of the reports `mine`, which compare it with other champions only, does not replace the present one.
+
+    It names labels that the reports of the champion list and those of the version do not, and what a person can do.
+    """
+    champion, newest = moves[-1].version, mine[0]
+    text = f"no report compares it with the champion, version {champion}"
+    known = {one.label for report in mine for one in report.label_change.labels if one.version_rows}
+    listed = next((one.label_change for one in champions if one.HasField("label_change")), LabelChange())
+    missing = [one for one in listed.labels if one.version_rows and one.label not in known]
+    if missing:
+        text += f", and none lists labels of that one: {format_labels(missing)}"
+    text += f"; request one by `millstream reports again {newest.model} {newest.version}`"
+    if newest.version in {entry.version for entry in moves}:
+        text += f", or go back to it by `millstream rollback {newest.model} {newest.version}`"
+    return text
 
 
 def next_promotion(
@@ -58,16 +93,23 @@ def next_promotion(
     fitting = [
         report
         for report in reports
-        if report.champion_version == champion
-        and report.version > champion
-        and report.version not in held
-        and not is_unsure_of_labels(report)
+        if _compares(report, champion) and report.version > champion and report.version not in held
     ]
-    # A requested report counts before those that it was to replace, whatever the evaluators' clocks say.
-    oldest_first = sorted(fitting, key=lambda one: (one.request_number, one.create_time.ToNanoseconds()))
-    newest = {report.version: report for report in oldest_first}
+    newest = {report.version: report for report in sorted(fitting, key=_rank)}
     passing = [report for report in newest.values() if not objections(report, rules(report))]
     return max(passing, key=lambda report: report.version, default=None)
+
+
+def _compares(report: EvaluationReport, champion: int) -> bool:
+    return report.champion_version == champion and not is_unsure_of_labels(report)
+
+
+def _rank(report: EvaluationReport) -> tuple[int, int]:
+    """Of reports on one version the one of the highest rank counts: a requested one before those that it was to replace.
+
+    So no clock of an evaluator decides between them.
+    """
+    return report.request_number, report.create_time.ToNanoseconds()
 
 
 def rollback_target(entries: Sequence[AliasEntry], version: int) -> int:

@@ -17,7 +17,14 @@ from servicekit.paging import itself, message_page, trimmed
 from servicekit.rpc.interceptor import actor
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES
-from services.registry.rules import deciding_report, objections, present_gate, rollback_target
+from services.registry.rules import (
+    deciding_report,
+    objections,
+    present_gate,
+    replaces_champion,
+    rollback_target,
+    why_not_compared,
+)
 from services.registry.store import Store, to_alias, to_model, to_version
 from services.registry.validation import check_spec
 
@@ -102,6 +109,8 @@ class RegistryService:
     async def PromoteModelVersion(self, request: rpc.PromoteModelVersionRequest) -> rpc.PromoteModelVersionResponse:
         """Move the alias by hand, which puts it on hold. Raises NotFound, FailedPrecondition or Conflict."""
         await self.store.version(request.model, request.version)
+        report_id, compared = await self._passing_report(request)
+        expected = _expected_number(request.etag)
         entry = AliasEntry(
             model=request.model,
             alias=request.alias or CHAMPION,
@@ -110,9 +119,9 @@ class RegistryService:
             hold=True,
             reason=check_reason(request.reason),
             override=check_reason(request.override, "override"),
-            report_id=await self._passing_report(request),
+            report_id=report_id,
         )
-        made = await self._append(request, entry, _expected_number(request.etag))
+        made = await self._append(request, entry, compared if expected is None else expected)
         return rpc.PromoteModelVersionResponse(entry=to_alias(made))
 
     async def RollbackAlias(self, request: rpc.RollbackAliasRequest) -> rpc.RollbackAliasResponse:
@@ -192,30 +201,36 @@ class RegistryService:
             number = entries[-1].version
         return await self.store.version(model, number)
 
-    async def _passing_report(self, request: rpc.PromoteModelVersionRequest) -> str:
-        """The id of the passing report that allows the promotion, "" with an override. Raises FailedPrecondition."""
+    async def _passing_report(self, request: rpc.PromoteModelVersionRequest) -> tuple[str, int | None]:
+        """The id of the passing report that allows the promotion, "" with an override, and the number of the champion's
+        entry that must still be the newest, None if any may be. Raises FailedPrecondition.
+        """
         if request.override:
-            return ""
+            return "", None
         for entry in await self.store.alias(request.model, request.alias).entries():
             if entry.request_id == request.request_id:
                 # A repeated request gets the same answer, with the same report.
-                return entry.message.report_id
-        reports = await all_reports(self.evaluator, request.model, request.version)
+                return entry.message.report_id, None
         moves = await self.store.alias_entries(request.model, CHAMPION)
+        reports = await all_reports(self.evaluator, request.model, request.version)
+        alias = request.alias or CHAMPION
         # Read last, so that a gate that was just applied holds.
         spec = (await self.store.model(request.model)).spec
-        report = deciding_report(reports, moves[-1].version if moves else 0)
-        if report is None:
-            against = ["it has no evaluation report yet"]
-        else:
+        report = deciding_report(reports, moves, request.version, alias)
+        if report:
             against = objections(report, present_gate(spec, self.catalog, report))
+        elif reports:
+            champions = await all_reports(self.evaluator, request.model, moves[-1].version)
+            against = [why_not_compared(moves, reports, champions)]
+        else:
+            against = ["it has no evaluation report yet"]
         if report is None or against:
             raise FailedPrecondition(
                 f"{request.model} version {request.version} does not pass the model's gate: {'; '.join(against)}. Read "
                 f"`millstream reports list {request.model}`, or set override to your reason",
                 model=request.model,
             )
-        return report.report_id
+        return report.report_id, len(moves) if replaces_champion(moves, request.version, alias) else None
 
 
 def _check_same_request(repeated: bool, same: bool) -> None:

@@ -55,6 +55,12 @@ def relabelled(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list
     return made
 
 
+def with_few(rows: Sequence[dict[str, Any]], label: str, most: int) -> list[dict[str, Any]]:
+    """The rows without those of the label, but for the first `most` of them."""
+    kept = [row for row in rows if row["label"] == label][:most]
+    return [row for row in rows if row["label"] != label or row in kept]
+
+
 @cache
 def trained(wrong: bool = False, steps: int = 60, labels: tuple[str, ...] = ("good", "bad")) -> Path:
     """An artifact's folder. `wrong`: it learnt every label the other way round."""
@@ -146,9 +152,13 @@ class World:
         self.dataprep.snapshots.append(snapshot)
         return snapshot
 
-    async def labelled(self, *labels: str) -> ModelVersion:
-        """A version trained on a snapshot of its own, whose rows have these labels (see relabelled)."""
+    async def labelled(self, *labels: str, in_train: int = len(ROWS), in_test: int = len(ROWS)) -> ModelVersion:
+        """A version trained on a snapshot of its own, whose rows have these labels (see relabelled).
+
+        `in_train`, `in_test`: at most so many rows of that split have the last label.
+        """
         train, validation, test = (relabelled(rows, labels) for rows in (TRAIN, VALIDATION, TEST))
+        train, test = with_few(train, labels[-1], in_train), with_few(test, labels[-1], in_test)
         snapshot = await self.snapshot(train=train, validation=validation, test=test)
         return await self.version(trained(labels=labels), snapshot)
 

@@ -71,6 +71,20 @@ class Evaluator:
         )
 
 
+class SlowEvaluator(Evaluator):
+    """Reads its reports at once, and answers only after `go_on`, when another promotion has won."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
+        answer = await super().ListEvaluationReports(request)
+        self.asked.set()
+        await self.go_on.wait()
+        return answer
+
+
 def registry(blobs: Blobs, trainer: Trainer, evaluator: Evaluator) -> SimpleNamespace:
     """One replica."""
     store = Store(blobs, Outbox(blobs, MemoryBus(), "registry", FACTS))

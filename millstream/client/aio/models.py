@@ -89,9 +89,9 @@ class Models(Connection):
     ) -> AliasEntry:
         """Move the alias to a version and hold it there: no automatic promotion until release().
 
-        Raises FailedPrecondition without a report that passes the model's present gate, unless `override` gives a reason,
-        which is kept.
-        `etag` "" does not check; else Conflict is raised unless it is the number of the alias's newest entry.
+        Raises FailedPrecondition without a report, beside the champion if it is replaced, that passes the model's present
+        gate, unless `override` gives a reason, which is kept.
+        Raises Conflict if another champion came meanwhile, or if `etag` is set and not the number of the newest entry.
         """
         request = registry.PromoteModelVersionRequest(
             model=model,

@@ -40,18 +40,18 @@ class EvaluationReport(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATUS_UNSPECIFIED: EvaluationReport._Status.ValueType  # 0
         STATUS_PASSED: EvaluationReport._Status.ValueType  # 1
-        """Every rule of the gate passed, or there is no gate; and the version has every label of the champion."""
+        """Every rule of the gate passed, or there is no gate; and no label of the champion is lost or unproven."""
         STATUS_FAILED: EvaluationReport._Status.ValueType  # 2
-        """At least one rule of the gate failed, or labels of the champion are lost."""
+        """At least one rule of the gate failed, or labels of the champion are lost or unproven."""
         STATUS_ERROR: EvaluationReport._Status.ValueType  # 3
         """The version could not be evaluated."""
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper): ...
     STATUS_UNSPECIFIED: EvaluationReport.Status.ValueType  # 0
     STATUS_PASSED: EvaluationReport.Status.ValueType  # 1
-    """Every rule of the gate passed, or there is no gate; and the version has every label of the champion."""
+    """Every rule of the gate passed, or there is no gate; and no label of the champion is lost or unproven."""
     STATUS_FAILED: EvaluationReport.Status.ValueType  # 2
-    """At least one rule of the gate failed, or labels of the champion are lost."""
+    """At least one rule of the gate failed, or labels of the champion are lost or unproven."""
     STATUS_ERROR: EvaluationReport.Status.ValueType  # 3
     """The version could not be evaluated."""
 
@@ -276,6 +276,7 @@ class LabelChange(_message.Message):
     NEW_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
     UNKNOWN_FIELD_NUMBER: _builtins.int
+    UNPROVEN_FIELD_NUMBER: _builtins.int
     kept: _builtins.int
     """How many labels both have."""
     new: _builtins.int
@@ -286,9 +287,13 @@ class LabelChange(_message.Message):
     """Why the champion's labels could not be read; such a version never passes by itself. Empty: they were, or there is no
     other champion.
     """
+    unproven: _builtins.int
+    """How many labels of those that both have nothing shows the version to answer still, see LabelCount.unproven. Such a
+    version never passes by itself.
+    """
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelCount]:
-        """The lost ones first, then the new ones, then the others; at most 100 of each."""
+        """The lost ones first, then the unproven ones, the new ones, the others; at most 100 of each."""
 
     def __init__(
         self,
@@ -298,10 +303,11 @@ class LabelChange(_message.Message):
         new: _builtins.int = ...,
         lost: _builtins.int = ...,
         unknown: _builtins.str = ...,
+        unproven: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "labels", b"labels", "lost", b"lost", "new", b"new", "unknown", b"unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "labels", b"labels", "lost", b"lost", "new", b"new", "unknown", b"unknown", "unproven", b"unproven"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -309,27 +315,42 @@ Global___LabelChange: _TypeAlias = LabelChange  # noqa: Y015
 
 @_typing.final
 class LabelCount(_message.Message):
-    """One label, and how many training rows have it."""
+    """One label, and how many rows have it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LABEL_FIELD_NUMBER: _builtins.int
     VERSION_ROWS_FIELD_NUMBER: _builtins.int
     CHAMPION_ROWS_FIELD_NUMBER: _builtins.int
+    VERSION_TEST_ROWS_FIELD_NUMBER: _builtins.int
+    CHAMPION_TEST_ROWS_FIELD_NUMBER: _builtins.int
+    UNPROVEN_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """Cut after 200 characters."""
     version_rows: _builtins.int
+    """Training rows."""
     champion_rows: _builtins.int
+    version_test_rows: _builtins.int
+    """Test rows on which the version is measured."""
+    champion_test_rows: _builtins.int
+    """Test rows of the champion's snapshot that the champion had not seen in training or validation."""
+    unproven: _builtins.bool
+    """True if the version has fewer than a tenth of the champion's training rows with it, or is measured on no test row
+    with it although the champion had some.
+    """
     def __init__(
         self,
         *,
         label: _builtins.str = ...,
         version_rows: _builtins.int = ...,
         champion_rows: _builtins.int = ...,
+        version_test_rows: _builtins.int = ...,
+        champion_test_rows: _builtins.int = ...,
+        unproven: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["champion_rows", b"champion_rows", "label", b"label", "version_rows", b"version_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["champion_rows", b"champion_rows", "champion_test_rows", b"champion_test_rows", "label", b"label", "unproven", b"unproven", "version_rows", b"version_rows", "version_test_rows", b"version_test_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

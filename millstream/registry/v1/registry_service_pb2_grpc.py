@@ -154,8 +154,9 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PromoteModelVersion(self, request, context):
-        """Move an alias to a version and put the alias on hold. Needs a report whose figures pass the model's present gate,
-        or an override.
+        """Move an alias to a version and put the alias on hold. Needs a report whose figures pass the model's present gate, and
+        that compares the version with the champion if it replaces one; or an override. ABORTED if another champion came
+        meanwhile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

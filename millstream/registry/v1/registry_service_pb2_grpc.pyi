@@ -46,8 +46,9 @@ class RegistryServiceStub:
     AliasAt: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.AliasAtRequest, _registry_service_pb2.AliasAtResponse]
     """The entry that held at a point in time."""
     PromoteModelVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.PromoteModelVersionRequest, _registry_service_pb2.PromoteModelVersionResponse]
-    """Move an alias to a version and put the alias on hold. Needs a report whose figures pass the model's present gate,
-    or an override.
+    """Move an alias to a version and put the alias on hold. Needs a report whose figures pass the model's present gate, and
+    that compares the version with the champion if it replaces one; or an override. ABORTED if another champion came
+    meanwhile.
     """
     RollbackAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAliasRequest, _registry_service_pb2.RollbackAliasResponse]
     """Move an alias back to an earlier version and put the alias on hold."""
@@ -74,8 +75,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     AliasAt: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.AliasAtRequest, _registry_service_pb2.AliasAtResponse]  # type: ignore[assignment]
     """The entry that held at a point in time."""
     PromoteModelVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.PromoteModelVersionRequest, _registry_service_pb2.PromoteModelVersionResponse]  # type: ignore[assignment]
-    """Move an alias to a version and put the alias on hold. Needs a report whose figures pass the model's present gate,
-    or an override.
+    """Move an alias to a version and put the alias on hold. Needs a report whose figures pass the model's present gate, and
+    that compares the version with the champion if it replaces one; or an override. ABORTED if another champion came
+    meanwhile.
     """
     RollbackAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAliasRequest, _registry_service_pb2.RollbackAliasResponse]  # type: ignore[assignment]
     """Move an alias back to an earlier version and put the alias on hold."""
@@ -153,8 +155,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.PromoteModelVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.PromoteModelVersionResponse, _abc.Awaitable[_registry_service_pb2.PromoteModelVersionResponse]]:
-        """Move an alias to a version and put the alias on hold. Needs a report whose figures pass the model's present gate,
-        or an override.
+        """Move an alias to a version and put the alias on hold. Needs a report whose figures pass the model's present gate, and
+        that compares the version with the champion if it replaces one; or an override. ABORTED if another champion came
+        meanwhile.
         """
 
     @_abc_1.abstractmethod

@@ -1,5 +1,6 @@
 """Labels: what a report says of those that a version gains or loses against the champion, and what never passes."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from google.protobuf.json_format import MessageToDict
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import GateRule
 from recipekit.catalog import Catalog
+from recipekit.gate import verdict
 from recipekit.spec import Spec
 from services.evaluator.measure import ChampionModel
-from services.evaluator.vocabulary import LISTED, LONGEST, vocabulary_of
+from services.evaluator.vocabulary import LISTED, LONGEST, Vocabulary, vocabulary_of
 from tests.worlds.evaluator import CATALOG, MODEL, TEST, TRAIN, VALIDATION, World, relabelled, trained
 
 PASSED, FAILED = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED
@@ -88,6 +90,70 @@ async def test_the_same_labels_and_more_of_them_may_pass(world: World, labels: t
     assert any("'mixed'" in note and "the champion never answers" in note for note in report.notes) == (len(labels) > 2)
 
 
+MIXED_TRAIN, MIXED_TEST = (rows_of(relabelled(rows, ("good", "bad", "mixed")), "mixed") for rows in (TRAIN, TEST))
+
+
+@pytest.mark.parametrize(
+    ("why", "in_train", "in_test"),
+    [("nearly lost", 1, 0), ("nearly lost, and tested", 1, MIXED_TEST), ("no longer tested", MIXED_TRAIN, 0)],
+)
+async def test_a_label_that_a_version_is_not_shown_to_answer_still_never_passes_by_itself(
+    world: World, why: str, in_train: int, in_test: int
+) -> None:
+    await world.labelled("good", "bad", "mixed")
+    world.champion(1)
+    await world.labelled("good", "bad", "mixed", in_train=in_train, in_test=in_test)
+    report = await world.replica().report(2)
+    assert report.status == FAILED, why
+    change = report.label_change
+    assert (change.kept, change.new, change.lost, change.unproven) == (3, 0, 0, 1)
+    first, *others = change.labels
+    assert (first.label, first.unproven) == ("mixed", True) and not any(one.unproven for one in others)
+    labels, accuracy = report.gate
+    assert accuracy.passed and not labels.passed and not labels.HasField("rule")
+    assert labels.text.startswith("labels of the champion, version 1, are nearly lost or no longer tested: 'mixed' (")
+    assert f"{in_train} training and {in_test} test rows, the champion's {MIXED_TRAIN} and {MIXED_TEST}" in labels.text
+    assert f"millstream promote {MODEL} 2 --override REASON" in labels.text
+
+
+async def test_a_label_that_was_as_rare_with_the_champion_holds_nothing_back(world: World) -> None:
+    for in_train in (1, 2):
+        await world.labelled("good", "bad", "mixed", in_train=in_train, in_test=0)
+    world.champion(1)
+    report = await world.replica().report(2)
+    assert (report.status, report.label_change.unproven) == (PASSED, 0)
+
+
+async def test_a_test_row_that_the_champion_had_seen_shows_nothing_that_could_be_missed(world: World) -> None:
+    mixed = {"text": "half and half", "label": "mixed"}
+    seen = await world.snapshot(train=[*TRAIN, mixed], test=[*TEST, mixed])
+    await world.version(snapshot=seen)
+    world.champion(1)
+    for train in ([*TRAIN, mixed], [*TRAIN[1:], mixed]):
+        await world.version(snapshot=await world.snapshot(train=train, test=[*TEST, mixed]))
+    for version in (2, 3):
+        report = await world.replica().report(version)
+        assert (report.status, report.label_change.unproven) == (PASSED, 0)
+
+
+@pytest.mark.parametrize(
+    ("why", "version", "champion", "unproven"),
+    [
+        ("nothing changed", {"a": 90, "b": 1}, {"a": 90, "b": 1}, set()),
+        ("a tenth is left", {"a": 90, "b": 10}, {"a": 90, "b": 100}, set()),
+        ("less than a tenth is left", {"a": 90, "b": 9}, {"a": 90, "b": 100}, {"b"}),
+        ("a file that was cut off", {"a": 80, "b": 9}, {"a": 900, "b": 100}, {"a", "b"}),
+        ("rows of other labels came, and none of it went", {"a": 9000, "b": 10}, {"a": 90, "b": 10}, set()),
+        ("a label that the champion has not", {"a": 90, "b": 1}, {"a": 90}, set()),
+        ("a label that is lost is that, and not unproven", {"a": 90}, {"a": 90, "b": 10}, set()),
+    ],
+)
+def test_a_label_is_nearly_lost_below_a_tenth_of_its_rows(
+    why: str, version: dict[str, int], champion: dict[str, int], unproven: set[str]
+) -> None:
+    assert Vocabulary(Counter(version), champion=Counter(champion)).unproven == unproven, why
+
+
 async def test_without_another_champion_the_labels_are_counted_and_nothing_is_lost(world: World) -> None:
     await world.labelled("good", "bad")
     report = await world.replica().report()
@@ -136,7 +202,11 @@ async def test_the_page_and_the_json_show_the_labels_with_their_rows(world: Worl
     assert "The labels" in html and "&lt;bad&gt;" in html and "<bad>" not in html
     assert html.index("<td>&lt;bad&gt;</td>") < html.index("<td>fine</td>")
     (first, *_) = MessageToDict(report)["labelChange"]["labels"]
-    assert first == {"label": "<bad>", "championRows": str(rows_of(TRAIN, "bad"))}
+    assert first == {
+        "label": "<bad>",
+        "championRows": str(rows_of(TRAIN, "bad")),
+        "championTestRows": str(rows_of(TEST, "bad")),
+    }
 
 
 def test_a_champion_of_another_recipe_is_read_by_that_recipes_label_column() -> None:
@@ -146,9 +216,9 @@ def test_a_champion_of_another_recipe_is_read_by_that_recipes_label_column() -> 
 
     rows = [{"text": "a", "verdict": "good", "label": "noise"}]
     champion = ChampionModel(1, rows, recipe="other")
-    vocabulary = vocabulary_of(SPEC, [{"text": "b", "label": "good"}], {}, champion, Two(["tests.recipes"]))
+    vocabulary = vocabulary_of(SPEC, [{"text": "b", "label": "good"}], [], {}, champion, Two(["tests.recipes"]))
     assert vocabulary.champion == {"good": 1}
-    unknown = vocabulary_of(SPEC, TRAIN, {}, ChampionModel(1, rows, recipe="gone"), CATALOG)
+    unknown = vocabulary_of(SPEC, TRAIN, TEST, {}, ChampionModel(1, rows, recipe="gone"), CATALOG)
     assert unknown.champion is None and "no recipe is named 'gone'" in unknown.unknown
 
 
@@ -173,12 +243,22 @@ def test_a_recipe_without_labels_or_with_real_numbers_has_no_vocabulary() -> Non
         label: float
 
     for spec in (replace(SPEC, label=None), replace(SPEC, row=Measured)):
-        assert not vocabulary_of(spec, TRAIN, {"test": TEST}, None, CATALOG).change().labels
+        assert not vocabulary_of(spec, TRAIN, TEST, {"test": TEST}, None, CATALOG).change().labels
 
 
 def test_a_report_lists_a_bounded_number_of_labels_and_counts_all() -> None:
     rows = [{"text": f"text {number}", "label": f"{number}" + "x" * 1000} for number in range(3 * LISTED)]
     theirs = [{"text": "", "label": f"their {number}"} for number in range(2 * LISTED)]
-    change = vocabulary_of(SPEC, rows, {}, ChampionModel(1, theirs, recipe="toy_words"), CATALOG).change()
+    change = vocabulary_of(SPEC, rows, [], {}, ChampionModel(1, theirs, recipe="toy_words"), CATALOG).change()
     assert (change.new, change.lost, len(change.labels)) == (3 * LISTED, 2 * LISTED, 2 * LISTED)
     assert max(len(label.label) for label in change.labels) == LONGEST
+
+
+def test_of_many_unproven_labels_a_bounded_number_is_listed_and_one_sentence_names_ten() -> None:
+    many = Counter({f"label {number:03}": 20 for number in range(3 * LISTED)})
+    few = Counter({"good": 20 * len(many), **dict.fromkeys(many, 1)})
+    change = Vocabulary(few, champion=many).change()
+    assert (change.unproven, change.kept, change.new) == (3 * LISTED, 3 * LISTED, 1)
+    assert sum(label.unproven for label in change.labels) == LISTED
+    (result,) = verdict(EvaluationReport(version=2, champion_version=1, label_change=change), [])
+    assert result.text.count("the champion's 20 and 0") == 10 and "), …. If" in result.text

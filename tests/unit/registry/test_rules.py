@@ -2,11 +2,19 @@
 
 import pytest
 
+from millstream.defaults import CHAMPION
 from millstream.errors import FailedPrecondition
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, GateResult, LabelChange, MetricResult
 from millstream.registry.v1.model_pb2 import AliasEntry, GateRule, ModelSpec
 from recipekit.catalog import Catalog
-from services.registry.rules import next_promotion, objections, present_gate, rollback_target
+from services.registry.rules import (
+    deciding_report,
+    next_promotion,
+    objections,
+    present_gate,
+    rollback_target,
+    why_not_compared,
+)
 
 PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
 GATE = [GateRule(metric="accuracy", at_least=0.7)]
@@ -68,9 +76,15 @@ def test_a_version_that_could_not_be_evaluated_passes_no_gate(status: Evaluation
 
 
 @pytest.mark.parametrize(
-    "change", [LabelChange(lost=1, kept=1), LabelChange(lost=2, new=2), LabelChange(unknown="the data is gone")]
+    "change",
+    [
+        LabelChange(lost=1, kept=1),
+        LabelChange(lost=2, new=2),
+        LabelChange(kept=2, unproven=1),
+        LabelChange(unknown="the data is gone"),
+    ],
 )
-def test_lost_or_unknown_labels_never_pass_even_without_a_gate(change: LabelChange) -> None:
+def test_lost_unproven_or_unknown_labels_never_pass_even_without_a_gate(change: LabelChange) -> None:
     losing = report(2, 1)
     losing.label_change.CopyFrom(change)
     assert next_promotion(moves(1), [losing], lambda _: []) is None
@@ -94,6 +108,65 @@ def test_of_two_reports_on_one_comparison_the_newest_counts() -> None:
     again.create_time.FromSeconds(2)
     for reports in ([first, again], [again, first]):
         assert next_promotion(moves(1), reports, lambda _: GATE) is None
+
+
+@pytest.mark.parametrize("seconds", [0, 2])
+def test_a_requested_report_counts_whatever_its_status_and_its_clock_for_both_ways_of_promotion(seconds: int) -> None:
+    first, requested = report(2, 1), report(2, 1, ERROR)
+    first.create_time.FromSeconds(1)
+    requested.create_time.FromSeconds(seconds)
+    requested.request_number = 1
+    requested.ClearField("label_change")
+    for reports in ([first, requested], [requested, first]):
+        assert deciding_report(reports, moves(1), 2, CHAMPION) is requested
+        assert next_promotion(moves(1), reports, lambda _: GATE) is None
+
+
+@pytest.mark.parametrize(
+    ("why", "entries", "alias", "decides"),
+    [
+        ("beside the present champion", moves(1), CHAMPION, "2-1"),
+        ("beside one before it no report will do", moves(1, 3), CHAMPION, None),
+        ("a first champion replaces none", moves(), CHAMPION, "2-0"),
+        ("the champion itself may be held by hand", moves(1, 2), CHAMPION, "2-1"),
+        ("another alias leaves the champion in place", moves(1, 3), "stable", "2-1"),
+    ],
+)
+def test_by_hand_a_report_beside_the_champion_that_is_replaced_decides(
+    why: str, entries: list[AliasEntry], alias: str, decides: str | None
+) -> None:
+    alone, beside = report(2, 0), report(2, 1)
+    beside.create_time.FromSeconds(1)
+    found = deciding_report([beside, alone], entries, 2, alias)
+    assert (found.report_id if found else None) == decides, why
+
+
+def test_by_hand_a_report_that_compared_no_labels_replaces_no_champion() -> None:
+    old = report(2, 1)
+    old.ClearField("label_change")
+    assert deciding_report([old], moves(1), 2, CHAMPION) is None
+
+
+def labels(version: int, champion: int, **rows: int) -> EvaluationReport:
+    """A report whose version has these rows of each label."""
+    made = report(version, champion)
+    made.model = "toy"
+    for label, number in rows.items():
+        made.label_change.labels.add(label=label, version_rows=number)
+    return made
+
+
+def test_what_no_report_compares_is_refused_with_the_labels_that_lack_and_the_next_step() -> None:
+    mine, champions = labels(2, 1, good=3, bad=4, mixed=0), labels(3, 1, good=5, mixed=16, bad=1)
+    text = why_not_compared(moves(1, 3), [mine], [champions])
+    assert text == (
+        "no report compares it with the champion, version 3, and none lists labels of that one: 'mixed' (16 rows); "
+        "request one by `millstream reports again toy 2`"
+    )
+    kept = why_not_compared(moves(1, 3), [labels(2, 1, good=3, bad=4, mixed=1)], [champions])
+    unread = why_not_compared(moves(1, 3), [mine], [])
+    assert "lists labels" not in kept + unread and "reports again toy 2" in kept and "reports again toy 2" in unread
+    assert "millstream rollback toy 2" in why_not_compared(moves(2, 3), [mine], [champions])
 
 
 def test_the_present_gate_is_the_models_own_else_the_recipes_else_the_reports() -> None:

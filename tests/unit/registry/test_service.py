@@ -10,15 +10,14 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from millstream import errors
-from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, LabelChange
-from millstream.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest, ListEvaluationReportsResponse
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1 import registry_service_pb2 as rpc
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec
 from servicekit.blobs.memory import MemoryBlobs
 from services.evaluator.due import champion_of, is_pending
 from services.registry import store
 from services.registry.reconcile import PromotionKey, VersionKey
-from tests.worlds.registry import SPEC, Evaluator, Trainer, applied, entries, registered, registry
+from tests.worlds.registry import SPEC, Evaluator, SlowEvaluator, Trainer, applied, entries, registered, registry
 
 
 @pytest.mark.parametrize(
@@ -94,22 +93,6 @@ async def test_a_promotion_keeps_its_actor_time_reason_and_report() -> None:
     assert entry.reason and entry.time.seconds
 
 
-async def test_promoting_by_hand_needs_a_passing_report_or_an_override_that_is_kept() -> None:
-    replica = await registered(1, Evaluator())
-    request = rpc.PromoteModelVersionRequest(model="toy", version=1, request_id="mine")
-    with pytest.raises(errors.FailedPrecondition, match="override"):
-        await replica.service.PromoteModelVersion(request)
-    request.override = "the test set is wrong"
-    made = (await replica.service.PromoteModelVersion(request)).entry
-    assert (made.override, made.hold, made.version) == ("the test set is wrong", True, 1)
-    assert (await replica.service.PromoteModelVersion(request)).entry == made, (
-        "a repeated request must get the same answer"
-    )
-    request.version, request.override = 1, "another reason"
-    with pytest.raises(errors.InvalidArgument, match="request_id"):
-        await replica.service.PromoteModelVersion(request)
-
-
 async def apply(replica: Any, **change: Any) -> None:
     await replica.service.ApplyModel(rpc.ApplyModelRequest(spec=ParseDict({**SPEC, **change}, ModelSpec())))
 
@@ -146,20 +129,6 @@ async def test_without_a_gate_of_the_model_the_recipes_holds_for_old_reports_too
     assert not await entries(replica), "the recipe wants an accuracy of 0.7"
 
 
-async def test_by_hand_the_report_beside_the_present_champion_decides() -> None:
-    evaluator = Evaluator()
-    replica = await registered(2, evaluator)
-    evaluator.passes(1, 0)
-    await replica.promote.reconcile(PromotionKey("toy"))
-    evaluator.passes(2, 1).label_change.MergeFrom(LabelChange(lost=1, kept=1))
-    evaluator.passes(2, 0)
-    request = rpc.PromoteModelVersionRequest(model="toy", version=2)
-    with pytest.raises(errors.FailedPrecondition, match="labels of the champion, version 1, are lost"):
-        await replica.service.PromoteModelVersion(request)
-    request.override = "the labels were renamed on purpose"
-    assert (await replica.service.PromoteModelVersion(request)).entry.version == 2
-
-
 async def test_a_rollback_stays_rolled_back_until_released() -> None:
     evaluator = Evaluator()
     replica = await registered(3, evaluator)
@@ -191,20 +160,6 @@ async def test_alias_at_gives_the_entry_that_held_then() -> None:
         assert found.entry == entry
     with pytest.raises(errors.NotFound):
         await replica.service.AliasAt(rpc.AliasAtRequest(model="toy", time=before))
-
-
-class SlowEvaluator(Evaluator):
-    """Reads its reports at once, and answers only after `go_on`, when another promotion has won."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
-
-    async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
-        answer = await super().ListEvaluationReports(request)
-        self.asked.set()
-        await self.go_on.wait()
-        return answer
 
 
 @pytest.mark.parametrize(("winner", "loser", "evaluated_again"), [(1, 2, True), (2, 1, False)])
@@ -272,17 +227,6 @@ async def test_a_request_id_answers_the_same_and_is_refused_for_anything_else() 
         with pytest.raises(errors.InvalidArgument, match="request_id"):
             await call(request)
     assert len(await entries(replica)) == 4
-
-
-async def test_a_repeated_promotion_keeps_its_first_report() -> None:
-    evaluator = Evaluator()
-    replica = await registered(2, evaluator)
-    evaluator.passes(2, 1)
-    request = rpc.PromoteModelVersionRequest(model="toy", version=2, request_id="mine")
-    first = await replica.service.PromoteModelVersion(request)
-    evaluator.reports.clear()
-    evaluator.passes(2, 0)
-    assert await replica.service.PromoteModelVersion(request) == first
 
 
 async def test_names_that_callers_make_up_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
