@@ -130,6 +130,11 @@ class Spec:
         """The metric that is first in the report."""
         return self.metrics[0]
 
+    @property
+    def names_labels(self) -> bool:
+        """Whether the label column holds names of classes, and not real numbers to predict."""
+        return self.label is not None and self.row.model_fields[self.label].annotation is not float
+
     def row_key(self, row: Row) -> bytes:
         """row_key() by this recipe's identity columns: it decides duplicates, the split, and what was seen in training."""
         return row_key(row, self.identity)

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_spec
-from millstream.cli.format import import_line, label_lines, when
+from millstream.cli.format import file_lines, import_line, label_lines, when
 from millstream.cli.output import Cells
 from millstream.client.shared import ImportMode
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, Dataset, DatasetSpec, Snapshot
@@ -45,15 +46,22 @@ def import_file(
         whole.recipe = recipe
     mode: ImportMode = "append" if append else "replace" if replace else ""
     created = cli.client.import_dataset(file, dataset, recipe=recipe, spec=whole, request_id=request_id, mode=mode)
-    if not watch:
+    if watch:
+        ended = cli.screen.stream(cli.client.watch_import(dataset, created.request_id), import_line)
+        if ended is None or ended.state == Import.STATE_REFUSED:
+            raise Failed(f"the import was refused: {ended.refusal if ended else 'no state was reported'}")
+    else:
+        ended = created
         cli.screen.one(created, import_line(created))
-        return
-    ended = cli.screen.stream(cli.client.watch_import(dataset, created.request_id), import_line)
-    if ended is None or ended.state == Import.STATE_REFUSED:
-        raise Failed(f"the import was refused: {ended.refusal if ended else 'no state was reported'}")
-    snapshot = cli.client.snapshot(dataset, ended.snapshot_number)
-    for line in label_lines(snapshot):
-        # On stderr where the output is JSON, which has them in `datasets show`.
+    if ended.snapshot_number:
+        lines = [*file_lines(ended), *label_lines(cli.client.snapshot(dataset, ended.snapshot_number))]
+    elif ended.state == Import.STATE_REFUSED:
+        lines = []
+    else:
+        again = f"millstream datasets import {quote(str(file))} -d {dataset} --request-id {created.request_id} --watch"
+        lines = [f"see how it ends, and what is quarantined: `{again}`"]
+    for line in lines:
+        # On stderr where the output is JSON: the import has those of the file, `datasets show` those of the labels.
         typer.echo(line, err=cli.screen.as_json)
 
 
@@ -79,7 +87,8 @@ def describe(snapshot: Snapshot) -> str:
     rows = snapshot.rows
     lines = [
         f"{snapshot.dataset} snapshot {snapshot.number} ({snapshot.snapshot_id}) of {when(snapshot.create_time)}",
-        f"from {snapshot.source.file_name}, {snapshot.source.size_bytes} bytes",
+        f"from {snapshot.source.file_name}, {snapshot.source.size_bytes} bytes"
+        + (f" (dialect: {snapshot.source.dialect})" if snapshot.source.dialect else ""),
         f"{rows.read} rows read: {rows.kept} kept, {rows.duplicate} duplicate, {rows.quarantined} quarantined"
         + (f" ({rows.carried} from the snapshot before)" if rows.carried else ""),
         "splits: " + ", ".join(f"{name} {count}" for name, count in sorted(snapshot.splits.items())),
@@ -94,6 +103,8 @@ def _column_line(column: ColumnReport) -> str:
     parts = [f"{column.present} present", f"{column.empty} empty", f"{_distinct(column)} distinct"]
     if column.trimmed:
         parts.append(f"{column.trimmed} trimmed of invisible edges")
+    if column.normalised:
+        parts.append(f"{column.normalised} decimals read as whole numbers")
     return f"column {column.name}: {', '.join(parts)}{'' if column.kept else ' (not kept)'}"
 
 

@@ -17,6 +17,9 @@ from millstream.timestamps import seconds_of
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
 LABELS_SHOWN = 20
+REASONS_SHOWN = 5
+MOST_QUARANTINED = 0.5
+"""Share of a file's rows. With more in quarantine a person should look at the file first."""
 
 
 def when(time: Timestamp) -> str:
@@ -73,6 +76,37 @@ def import_line(found: Import) -> str:
         ended += f": {did.rows_before} rows before, {did.rows_after} now, {did.added} added, {did.removed} removed"
     text = found.refusal or found.waits_for
     return f"import {found.request_id} {import_state(found)}, {found.rows_read} rows read{ended}{text and f': {text}'}"
+
+
+def file_lines(found: Import) -> list[str]:
+    """What an import found in its file: rows, the main reasons of the quarantine, what became of labels, and the next step.
+
+    None for an import that has not ended, was refused, or was done by an earlier version.
+    """
+    file = found.file
+    rows = file.rows
+    if not rows.read:
+        return []
+    lines = [
+        f"the file: {rows.kept} of {rows.read} rows kept, {rows.duplicate} duplicate, {rows.quarantined} quarantined"
+    ]
+    if rows.quarantined > MOST_QUARANTINED * rows.read:
+        share = f"{rows.quarantined} of {rows.read} rows ({rows.quarantined / rows.read:.0%})"
+        lines.append(f"warning: {share} are in quarantine and no model sees them: correct the file and import it again")
+    reasons = sorted(file.quarantine_reasons.items(), key=lambda reason: (-reason[1], reason[0]))
+    lines += [f"quarantined, {reason}: {number}" for reason, number in reasons[:REASONS_SHOWN]]
+    if others := [number for _, number in reasons[REASONS_SHOWN:]]:
+        lines.append(f"quarantined, {count(len(others), 'other reason')}: {sum(others)}")
+    if file.trimmed_labels:
+        lines.append(f"labels: {file.trimmed_labels} trimmed of invisible edges")
+    if file.normalised_labels:
+        lines.append(f"labels: {file.normalised_labels} decimals read as whole numbers (1.0 is 1)")
+    if found.source.dialect:
+        lines.append(f"dialect: {found.source.dialect}")
+    where = f"{found.dataset} --number {found.snapshot_number}"
+    if rows.quarantined:
+        lines.append(f"see the quarantined rows: `millstream datasets rows {where} --split quarantine`")
+    return [*lines, f"see the snapshot: `millstream datasets show {where}`"]
 
 
 def label_lines(snapshot: Snapshot) -> list[str]:

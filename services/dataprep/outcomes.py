@@ -1,6 +1,6 @@
 """How an import ended, as the message that is stored and shown."""
 
-from millstream.dataset.v1.dataset_pb2 import Snapshot
+from millstream.dataset.v1.dataset_pb2 import Snapshot, Source
 from millstream.dataset.v1.import_pb2 import Import, ImportChanges
 from millstream.timestamps import now
 from servicekit.facts.ledger import Entry
@@ -18,6 +18,8 @@ def ended(requested: Import, before: Snapshot | None, entry: Entry[Snapshot], ma
             state=Import.STATE_SUCCEEDED if own else Import.STATE_UNCHANGED,
             rows_read=made.rows.read - made.rows.carried,
             changes=_changes(before, made),
+            source=Source(dialect=made.dialect),
+            file=made.file,
             snapshot_number=snapshot.number,
             snapshot_id=snapshot.snapshot_id,
             end_time=now(),

@@ -264,6 +264,7 @@ class EndImport(Reconciler[ImportKey]):
             labels=compared(made.labels, before) if made.labels else None,
             source=requested.source,
         )
+        snapshot.source.dialect = made.dialect
 
         def next_snapshot(known: Sequence[Entry[Snapshot]]) -> Snapshot | None:
             if known and known[-1].message.spec != requested.spec:

@@ -127,7 +127,7 @@ def vocabulary_of(
 
 def _labels(spec: Spec, rows: Sequence[Row]) -> Counter[str]:
     """With how many rows have each; none for a recipe without labels, or whose labels are real numbers."""
-    if spec.label is None or spec.row.model_fields[spec.label].annotation is float:
+    if spec.label is None or not spec.names_labels:
         return Counter()
     values = (row.get(spec.label) for row in rows)
     return Counter(value if isinstance(value, str) else json.dumps(value) for value in values if value is not None)

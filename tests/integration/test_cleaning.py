@@ -6,7 +6,7 @@ The same raw rows go through dataprep's import into the evaluator, and through i
 import asyncio
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -64,10 +64,17 @@ def rows(count: int, seed: int) -> list[dict[str, str]]:
     return found
 
 
-def imported(options: dict[str, bool], raw: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each split, as dataprep keeps them of a file; `raw` is the test split."""
+def imported(
+    options: dict[str, bool], raw: Sequence[Row], labels: Mapping[Any, Any] | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each split, as dataprep keeps them of a file that may write labels otherwise; `raw` is the test split."""
     given = [("train", rows(80, 1)), ("validation", rows(20, 2)), ("test", raw)]
-    file = b"".join(json.dumps({**row, "fold": split}).encode() + b"\n" for split, some in given for row in some)
+    found = [
+        {**row, "label": labels[row["label"]] if labels else row["label"], "fold": split}
+        for split, some in given
+        for row in some
+    ]
+    file = b"".join(json.dumps(row).encode() + b"\n" for row in found)
     spec = proto.DatasetSpec(cleaning=proto.Cleaning(**options), split=proto.SplitSpec(column="fold"))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "upload"
@@ -88,8 +95,8 @@ def artifact(options: dict[str, bool], tmp_path_factory: pytest.TempPathFactory)
     return trained(options, tmp_path_factory.mktemp("run"))
 
 
-def trained(options: dict[str, bool], folder: Path) -> Path:
-    splits = imported(options, rows(20, 3))
+def trained(options: dict[str, bool], folder: Path, labels: Mapping[Any, Any] | None = None) -> Path:
+    splits = imported(options, rows(20, 3), labels)
     run = LocalRun(folder)
     CATALOG.fit(SPEC.name)(SPEC.configure("toy", {}), Data(splits["train"], splits["validation"]), run)
     write_cleaning(run.artifact, Cleaning.of(options))
@@ -136,6 +143,19 @@ def served(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     found.close()
 
 
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[[Path], Served]]:
+    started: list[Served] = []
+
+    def start(artifact: Path) -> Served:
+        started.append(Served(artifact, tmp_path / "cache"))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
 @given(texts=st.lists(RAW, min_size=1, max_size=8))
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_raw_text_is_answered_as_the_row_that_the_import_made_of_it(
@@ -165,20 +185,32 @@ def test_a_text_is_cleaned_as_a_row_is(options: dict[str, bool], served: Served)
     assert [found.scores["good"] for found in classified.classifications] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("labels", [("0", "1"), ("0.0", "1.00"), (0, 1), (0.0, 1.0)], ids=repr)
+def test_numeric_labels_are_measured_and_answered_in_one_spelling(
+    labels: tuple[Any, Any], tmp_path: Path, serve: Callable[[Path], Served]
+) -> None:
+    spelt = dict(zip(("bad", "good"), labels, strict=True))
+    raw = rows(60, 7)
+    artifact = trained({}, tmp_path, spelt)
+    splits = imported({}, raw, spelt)
+    figures = measure(artifact, splits["train"], splits["test"], None, CATALOG, splits["validation"])
+    answers = serve(artifact).predict(*(row["text"] for row in raw))
+    assert {answer["label"] for answer in answers} == {"0", "1"}
+    truth = [{**row, "label": {"bad": "0", "good": "1"}[row["label"]]} for row in raw]
+    assert figures.candidate.metrics == SPEC.measure(truth, answers).metrics
+    assert figures.labels.version.keys() == {"0", "1"}
+
+
+def test_a_champion_of_decimals_has_no_label_in_common_with_a_version_of_integers(tmp_path: Path) -> None:
+    splits = imported({}, rows(60, 7), {"bad": "0.0", "good": "1.0"})
+    before = [{**row, "label": f"{row['label']}.0"} for row in splits["train"]]
+    champion = ChampionModel(7, train=before, recipe=SPEC.name, missing="it is of an earlier version")
+    artifact = trained({}, tmp_path, {"bad": "0.0", "good": "1.0"})
+    figures = measure(artifact, splits["train"], splits["test"], champion, CATALOG, splits["validation"])
+    assert figures.labels.is_disjoint, "a person decides what becomes of a champion whose answers were '0.0' and '1.0'"
+
+
 HTML = {"strip_html": True}
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[Path], Served]]:
-    started: list[Served] = []
-
-    def start(artifact: Path) -> Served:
-        started.append(Served(artifact, tmp_path / "cache"))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.close()
 
 
 def test_a_text_that_cannot_be_cleaned_is_refused_by_its_field(tmp_path: Path, serve: Callable[[Path], Served]) -> None:

@@ -71,12 +71,17 @@ ARTIFACT = Artifact(
 IMPORT = Import(
     request_id="import-1", dataset="words", state=Import.STATE_SUCCEEDED, rows_read=9, snapshot_number=4
 )  # fmt: skip
+IMPORT.file.rows.read, IMPORT.file.rows.kept, IMPORT.file.rows.duplicate, IMPORT.file.rows.quarantined = 9, 6, 1, 2
+IMPORT.file.quarantine_reasons["no JSON"] = 2
+IMPORT.file.trimmed_labels, IMPORT.file.normalised_labels = 4, 3
+IMPORT.source.dialect = "comma, doubled quotes"
 DATASET = Dataset(name="words", spec=DatasetSpec(recipe="toy_words"), newest_number=4)
 SNAPSHOT = Snapshot(
     dataset="words", number=4, snapshot_id="snap-4", create_time=TIME, splits={"train": 5, "test": 1},
     quarantine_reasons={"no JSON": 2},
     columns=[
         ColumnReport(name="id", present=6, distinct=1000, distinct_stopped=True),
+        ColumnReport(name="label", kept=True, present=6, distinct=2, normalised=3),
         ColumnReport(name="text", kept=True, present=6, distinct=6, trimmed=2),
     ],
     labels=LabelReport(
@@ -86,6 +91,7 @@ SNAPSHOT = Snapshot(
 )  # fmt: skip
 SNAPSHOT.rows.read, SNAPSHOT.rows.kept, SNAPSHOT.rows.duplicate, SNAPSHOT.rows.quarantined = 9, 6, 1, 2
 SNAPSHOT.source.file_name, SNAPSHOT.source.size_bytes = "rows.jsonl", 123
+SNAPSHOT.source.dialect = "comma, doubled quotes"
 
 RUN = TrainingRun(
     run_id="run-1", state=TrainingRun.STATE_SUCCEEDED, attempt=2, metrics={"accuracy": 0.75}, lineage=LINEAGE,
@@ -166,6 +172,8 @@ class Fakes(
         ]
         self.letters = [LETTER]
         self.run_states = [TrainingRun.STATE_RUNNING, TrainingRun.STATE_SUCCEEDED]
+        self.recorded: Import | None = None
+        """The import that ImportDataset finds under the request's id; None: it records a new one."""
         self.import_states = [Import.STATE_RUNNING, Import.STATE_SUCCEEDED]
         self.served_version, self.version_step = 3, 0
         self.entry: AliasEntry | None = ENTRY
@@ -184,7 +192,7 @@ class Fakes(
         first, *chunks = list(request_iterator)
         self.uploaded = b"".join(part.chunk for part in chunks)
         made = Import(request_id=first.header.request_id, dataset=first.header.dataset, state=Import.STATE_PENDING)
-        return self._keep(first.header, dataset.ImportDatasetResponse(dataset_import=made))
+        return self._keep(first.header, dataset.ImportDatasetResponse(dataset_import=self.recorded or made))
 
     def WatchImport(self, request: Any, context: Any) -> Iterator[Any]:
         self.requests.append(request)

@@ -380,11 +380,14 @@ class Source(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    DIALECT_FIELD_NUMBER: _builtins.int
     file_name: _builtins.str
     digest: _builtins.str
     """sha256 of the bytes as uploaded, in hex."""
     size_bytes: _builtins.int
     format: Global___Format.ValueType
+    dialect: _builtins.str
+    """Once it was read, of a CSV: its separator, and how quotes inside quoted cells are written."""
     def __init__(
         self,
         *,
@@ -392,10 +395,11 @@ class Source(_message.Message):
         digest: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         format: Global___Format.ValueType = ...,
+        dialect: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "file_name", b"file_name", "format", b"format", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dialect", b"dialect", "digest", b"digest", "file_name", b"file_name", "format", b"format", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -512,6 +516,7 @@ class ColumnReport(_message.Message):
     MEAN_LENGTH_FIELD_NUMBER: _builtins.int
     DISTINCT_STOPPED_FIELD_NUMBER: _builtins.int
     TRIMMED_FIELD_NUMBER: _builtins.int
+    NORMALISED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     kept: _builtins.bool
     """False if the recipe's schema does not name the column: its cells are then not in the snapshot."""
@@ -529,6 +534,8 @@ class ColumnReport(_message.Message):
     """There are more distinct values than `distinct`: counting stopped there. Unset in snapshots that earlier versions wrote."""
     trimmed: _builtins.int
     """Kept rows whose text had white space or invisible characters at its edges, which were taken off."""
+    normalised: _builtins.int
+    """Of the label column: kept rows whose label is a whole number written as a decimal (`1.0`), which is read as `1`."""
     @_builtins.property
     def frequent(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """The 20 most frequent values with their counts, for a column with at most 100 distinct values, all of them short."""
@@ -547,10 +554,11 @@ class ColumnReport(_message.Message):
         mean_length: _builtins.float = ...,
         distinct_stopped: _builtins.bool = ...,
         trimmed: _builtins.int = ...,
+        normalised: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["distinct", b"distinct", "distinct_stopped", b"distinct_stopped", "empty", b"empty", "frequent", b"frequent", "kept", b"kept", "longest", b"longest", "mean_length", b"mean_length", "name", b"name", "present", b"present", "shortest", b"shortest", "trimmed", b"trimmed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distinct", b"distinct", "distinct_stopped", b"distinct_stopped", "empty", b"empty", "frequent", b"frequent", "kept", b"kept", "longest", b"longest", "mean_length", b"mean_length", "name", b"name", "normalised", b"normalised", "present", b"present", "shortest", b"shortest", "trimmed", b"trimmed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,19 +26,25 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from millstream.dataset.v1 import dataset_pb2 as millstream_dot_dataset_dot_v1_dot_dataset__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"millstream/dataset/v1/import.proto\x12\x15millstream.dataset.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#millstream/dataset/v1/dataset.proto\"\xc3\x05\n\x06Import\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x30\n\x04spec\x18\x03 \x01(\x0b\x32\".millstream.dataset.v1.DatasetSpec\x12-\n\x06source\x18\x04 \x01(\x0b\x32\x1d.millstream.dataset.v1.Source\x12\x32\n\x05state\x18\x05 \x01(\x0e\x32#.millstream.dataset.v1.Import.State\x12\x11\n\trows_read\x18\x06 \x01(\x04\x12\x17\n\x0fsnapshot_number\x18\x07 \x01(\x04\x12\x13\n\x0bsnapshot_id\x18\x08 \x01(\t\x12\x0f\n\x07refusal\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x0c \x01(\t\x12\x30\n\x04mode\x18\r \x01(\x0e\x32\".millstream.dataset.v1.Import.Mode\x12\x35\n\x07\x63hanges\x18\x0e \x01(\x0b\x32$.millstream.dataset.v1.ImportChanges\x12\x11\n\twaits_for\x18\x0f \x01(\t\"?\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMODE_APPEND\x10\x01\x12\x10\n\x0cMODE_REPLACE\x10\x02\"\x81\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x13\n\x0fSTATE_UNCHANGED\x10\x04\x12\x11\n\rSTATE_REFUSED\x10\x05\"X\n\rImportChanges\x12\x13\n\x0brows_before\x18\x01 \x01(\x04\x12\x12\n\nrows_after\x18\x02 \x01(\x04\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x03 \x01(\x04\x12\x0f\n\x07removed\x18\x04 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"millstream/dataset/v1/import.proto\x12\x15millstream.dataset.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#millstream/dataset/v1/dataset.proto\"\xf4\x05\n\x06Import\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x30\n\x04spec\x18\x03 \x01(\x0b\x32\".millstream.dataset.v1.DatasetSpec\x12-\n\x06source\x18\x04 \x01(\x0b\x32\x1d.millstream.dataset.v1.Source\x12\x32\n\x05state\x18\x05 \x01(\x0e\x32#.millstream.dataset.v1.Import.State\x12\x11\n\trows_read\x18\x06 \x01(\x04\x12\x17\n\x0fsnapshot_number\x18\x07 \x01(\x04\x12\x13\n\x0bsnapshot_id\x18\x08 \x01(\t\x12\x0f\n\x07refusal\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x0c \x01(\t\x12\x30\n\x04mode\x18\r \x01(\x0e\x32\".millstream.dataset.v1.Import.Mode\x12\x35\n\x07\x63hanges\x18\x0e \x01(\x0b\x32$.millstream.dataset.v1.ImportChanges\x12\x11\n\twaits_for\x18\x0f \x01(\t\x12/\n\x04\x66ile\x18\x10 \x01(\x0b\x32!.millstream.dataset.v1.FileReport\"?\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMODE_APPEND\x10\x01\x12\x10\n\x0cMODE_REPLACE\x10\x02\"\x81\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x13\n\x0fSTATE_UNCHANGED\x10\x04\x12\x11\n\rSTATE_REFUSED\x10\x05\"X\n\rImportChanges\x12\x13\n\x0brows_before\x18\x01 \x01(\x04\x12\x12\n\nrows_after\x18\x02 \x01(\x04\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x03 \x01(\x04\x12\x0f\n\x07removed\x18\x04 \x01(\x04\"\xff\x01\n\nFileReport\x12.\n\x04rows\x18\x01 \x01(\x0b\x32 .millstream.dataset.v1.RowCounts\x12T\n\x12quarantine_reasons\x18\x02 \x03(\x0b\x32\x38.millstream.dataset.v1.FileReport.QuarantineReasonsEntry\x12\x16\n\x0etrimmed_labels\x18\x03 \x01(\x04\x12\x19\n\x11normalised_labels\x18\x04 \x01(\x04\x1a\x38\n\x16QuarantineReasonsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.dataset.v1.import_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_FILEREPORT_QUARANTINEREASONSENTRY']._loaded_options = None
+  _globals['_FILEREPORT_QUARANTINEREASONSENTRY']._serialized_options = b'8\001'
   _globals['_IMPORT']._serialized_start=132
-  _globals['_IMPORT']._serialized_end=839
-  _globals['_IMPORT_MODE']._serialized_start=644
-  _globals['_IMPORT_MODE']._serialized_end=707
-  _globals['_IMPORT_STATE']._serialized_start=710
-  _globals['_IMPORT_STATE']._serialized_end=839
-  _globals['_IMPORTCHANGES']._serialized_start=841
-  _globals['_IMPORTCHANGES']._serialized_end=929
+  _globals['_IMPORT']._serialized_end=888
+  _globals['_IMPORT_MODE']._serialized_start=693
+  _globals['_IMPORT_MODE']._serialized_end=756
+  _globals['_IMPORT_STATE']._serialized_start=759
+  _globals['_IMPORT_STATE']._serialized_end=888
+  _globals['_IMPORTCHANGES']._serialized_start=890
+  _globals['_IMPORTCHANGES']._serialized_end=978
+  _globals['_FILEREPORT']._serialized_start=981
+  _globals['_FILEREPORT']._serialized_end=1236
+  _globals['_FILEREPORT_QUARANTINEREASONSENTRY']._serialized_start=1180
+  _globals['_FILEREPORT_QUARANTINEREASONSENTRY']._serialized_end=1236
 # @@protoc_insertion_point(module_scope)

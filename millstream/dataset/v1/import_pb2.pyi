@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from millstream.dataset.v1 import dataset_pb2 as _dataset_pb2
 import builtins as _builtins
@@ -86,6 +88,7 @@ class Import(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     dataset: _builtins.str
     state: Global___Import.State.ValueType
@@ -114,6 +117,10 @@ class Import(_message.Message):
     def changes(self) -> Global___ImportChanges:
         """If SUCCEEDED or UNCHANGED: what became of the dataset's rows."""
 
+    @_builtins.property
+    def file(self) -> Global___FileReport:
+        """If SUCCEEDED or UNCHANGED: what was found in the file."""
+
     def __init__(
         self,
         *,
@@ -132,10 +139,11 @@ class Import(_message.Message):
         mode: Global___Import.Mode.ValueType = ...,
         changes: Global___ImportChanges | None = ...,
         waits_for: _builtins.str = ...,
+        file: Global___FileReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "create_time", b"create_time", "end_time", b"end_time", "source", b"source", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "create_time", b"create_time", "end_time", b"end_time", "file", b"file", "source", b"source", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "dataset", b"dataset", "end_time", b"end_time", "mode", b"mode", "refusal", b"refusal", "request_id", b"request_id", "rows_read", b"rows_read", "snapshot_id", b"snapshot_id", "snapshot_number", b"snapshot_number", "source", b"source", "spec", b"spec", "state", b"state", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "dataset", b"dataset", "end_time", b"end_time", "file", b"file", "mode", b"mode", "refusal", b"refusal", "request_id", b"request_id", "rows_read", b"rows_read", "snapshot_id", b"snapshot_id", "snapshot_number", b"snapshot_number", "source", b"source", "spec", b"spec", "state", b"state", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -172,3 +180,65 @@ class ImportChanges(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportChanges: _TypeAlias = ImportChanges  # noqa: Y015
+
+@_typing.final
+class FileReport(_message.Message):
+    """What an import found in its file. The report of the snapshot also counts the rows that an append took over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class QuarantineReasonsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    QUARANTINE_REASONS_FIELD_NUMBER: _builtins.int
+    TRIMMED_LABELS_FIELD_NUMBER: _builtins.int
+    NORMALISED_LABELS_FIELD_NUMBER: _builtins.int
+    trimmed_labels: _builtins.int
+    """Rows that fit the schema, duplicates too, whose label had white space or invisible characters at its edges, which were
+    taken off.
+    """
+    normalised_labels: _builtins.int
+    """Rows that fit the schema, duplicates too, whose label is a whole number written as a decimal (`1.0`), which is read as
+    `1`.
+    """
+    @_builtins.property
+    def rows(self) -> _dataset_pb2.RowCounts:
+        """The rows of the file: read = kept + duplicate + quarantined."""
+
+    @_builtins.property
+    def quarantine_reasons(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Number of quarantined rows by reason."""
+
+    def __init__(
+        self,
+        *,
+        rows: _dataset_pb2.RowCounts | None = ...,
+        quarantine_reasons: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        trimmed_labels: _builtins.int = ...,
+        normalised_labels: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["normalised_labels", b"normalised_labels", "quarantine_reasons", b"quarantine_reasons", "rows", b"rows", "trimmed_labels", b"trimmed_labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileReport: _TypeAlias = FileReport  # noqa: Y015

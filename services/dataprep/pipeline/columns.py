@@ -34,8 +34,10 @@ class Columns:
         self.keeps, self.rows = keeps, 0
         self._columns: dict[str, _Column] = {}
 
-    def add(self, row: Mapping[str, Any], as_found: Mapping[str, Any], trimmed: Collection[str] = ()) -> None:
-        """Count a row, as it is kept and as the file has it, and the columns whose edges were trimmed.
+    def add(
+        self, row: Mapping[str, Any], as_found: Mapping[str, Any], trimmed: Collection[str] = (), normalised: str = ""
+    ) -> None:
+        """Count a row, as it is kept and as the file has it, the columns whose edges were trimmed, and the normalised one.
 
         Raises Refused for too many different columns.
         """
@@ -45,6 +47,8 @@ class Columns:
         for name in trimmed:
             if name in row or name in as_found:
                 self._column(name).trimmed += 1
+        if normalised:
+            self._column(normalised).normalised += 1
         if len(row) < len(as_found) or row.keys() != as_found.keys():
             for name in as_found.keys() - row.keys():
                 self._column(name).add(as_found[name])
@@ -73,7 +77,7 @@ class Columns:
 
 class _Column:
     def __init__(self, name: str) -> None:
-        self.name, self.present, self.trimmed, self.stopped = name, 0, 0, False
+        self.name, self.present, self.trimmed, self.normalised, self.stopped = name, 0, 0, 0, False
         self.values: Counter[str | int] = Counter()
         self.texts = self.characters = self.shortest = self.longest = 0
 
@@ -105,6 +109,7 @@ class _Column:
             distinct=len(self.values),
             distinct_stopped=self.stopped,
             trimmed=self.trimmed,
+            normalised=self.normalised,
             shortest=self.shortest,
             longest=self.longest,
             mean_length=self.characters / self.texts if self.texts else 0.0,

@@ -1,10 +1,12 @@
 """The records of a CSV, found line by line, so that a wrong quote costs its own line and no other.
 
 A record that is broken gives up its first line alone, and reading goes on at the next one. A line is parsed once from
-outside and once from inside a quoted cell, however many records may begin before it, so every file takes linear time.
+outside and once from inside a quoted cell, however many records may begin before it, and a broken one at most once more to
+name its reason, so every file takes linear time.
 """
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -15,6 +17,13 @@ MOST_LINES = 1000
 """Lines of one record. A quoted cell that runs on for more was never closed."""
 SWALLOWED = 10
 """From so many lines on, a record is broken if nine in ten of its inner lines are records themselves: a stray quote."""
+ESCAPED = '\\"'
+"""A quote that a backslash escapes, in files that do not double them."""
+QUOTED_CELL = re.compile(r"""(?:(?<=,)|\A)"[^"\\]*+(?:(?:\\.|"")[^"\\]*+)*+"?""", re.DOTALL)
+"""In a record whose quotes are escaped by backslashes, a quoted cell up to its end, or to that of the record.
+
+A doubled quote does not end it, as in the module csv, so that both find the same cells."""
+_ESCAPE = re.compile(r"""\\(["\\])""")
 _CLOSED, _OPEN, _BROKEN = range(3)
 
 
@@ -31,9 +40,10 @@ class CsvRecord(NamedTuple):
 class CsvRecords:
     """Iterates over the records of some lines, without blank ones. The first that is not broken is the header."""
 
-    def __init__(self, lines: Iterable[str], longest: int) -> None:
-        """`longest` bounds a record, in bytes."""
+    def __init__(self, lines: Iterable[str], longest: int, backslash: bool = False) -> None:
+        """`longest` bounds a record, in bytes. With `backslash` quotes inside quoted cells are not doubled but escaped."""
         self._source = enumerate(lines, 1)
+        self._backslash = backslash
         self._longest = longest
         self._ahead: deque[_Line] = deque()
         """Lines that were fetched and are not part of a record yet; they have no more bytes than `longest` and one line."""
@@ -61,11 +71,20 @@ class CsvRecords:
             elif self._swallows(first, last):
                 reason = "a quote swallows whole records"
         if reason:
+            reason = "a quote is escaped by a backslash, not doubled" if self._is_escaped(first) else reason
             return CsvRecord(first.number, last.number, [first.text], None, reason)
         if last is first:
             return CsvRecord(first.number, last.number, [first.text], first.outside.cells)
         lines = [line.text for line in islice(self._ahead, last.number - first.number + 1)]
-        return CsvRecord(first.number, last.number, lines, next(csv.reader(lines, strict=True)))
+        doubled = [unescape("".join(lines))] if self._backslash else lines
+        return CsvRecord(first.number, last.number, lines, next(csv.reader(doubled, strict=True)))
+
+    def _is_escaped(self, line: "_Line") -> bool:
+        """Whether the broken line would be a record, or the beginning of one, if a backslash escaped quotes."""
+        if self._backslash or ESCAPED not in line.text:
+            return False
+        piece = _parse(unescape(line.text))
+        return piece.ends == _OPEN or (piece.ends == _CLOSED and len(piece.cells) == self._columns)
 
     def _end(self, first: "_Line") -> tuple["_Line", str]:
         """The last line of the record that begins here, and why it is broken."""
@@ -98,7 +117,8 @@ class CsvRecords:
             fetched = next(self._source, None)
             if fetched is None:
                 return None
-            self._ahead.append(_Line(*fetched, self._ahead[-1].end if self._ahead else 0))
+            start = self._ahead[-1].end if self._ahead else 0
+            self._ahead.append(_Line(*fetched, start, self._backslash))
         return self._ahead[at]
 
 
@@ -112,8 +132,8 @@ class _Piece(NamedTuple):
 class _Line:
     """A line; `start` and `end` are its place in bytes among the lines that were fetched with it."""
 
-    def __init__(self, number: int, text: str, start: int) -> None:
-        self.number, self.text, self.start = number, text, start
+    def __init__(self, number: int, text: str, start: int, backslash: bool) -> None:
+        self.number, self.text, self.start, self._backslash = number, text, start, backslash
         self.end = start + (len(text) if text.isascii() else len(text.encode()))
         self.joined = self.whole = 0
         """Of this line and those before it in a quoted cell: cells that they add to a record; lines that are records."""
@@ -121,16 +141,35 @@ class _Line:
     @cached_property
     def outside(self) -> _Piece:
         """The line where no quoted cell is open before it."""
-        return _parse(self.text)
+        return _parse(self._doubled(self.text))
 
     @cached_property
     def inside(self) -> _Piece:
         """The line where it continues a quoted cell."""
-        return _parse(f'"{self.text}') if '"' in self.text else _Piece(_OPEN, [self.text])
+        return _parse(self._doubled(f'"{self.text}')) if '"' in self.text else _Piece(_OPEN, [self.text])
+
+    def _doubled(self, text: str) -> str:
+        return unescape(text) if self._backslash else text
 
     def is_record(self, columns: int) -> bool:
         """Whether the line alone is a record of so many cells."""
         return self.outside.ends == _CLOSED and len(self.outside.cells) == columns
+
+
+def has_escaped_quote(text: str) -> bool:
+    """Whether a quoted cell of the record holds a quote that a backslash escapes, and not one of two backslashes."""
+    return ESCAPED in text and any('"' in _ESCAPE.findall(cell) for cell in QUOTED_CELL.findall(text))
+
+
+def unescape(text: str) -> str:
+    r"""The record in the usual form: inside quoted cells `\"` becomes `""`, and `\\` becomes `\`. Other backslashes stay."""
+    if "\\" not in text:
+        return text
+    return QUOTED_CELL.sub(lambda cell: _ESCAPE.sub(_unescaped, cell[0]), text)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return '""' if found[1] == '"' else "\\"
 
 
 def _parse(text: str) -> _Piece:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from google.protobuf.json_format import MessageToDict
 
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, DatasetSpec, Format, LabelReport, RowCounts
+from millstream.dataset.v1.import_pb2 import FileReport
 from recipekit.cleaning import CannotClean, Cleaning, cleaner
 from recipekit.edges import strip_edges
 from recipekit.spec import Spec
@@ -22,7 +23,7 @@ from servicekit.blobs.parts import PartFile, PartWriter, rows_of
 from services.dataprep.pipeline.columns import Columns, check_names
 from services.dataprep.pipeline.known import LABEL_BYTES, KnownRows
 from services.dataprep.pipeline.labels import Labels
-from services.dataprep.pipeline.read import BadRow, Record, Refused, read_records
+from services.dataprep.pipeline.read import BadRow, Record, Refused, find_dialect, read_records
 from services.dataprep.pipeline.rules import SPLITS, Rules, encode
 
 QUARANTINE = "quarantine"
@@ -56,8 +57,8 @@ class EarlierPart(NamedTuple):
 
 
 class Ingested(NamedTuple):
-    """What a file became: its parts on disk, and the counts of the snapshot. `splits` has the rows of each split, `same` is
-    the number of rows that the snapshot before had too."""
+    """What a file became: its parts on disk, the counts of the snapshot, and those of the file alone. `splits` has the rows
+    of each split, `same` is the number of rows that the snapshot before had too."""
 
     parts: list[PartFile]
     rows: RowCounts
@@ -67,6 +68,9 @@ class Ingested(NamedTuple):
     labels: LabelReport | None
     """None without a recipe, or where it has no label column."""
     same: int
+    file: FileReport
+    dialect: str
+    """Of a CSV: its separator and its quotes, in words."""
 
 
 class Job(NamedTuple):
@@ -96,7 +100,8 @@ def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
                 for line, row in rows_of(part.path):
                     sorter.carry(part.split, line, row)
                     progress.report(0)
-        for record in read_records(job.path, job.file_format, job.unpacked_limit):
+        dialect = find_dialect(job.path, job.file_format, job.unpacked_limit, lambda: progress.report(0))
+        for record in read_records(job.path, job.file_format, job.unpacked_limit, dialect):
             sorter.take(record)
             progress.report(sorter.rows.read - sorter.rows.carried)
         same = sorter.rows.carried if job.append else _count_same(job.earlier, sorter, progress)
@@ -112,6 +117,8 @@ def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
         columns=sorter.columns.reports(),
         labels=sorter.labels.report() if sorter.labels else None,
         same=same,
+        file=sorter.file_report(),
+        dialect=dialect or "",
     )
 
 
@@ -136,19 +143,26 @@ class _Sorter:
         self.labels = Labels(self.rules.label_column) if self.rules.label_column else None
         self.rows = RowCounts()
         self.reasons: Counter[str] = Counter()
+        self._trimmed_labels = self._normalised_labels = 0
         self._writers, self._known, self._longest_text = writers, known, job.longest_text
 
     def carry(self, split: str, line: bytes, row: Mapping[str, Any]) -> None:
-        """Begin with a row of the snapshot before, in the split that it has there."""
+        """Begin with a row of the snapshot before, in the split that it has there.
+
+        A label that an earlier version stored as `1.0` becomes `1`, as in new rows: a snapshot has one vocabulary.
+        """
+        labelled, normalised = self.rules.with_label(row)
+        label = self.rules.label_key(labelled)
         # Two rows can be the same by now, if the recipe has named other identity columns.
-        if self._known.add(self.rules.key(row), self.rules.label_key(row)) is None:
+        if self._known.add(self.rules.key(labelled), label) is None:
             self.rows.read += 1
             self.rows.carried += 1
-            self._write(split, line, row)
-            self.columns.add(row, row)
+            self._write(split, line if labelled is row else encode(labelled), labelled, label)
+            self.columns.add(labelled, labelled, normalised=self.rules.label_column if normalised else "")
 
     def has(self, row: Mapping[str, Any]) -> bool:
         """Whether a row with this key and this label was kept."""
+        row, _ = self.rules.with_label(row)
         return self._known.label(self.rules.key(row)) == self.rules.label_key(row)[:LABEL_BYTES]
 
     def take(self, record: Record) -> None:
@@ -163,7 +177,8 @@ class _Sorter:
             self.reasons[str(bad)] += 1
             raw = record.raw.encode(errors="backslashreplace").decode()
             shown = {"line": record.line, "reason": str(bad), "raw": raw}
-            self._writers[QUARANTINE].write(encode({**shown, "note": record.note} if record.note else shown))
+            note = record.note or bad.note
+            self._writers[QUARANTINE].write(encode({**shown, "note": note} if note else shown))
 
     def _keep(self, found: dict[str, Any], line: int) -> None:
         check_names(found)
@@ -177,24 +192,49 @@ class _Sorter:
             raise BadRow(str(error)) from None
         as_found = dict(row)
         named_split = self.rules.take_split(row, line)
-        row = self.rules.check(row)
+        labelled, normalised = self.rules.with_label(row)
+        row = self.rules.check(labelled)
         encoded = encode(row)
+        trimmed = [name for name, value in found.items() if _is_trimmed(value)]
+        self._trimmed_labels += self.rules.label_column in trimmed
+        self._normalised_labels += normalised
         key = self.rules.key(row)
         label = self.rules.label_key(row)
         earlier = self._known.add(key, label)
         if earlier is not None:
             if earlier != label[:LABEL_BYTES]:
-                raise BadRow(f"{self.rules.label_column}: conflicts with an earlier row")
+                raise self._conflict(row, earlier)
             self.rows.duplicate += 1
             return
-        self._write(named_split or self.rules.split_of(key), encoded, row)
-        self.columns.add(row, as_found, [name for name, value in found.items() if _is_trimmed(value)])
+        self._write(named_split or self.rules.split_of(key), encoded, row, label)
+        self.columns.add(row, as_found, trimmed, self.rules.label_column if normalised else "")
 
-    def _write(self, split: str, line: bytes, row: Mapping[str, Any]) -> None:
+    def _conflict(self, row: Mapping[str, Any], earlier: bytes) -> BadRow:
+        """The row has the key of an earlier one, whose label is another."""
+        column = self.rules.label_column
+        note = self.labels.contradict(row.get(column), earlier) if self.labels else ""
+        return BadRow(f"{column}: conflicts with an earlier row", note)
+
+    def file_report(self) -> FileReport:
+        """What was found in the file, without the rows that were carried."""
+        carried = self.rows.carried
+        return FileReport(
+            rows=RowCounts(
+                read=self.rows.read - carried,
+                kept=self.rows.kept - carried,
+                duplicate=self.rows.duplicate,
+                quarantined=self.rows.quarantined,
+            ),
+            quarantine_reasons=self.reasons,
+            trimmed_labels=self._trimmed_labels,
+            normalised_labels=self._normalised_labels,
+        )
+
+    def _write(self, split: str, line: bytes, row: Mapping[str, Any], label_key: bytes) -> None:
         self._writers[split].write(line)
         self.rows.kept += 1
         if self.labels:
-            self.labels.add(row.get(self.labels.column), split)
+            self.labels.add(row.get(self.labels.column), split, label_key[:LABEL_BYTES])
 
 
 def _is_trimmed(value: Any) -> bool:
@@ -211,6 +251,7 @@ def _check_result(spec: DatasetSpec, sorter: _Sorter, sizes: Mapping[str, int]) 
     if rows.quarantined == read:
         raise Refused(
             f"none of the {read:,} rows can be used ({reasons}): correct the file, or import it with a fitting spec"
+            + "".join(f". {text}" for text in (sorter.labels.warn_of_conflicts() if sorter.labels else ()))
         )
     empty = [split for split in SPLITS if not sizes[split]]
     if not empty:

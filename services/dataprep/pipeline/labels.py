@@ -2,14 +2,15 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from millstream.dataset.v1.dataset_pb2 import LabelCount, LabelReport, Snapshot
-from recipekit.edges import EDGE
 from services.dataprep.pipeline.read import Refused
 from services.dataprep.pipeline.rules import SPLITS
+from services.dataprep.pipeline.spelling import look
 
 MOST_COUNTED = 10_000
 MOST_LISTED = 1000
@@ -17,7 +18,8 @@ MOST_CHANGED = 100
 LONGEST_SHOWN = 200
 NAMED = 5
 """Labels that one warning names."""
-_VISIBLE = str.maketrans(dict.fromkeys(set(EDGE) - set(" \t\n"), ""))
+MOST_PAIRS = 1000
+"""Pairs of labels that contradict each other and are counted."""
 
 
 class Labels:
@@ -27,9 +29,13 @@ class Labels:
         self.column, self.rows = column, 0
         self._counts: dict[str, LabelCount] = {}
         self._stopped = False
+        self._of_key: dict[bytes, str] = {}
+        """The labels that are counted, by the key under which the rows are known."""
+        self._conflicts: Counter[tuple[str, str]] = Counter()
+        """Rows in quarantine, by their label and by that of the row before."""
 
-    def add(self, label: Any, split: str) -> None:
-        """Count the label of a kept row; None counts as no label."""
+    def add(self, label: Any, split: str, key: bytes = b"") -> None:
+        """Count the label of a kept row, which is known by the key; None counts as no label."""
         if label is None:
             return
         self.rows += 1
@@ -39,8 +45,33 @@ class Labels:
                 self._stopped = True
                 return
             self._counts[shown] = LabelCount(label=shown)
+            self._of_key[key] = shown
         count = self._counts[shown]
         setattr(count, split, getattr(count, split) + 1)
+
+    def contradict(self, label: Any, key: bytes) -> str:
+        """Count a row whose label contradicts that of a kept row, which has the key; returns both labels, for a reader."""
+        shown, earlier = _shown(label), self._of_key.get(key)
+        if earlier is None:
+            return f"this row has the label {shown!r}, an earlier row with the same key another"
+        pair = shown, earlier
+        if pair in self._conflicts or len(self._conflicts) < MOST_PAIRS:
+            self._conflicts[pair] += 1
+        return f"this row has the label {shown!r}, an earlier row with the same key {earlier!r}"
+
+    def warn_of_conflicts(self) -> list[str]:
+        """Labels that contradict each other although they look like one."""
+        alike = Counter({pair: rows for pair, rows in self._conflicts.items() if look(pair[0]) == look(pair[1])})
+        if not alike:
+            return []
+        named = ", ".join(
+            f"{label!r} for {earlier!r} × {rows:,}" for (label, earlier), rows in alike.most_common(NAMED)
+        )
+        more = ", …" if len(alike) > NAMED else ""
+        return [
+            f"{alike.total():,} rows are in quarantine because their label is not that of an earlier row, but they look "
+            f"like one: {named}{more}. Write each label in one way"
+        ]
 
     def check(self) -> None:
         """Raise Refused for labels that no classifier can learn."""
@@ -65,7 +96,7 @@ class Labels:
             counts=counts[:MOST_LISTED],
             distinct=len(counts),
             distinct_stopped=self._stopped,
-            warnings=[*_untrained(counts), *_alike(counts)],
+            warnings=[*_untrained(counts), *_alike(counts), *self.warn_of_conflicts()],
         )
 
 
@@ -89,6 +120,7 @@ def compared(report: LabelReport, before: Snapshot | None) -> LabelReport:
         changed.append(
             f"{_number(lost)} of snapshot {before.number} {'is' if len(lost) == 1 else 'are'} gone: {_named(lost)}"
         )
+    changed += _alike_across(report.counts, lost, before.number)
     del found.warnings[:]
     found.warnings.extend([*changed, *report.warnings])
     return found
@@ -105,24 +137,34 @@ def _untrained(counts: Sequence[LabelCount]) -> list[str]:
 
 def _alike(counts: Sequence[LabelCount]) -> list[str]:
     """Labels that differ only in case, in invisible characters, or in how they write one number."""
+    found = [group for group in _by_look(counts).values() if len(group) > 1]
+    return _first([f"{_number(group)} that look like one: {_named(group)}" for group in found])
+
+
+def _alike_across(counts: Sequence[LabelCount], lost: Sequence[LabelCount], number: int) -> list[str]:
+    """Labels that look like one of the snapshot before, which is gone."""
+    now = _by_look(counts)
+    found = [(now[one], group) for one, group in _by_look(lost).items() if one in now]
+    return _first(
+        [
+            f"{_number([*here, *gone])} that look like one: {_named(here)}, and in snapshot {number} {_named(gone)}"
+            for here, gone in found
+        ]
+    )
+
+
+def _by_look(counts: Iterable[LabelCount]) -> dict[str | Decimal, list[LabelCount]]:
     groups: dict[str | Decimal, list[LabelCount]] = {}
     for count in counts:
-        groups.setdefault(_spelling(count.label), []).append(count)
-    found = [group for group in groups.values() if len(group) > 1]
-    warnings = [f"{_number(group)} that look like one: {_named(group)}" for group in found[:NAMED]]
-    if len(found) > NAMED:
-        warnings.append(f"{len(found) - NAMED:,} more groups of labels that look like one")
-    return warnings
+        groups.setdefault(look(count.label), []).append(count)
+    return groups
 
 
-def _spelling(label: str) -> str | Decimal:
-    """Equal for labels that a person would read as one."""
-    text = " ".join(label.casefold().translate(_VISIBLE).split())
-    try:
-        number = Decimal("nan" if "_" in text else text)
-    except InvalidOperation:
-        return text
-    return number if number.is_finite() else text
+def _first(warnings: Sequence[str]) -> list[str]:
+    """The first warnings of a kind, and how many more there are."""
+    if len(warnings) <= NAMED:
+        return [*warnings]
+    return [*warnings[:NAMED], f"{len(warnings) - NAMED:,} more groups of labels that look like one"]
 
 
 def _shown(label: Any) -> str:

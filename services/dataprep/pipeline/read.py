@@ -9,7 +9,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -17,7 +17,8 @@ from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, Format
 from recipekit.edges import strip_edges
 from recipekit.text_limits import compose
 from servicekit.limits import COLUMN_CHARACTERS
-from services.dataprep.pipeline.csv_records import CsvRecord, CsvRecords
+from services.dataprep.pipeline.csv_dialect import Dialect, dialect_of
+from services.dataprep.pipeline.csv_records import ESCAPED, CsvRecord, CsvRecords
 
 LONGEST_LINE = 4 << 20
 """Bytes."""
@@ -32,7 +33,11 @@ class Refused(Exception):
 
 
 class BadRow(Exception):
-    """One row cannot be kept. The text is the reason that is counted."""
+    """One row cannot be kept. The text is the reason that is counted, the note is for the reader of the quarantine."""
+
+    def __init__(self, reason: str, note: str = "") -> None:
+        super().__init__(reason)
+        self.note = note
 
 
 class Record(NamedTuple):
@@ -48,10 +53,36 @@ class Record(NamedTuple):
     note: str = ""
 
 
-def read_records(path: Path, file_format: Format.ValueType, unpacked_limit: int) -> Iterator[Record]:
+def find_dialect(
+    path: Path, file_format: Format.ValueType, unpacked_limit: int, check: Callable[[], None]
+) -> Dialect | None:
+    """How the CSV writes quotes; None for another format. A file that read_records() refuses is refused there.
+
+    A file without a backslash before a quote is only scanned; another is parsed. `check` is called at each line, and stops
+    the reading by its exception.
+    """
+    if file_format != FORMAT_CSV:
+        return None
+
+    def checked_lines() -> Iterator[bytes]:
+        for line in _lines(path, unpacked_limit):
+            check()
+            yield line
+
+    try:
+        if not any(ESCAPED.encode() in line for line in checked_lines()):
+            return Dialect.DOUBLED
+        return dialect_of(lambda: _pieces(checked_lines()), LONGEST_LINE)
+    except Refused:
+        return Dialect.DOUBLED
+
+
+def read_records(
+    path: Path, file_format: Format.ValueType, unpacked_limit: int, dialect: Dialect | None = None
+) -> Iterator[Record]:
     """Every record of the file in order, without blank lines. Raises Refused at the first call or at any later record."""
     lines = _lines(path, unpacked_limit)
-    return _csv_records(lines) if file_format == FORMAT_CSV else _json_records(lines)
+    return _csv_records(lines, dialect) if file_format == FORMAT_CSV else _json_records(lines)
 
 
 def _lines(path: Path, unpacked_limit: int) -> Iterator[bytes]:
@@ -156,9 +187,9 @@ def _pieces(lines: Iterable[bytes]) -> Iterator[str]:
         yield from io.StringIO(text, newline="") if "\r" in text else (text,)
 
 
-def _csv_records(lines: Iterable[bytes]) -> Iterator[Record]:
+def _csv_records(lines: Iterable[bytes], dialect: Dialect | None) -> Iterator[Record]:
     header: list[str] = []
-    for found in CsvRecords(_pieces(lines), LONGEST_LINE):
+    for found in CsvRecords(_pieces(lines), LONGEST_LINE, backslash=dialect is Dialect.BACKSLASH):
         if header:
             yield _csv_record(found, header)
         elif found.cells:

@@ -9,6 +9,7 @@ from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, DatasetSpec, Format
 from recipekit.spec import Spec, row_key
 from servicekit.blobs.parts import LONGEST_ROW, encode_row
 from services.dataprep.pipeline.read import BadRow, Refused
+from services.dataprep.pipeline.spelling import as_text, whole_number
 
 _NO_LABEL = bytes(32)
 SPLITS = ("train", "validation", "test")
@@ -36,6 +37,10 @@ class Rules:
         self.split, self.recipe, self.csv = spec.split, recipe, file_format == FORMAT_CSV
         self.schema: type[BaseModel] | None = recipe.row if recipe else None
         self.label_column = (recipe.label or "") if recipe else ""
+        self._names_labels = bool(recipe and recipe.names_labels)
+        self._label_is_text = bool(
+            recipe and recipe.names_labels and recipe.row.model_fields[self.label_column].annotation is str
+        )
 
     def take_split(self, row: dict[str, Any], line: int) -> str:
         """The split that the split column names; "" where the spec has none.
@@ -53,12 +58,26 @@ class Rules:
             raise Refused(f"line {line}: {column} is {str(split)[:50]!r}: use {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
         return str(split)
 
-    def check(self, row: dict[str, Any]) -> dict[str, Any]:
+    def with_label(self, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+        """The row with its label in its one spelling, and whether that is another: `1` for `1.0`.
+
+        Where the schema wants a text, integers and booleans of JSON are texts too, as a CSV has them.
+        """
+        if not self._names_labels:
+            return row, False
+        found = row.get(self.label_column)
+        label = whole_number(found)
+        normalised = label is not found
+        if self._label_is_text:
+            label = as_text(label)
+        return (row if label is found else {**row, self.label_column: label}), normalised
+
+    def check(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The row as the schema reads it: numbers are numbers, defaults are filled in, other columns are dropped."""
         if self.schema is None:
             if not row:
                 raise BadRow("no columns")
-            return row
+            return dict(row)
         if self.csv:
             # In a CSV an empty cell is the only way to leave a value out.
             row = {name: cell for name, cell in row.items() if cell != ""}

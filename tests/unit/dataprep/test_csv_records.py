@@ -72,11 +72,17 @@ def test_every_line_is_accounted_for_however_quotes_are_damaged(seed: int, damag
 
 
 @pytest.mark.parametrize(
-    "bad", [r'"they said \"well\" again, twice",positive' "\n", '"Superb" scenes and plot,positive\n']
+    ("bad", "reason"),
+    [
+        (r'"they said \"well\" again, twice",positive', "a quote is escaped by a backslash, not doubled"),
+        (r'"\"Superb\"",positive', "a quote is escaped by a backslash, not doubled"),
+        (r'"they said \"well\" again, twice"x,positive', "broken quotes"),
+        ('"Superb" scenes and plot,positive', "broken quotes"),
+    ],
 )
-def test_wrong_quotes_in_cells_are_broken_one_by_one(bad: str) -> None:
-    found = records(spoiled(120, dict.fromkeys(range(0, 120, 4), bad)))
-    assert Counter(one.reason for one in found) == {"": 90, "broken quotes": 30}
+def test_wrong_quotes_in_cells_are_broken_one_by_one(bad: str, reason: str) -> None:
+    found = records(spoiled(120, dict.fromkeys(range(0, 120, 4), f"{bad}\n")))
+    assert Counter(one.reason for one in found) == {"": 90, reason: 30}
 
 
 def test_cells_of_many_lines_are_one_row() -> None:
@@ -114,9 +120,12 @@ def test_a_record_of_many_lines_with_a_wrong_number_of_cells_is_read_again() -> 
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("unit", ['"a,b\n', '"\n', 'a,"b\nc,d\n', 'a,"b\n"c\n', '"a\n' + "b\n" * 20 + '"c\n'])
+@pytest.mark.parametrize("backslash", [False, True])
+@pytest.mark.parametrize(
+    "unit", ['"a\\"b\n', '"a\\\\"b,"\\"\n', '"a,b\n', '"\n', 'a,"b\nc,d\n', 'a,"b\n"c\n', '"a\n' + "b\n" * 20 + '"c\n']
+)
 def test_a_file_made_to_be_read_again_and_again_is_parsed_in_linear_time(
-    unit: str, monkeypatch: pytest.MonkeyPatch
+    unit: str, backslash: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parsed: Counter[str] = Counter()
     parse = csv_records._parse
@@ -127,5 +136,7 @@ def test_a_file_made_to_be_read_again_and_again_is_parsed_in_linear_time(
 
     monkeypatch.setattr(csv_records, "_parse", counting)
     lines = (unit * 3000).splitlines(keepends=True)
-    found = records(lines)
-    assert len(found) == len(lines) and parsed["lines"] <= 2 * len(lines) + 2
+    found = list(CsvRecords([HEADER, *lines], LONGEST, backslash))[1:]
+    assert_all_are_taken(found, lines)
+    # Once more where a backslash before a quote is to be named as the reason.
+    assert parsed["lines"] <= (3 if "\\" in unit and not backslash else 2) * len(lines) + 2

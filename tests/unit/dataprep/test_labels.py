@@ -71,30 +71,69 @@ async def test_an_append_counts_the_labels_of_all_rows() -> None:
 async def test_new_and_lost_labels_are_named_with_their_rows() -> None:
     first, second, third = await reports(
         file(100, lambda n: "01"[n % 2]),
-        file(120, lambda n: ("0.0", "1.0")[n % 2]),
-        file(200, lambda n: ("0.0", "1.0")[n % 2]),
+        file(120, lambda n: ("no", "yes")[n % 2]),
+        file(200, lambda n: ("no", "yes")[n % 2]),
     )
     assert not first.new_labels and not first.compared_with
-    assert counted(second.new_labels) == {"0.0": 60, "1.0": 60}
+    assert counted(second.new_labels) == {"no": 60, "yes": 60}
     assert counted(second.lost_labels) == {"0": 50, "1": 50}
     assert list(second.warnings) == [
-        "2 labels that snapshot 1 does not have: '0.0' × 60, '1.0' × 60",
+        "2 labels that snapshot 1 does not have: 'no' × 60, 'yes' × 60",
         "2 labels of snapshot 1 are gone: '0' × 50, '1' × 50",
     ]
     assert (second.compared_with, third.compared_with) == (1, 2)
     assert not third.new_labels and not third.warnings
 
 
-async def test_two_spellings_of_one_number_are_named() -> None:
-    (report,) = await reports(file(120, lambda n: ("0", "1", "0.0", "1.0")[n % 4]))
-    assert list(report.warnings) == [
-        "2 labels that look like one: '0' × 30, '0.0' × 30",
-        "2 labels that look like one: '1' × 30, '1.0' × 30",
+# --- labels that look like one
+
+SHOUTED = file(120, lambda n: ("Good", "Bad")[n % 2])
+PLAIN_WORDS = file(120, lambda n: ("good", "bad")[n % 2])
+
+
+async def test_labels_that_look_like_those_of_the_replaced_snapshot_are_named() -> None:
+    _, report = await reports(SHOUTED, PLAIN_WORDS)
+    assert list(report.warnings)[2:] == [
+        "2 labels that look like one: 'bad' × 60, and in snapshot 1 'Bad' × 60",
+        "2 labels that look like one: 'good' × 60, and in snapshot 1 'Good' × 60",
     ]
 
 
+async def test_labels_that_look_like_those_of_the_rows_before_are_named_with_their_quarantine() -> None:
+    more = [{"text": f"another {number}", "label": "good"} for number in range(10)]
+    async with World().running() as world:
+        await world.do(lines(SHOUTED))
+        ended = await world.do(lines([*PLAIN_WORDS, *more]), mode=Import.MODE_APPEND)
+        assert (ended.file.rows.quarantined, ended.file.rows.kept) == (120, 10)
+        found = list((await world.snapshot()).labels.warnings)
+        assert found[1:] == [
+            "2 labels that look like one: 'Good' × 60, 'good' × 10",
+            "120 rows are in quarantine because their label is not that of an earlier row, but they look like one: "
+            "'good' for 'Good' × 60, 'bad' for 'Bad' × 60. Write each label in one way",
+        ]
+        notes = {row["note"] for row in await world.rows("quarantine")}
+        assert "this row has the label 'good', an earlier row with the same key 'Good'" in notes and len(notes) == 2
+
+
+async def test_a_refused_append_names_both_spellings() -> None:
+    async with World().running() as world:
+        await world.do(lines(SHOUTED))
+        ended = await world.do(lines(PLAIN_WORDS), mode=Import.MODE_APPEND)
+        assert ended.state == Import.STATE_REFUSED
+        assert "'good' for 'Good' × 60, 'bad' for 'Bad' × 60" in ended.refusal
+
+
+def test_contradicting_labels_are_counted_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "MOST_PAIRS", 3)
+    counter = Labels("label")
+    counter.add("a", "train", b"key")
+    notes = {counter.contradict(f"label {number}", b"key") for number in range(10)}
+    assert len(notes) == 10 and len(counter._conflicts) == 3
+    assert "'b', an earlier row with the same key another" in counter.contradict("b", b"a key that is not counted")
+
+
 @pytest.mark.parametrize(
-    ("one", "other"), [("Good", "good"), ("10", "1e1"), ("a\u200bb", "ab"), ("-0", "0.00"), ("007", "7")]
+    ("one", "other"), [("Good", "good"), ("10", "1e1"), ("a\u200bb", "ab"), ("-0", "0.00"), ("007", "7.0")]
 )
 async def test_labels_that_look_like_one_are_named(one: str, other: str) -> None:
     (report,) = await reports(file(120, lambda n: (one, other)[n % 2]))

@@ -8,8 +8,17 @@ import pytest
 from millstream.dataset.v1 import dataset_service_pb2 as dataset
 from millstream.dataset.v1.import_pb2 import Import
 from tests.unit.millstream.conftest import Command
-from tests.worlds.fake_services import Fakes
+from tests.worlds.fake_services import IMPORT, Fakes
 
+FILE = [
+    "the file: 6 of 9 rows kept, 1 duplicate, 2 quarantined",
+    "quarantined, no JSON: 2",
+    "labels: 4 trimmed of invisible edges",
+    "labels: 3 decimals read as whole numbers (1.0 is 1)",
+    "dialect: comma, doubled quotes",
+    "see the quarantined rows: `millstream datasets rows words --number 4 --split quarantine`",
+    "see the snapshot: `millstream datasets show words --number 4`",
+]
 LABELS = [
     "labels of the 6 kept rows, in column label: 2",
     "label good: 5 train, 0 validation, 0 test",
@@ -29,7 +38,11 @@ def test_an_import_uploads_the_file_with_its_spec(cli: Command, fakes: Fakes, fi
     (tmp_path / "spec.yaml").write_text("cleaning: {strip_html: true}\n")
     words = ("--recipe", "toy_words", "--spec", str(tmp_path / "spec.yaml"), "--request-id", "import-1")
     shown = cli("datasets", "import", str(file), "-d", "words", *words)
-    assert shown.stdout == "import import-1 pending, 0 rows read\n"
+    again = f"millstream datasets import {file} -d words --request-id import-1 --watch"
+    assert shown.stdout.splitlines() == [
+        "import import-1 pending, 0 rows read",
+        f"see how it ends, and what is quarantined: `{again}`",
+    ]
     header = fakes.last(dataset.ImportHeader)
     assert (header.dataset, header.file_name, header.request_id) == ("words", "rows.jsonl", "import-1")
     assert (header.spec.recipe, header.spec.cleaning.strip_html) == ("toy_words", True)
@@ -41,11 +54,22 @@ def test_a_watched_import_shows_each_change(cli: Command, file: Path) -> None:
     assert lines == [
         "import import-1 running, 9 rows read → snapshot 4",
         "import import-1 succeeded, 9 rows read → snapshot 4",
+        *FILE,
         *LABELS,
     ]
     shown = cli("datasets", "import", str(file), "-d", "words", "--watch", "-o", "json")
-    assert [json.loads(line)["state"] for line in shown.stdout.splitlines()] == ["STATE_RUNNING", "STATE_SUCCEEDED"]
-    assert shown.stderr.splitlines() == LABELS
+    documents = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [document["state"] for document in documents] == ["STATE_RUNNING", "STATE_SUCCEEDED"]
+    found = documents[-1]["file"]
+    assert (found["rows"]["quarantined"], found["quarantine_reasons"]) == ("2", {"no JSON": "2"})
+    assert (found["trimmed_labels"], found["normalised_labels"]) == ("4", "3")
+    assert shown.stderr.splitlines() == [*FILE, *LABELS]
+
+
+def test_an_import_that_has_ended_says_so_without_watching(cli: Command, fakes: Fakes, file: Path) -> None:
+    fakes.recorded = IMPORT
+    lines = cli("datasets", "import", str(file), "-d", "words", "--request-id", "import-1").stdout.splitlines()
+    assert lines == ["import import-1 succeeded, 9 rows read → snapshot 4", *FILE, *LABELS]
 
 
 def test_a_refused_import_is_exit_code_1_with_its_reason(cli: Command, fakes: Fakes, file: Path) -> None:
@@ -63,12 +87,13 @@ def test_datasets_are_listed(cli: Command) -> None:
 def test_a_snapshot_is_described(cli: Command, fakes: Fakes) -> None:
     assert cli("datasets", "show", "words", "--number", "4").stdout.splitlines() == [
         "words snapshot 4 (snap-4) of 2026-09-21 14:13:20",
-        "from rows.jsonl, 123 bytes",
+        "from rows.jsonl, 123 bytes (dialect: comma, doubled quotes)",
         "9 rows read: 6 kept, 1 duplicate, 2 quarantined",
         "splits: test 1, train 5",
         "quarantined, no JSON: 2",
         "columns of the 6 kept rows:",
         "column id: 6 present, 0 empty, 1,000 or more distinct (not kept)",
+        "column label: 6 present, 0 empty, 2 distinct, 3 decimals read as whole numbers",
         "column text: 6 present, 0 empty, 6 distinct, 2 trimmed of invisible edges",
         *LABELS,
     ]

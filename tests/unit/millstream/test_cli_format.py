@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from millstream.cli.format import count, run_line, when
+from millstream.cli.format import count, file_lines, run_line, when
+from millstream.dataset.v1.import_pb2 import FileReport, Import
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
 
@@ -36,3 +37,27 @@ def test_a_run_in_one_line() -> None:
     assert run_line(run) == (
         "run r running, attempt 2, step 5/10, loss 0.2500, validation: accuracy 0.5000, at most 3.0 s to go"
     )
+
+
+def test_a_file_that_is_mostly_quarantined_stands_out_with_its_main_reasons() -> None:
+    reasons = {"label: missing": 30, "not JSON": 40, "a": 1, "b": 2, "c": 3, "d": 4, "e": 1}
+    found = Import(dataset="words", snapshot_number=2, file=FileReport(quarantine_reasons=reasons))
+    found.file.rows.read, found.file.rows.kept, found.file.rows.quarantined = 100, 19, 81
+    assert file_lines(found) == [
+        "the file: 19 of 100 rows kept, 0 duplicate, 81 quarantined",
+        "warning: 81 of 100 rows (81%) are in quarantine and no model sees them: correct the file and import it again",
+        "quarantined, not JSON: 40",
+        "quarantined, label: missing: 30",
+        "quarantined, d: 4",
+        "quarantined, c: 3",
+        "quarantined, b: 2",
+        "quarantined, 2 other reasons: 2",
+        "see the quarantined rows: `millstream datasets rows words --number 2 --split quarantine`",
+        "see the snapshot: `millstream datasets show words --number 2`",
+    ]
+    found.file.rows.kept, found.file.rows.quarantined = 50, 50
+    assert not any(line.startswith("warning") for line in file_lines(found)), "half of the rows is not over half"
+
+
+def test_an_import_of_an_earlier_version_says_nothing_of_its_file() -> None:
+    assert file_lines(Import(dataset="words", state=Import.STATE_SUCCEEDED, snapshot_number=2)) == []
