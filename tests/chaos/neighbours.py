@@ -1,5 +1,6 @@
 """Faults that are obligations beside the flow: they fail at each attempt, must end with the reason, and harm nobody."""
 
+import asyncio
 import os
 import random
 import signal
@@ -12,9 +13,10 @@ from uuid import uuid4
 
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import MillstreamError
+from millstream.operations.v1.stored_pb2 import Claim
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from tests.chaos.target import Platform
-from tests.e2e import scenario
+from tests.e2e import invariants, scenario
 from tests.recipes.toy_words.spec import FATAL
 from tests.worlds.platform import wait_until
 
@@ -72,9 +74,14 @@ class DoomedRun:
         return [worker.process.pid for worker in self.world.workers.running() if worker.run_id == self.run_id]
 
     def _stop_workers(self) -> None:
-        for pid in self._pids():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
+        """Those that hold an attempt: the trainer waits two minutes for one that was stopped before it claimed any."""
+        blobs = self.world.blobs()
+        with suppress(MillstreamError):
+            claims = [key for key in invariants.keys(blobs, f"runs/attempts/{self.run_id}/") if key.endswith("/claim")]
+            holders = {Claim.FromString(asyncio.run(blobs.get(key))).process.pid for key in claims}
+            for pid in holders.intersection(self._pids()):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
 
 
 class DoomedImport:
