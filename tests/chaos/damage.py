@@ -68,6 +68,7 @@ class WrongToken(Kill):
 
     def begin(self) -> bool:
         self.before = self._pids()
+        self._all_serve()  # then those have read the right token; one that another fault has just killed may not
         self.file.write_text("some-other-token\n")
         return super().begin()
 
@@ -78,6 +79,9 @@ class WrongToken(Kill):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         first(lambda: not wrong & self._pids(), BACK_SECONDS)
+        self._all_serve()
+
+    def _all_serve(self) -> None:
         ports = self.world.ports
         listening = [ports.listen(service, number) for service in SERVICES for number in range(ports.replicas)]
         asyncio.run(all_serving(listening))
