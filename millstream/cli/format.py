@@ -104,7 +104,11 @@ def file_lines(found: Import) -> list[str]:
     if found.source.dialect:
         lines.append(f"dialect: {found.source.dialect}")
     where = f"{found.dataset} --number {found.snapshot_number}"
-    if rows.quarantined:
+    if rows.quarantined and found.state == Import.STATE_UNCHANGED:
+        lines.append(
+            "the quarantined rows are stored nowhere, since there is no new snapshot: correct them in the file"
+        )
+    elif rows.quarantined:
         lines.append(f"see the quarantined rows: `millstream datasets rows {where} --split quarantine`")
     return [*lines, f"see the snapshot: `millstream datasets show {where}`"]
 

@@ -251,7 +251,8 @@ class EndImport(Reconciler[ImportKey]):
     async def _append(
         self, requested: Import, before: Snapshot | None, made: Ingested, parts: Sequence[DatasetPart]
     ) -> Entry[Snapshot]:
-        digests = [text for part in parts for text in (part.split, part.table, part.digest)]
+        kept = [part for part in parts if part.split != QUARANTINE]
+        digests = [text for part in kept for text in (part.split, part.table, part.digest)]
         snapshot = Snapshot(
             snapshot_id=hash_of(requested.spec, *digests),
             dataset=requested.dataset,

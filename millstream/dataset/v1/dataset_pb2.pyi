@@ -222,7 +222,9 @@ class Snapshot(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.str
-    """32 hex digits: a hash of the spec and of the parts, so equal rows under an equal spec have the same id."""
+    """32 hex digits: a hash of the spec and of the parts without the quarantine, so equal rows under an equal spec have the
+    same id.
+    """
     dataset: _builtins.str
     number: _builtins.int
     """Number in the dataset's ledger, from 1."""

@@ -116,6 +116,17 @@ async def test_an_append_of_known_rows_changes_nothing() -> None:
         assert again.changes == ImportChanges(rows_before=300, rows_after=300)
 
 
+@pytest.mark.parametrize("mode", [APPEND, REPLACE])
+async def test_rows_for_the_quarantine_alone_make_no_new_snapshot(mode: Import.Mode.ValueType) -> None:
+    """Or each such file would have models trained again on the same rows."""
+    data = lines(rows_of(0, 300))
+    async with World().running() as world:
+        await world.do(data)
+        again = await world.do(data + b'{"text": NaN}\n', mode=mode)
+        assert (again.state, again.snapshot_number) == (Import.STATE_UNCHANGED, 1)
+        assert (again.file.rows.quarantined, dict(again.file.quarantine_reasons)) == (1, {"not JSON": 1})
+
+
 async def test_a_label_that_contradicts_the_rows_before_is_quarantined_as_inside_one_file() -> None:
     other = {"text": "row number 5", "label": "bad"}
     async with World().running() as world:

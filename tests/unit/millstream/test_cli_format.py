@@ -55,6 +55,8 @@ def test_a_file_that_is_mostly_quarantined_stands_out_with_its_main_reasons() ->
         "see the quarantined rows: `millstream datasets rows words --number 2 --split quarantine`",
         "see the snapshot: `millstream datasets show words --number 2`",
     ]
+    found.state = Import.STATE_UNCHANGED
+    assert "the quarantined rows are stored nowhere" in "".join(file_lines(found)), "they belong to no snapshot"
     found.file.rows.kept, found.file.rows.quarantined = 50, 50
     assert not any(line.startswith("warning") for line in file_lines(found)), "half of the rows is not over half"
 
