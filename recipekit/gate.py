@@ -101,6 +101,12 @@ def judge(rules: Iterable[GateRule], metrics: Sequence[MetricResult], *, has_cha
     return [_judge_rule(rule, known, has_champion) for rule in rules]
 
 
+def _why_no_limit(rule: GateRule) -> str:
+    if rule.HasField("over_champion"):
+        return "there is no other champion to compare it with"
+    return "its rule sets no limit"
+
+
 @dataclass(frozen=True)
 class _Check:
     passed: bool
@@ -119,7 +125,7 @@ def _judge_rule(rule: GateRule, known: dict[str, MetricResult], has_champion: bo
     ]
     if not checks:
         return GateResult(
-            rule=rule, passed=True, text=f"{rule.metric} is {metric.candidate:.4f}; its rule sets no limit"
+            rule=rule, passed=True, text=f"{rule.metric} is {metric.candidate:.4f}; {_why_no_limit(rule)}"
         )
     passed = all(check.passed for check in checks)
     return GateResult(rule=rule, passed=passed, text="; ".join(check.text for check in checks))

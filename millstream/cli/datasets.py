@@ -58,7 +58,8 @@ def import_file(
     elif ended.state == Import.STATE_REFUSED:
         lines = []
     else:
-        again = f"millstream datasets import {quote(str(file))} -d {dataset} --request-id {created.request_id} --watch"
+        words = ("import", quote(str(file)), "-d", dataset, *([f"--{mode}"] if mode else ()))
+        again = f"millstream datasets {' '.join(words)} --request-id {created.request_id} --watch"
         lines = [f"see how it ends, and what is quarantined: `{again}`"]
     for line in lines:
         # On stderr where the output is JSON: the import has those of the file, `datasets show` those of the labels.

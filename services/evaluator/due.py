@@ -43,28 +43,18 @@ def is_pending(
 
     It does if none answers the newest request for one, `request_number` (0: nobody asked).
 
-    Each version needs one. Once it has one, it needs another only if the newest passed, or failed without the champion's
-    figures; it never was champion; it is above the champion; and no report compares it with that champion. A report that
-    passed before labels were compared does not count as a comparison.
+    Each version needs one. Once it has one, it needs another only if it could be evaluated; it never was champion; it is
+    above the champion; and no report compares it with that champion. One that failed beside another champion may pass
+    beside this one, which has other labels and figures. A report that passed before labels were compared does not count as
+    a comparison.
     """
     if not reports or request_number > max(report.request_number for report in reports):
         return True
     if any(report.champion_version == champion.version and not _is_outdated(report) for report in reports):
         return False
-    newest = newest_of(reports)
-    return (_passed(newest) or _lacks_champion(newest)) and version not in champion.ever and version > champion.version
-
-
-def _passed(report: EvaluationReport) -> bool:
-    return report.status == EvaluationReport.STATUS_PASSED
+    could_be_evaluated = newest_of(reports).status != EvaluationReport.STATUS_ERROR
+    return could_be_evaluated and version not in champion.ever and version > champion.version
 
 
 def _is_outdated(report: EvaluationReport) -> bool:
-    return _passed(report) and is_unsure_of_labels(report)
-
-
-def _lacks_champion(report: EvaluationReport) -> bool:
-    """It failed, and the champion was not measured: beside another champion it may pass."""
-    if report.status != EvaluationReport.STATUS_FAILED or report.champion_version in (0, report.version):
-        return False
-    return not any(metric.HasField("champion") for metric in report.metrics)
+    return report.status == EvaluationReport.STATUS_PASSED and is_unsure_of_labels(report)

@@ -24,6 +24,8 @@ LONGEST = 200
 """Characters of a label that a report shows."""
 NEARLY_LOST = 10
 """A version that has fewer than one in so many of the champion's training rows with a label has nearly lost it."""
+FEW = 10
+"""And so has one with fewer training rows than this, where the champion has as many: a label cannot fade away by steps."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,11 @@ class Vocabulary:
         of them.
         """
         champion: Counter[str] = self.champion or Counter()
-        nearly_lost = {label for label, rows in self.version.items() if NEARLY_LOST * rows < champion[label]}
+        nearly_lost = {
+            label
+            for label, rows in self.version.items()
+            if NEARLY_LOST * rows < champion[label] or rows < FEW <= champion[label]
+        }
         untested = self.champion_tests.keys() - self.version_tests.keys()
         return nearly_lost | (untested & self.version.keys() & champion.keys())
 

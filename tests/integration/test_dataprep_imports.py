@@ -43,6 +43,9 @@ async def test_a_second_import_appends_or_replaces_as_it_says_and_says_what_chan
         assert "succeeded, 400 rows read → snapshot 2: 800 rows before, 1000 now, 200 added, 0 removed" in appended
         replaced = await imported(address, second, "--replace", "--watch")
         assert "succeeded, 400 rows read → snapshot 3: 1000 rows before, 400 now, 0 added, 600 removed" in replaced
+        begun = await imported(address, second, "--replace", "--request-id", "once")
+        again = begun.partition("see how it ends, and what is quarantined: `millstream ")[2].partition("`")[0]
+        assert "unchanged" in await imported(address, second, *again.split()[5:]), again
         both = await imported(address, second, "--append", "--replace", code=1)
         assert "leave one of them out" in both and (await world.snapshot()).number == 3
 

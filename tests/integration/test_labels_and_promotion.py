@@ -47,7 +47,8 @@ class Rows(NamedTuple):
 
     def given_up(self, after: "Rows") -> set[str]:
         """Labels that callers of this version can no longer count on with the one `after` it."""
-        nearly_lost = {label for label, rows in self.train.items() if after.train[label] < rows / 10}
+        left = {label: (after.train[label], rows) for label, rows in self.train.items()}
+        nearly_lost = {label for label, (now, before) in left.items() if now < before / 10 or now < 10 <= before}
         untested = {label for label in self.test if label in self.train and not after.test[label]}
         return nearly_lost | untested
 
@@ -222,6 +223,22 @@ async def test_a_nearly_lost_label_waits_for_a_person_and_then_holds_nothing_bac
     await platform.evaluate(3)
     await platform.promote()
     assert [entry.version for entry in await entries(platform.registry)] == [3, 2, 2, 1]
+
+
+async def test_a_version_that_failed_beside_a_champion_is_judged_anew_once_that_one_is_gone(tmp_path: Path) -> None:
+    platform = Platform(tmp_path)
+    await platform.apply()
+    await platform.deliver(("good", "bad"))
+    await platform.train(("1", "0"))
+    await platform.evaluate(2)
+    await platform.promote_by_hand(2)
+    await platform.deliver(("good", "bad", "mixed"))
+    await platform.roll_back()
+    await platform.release()
+    assert [key async for key in platform.evaluator.evaluate.pending()] == [EvaluationKey(MODEL, 3)]
+    await platform.evaluate(3)
+    await platform.promote()
+    assert [entry.version for entry in await entries(platform.registry)] == [3, 1, 1, 2, 1]
 
 
 async def test_by_hand_an_older_version_without_a_label_of_the_champion_needs_an_override(tmp_path: Path) -> None:

@@ -335,8 +335,8 @@ class LabelCount(_message.Message):
     champion_test_rows: _builtins.int
     """Test rows of the champion's snapshot that the champion had not seen in training or validation."""
     unproven: _builtins.bool
-    """True if the version has fewer than a tenth of the champion's training rows with it, or is measured on no test row
-    with it although the champion had some.
+    """True if the version has fewer than a tenth of the champion's training rows with it, or fewer than ten where the
+    champion has ten or more, or is measured on no test row with it although the champion had some.
     """
     def __init__(
         self,

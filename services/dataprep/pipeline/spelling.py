@@ -8,7 +8,7 @@ from recipekit.edges import EDGE
 
 _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]{0,17})\.0{1,18}")
 _EXACT = 2**53
-"""Beyond it a double may be another number than the one in the file."""
+"""From here on a double may be another number than the one in the file."""
 _VISIBLE = str.maketrans(dict.fromkeys(set(EDGE) - set(" \t\n"), ""))
 
 
@@ -19,7 +19,7 @@ def whole_number(label: Any) -> Any:
     exponent, a leading zero or more than 18 digits is another label.
     """
     if isinstance(label, float):
-        return int(label) if label.is_integer() and abs(label) <= _EXACT else label
+        return int(label) if label.is_integer() and abs(label) < _EXACT else label
     if not isinstance(label, str) or not (found := _DECIMAL.fullmatch(label)):
         return label
     return "0" if found[2] == "0" else found[1] + found[2]

@@ -26,13 +26,6 @@ def without_labels(champion: int, entry: int, status: EvaluationReport.Status.Va
     return report
 
 
-def alone(champion: int, entry: int) -> EvaluationReport:
-    """A report that failed, and has no figures of the champion."""
-    report = beside(champion, entry, FAILED)
-    report.metrics[0].ClearField("champion")
-    return report
-
-
 def now(version: int, entry: int, *ever: int) -> ChampionAlias:
     return ChampionAlias(version, entry, frozenset({version, *ever}))
 
@@ -46,19 +39,19 @@ CASES = {
     "nothing while there is still no champion": (1, ChampionAlias(), [beside(0, 0)], False),
     "another when the first champion came": (2, now(1, 1), [beside(0, 0)], True),
     "another when the champion changed": (3, now(2, 2, 1), [beside(1, 1)], True),
-    "nothing when the newest failed": (3, now(2, 2, 1), [beside(1, 1, FAILED)], False),
-    "another when the newest failed without the champion's figures": (3, now(2, 2, 1), [alone(1, 1)], True),
-    "nothing when it failed without the figures of the present champion": (3, now(2, 2, 1), [alone(2, 2)], False),
-    "nothing when it failed while there was no champion": (3, now(2, 2, 1), [alone(0, 0)], False),
+    "another when it failed beside the champion that was replaced": (3, now(2, 2, 1), [beside(1, 1, FAILED)], True),
+    "another when it failed and the champion went back": (3, now(1, 3, 2), [beside(2, 2, FAILED)], True),
+    "another when it failed while there was no champion": (3, now(2, 2, 1), [beside(0, 0, FAILED)], True),
+    "nothing when it failed beside the present champion": (3, now(2, 2, 1), [beside(2, 2, FAILED)], False),
     "nothing when the newest ended as error": (3, now(2, 2, 1), [beside(1, 1, ERROR)], False),
-    "nothing when an older one passed and the newest failed": (
-        4, now(3, 3, 1, 2), [beside(2, 2, FAILED), beside(1, 1)], False,
+    "nothing when an older one passed and the newest ended as error": (
+        4, now(3, 3, 1, 2), [beside(2, 2, ERROR), beside(1, 1)], False,
     ),
-    "another when an older one failed and the newest passed": (
-        4, now(3, 3, 1, 2), [beside(1, 1, FAILED), beside(2, 2)], True,
+    "another when an older one ended as error and the newest passed": (
+        4, now(3, 3, 1, 2), [beside(1, 1, ERROR), beside(2, 2)], True,
     ),
     "newest goes by the champion's ledger, not by clocks": (
-        4, now(3, 3, 1, 2), [beside(2, 2, FAILED, seconds=1), beside(1, 1, PASSED, seconds=9)], False,
+        4, now(3, 3, 1, 2), [beside(2, 2, ERROR, seconds=1), beside(1, 1, PASSED, seconds=9)], False,
     ),
     "nothing for a version below the champion": (2, now(3, 1), [beside(0, 0)], False),
     "nothing for the champion itself": (2, now(2, 1), [beside(0, 0)], False),

@@ -69,7 +69,8 @@ def test_a_figure_that_is_not_a_number_fails(number: float) -> None:
 
 
 def test_over_champion_does_not_apply_without_another_champion() -> None:
-    assert verdict(GateRule(metric="accuracy", over_champion=0.5), NOTHING_BESIDE, has_champion=False)[0]
+    passed, text = verdict(GateRule(metric="accuracy", over_champion=0.5), NOTHING_BESIDE, has_champion=False)
+    assert passed and "there is no other champion to compare it with" in text
 
 
 def test_a_champion_or_baseline_that_was_not_measured_fails() -> None:
