@@ -28,7 +28,6 @@ HOMES = {
             "millstream/cli/reports.py",
             "millstream/defaults.py",
             "recipekit/gate.py",
-            "services/evaluator/due.py",
             "services/evaluator/report/page.py",
         ],
     ),
