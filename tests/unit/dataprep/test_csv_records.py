@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.dataprep.pipeline import csv_records
 from services.dataprep.pipeline.csv_records import MOST_LINES, SWALLOWED, CsvRecord, CsvRecords
 from tests.unit.dataprep.test_files import HEADER, spoiled
 
@@ -125,18 +124,10 @@ def test_a_record_of_many_lines_with_a_wrong_number_of_cells_is_read_again() -> 
     "unit", ['"a\\"b\n', '"a\\\\"b,"\\"\n', '"a,b\n', '"\n', 'a,"b\nc,d\n', 'a,"b\n"c\n', '"a\n' + "b\n" * 20 + '"c\n']
 )
 def test_a_file_made_to_be_read_again_and_again_is_parsed_in_linear_time(
-    unit: str, backslash: bool, monkeypatch: pytest.MonkeyPatch
+    unit: str, backslash: bool, parsed_lines: Counter[str]
 ) -> None:
-    parsed: Counter[str] = Counter()
-    parse = csv_records._parse
-
-    def counting(text: str) -> csv_records._Piece:
-        parsed["lines"] += 1
-        return parse(text)
-
-    monkeypatch.setattr(csv_records, "_parse", counting)
     lines = (unit * 3000).splitlines(keepends=True)
     found = list(CsvRecords([HEADER, *lines], LONGEST, backslash))[1:]
     assert_all_are_taken(found, lines)
     # Once more where a backslash before a quote is to be named as the reason.
-    assert parsed["lines"] <= (3 if "\\" in unit and not backslash else 2) * len(lines) + 2
+    assert parsed_lines["all"] <= (3 if "\\" in unit and not backslash else 2) * len(lines) + 2
