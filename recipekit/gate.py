@@ -54,6 +54,10 @@ def format_labels(labels: Iterable[LabelCount]) -> str:
     for label in labels:
         rows = label.version_rows or label.champion_rows
         texts.append(f"{label.label!r} ({rows} row{'' if rows == 1 else 's'})")
+    return _first(texts)
+
+
+def _first(texts: Sequence[str]) -> str:
     return ", ".join([*texts[:MOST_NAMED], *(["…"] if texts[MOST_NAMED:] else [])])
 
 
@@ -86,13 +90,13 @@ def _lost(report: EvaluationReport) -> str:
 
 def _unproven(report: EvaluationReport) -> str:
     """At most ten, with what each version has of it: `'mixed' (1 training and 0 test rows, the champion's 16 and 4)`."""
-    labels = [label for label in report.label_change.labels if label.unproven]
     texts = [
         f"{one.label!r} ({one.version_rows} training and {one.version_test_rows} test rows, "
         f"the champion's {one.champion_rows} and {one.champion_test_rows})"
-        for one in labels[:MOST_NAMED]
+        for one in report.label_change.labels
+        if one.unproven
     ]
-    return ", ".join([*texts, *(["…"] if labels[MOST_NAMED:] else [])])
+    return _first(texts)
 
 
 def judge(rules: Iterable[GateRule], metrics: Sequence[MetricResult], *, has_champion: bool) -> list[GateResult]:
