@@ -10,7 +10,6 @@ import pytest
 
 from deploy.servers.minio import Minio
 from millstream.errors import InvalidArgument, Unavailable
-from servicekit.blobs.port import Blobs
 from servicekit.blobs.s3.blobs import MinioBlobs
 from servicekit.runtime.backends import open_blobs
 from servicekit.runtime.settings import Settings
@@ -63,15 +62,6 @@ class TestMinioBlobs(SharedBlobsContract):
 
     async def refused_as_folder(self, put: Awaitable[object]) -> None:
         await put  # a check for keys below would cost each put a listing
-
-    async def put_beside_deletes(self, blobs: Blobs, key: str) -> None:
-        """It may deny a put while a delete removes the folder (ADR 0011), so the put is repeated, as callers do."""
-        for _ in range(9):
-            try:
-                return await blobs.put(key, b"x")
-            except Unavailable as error:
-                assert "access denied" in str(error)
-        await blobs.put(key, b"x")
 
 
 @pytest.fixture

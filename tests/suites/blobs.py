@@ -140,16 +140,12 @@ class BlobsContract:
             await asyncio.gather(*(blobs.put("key", value) for value in values))
             assert await blobs.get("key") in values
 
-    async def put_beside_deletes(self, blobs: Blobs, key: str) -> None:
-        """Put while others delete in the same folder."""
-        await blobs.put(key, b"x")
-
     async def test_concurrent_puts_and_deletes_in_one_folder_do_no_harm(self, tmp_path: Path) -> None:
         blobs = self.make(tmp_path)
 
         async def come_and_go(name: int) -> None:
             for _ in range(20):
-                await self.put_beside_deletes(blobs, f"a/b/{name}")
+                await blobs.put(f"a/b/{name}", b"x")
                 assert await blobs.exists(f"a/b/{name}")
                 await blobs.delete(f"a/b/{name}")
 

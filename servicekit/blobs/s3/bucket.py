@@ -18,7 +18,7 @@ from servicekit.backoff import backoff
 from servicekit.blobs.port import CALLS, TRANSFERS
 from servicekit.blobs.s3.circuit import CircuitBreaker
 from servicekit.blobs.s3.credentials import KeyFiles
-from servicekit.blobs.s3.errors import ABSENT, FAILURES, code_of, explain, is_transient, was_timeout
+from servicekit.blobs.s3.errors import ABSENT, DENIED, FAILURES, code_of, explain, is_transient, was_timeout
 from servicekit.blobs.s3.options import MinioOptions
 
 T = TypeVar("T")
@@ -29,6 +29,8 @@ CONNECT_SECONDS, ANSWER_SECONDS, STREAM_SECONDS = 2.0, 4.0, 30.0
 RETRY_SECONDS = 3.0
 """How long a call is retried, counted from its first failure or from the store's, whichever was earlier."""
 LONGEST_PAUSE_SECONDS = 0.5
+DENIED_RETRIES = 4
+"""How often a denied call is retried: MinIO denies a put whose folder a delete beside it removes (ADR 0011)."""
 GONE = "existed and is gone, with all its data: restore it, or restart the platform to begin with an empty one"
 _PLACE = re.compile(r"(https?)://([^/\s]+)/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?")
 
@@ -61,7 +63,7 @@ class Bucket:
 
     def call(self, request: Callable[[Minio], T], seconds: float = ANSWER_SECONDS, key: str = "") -> T:
         """Retry the request until it succeeds or cannot; `seconds` is its read timeout. Raises NotFound and Unavailable."""
-        failing_since, tries = math.inf, 0
+        failing_since, tries, denials = math.inf, 0, 0
         while True:
             started, existed = time.monotonic(), self._existed
             try:
@@ -74,7 +76,11 @@ class Bucket:
                     self.pause(error, failing_since, tries)
                 else:
                     self.breaker.record_answer()
-                    self._create_if_missing(error, key, existed)
+                    if code_of(error) == DENIED and denials < DENIED_RETRIES:
+                        denials += 1
+                        time.sleep(backoff(denials))
+                    else:
+                        self._create_if_missing(error, key, existed)
             else:
                 self.breaker.record_answer()
                 self._existed = True
@@ -126,7 +132,7 @@ class Bucket:
         try:
             self._client(ANSWER_SECONDS).make_bucket(self.name)
         except FAILURES as error:
-            if code_of(error) == "AccessDenied":
+            if code_of(error) == DENIED:
                 text = f"bucket {self.name} is missing: create it, or grant s3:CreateBucket"
                 raise self.unavailable(text) from error
             if code_of(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):

@@ -14,6 +14,7 @@ from servicekit.blobs.s3.options import MinioOptions
 FAILURES = (MinioException, HTTPError, ssl.SSLError)
 """Everything that a call of the client may raise."""
 
+DENIED = "AccessDenied"
 ABSENT = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
 BUSY = {
     *("SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "InternalError", "RequestTimeout"),
@@ -107,7 +108,7 @@ def _describe_code(code: str, error: Any, bucket: str, options: MinioOptions) ->
     if code == "SignatureDoesNotMatch":
         file = options.secret_key_file or "not set"
         return f"the secret key in MILLSTREAM_MINIO_SECRET_KEY_FILE ({file}) is wrong: put the right one there"
-    if code == "AccessDenied":
+    if code == DENIED:
         rights = "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket"
         return f"access denied to bucket {bucket} ({actor}): grant {rights} on it, or use other keys"
     if code == "NoSuchBucket":

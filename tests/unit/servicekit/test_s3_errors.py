@@ -5,8 +5,12 @@ from minio.error import InvalidResponseError, S3Error
 from urllib3 import HTTPResponse
 from urllib3.exceptions import IncompleteRead, MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 
+from millstream.errors import Unavailable
+from servicekit.blobs.s3 import bucket as module
+from servicekit.blobs.s3.bucket import DENIED_RETRIES, Bucket
 from servicekit.blobs.s3.errors import explain, had_no_effect, is_transient, refusal, was_timeout
 from servicekit.blobs.s3.options import MinioOptions
+from tests.worlds.clock import Clock
 
 XML = b"<Error><Code>%s</Code><Message>%s</Message></Error>"
 
@@ -62,3 +66,35 @@ def test_a_server_that_is_no_store_is_named_with_its_answer() -> None:
     assert "is no S3 store (" in explained(refused_by_gateway(404)) and "correct MILLSTREAM_BLOBS" in explained(
         refused_by_gateway(404)
     )
+
+
+class Denying:
+    """A request that is denied so often before it is answered."""
+
+    def __init__(self, times: int) -> None:
+        self.times, self.calls = times, 0
+
+    def __call__(self, client: object) -> str:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise refused("AccessDenied", status=403)
+        return "answered"
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    monkeypatch.setattr(module, "time", Clock())
+    return Bucket("http://127.0.0.1:9/facts", MinioOptions())
+
+
+def test_a_denial_that_passes_is_not_seen_by_the_caller(bucket: Bucket) -> None:
+    assert bucket.call(Denying(DENIED_RETRIES)) == "answered"
+
+
+def test_a_missing_right_is_named_after_a_few_tries_and_stops_no_other_call(bucket: Bucket) -> None:
+    denying = Denying(1000)
+    for calls in range(1, 6):
+        with pytest.raises(Unavailable, match="access denied to bucket facts"):
+            bucket.call(denying)
+        assert denying.calls == calls * (1 + DENIED_RETRIES)
+        assert bucket.call(Denying(0)) == "answered"
