@@ -7,7 +7,7 @@ clean first and check the schema after that. Cleaning is not repeated: `&amp;lt;
 
 import html
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -62,44 +62,50 @@ class CannotClean(ValueError):
     """The column of the row that holds the value."""
 
 
-def cleaner(cleaning: Cleaning | None) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def cleaner(cleaning: Cleaning | None, label: str = "") -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """A function from a row to the row with clean text, also inside lists and objects. It raises CannotClean.
 
-    None: the row as it is.
+    The column `label` holds names: HTML and encoding in it stay, so that no two of them become one. None: the row as it is.
     """
     if cleaning is None:
         return dict
-    steps = _steps(cleaning)
+    text_steps, name_steps = _steps(cleaning), _steps(Cleaning(keep_whitespace=cleaning.keep_whitespace))
 
-    def clean_text(text: str) -> str:
-        if not text.isascii() and _SURROGATES.search(text):
-            raise CannotClean("broken Unicode")
-        for step in steps:
-            text = step(text)
-        return text
-
-    def clean(value: Any, depth: int = 0) -> Any:
+    def clean(value: Any, steps: Sequence[Callable[[str], str]], depth: int = 0) -> Any:
         if isinstance(value, str):
-            return clean_text(value)
+            return _clean_text(value, steps)
         if depth > DEEPEST:
             raise CannotClean("nested too deeply")
         if isinstance(value, list):
-            return [clean(item, depth + 1) for item in value]
+            return [clean(item, steps, depth + 1) for item in value]
         if isinstance(value, dict):
-            return {_checked_key(key): clean(item, depth + 1) for key, item in value.items()}
+            return {_checked_key(key): clean(item, steps, depth + 1) for key, item in value.items()}
         return value
 
     def clean_row(row: Mapping[str, Any]) -> dict[str, Any]:
         cleaned: dict[str, Any] = {}
         for column, value in row.items():
             try:
-                cleaned[_checked_key(column)] = clean(value)
+                cleaned[_checked_key(column)] = clean(value, name_steps if column == label else text_steps)
             except CannotClean as error:
                 error.column = column
                 raise
         return cleaned
 
     return clean_row
+
+
+def clean_name(text: str) -> str:
+    """The name of a column: one kind of line end, no control characters, composed letters, no invisible edges."""
+    return strip_edges(_plain(text))
+
+
+def _clean_text(text: str, steps: Sequence[Callable[[str], str]]) -> str:
+    if not text.isascii() and _SURROGATES.search(text):
+        raise CannotClean("broken Unicode")
+    for step in steps:
+        text = step(text)
+    return text
 
 
 def _steps(cleaning: Cleaning) -> list[Callable[[str], str]]:

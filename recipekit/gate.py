@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, GateResult, LabelCount, MetricResult
 from millstream.registry.v1.model_pb2 import GateRule
+from recipekit.edges import visible
 from recipekit.spec import Spec
 
 ROUNDING = 1e-9
@@ -53,7 +54,7 @@ def format_labels(labels: Iterable[LabelCount]) -> str:
     texts = []
     for label in labels:
         rows = label.version_rows or label.champion_rows
-        texts.append(f"{label.label!r} ({rows} row{'' if rows == 1 else 's'})")
+        texts.append(f"{visible(label.label)} ({rows} row{'' if rows == 1 else 's'})")
     return _first(texts)
 
 
@@ -73,10 +74,12 @@ def _judge_labels(report: EvaluationReport) -> list[GateResult]:
     elif change.lost and not change.kept:
         new = format_labels(label for label in change.labels if label.version_rows)
         text = f"not comparable, no label in common: {champion}, answers {_lost(report)}, this version {new}"
-    elif change.lost or change.unproven:
+    elif change.lost or change.unproven or change.lookalike:
         found = [f"labels of {champion}, are lost: {_lost(report)}"] if change.lost else []
         if change.unproven:
             found.append(f"labels of {champion}, are nearly lost or no longer tested: {_unproven(report)}")
+        if change.lookalike:
+            found.append(f"new labels look like labels of {champion}: {_lookalikes(report)}")
         text = "; ".join(found)
     else:
         return []
@@ -91,10 +94,20 @@ def _lost(report: EvaluationReport) -> str:
 def _unproven(report: EvaluationReport) -> str:
     """At most ten, with what each version has of it: `'mixed' (1 training and 0 test rows, the champion's 16 and 4)`."""
     texts = [
-        f"{one.label!r} ({one.version_rows} training and {one.version_test_rows} test rows, "
+        f"{visible(one.label)} ({one.version_rows} training and {one.version_test_rows} test rows, "
         f"the champion's {one.champion_rows} and {one.champion_test_rows})"
         for one in report.label_change.labels
         if one.unproven
+    ]
+    return _first(texts)
+
+
+def _lookalikes(report: EvaluationReport) -> str:
+    """At most ten, each with the champion's label: `'Good' (12 rows) like 'good'`."""
+    texts = [
+        f"{visible(one.label)} ({one.version_rows} rows) like {visible(one.looks_like)}"
+        for one in report.label_change.labels
+        if one.looks_like
     ]
     return _first(texts)
 

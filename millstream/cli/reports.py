@@ -65,12 +65,12 @@ def _compared_with(report: EvaluationReport) -> str:
 def _labels(change: LabelChange) -> str:
     """The labels of the training rows, each with its rows; those that the version gains, loses or nearly loses."""
     compared = change.kept or change.new or change.lost
-    groups: dict[str, list[str]] = {"": [], "new": [], "unproven": [], "lost": []}
+    groups: dict[str, list[str]] = {"": [], "new": [], "lookalike": [], "unproven": [], "lost": []}
     for one in change.labels:
         kind = "" if not compared or (one.version_rows and one.champion_rows) else "new" if one.version_rows else "lost"
-        groups["unproven" if one.unproven else kind].append(
-            f"{one.label!r} ({count(one.version_rows or one.champion_rows, 'row')})"
-        )
+        kind = "unproven" if one.unproven else "lookalike" if one.looks_like else kind
+        rows = count(one.version_rows or one.champion_rows, "row")
+        groups[kind].append(f"{one.label!r} ({rows}{f', like {one.looks_like!r}' if one.looks_like else ''})")
     parts = [f"{kind} {', '.join(labels)}".strip() for kind, labels in groups.items() if labels]
     return f"labels: {'; '.join(parts)}"
 

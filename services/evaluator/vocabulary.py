@@ -1,7 +1,7 @@
 """Which labels a version was trained on, and which the champion: a model answers these labels and no others.
 
-A label that both have may still be given up: hardly a row of it was trained on, or none measures it. What counts as that is
-`Vocabulary.unproven`, and nothing else decides it.
+A label that both have may still be given up: hardly a row of it was trained on, or none measures it (`Vocabulary.unproven`).
+A new one may be one of the champion's in another spelling, which splits it in two (`Vocabulary.lookalikes`).
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from millstream.evaluation.v1.evaluation_report_pb2 import LabelChange, LabelCount
 from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.gate import format_labels
+from recipekit.lookalikes import look
 from recipekit.spec import Row, Spec
 
 if TYPE_CHECKING:
@@ -64,14 +65,23 @@ class Vocabulary:
         untested = self.champion_tests.keys() - self.version_tests.keys()
         return nearly_lost | (untested & self.version.keys() & champion.keys())
 
+    @property
+    def lookalikes(self) -> dict[str, str]:
+        """New labels that a person would read as one of the champion, with that one."""
+        champion: Counter[str] = self.champion or Counter()
+        looks = {look(label): label for label in sorted(champion)}
+        new = self.version.keys() - champion.keys()
+        return {label: looks[seen] for label in sorted(new) if (seen := look(label)) in looks}
+
     def change(self) -> LabelChange:
         """As the report has it."""
         champion: Counter[str] = self.champion or Counter()
+        lookalikes = self.lookalikes
         lost, new = champion.keys() - self.version.keys(), self.version.keys() - champion.keys()
         kept, unproven = self.version.keys() & champion.keys(), self.unproven
         rows = self.version + champion
         change = LabelChange(unknown=self.unknown)
-        for kind in (lost, unproven, new, kept - unproven):
+        for kind in (lost, unproven, lookalikes.keys(), new - lookalikes.keys(), kept - unproven):
             for label in sorted(kind, key=lambda label: (-rows[label], label))[:LISTED]:
                 change.labels.add(
                     label=label[:LONGEST],
@@ -80,9 +90,11 @@ class Vocabulary:
                     version_test_rows=self.version_tests[label],
                     champion_test_rows=self.champion_tests[label],
                     unproven=label in unproven,
+                    looks_like=lookalikes.get(label, "")[:LONGEST],
                 )
         if self.champion is not None:
             change.lost, change.unproven, change.new, change.kept = map(len, (lost, unproven, new, kept))
+            change.lookalike = len(lookalikes)
         return change
 
     def notes(self) -> list[str]:

@@ -21,6 +21,7 @@ from servicekit.runtime.settings import Settings
 from tests.suites.bus import BusContract, assert_quiet, collect, publish
 from tests.suites.processes import child, finish
 from tests.suites.shared_bus import SharedBusContract
+from tests.worlds.waiting import HANG
 
 
 class TestMemoryBus(BusContract):
@@ -82,7 +83,7 @@ class TestSqliteBus(SharedBusContract):
             log = Log(tmp_path / "deep" / "bus.sqlite", 5.0)
             log.leave(member.name)
             assert not log.held(member.name)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(HANG):
                 while len(log.held(member.name)) != 2:
                     await asyncio.sleep(0.05)
             log.close()
@@ -139,7 +140,7 @@ class TestSqliteBus(SharedBusContract):
             path.with_name(path.name + side).unlink()
         (tmp_path / "broken").replace(path)
         with pytest.raises(Unavailable, match="move it away"):
-            await asyncio.wait_for(waiting, 30)
+            await asyncio.wait_for(waiting, HANG)
         path.unlink()
         await bus.publish(Message("topic", "k", b"again"))
         assert [message.value for message in await collect(member, 1)] == [b"again"]

@@ -19,6 +19,7 @@ from tests.suites.bus import collect, fresh, publish
 from tests.suites.processes import child, finish
 from tests.suites.shared_bus import SharedBusContract, collect_values
 from tests.worlds.servers import Broker, running, settings_of
+from tests.worlds.waiting import HANG
 
 # kafka-python leaves the sockets of tries that failed to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -98,7 +99,7 @@ class TestKafkaBus(SharedBusContract):
 
 
 async def publish_with_retry(bus: KafkaBus, topic: str, value: bytes) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG):
         while True:
             with suppress(Unavailable):
                 await bus.publish(Message(topic, "key", value))
@@ -116,7 +117,7 @@ async def test_publishers_and_readers_resume_after_a_broker_restart(own_kafka: C
     await member.commit()
     await asyncio.to_thread(broker.kill)
     with pytest.raises(Unavailable, match=f"{broker.address}.*MILLSTREAM_BUS"):
-        await asyncio.wait_for(bus.publish(Message(topic, "key", b"lost?")), 60)
+        await asyncio.wait_for(bus.publish(Message(topic, "key", b"lost?")), HANG)
     await asyncio.to_thread(broker.start)
     await publish_with_retry(bus, topic, b"10")
     await collect_values(member, {b"10"})
@@ -130,7 +131,7 @@ async def test_a_bus_opened_before_the_broker_works_once_it_is_there(own_kafka: 
     bus = bus_with(broker.settings())
     for attempt in (bus.check(), bus.publish(Message(topic, "k", b"")), bus.subscribe("g", [topic]).start()):
         with pytest.raises(Unavailable, match=f"{broker.address}.*start the broker"):
-            await asyncio.wait_for(attempt, 60)
+            await asyncio.wait_for(attempt, HANG)
     await asyncio.to_thread(broker.start)
     await publish_with_retry(bus, topic, b"1")
     assert [message.value for message in await collect(bus.subscribe("g", [topic]), 1)] == [b"1"]
@@ -194,7 +195,7 @@ async def test_each_problem_with_credentials_is_one_clear_error(secure: Kafka, t
         bus = bus_with(settings)
         for attempt in (bus.check(), bus.publish(Message("t", "k", b"")), bus.subscribe("g", ["t"]).batch()):
             with pytest.raises(Unavailable, match=expected):
-                await asyncio.wait_for(attempt, 60)
+                await asyncio.wait_for(attempt, HANG)
         await bus.close()
 
 
@@ -203,7 +204,7 @@ async def test_a_missing_topic_that_may_not_be_made_is_named(kafka: Broker) -> N
     bus = bus_with({**kafka.settings(), "kafka_create_topics": "false", "kafka_partitions": "3"})
     for attempt in (bus.publish(Message(topic, "k", b"")), bus.tail([topic]).start()):
         with pytest.raises(Unavailable, match=f"{topic} is missing.*create it with 3 partitions"):
-            await asyncio.wait_for(attempt, 60)
+            await asyncio.wait_for(attempt, HANG)
     await bus.close()
 
 

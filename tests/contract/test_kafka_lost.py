@@ -18,9 +18,9 @@ from servicekit.bus.kafka.topics import ensure
 from servicekit.bus.kafka.writer import Acknowledgements, Writer
 from servicekit.bus.port import Message
 from tests.worlds.servers import Broker
+from tests.worlds.waiting import HANG
 
 TOPIC = "millstream.registry.v1"
-PATIENCE = 60
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 """kafka-python leaves the sockets of tries that failed to the garbage collector."""
 
@@ -63,7 +63,7 @@ async def test_old_and_new_publishers_of_a_broker_that_lost_its_data_are_all_rea
     # The producer ids of the old ones are given out again, to the new ones.
     new = [bus_of(broker) for _ in range(3)]
     texts = [f"{number} {turn}" for turn in range(4) for number in range(6)]
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(HANG):
         for text in texts:
             await publish([*new, *old][int(text[0])], text)
         assert set(texts) <= set(await published(broker))
@@ -90,7 +90,7 @@ async def test_a_broker_killed_under_many_messages_leaves_none_open_and_loses_no
             await asyncio.sleep(0.002)
         await killing
         await asyncio.to_thread(broker.start)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(HANG):
             await asyncio.gather(*publishing)
             assert set(texts) <= set(await published(broker))
     await bus.close()
@@ -102,7 +102,7 @@ async def test_a_delivery_that_the_library_never_reports_times_out(monkeypatch: 
     acknowledgements = Acknowledgements(asyncio.get_running_loop())
     kept, *never = [acknowledgements.expect() for _ in range(3)]
     await asyncio.to_thread(acknowledgements.report, kept, "metadata of the record")
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(HANG):
         await kept
         for done in never:
             with pytest.raises(KafkaTimeoutError, match="not acknowledged"):
@@ -117,7 +117,7 @@ async def test_a_producer_that_has_lost_its_connection_fails_as_the_outbox_expec
     ensure(link([kafka.address], options), [options.prefix + TOPIC])
     writer = Writer(link([kafka.address], options))
     writer._abort(None)
-    writer._producer._sender.join(PATIENCE)
+    writer._producer._sender.join(HANG)
     with pytest.raises(KafkaError):
         writer.learn(options.prefix + TOPIC)
     with pytest.raises(KafkaError):

@@ -14,7 +14,8 @@ from servicekit.work.deadletters import DeadLetters
 from servicekit.work.queue import Work
 from tests.suites.bus import fresh
 from tests.worlds.servers import Broker, settings_of
-from tests.worlds.work import HANDLERS, TOPIC, Thing, snapshot, until
+from tests.worlds.waiting import HANG, until
+from tests.worlds.work import HANDLERS, TOPIC, Thing, snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -38,11 +39,11 @@ async def test_a_poisonous_message_is_buried_and_the_next_event_is_handled(
     await bus.publish(snapshot("first"))
     running = asyncio.create_task(work.run())
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG):
             await until(lambda: thing.done["first"])
         await asyncio.to_thread(_publish_poison, kafka.address, prefix + TOPIC, kind)
         await bus.publish(snapshot("first", 2))  # behind it, in the same partition
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG):
             await until(lambda: thing.done["first"] == 2)
             letters = DeadLetters(blobs, bus, group)
             while not (found := (await letters.page(10, "", False))[0]):

@@ -13,6 +13,7 @@ from millstream.errors import Unavailable
 from servicekit.bus.port import Message
 from servicekit.runtime.backends import open_bus
 from tests.worlds.servers import running, settings_of
+from tests.worlds.waiting import HANG
 
 READER, TOPIC, MISSING, GROUP = "reader", "millstream.registry.v1", "missing", "trainer"
 AUTHORIZER = {
@@ -46,7 +47,7 @@ def allowed(topic: str, operation: ACLOperation) -> ACL:
 async def test_read_only_credentials_read_and_every_denial_names_the_missing_right(guarded: Kafka) -> None:
     bus = open_bus(settings_of(guarded.settings(READER)))
     tail = bus.tail([TOPIC], from_start=True)
-    await asyncio.wait_for(tail.start(), 60)
+    await asyncio.wait_for(tail.start(), HANG)
     member = bus.subscribe(GROUP, [TOPIC])
     for attempt, words in (
         (bus.publish(Message(TOPIC, "key", b"")), f"user '{READER}' may write no topic: grant it WRITE"),
@@ -58,5 +59,5 @@ async def test_read_only_credentials_read_and_every_denial_names_the_missing_rig
         (member.start(), f"user '{READER}' may not use group {GROUP}: grant it READ"),
     ):
         with pytest.raises(Unavailable, match=words):
-            await asyncio.wait_for(attempt, 60)
+            await asyncio.wait_for(attempt, HANG)
     await bus.close()

@@ -17,6 +17,7 @@ from tests.suites.blobs import everything, keys
 from tests.suites.proxy import Proxy
 from tests.suites.shared_blobs import SharedBlobsContract
 from tests.worlds.servers import Store, admin_of, settings_of
+from tests.worlds.waiting import HANG
 
 LEAST = {
     "Version": "2012-10-17",
@@ -163,7 +164,7 @@ async def test_rotated_keys_need_no_restart(minio: Store, tmp_path: Path) -> Non
     with pytest.raises(Unavailable):
         await blobs.check()
     secret.write_text(minio.secret_key_file.read_text())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG):
         while True:
             try:
                 await blobs.check()

@@ -16,6 +16,7 @@ from tests.suites.blobs import keys
 from tests.suites.processes import child
 from tests.suites.shared_blobs import SharedBlobsContract
 from tests.worlds.servers import settings_of
+from tests.worlds.waiting import HANG
 
 BUCKET = "killed"
 HUGE = 300 << 20
@@ -38,7 +39,7 @@ async def test_what_was_kept_outlives_a_kill_of_the_store(store: Minio) -> None:
     assert putting.stdout
     kept = []
     for _ in range(3):
-        kept += [await asyncio.wait_for(putting.stdout.readline(), 60) for _ in range(30)]
+        kept += [await asyncio.wait_for(putting.stdout.readline(), HANG) for _ in range(30)]
         store.kill()
         store.start()
     putting.kill()
@@ -54,7 +55,7 @@ async def test_a_huge_upload_that_is_killed_shows_nothing_and_the_next_one_is_wh
     digest = write_huge(source)
     await blobs.check()
     uploading = await child("upload", store.blobs(BUCKET), str(source))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG):
         while len(list((store.data / ".minio.sys" / "multipart").rglob("part.*"))) < 2:
             await asyncio.sleep(0.01)
     uploading.kill()

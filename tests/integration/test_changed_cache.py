@@ -29,6 +29,7 @@ from tests.recipes.toy_words.spec import Config
 from tests.recipes.toy_words.train import fit
 from tests.worlds.inference import CATALOG, FakeRegistry, World
 from tests.worlds.platform import ROOT
+from tests.worlds.waiting import HANG
 
 CONTRACT = DESCRIPTOR.services_by_name["RegistryService"]
 RARE = "quaint"
@@ -147,7 +148,7 @@ async def test_a_weight_that_changed_in_cache_and_store_ends_in_the_error_of_a_d
     blobs = DirectoryBlobs(tmp_path / "blobs")
     await blobs.put(f"artifacts/{model.parent.name}/files/model.json", model.read_bytes())
     async with inference.running() as client:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG):
             while not await refused(client):
                 await asyncio.sleep(0.05)
         with pytest.raises(NotFound, match=r"version 1 of model words.*damaged"):

@@ -15,7 +15,8 @@ from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import DeadlineExceeded, InvalidArgument, Overloaded
 from tests.worlds.dataprep import TOY, World, sample
-from tests.worlds.rpc import eventually, serving
+from tests.worlds.rpc import serving
+from tests.worlds.waiting import HANG, until
 
 HEADER = ImportDatasetRequest(header=ImportHeader(dataset="words", file_name="words.jsonl", spec=TOY))
 SOME = ImportDatasetRequest(chunk=sample(10))
@@ -54,7 +55,7 @@ async def test_an_upload_that_pauses_too_long_is_given_up_and_leaves_no_file(
 ) -> None:
     world = World(upload_pause_seconds=0.2)
     async with dataprep(world) as (stub, address):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG):
             with pytest.raises(DeadlineExceeded, match=r"paused for 0\.2 s.*import the file again"):
                 await stub.ImportDataset(endless(*messages))
         assert list(world.uploads.folder.iterdir()) == [] and world.uploads.admitted == 0
@@ -65,13 +66,13 @@ async def test_uploads_at_once_are_bounded_and_a_cancelled_one_makes_room(tmp_pa
     world = World(uploads_at_once=3)
     async with dataprep(world) as (stub, address):
         calls = [stub.ImportDataset(endless(*messages)) for messages in ((), (HEADER,), (HEADER, SOME))]
-        await eventually(lambda: world.uploads.admitted == 3)
+        await until(lambda: world.uploads.admitted == 3)
         with pytest.raises(Overloaded, match="MILLSTREAM_UPLOADS_AT_ONCE") as refused:
             await stub.ImportDataset(endless(HEADER, SOME))
         assert refused.value.retry_after > 0
         for call in calls:
             call.cancel()
-        await eventually(lambda: world.uploads.admitted == 0)
+        await until(lambda: world.uploads.admitted == 0)
         assert list(world.uploads.folder.iterdir()) == []
         assert (await imported(address, tmp_path)).state == Import.STATE_SUCCEEDED
 
@@ -86,7 +87,7 @@ async def test_an_upload_cannot_be_kept_open_by_empty_chunks() -> None:
             yield ImportDatasetRequest(chunk=b"")
 
     async with dataprep(world) as (stub, _):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG):
             with pytest.raises(InvalidArgument, match="a chunk is empty"):
                 await stub.ImportDataset(empty())
         assert list(world.uploads.folder.iterdir()) == []

@@ -11,7 +11,8 @@ from millstream.dataset.v1 import dataset_service_pb2 as pb
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from servicekit.rpc.server import ConnectionLimits
 from tests.integration.test_runtime_serve import running
-from tests.worlds.rpc import Service, all_of, eventually, serving
+from tests.worlds.rpc import Service, all_of, serving
+from tests.worlds.waiting import HANG, until
 
 
 def own_channel(address: str) -> aio.Channel:
@@ -21,7 +22,7 @@ def own_channel(address: str) -> aio.Channel:
 
 async def until_closed(channel: aio.Channel) -> None:
     """Wait until its connection is gone."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         while (state := channel.get_state()) == grpc.ChannelConnectivity.READY:
             await channel.wait_for_state_change(state)
 
@@ -63,7 +64,7 @@ async def test_connections_above_the_bound_are_closed_and_free_again_later() -> 
                 with pytest.raises(aio.AioRpcError, match="UNAVAILABLE"):
                     await DatasetServiceStub(fourth).GetDataset(pb.GetDatasetRequest())
         async with own_channel(address) as channel:
-            await DatasetServiceStub(channel).GetDataset(pb.GetDatasetRequest(), wait_for_ready=True, timeout=20)
+            await DatasetServiceStub(channel).GetDataset(pb.GetDatasetRequest(), wait_for_ready=True, timeout=HANG)
 
 
 async def test_calls_above_the_bound_of_a_connection_wait_for_those_before() -> None:
@@ -79,7 +80,7 @@ async def test_calls_above_the_bound_of_a_connection_wait_for_those_before() -> 
         assert len(service.seen) == 4, "the second call has not arrived while the watch is in progress"
         await all_of(watch)
         await second
-        await eventually(lambda: len(service.seen) == 5)
+        await until(lambda: len(service.seen) == 5)
 
 
 async def test_the_settings_of_a_service_bound_its_calls_and_connections() -> None:
@@ -89,7 +90,7 @@ async def test_the_settings_of_a_service_bound_its_calls_and_connections() -> No
     ):
         server.service.hang = True
         stub = DatasetServiceStub(channel)
-        hanging = asyncio.ensure_future(stub.GetDataset(pb.GetDatasetRequest(), wait_for_ready=True, timeout=60))
+        hanging = asyncio.ensure_future(stub.GetDataset(pb.GetDatasetRequest(), wait_for_ready=True, timeout=HANG))
         await server.service.entered.wait()
         with pytest.raises(aio.AioRpcError, match="1 are in progress; retry"):
             await stub.GetDataset(pb.GetDatasetRequest())

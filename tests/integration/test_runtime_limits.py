@@ -24,7 +24,8 @@ from servicekit.rpc.auth import Tokens
 from servicekit.rpc.interceptor import OPEN_STREAMS, ServerInterceptor
 from servicekit.rpc.server import open_server
 from tests.integration.test_runtime_serve import free_address
-from tests.worlds.rpc import NAME, TOKENS, Service, counted, eventually, serving
+from tests.worlds.rpc import NAME, TOKENS, Service, counted, serving
+from tests.worlds.waiting import HANG, until
 
 FEW_FILES = 256
 KINDS = ("unary_unary", "stream_unary", "unary_stream", "stream_stream")
@@ -92,7 +93,7 @@ async def test_without_a_token_nothing_is_parsed_and_nothing_is_kept(tmp_path: P
         for kind in KINDS:
             await asyncio.to_thread(call, channel, kind, "secret-o")
         assert sum(counting.parsed) == len(KINDS) * len("onetwo")
-        await eventually(counting.holds_nothing)
+        await until(counting.holds_nothing)
         channel.close()
 
 
@@ -126,7 +127,7 @@ async def test_a_compressed_message_costs_no_memory_without_a_token_and_little_a
     options = [("grpc.max_send_message_length", -1)]
     async with aio.insecure_channel(address, options=options) as channel:
         method: Any = channel.unary_unary(get)
-        await method(b"", metadata=token, wait_for_ready=True, timeout=60)
+        await method(b"", metadata=token, wait_for_ready=True, timeout=HANG)
         before = most_memory(pid)
         allowed = bytes(MAX_MESSAGE_BYTES - 100)  # about 16 kB as gzip
         for _ in range(5):
@@ -144,7 +145,7 @@ async def test_a_compressed_message_costs_no_memory_without_a_token_and_little_a
 async def test_a_service_may_open_more_files_than_it_was_started_with(process: tuple[str, int]) -> None:
     address, pid = process
     async with open_channel(address, Credentials("secret-r")) as channel:
-        await DatasetServiceStub(channel).GetDataset(pb.GetDatasetRequest(), wait_for_ready=True, timeout=60)
+        await DatasetServiceStub(channel).GetDataset(pb.GetDatasetRequest(), wait_for_ready=True, timeout=HANG)
     assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] > FEW_FILES
 
 
@@ -159,7 +160,7 @@ async def test_calls_above_the_bound_are_refused_and_health_still_answers() -> N
         hanging = asyncio.ensure_future(stub.GetDataset(pb.GetDatasetRequest()))
         # It sends no message, and has its place all the same.
         silent: Any = plain.stream_unary(f"/{NAME}/GetDataset")()
-        await eventually(lambda: counted("started", "unary", "GetDataset") == before + 2)
+        await until(lambda: counted("started", "unary", "GetDataset") == before + 2)
         with pytest.raises(Overloaded, match="retry") as refused:
             await stub.GetDataset(pb.GetDatasetRequest())
         assert refused.value.retry_after > 0
@@ -167,7 +168,7 @@ async def test_calls_above_the_bound_are_refused_and_health_still_answers() -> N
         hanging.cancel()
         silent.cancel()
         service.hang = False
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while True:
                 try:
                     await stub.GetDataset(pb.GetDatasetRequest())
@@ -219,6 +220,6 @@ async def test_watches_of_long_names_and_too_many_watches_are_refused() -> None:
         assert await more.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert (await stub.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
         held[0].cancel()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while await stub.Watch(health_pb2.HealthCheckRequest()).read() is aio.EOF:
                 pass

@@ -10,7 +10,8 @@ import pytest
 from millstream.channel import open_channel
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from millstream.errors import InvalidArgument, Unavailable
-from tests.worlds.rpc import METHODS, Service, caught, eventually, serving
+from tests.worlds.rpc import METHODS, Service, caught, serving
+from tests.worlds.waiting import until
 
 
 class Large:
@@ -51,5 +52,5 @@ async def test_what_a_refused_call_held_is_freed_when_the_call_has_ended(kind: s
     async with serving(service) as address, open_channel(address) as channel:
         for _ in range(3):
             await caught(DatasetServiceStub(channel), kind)
-        await eventually(lambda: not any(large() for large in service.large))
+        await until(lambda: not any(large() for large in service.large))
     assert len(service.large) >= 3

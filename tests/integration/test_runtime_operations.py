@@ -25,6 +25,7 @@ from servicekit.facts.events import to_message
 from servicekit.runtime import probes
 from tests.integration.test_runtime_serve import NOT_SERVING, SERVING, Server, running
 from tests.worlds.rpc import TOKENS
+from tests.worlds.waiting import HANG
 
 
 async def test_without_a_bus_it_is_ready_and_says_what_is_wrong_with_it() -> None:
@@ -36,7 +37,7 @@ async def test_without_a_bus_it_is_ready_and_says_what_is_wrong_with_it() -> Non
         await server.until_ready()
         async with open_channel(server.address) as channel:
             stub = OperationsServiceStub(channel)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HANG):
                 while not (status := (await stub.GetStatus(GetStatusRequest())).status).bus.problem:
                     await asyncio.sleep(0.01)
         assert (status.service, status.ready, status.not_ready_reason) == ("dataprep", True, "")
@@ -57,7 +58,7 @@ async def test_a_store_that_hangs_is_said_to_at_once_by_a_status_that_does_not_h
     async with running(blobs=Hanging()) as server, open_channel(server.address) as channel:
         stub = OperationsServiceStub(channel)
         await stub.GetStatus(GetStatusRequest(), wait_for_ready=True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while not (status := (await stub.GetStatus(GetStatusRequest())).status).blobs.problem:
                 await asyncio.sleep(0.01)
             while (

@@ -39,10 +39,10 @@ from tests.worlds.rpc import (
     caught_sync,
     chunks,
     counted,
-    eventually,
     handled,
     serving,
 )
+from tests.worlds.waiting import HANG, until
 
 ERRORS: list[MillstreamError] = [
     InvalidArgument("bad, भाषा → 100% “wrong”", field="spec.split", reason="SPLIT_WRONG", dataset="words"),
@@ -148,7 +148,7 @@ async def test_late_and_cancelled_calls_are_counted_as_such() -> None:
         stub = DatasetServiceStub(channel)
         with pytest.raises(DeadlineExceeded):
             await stub.GetDataset(pb.GetDatasetRequest(), timeout=0.1)
-        await eventually(lambda: handled("unary", "GetDataset", "DEADLINE_EXCEEDED") == late + 1)
+        await until(lambda: handled("unary", "GetDataset", "DEADLINE_EXCEEDED") == late + 1)
 
         service.entered.clear()
         call = asyncio.ensure_future(stub.GetDataset(pb.GetDatasetRequest()))
@@ -156,14 +156,14 @@ async def test_late_and_cancelled_calls_are_counted_as_such() -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await eventually(lambda: handled("unary", "GetDataset", "CANCELLED") == cancelled + 1)
+        await until(lambda: handled("unary", "GetDataset", "CANCELLED") == cancelled + 1)
 
         watch = stub.WatchImport(pb.WatchImportRequest())
         async for _ in watch:
             watch.cancel()
             break
-        await asyncio.wait_for(service.closed.wait(), 10)
-        await eventually(lambda: handled("server_stream", "WatchImport", "CANCELLED") == dropped + 1)
+        await asyncio.wait_for(service.closed.wait(), HANG)
+        await until(lambda: handled("server_stream", "WatchImport", "CANCELLED") == dropped + 1)
 
 
 async def test_a_broken_off_upload_is_never_taken_for_a_whole_one() -> None:
@@ -273,7 +273,7 @@ async def test_a_list_of_addresses_is_used_in_turn() -> None:
     first, second = Service(), Service()
     async with serving(first) as one, serving(second) as two, open_channel(f"{one},{two}") as channel:
         stub = DatasetServiceStub(channel)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while not (first.seen and second.seen):
                 await stub.GetDataset(pb.GetDatasetRequest())
     with pytest.raises(InvalidArgument, match="resolves to all replicas"):

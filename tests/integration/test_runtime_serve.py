@@ -27,7 +27,8 @@ from servicekit.bus.memory import MemoryBus
 from servicekit.runtime.serve import GrpcService, serve
 from servicekit.runtime.settings import Settings
 from servicekit.work.queue import Work
-from tests.worlds.rpc import CONTRACT, NAME, Service, eventually
+from tests.worlds.rpc import CONTRACT, NAME, Service
+from tests.worlds.waiting import HANG, until
 
 _GRPC_CORE = re.compile(r"[IWE]\d{4} ")
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -62,11 +63,11 @@ class Server:
         opened = aio.secure_channel(self.address, credentials) if credentials else aio.insecure_channel(self.address)
         async with opened as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
-            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), wait_for_ready=True, timeout=20)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), wait_for_ready=True, timeout=HANG)
             return int(answer.status)
 
     async def until_ready(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while await self.health() != SERVING:
                 await asyncio.sleep(0.01)
 
@@ -80,7 +81,7 @@ async def running(**more: Any) -> AsyncIterator[Server]:
     finally:
         if not server.task.done():
             server.stop()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             await server.task
 
 
@@ -89,7 +90,7 @@ async def test_it_is_ready_by_every_name() -> None:
         await server.until_ready()
         for name in ("", "readiness", "liveness", NAME, "blobs"):
             assert await server.health(name) == SERVING
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while await server.health("bus") != SERVING:
                 await asyncio.sleep(0.01)
 
@@ -128,12 +129,12 @@ async def test_sigterm_says_not_serving_first_and_lets_a_call_in_flight_end() ->
 
             async def upload() -> AsyncIterator[pb.ImportDatasetRequest]:
                 yield pb.ImportDatasetRequest(chunk=b"first")
-                await eventually(lambda: reported[-1:] == [NOT_SERVING])
+                await until(lambda: reported[-1:] == [NOT_SERVING])
                 await asyncio.sleep(0.2)
                 yield pb.ImportDatasetRequest(chunk=b"second")
 
             listening, watching = asyncio.create_task(listen()), asyncio.create_task(watch())
-            await eventually(lambda: reported and server.service.entered.is_set())
+            await until(lambda: reported and server.service.entered.is_set())
             server.service.entered.clear()
             uploading = asyncio.ensure_future(stub.ImportDataset(upload()))
             await server.service.entered.wait()
@@ -144,7 +145,7 @@ async def test_sigterm_says_not_serving_first_and_lets_a_call_in_flight_end() ->
             assert (await uploading).dataset_import.request_id == "2"
             await listening
             assert reported == [SERVING, NOT_SERVING]
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG):
                 await server.task
 
 
@@ -158,7 +159,7 @@ async def test_a_background_task_that_breaks_ends_the_service_with_its_error() -
     server = Server(background=[background()])
     await server.until_ready()
     breaking.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         with pytest.raises(ValueError, match="a bug"):
             await server.task
 
@@ -274,7 +275,7 @@ async def test_a_process_serves_shows_metrics_and_ends_by_signal_or_by_its_own_f
     broken = start(listen=second, recipes=str(flag))
     async with open_channel(listen) as channel, open_channel(second) as other:
         for opened in (channel, other):
-            await DatasetServiceStub(opened).GetDataset(pb.GetDatasetRequest(), wait_for_ready=True, timeout=60)
+            await DatasetServiceStub(opened).GetDataset(pb.GetDatasetRequest(), wait_for_ready=True, timeout=HANG)
 
     def show() -> str:
         with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
@@ -285,8 +286,8 @@ async def test_a_process_serves_shows_metrics_and_ends_by_signal_or_by_its_own_f
     assert "# HELP millstream_outbox_published_total" in shown
     flag.touch()
     good.send_signal(signal.SIGTERM)
-    _, errors = await asyncio.to_thread(good.communicate, timeout=30)
+    _, errors = await asyncio.to_thread(good.communicate, timeout=HANG)
     assert good.returncode == 0, errors
     assert [word for word in ('"serving"', '"draining"', '"stopped"') if word not in errors] == []
-    _, errors = await asyncio.to_thread(broken.communicate, timeout=30)
+    _, errors = await asyncio.to_thread(broken.communicate, timeout=HANG)
     assert broken.returncode == 1 and "this background task has a bug" in errors

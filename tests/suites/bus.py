@@ -13,8 +13,8 @@ import pytest
 
 from millstream.errors import InvalidArgument, Unavailable
 from servicekit.bus.port import MAX_VALUE, Bus, Message, Received, Subscription
+from tests.worlds.waiting import HANG
 
-HANG = 60.0
 QUIET = 0.3
 
 

@@ -12,6 +12,7 @@ from millstream.errors import NotFound
 from servicekit.blobs.port import CHUNK, TRANSFERS, Blobs
 from tests.suites.blobs import BlobsContract, everything, keys
 from tests.suites.processes import child, finish
+from tests.worlds.waiting import HANG
 
 BIG = 64 << 20
 ALLOWED_GROWTH = 24 << 20
@@ -42,7 +43,7 @@ class SharedBlobsContract(BlobsContract):
         held = asyncio.create_task(asyncio.to_thread(release.wait))
         uploads = [asyncio.create_task(blobs.upload(f"up/{number}", fifo)) for number in range(2 * TRANSFERS)]
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(HANG):
                 assert await blobs.get("a/fact") == b"1" and await blobs.exists("a/fact")
                 assert not await blobs.put_if_absent("a/fact", b"2")
                 await blobs.put("a/heartbeat", b"1")
@@ -81,7 +82,7 @@ class SharedBlobsContract(BlobsContract):
         for pause in (0.0, 0.007, 0.013, 0.023):
             uploading = await child("upload", self.address(tmp_path / "store"), str(source))
             assert uploading.stdout
-            assert await asyncio.wait_for(uploading.stdout.readline(), 60) == b"0\n"
+            assert await asyncio.wait_for(uploading.stdout.readline(), HANG) == b"0\n"
             await asyncio.sleep(pause)
             uploading.kill()
             done = (await uploading.stdout.read()).split()
@@ -100,7 +101,7 @@ class SharedBlobsContract(BlobsContract):
         for pause in (0.0, 0.011, 0.017):
             putting = await child("put", self.address(tmp_path), "8")
             assert putting.stdout
-            kept = [await asyncio.wait_for(putting.stdout.readline(), 60) for _ in range(20)]
+            kept = [await asyncio.wait_for(putting.stdout.readline(), HANG) for _ in range(20)]
             await asyncio.sleep(pause)
             putting.kill()
             kept += (await putting.stdout.read()).splitlines()

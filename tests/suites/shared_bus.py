@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from servicekit.bus.port import Received, Subscription
-from tests.suites.bus import HANG, BusContract, assert_quiet, collect, fresh, publish, values_by_key
+from tests.suites.bus import BusContract, assert_quiet, collect, fresh, publish, values_by_key
 from tests.suites.processes import child, finish
+from tests.worlds.waiting import HANG
 
 
 async def collect_values(subscription: Subscription, values: set[bytes]) -> Sequence[Received]:

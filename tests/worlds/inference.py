@@ -54,6 +54,7 @@ from services.inference.versions.serving import Serving
 from tests.recipes.toy_words.sample import rows
 from tests.recipes.toy_words.spec import Config
 from tests.recipes.toy_words.train import fit
+from tests.worlds.waiting import until
 
 CATALOG = Catalog(("tests.recipes",))
 
@@ -232,15 +233,6 @@ class World:
 
     def predictor(self, number: int) -> Predictor:
         return load_artifact(self.folders[number], CATALOG)[1]
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            found = condition()
-            if await found if asyncio.iscoroutine(found) else found:
-                return
-            await asyncio.sleep(0.002)
 
 
 def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:

@@ -25,6 +25,7 @@ from servicekit.bus.port import Bus, Message
 from servicekit.runtime.backends import open_blobs, open_bus
 from services.trainer.launchers.worker_folder import WorkerFolder
 from tests.worlds.servers import settings_of, shared_broker, shared_store
+from tests.worlds.waiting import HANG
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = "recipes,tests.recipes"
@@ -207,7 +208,7 @@ def publish(platform: World, *messages: Message) -> None:
     asyncio.run(publish_all())
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+def wait_until(true: Callable[[], object], what: str, seconds: float = HANG) -> None:
     """Poll a condition; fails at the timeout with what is missing."""
     deadline = time.monotonic() + seconds
     while not true():

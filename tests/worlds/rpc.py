@@ -150,9 +150,3 @@ def caught_sync(stub: Any, kind: str) -> MillstreamError:
         else:
             stub.ImportDataset(sync_chunks(3))
     return info.value
-
-
-async def eventually(true: Any) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.005)

@@ -40,12 +40,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff, "LONGEST_SECONDS", 0.002)
 
 
-async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.001)
-
-
 class Thing:
     """Records its calls; `do` is its reconcile(), `open_keys` what pending() lists."""
 

@@ -40,18 +40,22 @@ class EvaluationReport(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATUS_UNSPECIFIED: EvaluationReport._Status.ValueType  # 0
         STATUS_PASSED: EvaluationReport._Status.ValueType  # 1
-        """Every rule of the gate passed, or there is no gate; and no label of the champion is lost or unproven."""
+        """Every rule of the gate passed, or there is no gate; and no label of the champion is lost, unproven or written
+        in a second way.
+        """
         STATUS_FAILED: EvaluationReport._Status.ValueType  # 2
-        """At least one rule of the gate failed, or labels of the champion are lost or unproven."""
+        """At least one rule of the gate failed, or labels of the champion are lost, unproven or written in a second way."""
         STATUS_ERROR: EvaluationReport._Status.ValueType  # 3
         """The version could not be evaluated."""
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper): ...
     STATUS_UNSPECIFIED: EvaluationReport.Status.ValueType  # 0
     STATUS_PASSED: EvaluationReport.Status.ValueType  # 1
-    """Every rule of the gate passed, or there is no gate; and no label of the champion is lost or unproven."""
+    """Every rule of the gate passed, or there is no gate; and no label of the champion is lost, unproven or written
+    in a second way.
+    """
     STATUS_FAILED: EvaluationReport.Status.ValueType  # 2
-    """At least one rule of the gate failed, or labels of the champion are lost or unproven."""
+    """At least one rule of the gate failed, or labels of the champion are lost, unproven or written in a second way."""
     STATUS_ERROR: EvaluationReport.Status.ValueType  # 3
     """The version could not be evaluated."""
 
@@ -277,6 +281,7 @@ class LabelChange(_message.Message):
     LOST_FIELD_NUMBER: _builtins.int
     UNKNOWN_FIELD_NUMBER: _builtins.int
     UNPROVEN_FIELD_NUMBER: _builtins.int
+    LOOKALIKE_FIELD_NUMBER: _builtins.int
     kept: _builtins.int
     """How many labels both have."""
     new: _builtins.int
@@ -291,9 +296,11 @@ class LabelChange(_message.Message):
     """How many labels of those that both have nothing shows the version to answer still, see LabelCount.unproven. Such a
     version never passes by itself.
     """
+    lookalike: _builtins.int
+    """How many new labels look like one of the champion, see LabelCount.looks_like. Such a version never passes by itself."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelCount]:
-        """The lost ones first, then the unproven ones, the new ones, the others; at most 100 of each."""
+        """The lost ones first, then the unproven ones, the look-alikes, the other new ones, the others; at most 100 of each."""
 
     def __init__(
         self,
@@ -304,10 +311,11 @@ class LabelChange(_message.Message):
         lost: _builtins.int = ...,
         unknown: _builtins.str = ...,
         unproven: _builtins.int = ...,
+        lookalike: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "labels", b"labels", "lost", b"lost", "new", b"new", "unknown", b"unknown", "unproven", b"unproven"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "labels", b"labels", "lookalike", b"lookalike", "lost", b"lost", "new", b"new", "unknown", b"unknown", "unproven", b"unproven"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,6 +333,7 @@ class LabelCount(_message.Message):
     VERSION_TEST_ROWS_FIELD_NUMBER: _builtins.int
     CHAMPION_TEST_ROWS_FIELD_NUMBER: _builtins.int
     UNPROVEN_FIELD_NUMBER: _builtins.int
+    LOOKS_LIKE_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """Cut after 200 characters."""
     version_rows: _builtins.int
@@ -338,6 +347,10 @@ class LabelCount(_message.Message):
     """True if the version has fewer than a tenth of the champion's training rows with it, or fewer than ten where the
     champion has ten or more, or is measured on no test row with it although the champion had some.
     """
+    looks_like: _builtins.str
+    """Of a new label: the label of the champion that a person would read as the same. They differ in case, in characters
+    that show nothing, or in how they write one number.
+    """
     def __init__(
         self,
         *,
@@ -347,10 +360,11 @@ class LabelCount(_message.Message):
         version_test_rows: _builtins.int = ...,
         champion_test_rows: _builtins.int = ...,
         unproven: _builtins.bool = ...,
+        looks_like: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["champion_rows", b"champion_rows", "champion_test_rows", b"champion_test_rows", "label", b"label", "unproven", b"unproven", "version_rows", b"version_rows", "version_test_rows", b"version_test_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["champion_rows", b"champion_rows", "champion_test_rows", b"champion_test_rows", "label", b"label", "looks_like", b"looks_like", "unproven", b"unproven", "version_rows", b"version_rows", "version_test_rows", b"version_test_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,7 +22,9 @@ FREQUENT_BYTES = 1 << 20
 
 
 def check_names(row: Mapping[str, Any]) -> None:
-    """Raise BadRow for a column's name that is too long to be reported."""
+    """Raise BadRow for more columns than a snapshot may have, and for a name that is too long to be reported."""
+    if len(row) > MOST_COLUMNS:
+        raise BadRow(f"more than {MOST_COLUMNS} columns")
     if any(len(name) > COLUMN_CHARACTERS for name in row):
         raise BadRow(f"a column's name has more than {COLUMN_CHARACTERS} characters")
 

@@ -8,7 +8,7 @@ name its reason, so every file takes linear time.
 import csv
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
@@ -16,7 +16,8 @@ from typing import NamedTuple
 MOST_LINES = 1000
 """Lines of one record. A quoted cell that runs on for more was never closed."""
 SWALLOWED = 10
-"""From so many lines on, a record is broken if nine in ten of its inner lines are records themselves: a stray quote."""
+"""From so many inner lines on, a record is broken if nine in ten of them are records too, where no column is telling."""
+NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
 ESCAPED = '\\"'
 """A quote that a backslash escapes, in files that do not double them."""
 QUOTED_CELL = re.compile(r"""(?:(?<=,)|\A)"[^"\\]*+(?:(?:\\.|"")[^"\\]*+)*+"?""", re.DOTALL)
@@ -37,13 +38,34 @@ class CsvRecord(NamedTuple):
     reason: str = ""
 
 
+class Shape(NamedTuple):
+    """What tells a record from a line of prose: by column, its few values, or None where all are numbers."""
+
+    cells: Mapping[int, frozenset[str] | None]
+
+    def fits(self, cells: Sequence[str]) -> bool:
+        """Whether each telling cell is one that its column has."""
+        return all(
+            NUMBER.fullmatch(cells[column]) is not None if values is None else cells[column] in values
+            for column, values in self.cells.items()
+        )
+
+
+UNTOLD = Shape({})
+
+
 class CsvRecords:
     """Iterates over the records of some lines, without blank ones. The first that is not broken is the header."""
 
-    def __init__(self, lines: Iterable[str], longest: int, backslash: bool = False) -> None:
-        """`longest` bounds a record, in bytes. With `backslash` quotes inside quoted cells are not doubled but escaped."""
+    def __init__(
+        self, lines: Iterable[str], longest: int, backslash: bool = False, shape: "Shape | None" = UNTOLD
+    ) -> None:
+        """`longest` bounds a record, in bytes. With `backslash` quotes inside quoted cells are not doubled but escaped.
+
+        `shape` tells lines that a stray quote has swallowed; None: a quoted cell may have any lines.
+        """
         self._source = enumerate(lines, 1)
-        self._backslash = backslash
+        self._backslash, self._shape = backslash, shape
         self._longest = longest
         self._ahead: deque[_Line] = deque()
         """Lines that were fetched and are not part of a record yet; they have no more bytes than `longest` and one line."""
@@ -101,16 +123,29 @@ class CsvRecords:
             if following is None:
                 return last, "a quote is never closed"
             following.joined = last.joined + len(following.inside.cells) - 1
-            following.whole = last.whole + following.is_record(self._columns)
+            following.whole = last.whole + self._is_record(following)
             last, at, self._walked = following, at + 1, following.number
         return last, "broken quotes" if last.inside.ends == _BROKEN else ""
 
     def _swallows(self, first: "_Line", last: "_Line") -> bool:
-        """Whether the lines between look like records. In a file of one column every line does."""
+        """Whether the lines of a record look like records themselves. In a file of one column every line does."""
         inner = last.number - first.number - 1
-        if self._columns < 2 or inner < SWALLOWED:
+        if self._shape is None or self._columns < 2 or inner < 0:
             return False
-        return 10 * (self._ahead[inner].whole - first.whole) >= 9 * inner
+        whole = self._ahead[inner].whole - first.whole
+        if not self._shape.cells:
+            return inner >= SWALLOWED and 10 * whole >= 9 * inner
+        lines = inner
+        # A cell that ends its line, or begins it, makes that line look like a record whether it is one or not.
+        if len(first.outside.cells) < self._columns:
+            lines, whole = lines + 1, whole + self._is_record(first)
+        if len(last.inside.cells) < self._columns:
+            lines, whole = lines + 1, whole + self._is_record(last)
+        return whole > 0 and 2 * whole >= lines
+
+    def _is_record(self, line: "_Line") -> bool:
+        cells = line.cells
+        return self._shape is not None and len(cells) == self._columns and self._shape.fits(cells)
 
     def _line(self, at: int) -> "_Line | None":
         while len(self._ahead) <= at:
@@ -151,9 +186,12 @@ class _Line:
     def _doubled(self, text: str) -> str:
         return unescape(text) if self._backslash else text
 
-    def is_record(self, columns: int) -> bool:
-        """Whether the line alone is a record of so many cells."""
-        return self.outside.ends == _CLOSED and len(self.outside.cells) == columns
+    @cached_property
+    def cells(self) -> list[str]:
+        """The cells of the line alone; where its quotes are wrong, as if they were ordinary characters."""
+        if self.outside.ends == _CLOSED:
+            return self.outside.cells
+        return next(csv.reader((self.text,), quoting=csv.QUOTE_NONE))
 
 
 def has_escaped_quote(text: str) -> bool:

@@ -23,7 +23,7 @@ from servicekit.blobs.parts import PartFile, PartWriter, rows_of
 from services.dataprep.pipeline.columns import Columns, check_names
 from services.dataprep.pipeline.known import LABEL_BYTES, KnownRows
 from services.dataprep.pipeline.labels import Labels
-from services.dataprep.pipeline.read import BadRow, Record, Refused, find_dialect, read_records
+from services.dataprep.pipeline.read import BadRow, Record, Refused, find_form, read_records
 from services.dataprep.pipeline.rules import SPLITS, Rules, encode
 
 QUARANTINE = "quarantine"
@@ -100,8 +100,8 @@ def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
                 for line, row in rows_of(part.path):
                     sorter.carry(part.split, line, row)
                     progress.report(0)
-        dialect = find_dialect(job.path, job.file_format, job.unpacked_limit, lambda: progress.report(0))
-        for record in read_records(job.path, job.file_format, job.unpacked_limit, dialect):
+        form = find_form(job.path, job.file_format, job.unpacked_limit, lambda: progress.report(0))
+        for record in read_records(job.path, job.file_format, job.unpacked_limit, form):
             sorter.take(record)
             progress.report(sorter.rows.read - sorter.rows.carried)
         same = sorter.rows.carried if job.append else _count_same(job.earlier, sorter, progress)
@@ -118,7 +118,7 @@ def ingest(job: Job, folder: Path, progress: ImportProgress) -> Ingested:
         labels=sorter.labels.report() if sorter.labels else None,
         same=same,
         file=sorter.file_report(),
-        dialect=dialect or "",
+        dialect=form.dialect if form else "",
     )
 
 
@@ -138,7 +138,7 @@ class _Sorter:
     def __init__(self, job: Job, writers: Mapping[str, PartWriter], known: KnownRows) -> None:
         self.rules = Rules(job.spec, job.recipe, job.file_format)
         options = MessageToDict(job.spec.cleaning, preserving_proto_field_name=True)
-        self.clean = cleaner(Cleaning.of(options))
+        self.clean = cleaner(Cleaning.of(options), self.rules.names_column)
         self.columns = Columns(self.rules.keeps)
         self.labels = Labels(self.rules.label_column) if self.rules.label_column else None
         self.rows = RowCounts()
@@ -171,7 +171,9 @@ class _Sorter:
         try:
             if record.row is None:
                 raise BadRow(record.reason)
-            self._keep(record.row, record.line)
+            self._keep(record.row)
+        except Refused as error:
+            raise Refused(f"line {record.line}: {error}") from None
         except BadRow as bad:
             self.rows.quarantined += 1
             self.reasons[str(bad)] += 1
@@ -180,7 +182,7 @@ class _Sorter:
             note = record.note or bad.note
             self._writers[QUARANTINE].write(encode({**shown, "note": note} if note else shown))
 
-    def _keep(self, found: dict[str, Any], line: int) -> None:
+    def _keep(self, found: dict[str, Any]) -> None:
         check_names(found)
         try:
             check_lengths(found, self._longest_text)
@@ -191,7 +193,7 @@ class _Sorter:
         except CannotClean as error:
             raise BadRow(str(error)) from None
         as_found = dict(row)
-        named_split = self.rules.take_split(row, line)
+        named_split = self.rules.take_split(row)
         labelled, normalised = self.rules.with_label(row)
         row = self.rules.check(labelled)
         encoded = encode(row)

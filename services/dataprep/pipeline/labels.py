@@ -8,9 +8,10 @@ from decimal import Decimal
 from typing import Any
 
 from millstream.dataset.v1.dataset_pb2 import LabelCount, LabelReport, Snapshot
+from recipekit.edges import visible
+from recipekit.lookalikes import look
 from services.dataprep.pipeline.read import Refused
 from services.dataprep.pipeline.rules import SPLITS
-from services.dataprep.pipeline.spelling import look
 
 MOST_COUNTED = 10_000
 MOST_LISTED = 1000
@@ -53,11 +54,11 @@ class Labels:
         """Count a row whose label contradicts that of a kept row, which has the key; returns both labels, for a reader."""
         shown, earlier = _shown(label), self._of_key.get(key)
         if earlier is None:
-            return f"this row has the label {shown!r}, an earlier row with the same key another"
+            return f"this row has the label {visible(shown)}, an earlier row with the same key another"
         pair = shown, earlier
         if pair in self._conflicts or len(self._conflicts) < MOST_PAIRS:
             self._conflicts[pair] += 1
-        return f"this row has the label {shown!r}, an earlier row with the same key {earlier!r}"
+        return f"this row has the label {visible(shown)}, an earlier row with the same key {visible(earlier)}"
 
     def warn_of_conflicts(self) -> list[str]:
         """Labels that contradict each other although they look like one."""
@@ -65,7 +66,7 @@ class Labels:
         if not alike:
             return []
         named = ", ".join(
-            f"{label!r} for {earlier!r} × {rows:,}" for (label, earlier), rows in alike.most_common(NAMED)
+            f"{visible(label)} for {visible(earlier)} × {rows:,}" for (label, earlier), rows in alike.most_common(NAMED)
         )
         more = ", …" if len(alike) > NAMED else ""
         return [
@@ -78,7 +79,7 @@ class Labels:
         if len(self._counts) == 1:
             (label,) = self._counts
             raise Refused(
-                f"only one label: {label!r} × {self.rows:,}. A classifier needs two or more: "
+                f"only one label: {visible(label)} × {self.rows:,}. A classifier needs two or more: "
                 f"is `{self.column}` the label column?"
             )
         if self._counts and all(_rows(count) == 1 for count in self._counts.values()):
@@ -193,6 +194,6 @@ def _number(found: Sequence[LabelCount]) -> str:
 
 
 def _named(found: Sequence[LabelCount]) -> str:
-    """The first of them with their rows, written as by repr(), so that an invisible character shows."""
-    named = ", ".join(f"{count.label!r} × {_rows(count):,}" for count in found[:NAMED])
+    """The first of them with their rows, written so that an invisible character shows."""
+    named = ", ".join(f"{visible(count.label)} × {_rows(count):,}" for count in found[:NAMED])
     return f"{named}, …" if len(found) > NAMED else named

@@ -6,24 +6,29 @@ Reasons are short and from a closed set, because they are counted.
 
 import csv
 import gzip
-import io
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from millstream.dataset.v1.dataset_pb2 import FORMAT_CSV, Format
-from recipekit.edges import strip_edges
-from recipekit.text_limits import compose
+from recipekit.cleaning import clean_name
 from servicekit.limits import COLUMN_CHARACTERS
 from services.dataprep.pipeline.csv_dialect import Dialect, dialect_of
-from services.dataprep.pipeline.csv_records import ESCAPED, CsvRecord, CsvRecords
+from services.dataprep.pipeline.csv_records import ESCAPED, UNTOLD, CsvRecord, CsvRecords, Shape
+from services.dataprep.pipeline.csv_shape import shape_of
 
 LONGEST_LINE = 4 << 20
 """Bytes."""
 LONGEST_RAW = 10_000
 """Characters of a bad record that the quarantine keeps."""
+
+_NEXT_LINE = "\x85"
+"""Stands for a bare CR inside a cell, which the module csv does not take. Cleaning makes a line end of both."""
+_MARK = b"\xef\xbb\xbf"
+"""The byte order mark of UTF-8."""
 
 csv.field_size_limit(LONGEST_LINE)
 
@@ -53,13 +58,23 @@ class Record(NamedTuple):
     note: str = ""
 
 
-def find_dialect(
-    path: Path, file_format: Format.ValueType, unpacked_limit: int, check: Callable[[], None]
-) -> Dialect | None:
-    """How the CSV writes quotes; None for another format. A file that read_records() refuses is refused there.
+class CsvForm(NamedTuple):
+    """How a CSV writes quotes, and what its cells look like."""
 
-    A file without a backslash before a quote is only scanned; another is parsed. `check` is called at each line, and stops
-    the reading by its exception.
+    dialect: Dialect
+    shape: Shape
+
+
+PLAIN_CSV = CsvForm(Dialect.DOUBLED, UNTOLD)
+
+
+def find_form(
+    path: Path, file_format: Format.ValueType, unpacked_limit: int, check: Callable[[], None]
+) -> CsvForm | None:
+    """The form of a CSV; None for another format. A file that read_records() refuses is refused there.
+
+    The file is scanned, and parsed where a backslash stands before a quote or a quoted cell has several lines. `check` is
+    called at each line, and stops the reading by its exception.
     """
     if file_format != FORMAT_CSV:
         return None
@@ -69,20 +84,28 @@ def find_dialect(
             check()
             yield line
 
+    escaped = several_lines = False
     try:
-        if not any(ESCAPED.encode() in line for line in checked_lines()):
-            return Dialect.DOUBLED
-        return dialect_of(lambda: _pieces(checked_lines()), LONGEST_LINE)
+        for line in checked_lines():
+            escaped = escaped or ESCAPED.encode() in line
+            several_lines = several_lines or line.count(b'"') % 2 == 1 or b"\r" in line.rstrip(b"\r\n")
+            if escaped and several_lines:
+                break
+        dialect = dialect_of(lambda: _pieces(checked_lines()), LONGEST_LINE) if escaped else Dialect.DOUBLED
+        backslash = dialect is Dialect.BACKSLASH
+        if not (several_lines or backslash):
+            return CsvForm(dialect, UNTOLD)
+        return CsvForm(dialect, shape_of(_pieces(checked_lines()), LONGEST_LINE, backslash))
     except Refused:
-        return Dialect.DOUBLED
+        return PLAIN_CSV
 
 
 def read_records(
-    path: Path, file_format: Format.ValueType, unpacked_limit: int, dialect: Dialect | None = None
+    path: Path, file_format: Format.ValueType, unpacked_limit: int, form: CsvForm | None = None
 ) -> Iterator[Record]:
     """Every record of the file in order, without blank lines. Raises Refused at the first call or at any later record."""
     lines = _lines(path, unpacked_limit)
-    return _csv_records(lines, dialect) if file_format == FORMAT_CSV else _json_records(lines)
+    return _csv_records(lines, form or PLAIN_CSV) if file_format == FORMAT_CSV else _json_records(lines)
 
 
 def _lines(path: Path, unpacked_limit: int) -> Iterator[bytes]:
@@ -118,7 +141,9 @@ def _read_line(file: BinaryIO) -> bytes:
 def _without_mark(line: bytes) -> bytes:
     if line.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise Refused("the file is UTF-16: save it as UTF-8 (`iconv -f UTF-16 -t UTF-8`), then import it")
-    return line.removeprefix(b"\xef\xbb\xbf")
+    while line.startswith(_MARK):  # files that were joined, or marked twice
+        line = line.removeprefix(_MARK)
+    return line
 
 
 # --- JSON Lines
@@ -137,21 +162,31 @@ def _json_row(line: bytes) -> dict[str, Any]:
     if len(line) > LONGEST_LINE:
         raise BadRow("line too long")
     try:
-        row = json.loads(line.decode(), parse_constant=_no_constant, object_pairs_hook=_object)
+        row = json.loads(line.decode(), parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_object)
     except UnicodeDecodeError:
         raise BadRow("not UTF-8") from None
     except RecursionError:
         raise BadRow("nested too deeply") from None
-    except ValueError:
+    except json.JSONDecodeError:
         raise BadRow("not JSON") from None
+    except ValueError:  # Python reads no integer of more than 4,300 digits
+        raise BadRow("a number is too long") from None
     if not isinstance(row, dict):
         raise BadRow("not a JSON object")
-    return row
+    return _object([(clean_name(name), value) for name, value in row.items()])
 
 
 def _no_constant(name: str) -> None:
     """Refuse NaN and Infinity, which Python reads and JSON does not have."""
-    raise BadRow("not JSON")
+    raise BadRow(f"{name} is no JSON: write null")
+
+
+def _finite(text: str) -> float:
+    """A decimal. One that no double can hold would become infinity, and null in the row."""
+    number = float(text)
+    if math.isinf(number):
+        raise BadRow("a number is out of range")
+    return number
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -171,6 +206,7 @@ def _raw(line: bytes) -> str:
 
 def _pieces(lines: Iterable[bytes]) -> Iterator[str]:
     """The file's lines as text."""
+    columns = 0
     for number, line in enumerate(lines, 1):
         if len(line) > LONGEST_LINE:
             raise Refused(
@@ -183,13 +219,31 @@ def _pieces(lines: Iterable[bytes]) -> Iterator[str]:
                 f"line {number} is not UTF-8 (byte 0x{line[error.start]:02x}): save the file as UTF-8 "
                 "(`iconv -f WINDOWS-1252 -t UTF-8`, if that is what it is), then import it"
             ) from None
-        # Some old programs end lines with a bare CR.
-        yield from io.StringIO(text, newline="") if "\r" in text else (text,)
+        body = text.rstrip("\r\n")
+        columns = columns or _count_cells(body.partition("\r")[0])
+        if "\r" in body:
+            yield from _split_at_returns(body, columns)
+        else:
+            yield f"{body}\n" if text.endswith("\r\r\n") else text
 
 
-def _csv_records(lines: Iterable[bytes], dialect: Dialect | None) -> Iterator[Record]:
+def _split_at_returns(line: str, columns: int) -> Iterator[str]:
+    """The lines that end at bare CRs, as some old programs write them; or the one line, if the CRs are part of a cell."""
+    parts = line.split("\r")
+    if 2 * sum(_count_cells(part) == columns for part in parts) > sum(map(bool, parts)):
+        yield from (f"{part}\n" for part in parts)
+    else:
+        yield line.replace("\r", _NEXT_LINE) + "\n"
+
+
+def _count_cells(line: str) -> int:
+    return len(next(csv.reader((line,)), ()))
+
+
+def _csv_records(lines: Iterable[bytes], form: CsvForm) -> Iterator[Record]:
     header: list[str] = []
-    for found in CsvRecords(_pieces(lines), LONGEST_LINE, backslash=dialect is Dialect.BACKSLASH):
+    backslash = form.dialect is Dialect.BACKSLASH
+    for found in CsvRecords(_pieces(lines), LONGEST_LINE, backslash, form.shape):
         if header:
             yield _csv_record(found, header)
         elif found.cells:
@@ -202,9 +256,11 @@ def _csv_records(lines: Iterable[bytes], dialect: Dialect | None) -> Iterator[Re
             )
 
 
-def _csv_record(found: CsvRecord, header: Sequence[str]) -> Record:
+def _csv_record(found: CsvRecord, header: list[str]) -> Record:
     raw = "".join(found.lines).rstrip("\r\n")[:LONGEST_RAW]
     if found.cells:
+        if _names(found.cells) == header:
+            return Record(found.first, raw, None, "the header again: files were joined")
         return Record(found.first, raw, dict(zip(header, found.cells, strict=True)))
     note = ""
     if found.last > found.first:
@@ -220,6 +276,10 @@ def _check_commas(header: Sequence[str]) -> None:
             raise Refused(f"the columns are separated by {mark!r}: save the file with commas, then import it")
 
 
+def _names(cells: Sequence[str]) -> list[str]:
+    return [clean_name(cell) for cell in cells]
+
+
 def _header(cells: Sequence[str]) -> list[str]:
     for number, cell in enumerate(cells, 1):
         if len(cell) > COLUMN_CHARACTERS:
@@ -227,7 +287,7 @@ def _header(cells: Sequence[str]) -> list[str]:
                 f"the name of column {number} has {len(cell):,} characters, of {COLUMN_CHARACTERS} at most: shorten it, or "
                 "close its quote"
             )
-    names = [compose(strip_edges(cell)) for cell in cells]
+    names = _names(cells)
     if len(names) == 1:
         _check_commas(names)
     known: set[str] = set()

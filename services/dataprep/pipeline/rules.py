@@ -37,12 +37,13 @@ class Rules:
         self.split, self.recipe, self.csv = spec.split, recipe, file_format == FORMAT_CSV
         self.schema: type[BaseModel] | None = recipe.row if recipe else None
         self.label_column = (recipe.label or "") if recipe else ""
-        self._names_labels = bool(recipe and recipe.names_labels)
+        self.names_column = self.label_column if recipe and recipe.names_labels else ""
+        """The label column where it holds names of classes; "" where there is none, or it holds real numbers."""
         self._label_is_text = bool(
-            recipe and recipe.names_labels and recipe.row.model_fields[self.label_column].annotation is str
+            recipe and self.names_column and recipe.row.model_fields[self.names_column].annotation is str
         )
 
-    def take_split(self, row: dict[str, Any], line: int) -> str:
+    def take_split(self, row: dict[str, Any]) -> str:
         """The split that the split column names; "" where the spec has none.
 
         The column is removed from the row unless the recipe's schema has it. Raises Refused for an unknown split.
@@ -55,7 +56,7 @@ class Rules:
         if split is None or split == "":
             raise BadRow(f"{column}: missing")
         if split not in SPLITS:
-            raise Refused(f"line {line}: {column} is {str(split)[:50]!r}: use {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
+            raise Refused(f"{column} is {str(split)[:50]!r}: use {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
         return str(split)
 
     def with_label(self, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
@@ -63,7 +64,7 @@ class Rules:
 
         Where the schema wants a text, integers and booleans of JSON are texts too, as a CSV has them.
         """
-        if not self._names_labels:
+        if not self.names_column:
             return row, False
         found = row.get(self.label_column)
         label = whole_number(found)

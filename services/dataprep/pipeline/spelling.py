@@ -1,15 +1,11 @@
-"""How labels are written: a whole number in one way, and what a person would read as the same label."""
+"""How labels are written: a whole number in one way."""
 
 import re
-from decimal import Decimal, InvalidOperation
 from typing import Any
-
-from recipekit.edges import EDGE
 
 _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]{0,17})\.0{1,18}")
 _EXACT = 2**53
 """From here on a double may be another number than the one in the file."""
-_VISIBLE = str.maketrans(dict.fromkeys(set(EDGE) - set(" \t\n"), ""))
 
 
 def whole_number(label: Any) -> Any:
@@ -30,14 +26,3 @@ def as_text(label: Any) -> Any:
     if isinstance(label, bool):
         return "true" if label else "false"
     return str(label) if isinstance(label, int) else label
-
-
-def look(label: str) -> str | Decimal:
-    """Equal for labels that a person would read as one: they differ in case, in what is invisible, or in how they write
-    one number."""
-    text = " ".join(label.casefold().translate(_VISIBLE).split())
-    try:
-        number = Decimal("nan" if "_" in text else text)
-    except InvalidOperation:
-        return text
-    return number if number.is_finite() else text

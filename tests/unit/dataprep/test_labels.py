@@ -133,12 +133,14 @@ def test_contradicting_labels_are_counted_in_bounded_memory(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("Good", "good"), ("10", "1e1"), ("a\u200bb", "ab"), ("-0", "0.00"), ("007", "7.0")]
+    ("one", "other"),
+    [("Good", "good"), ("10", "1e1"), ("a\u200bb", "ab"), ("a\ufe0fb", "ab"), ("-0", "0.00"), ("007", "7.0")],
 )
 async def test_labels_that_look_like_one_are_named(one: str, other: str) -> None:
     (report,) = await reports(file(120, lambda n: (one, other)[n % 2]))
     (warning,) = report.warnings
     assert warning.startswith("2 labels that look like one:")
+    assert not {"\u200b", "\ufe0f"} & set(warning), "a reader sees what differs"
 
 
 @pytest.mark.parametrize(

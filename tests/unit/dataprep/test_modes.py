@@ -124,7 +124,10 @@ async def test_rows_for_the_quarantine_alone_make_no_new_snapshot(mode: Import.M
         await world.do(data)
         again = await world.do(data + b'{"text": NaN}\n', mode=mode)
         assert (again.state, again.snapshot_number) == (Import.STATE_UNCHANGED, 1)
-        assert (again.file.rows.quarantined, dict(again.file.quarantine_reasons)) == (1, {"not JSON": 1})
+        assert (again.file.rows.quarantined, dict(again.file.quarantine_reasons)) == (
+            1,
+            {"NaN is no JSON: write null": 1},
+        )
 
 
 async def test_a_label_that_contradicts_the_rows_before_is_quarantined_as_inside_one_file() -> None:

@@ -14,6 +14,7 @@ from millstream.dataset.v1.import_pb2 import Import
 from servicekit.blobs.directory import DirectoryBlobs
 from services.dataprep.reconcile import ImportKey
 from tests.worlds.dataprep import World, sample
+from tests.worlds.waiting import HANG
 
 
 @asynccontextmanager
@@ -46,7 +47,7 @@ async def test_dataprep_answers_while_every_import_hangs(tmp_path: Path, monkeyp
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     world = World(DirectoryBlobs(tmp_path / "blobs"), slots=2)
     async with hanging(world, ["a", "b", "c", "d"], tmp_path, monkeypatch) as asked, world.running():
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG):
             await running(world, 2)
             found = await world.service.GetDataset(GetDatasetRequest(dataset="c"))
             listed = await world.service.ListDatasets(ListDatasetsRequest())

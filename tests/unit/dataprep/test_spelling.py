@@ -6,7 +6,7 @@ import pytest
 
 from millstream.dataset.v1.import_pb2 import Import
 from services.dataprep.pipeline import rules
-from services.dataprep.pipeline.spelling import as_text, look, whole_number
+from services.dataprep.pipeline.spelling import as_text, whole_number
 from tests.unit.dataprep.test_labels import counted, file, reports
 from tests.worlds.dataprep import PLAIN, World, lines
 
@@ -38,11 +38,6 @@ def test_any_other_label_stays_as_it_is(label: Any) -> None:
 def test_integers_and_booleans_are_texts_as_json_writes_them() -> None:
     labels: list[Any] = [1, True, False, "x", 0.5, None, 2**70]
     assert [as_text(label) for label in labels] == ["1", "true", "false", "x", 0.5, None, str(2**70)]
-
-
-def test_labels_that_a_person_reads_as_one_look_alike() -> None:
-    assert look("Good") == look(" good") == look("g\u200bood") and look("1e1") == look("10")
-    assert look("1") != look("true") and look("1_0") != look("10")
 
 
 # --- one vocabulary for numbers

@@ -18,6 +18,7 @@ from millstream.operations.v1.operations_service_pb2_grpc import (
     add_OperationsServiceServicer_to_server,
 )
 from millstream.operations.v1.service_status_pb2 import Dependency, ServiceStatus
+from tests.worlds.waiting import until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -57,11 +58,6 @@ async def running(replica: Replica) -> AsyncIterator[Replica]:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starting, "REPORT_SECONDS", 0.0)
-
-
-async def until(condition: object) -> None:
-    while not condition():  # type: ignore[operator]
-        await asyncio.sleep(0.01)
 
 
 async def test_a_reason_is_reported_once_and_the_start_ends_when_all_serve() -> None:

@@ -11,7 +11,8 @@ from millstream.registry.v1.model_pb2 import GateRule
 from services.evaluator import attempts
 from services.evaluator.due import newest_of
 from services.evaluator.reconcile import EvaluationKey
-from tests.worlds.evaluator import MODEL, Replica, World, trained, troubled, until
+from tests.worlds.evaluator import MODEL, Replica, World, trained, troubled
+from tests.worlds.waiting import until
 
 PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
 
@@ -43,10 +44,10 @@ async def test_a_trouble_has_passed_and_another_report_takes_the_place_of_the_er
         return bool(reports) and newest_of(reports).status == status
 
     async with replica.running():
-        await until(lambda: has(ERROR), 60)
+        await until(lambda: has(ERROR))
         while_there.unlink()
         assert await ask(replica, reason="the disk is mended") == 1
-        await until(lambda: has(PASSED), 60)
+        await until(lambda: has(PASSED))
     first, second = sorted(await replica.store.reports(MODEL), key=lambda report: report.request_number)
     assert (first.status, first.request_number) == (ERROR, 0)
     assert (second.status, second.request_number) == (PASSED, 1)

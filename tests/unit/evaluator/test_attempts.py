@@ -18,7 +18,8 @@ from services.evaluator import attempts
 from services.evaluator.measure import Figures
 from services.evaluator.reconcile import EvaluationKey
 from services.evaluator.store import folder_of, report_id_of
-from tests.worlds.evaluator import MODEL, Replica, World, copied, trained, until
+from tests.worlds.evaluator import MODEL, Replica, World, copied, trained
+from tests.worlds.waiting import until
 
 PASSED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_ERROR
 NAME = EvaluationKey(MODEL, 1)

@@ -25,7 +25,8 @@ from services.evaluator.reconcile import ChallengersKey, EvaluationKey
 from services.evaluator.report.page import figure, render
 from services.evaluator.settings import Settings
 from services.evaluator.store import folder_of
-from tests.worlds.evaluator import MODEL, TRAIN, VALIDATION, Replica, World, trained, until
+from tests.worlds.evaluator import MODEL, TRAIN, VALIDATION, Replica, World, trained
+from tests.worlds.waiting import HANG, until
 
 PASSED = EvaluationReport.STATUS_PASSED
 
@@ -69,7 +70,7 @@ async def test_events_bring_reports_and_reports_are_published(world: World) -> N
     assert (newest.version, newest.champion_version, newest.status) == (2, 1, PASSED)
     published: list[Any] = []
     while len(published) < 3:
-        published += [from_message(message).fact for message in await asyncio.wait_for(tail.batch(), 5)]
+        published += [from_message(message).fact for message in await asyncio.wait_for(tail.batch(), HANG)]
     assert {fact.report_id for fact in published} == {report.report_id for report in await replica.store.reports(MODEL)}
     assert all(fact.status == PASSED and fact.model == MODEL for fact in published)
     assert PRIMARY.labels(MODEL)._value.get() == newest.metrics[0].candidate

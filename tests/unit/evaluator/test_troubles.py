@@ -17,7 +17,8 @@ from servicekit.processes import is_running, process_here
 from services.evaluator import attempts
 from services.evaluator.evaluate import ChampionDied, MachineTrouble
 from services.evaluator.reconcile import EvaluationKey
-from tests.worlds.evaluator import MODEL, Replica, World, trained, troubled, until
+from tests.worlds.evaluator import MODEL, Replica, World, trained, troubled
+from tests.worlds.waiting import until
 
 PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
 
@@ -38,7 +39,7 @@ async def reported(replica: Replica) -> EvaluationReport:
     async def there() -> bool:
         return bool(await replica.store.reports(MODEL))
 
-    await until(there, 60)
+    await until(there)
     (report,) = await replica.store.reports(MODEL)
     return report
 
@@ -78,7 +79,7 @@ async def process_at(hint: Path) -> Process:
     async def there() -> bool:
         return hint.exists() and hint.read_text() != ""
 
-    await until(there, 60)
+    await until(there)
     return process_here(int(hint.read_text()))
 
 
@@ -121,7 +122,7 @@ async def test_a_version_that_hangs_is_ended_and_keeps_no_other_waiting(
         return len(await replica.store.reports(MODEL)) == 2
 
     async with replica.running():
-        await until(both, 60)
+        await until(both)
     first, second = sorted(await replica.store.reports(MODEL), key=lambda report: report.version)
     assert (first.status, second.status) == (ERROR, PASSED)
     assert "ended at its time limit of 0.5 s" in first.error

@@ -136,6 +136,21 @@ async def test_a_test_row_that_the_champion_had_seen_shows_nothing_that_could_be
         assert (report.status, report.label_change.unproven) == (PASSED, 0)
 
 
+@pytest.mark.parametrize("spelling", ["Good", "good\u200b", "go\ufe0fod"])
+async def test_a_second_spelling_of_a_label_never_passes_by_itself(world: World, spelling: str) -> None:
+    await world.labelled("good", "bad")
+    world.champion(1)
+    await world.labelled("good", "bad", spelling)
+    report = await world.replica().report(2)
+    assert (report.status, report.label_change.new, report.label_change.lookalike) == (FAILED, 1, 1)
+    first = report.label_change.labels[0]
+    assert (first.label, first.looks_like) == (spelling, "good")
+    labels = next(result for result in report.gate if not result.passed)
+    assert labels.text.startswith("new labels look like labels of the champion, version 1: '")
+    assert "like 'good'. If that is wanted, promote it by hand" in labels.text
+    assert "\ufe0f" not in labels.text and "\u200b" not in labels.text, "a reader sees what differs"
+
+
 @pytest.mark.parametrize(
     ("why", "version", "champion", "unproven"),
     [

@@ -4,10 +4,10 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from prometheus_client import REGISTRY
@@ -17,6 +17,7 @@ from recipekit.predictor import Item
 from recipekit.spec import Prediction, Row
 from services.inference.engine.batcher import Batcher, Timing
 from services.inference.engine.queue import Limits
+from tests.worlds.waiting import until
 
 
 class Slow:
@@ -69,12 +70,6 @@ def ask(batcher: Batcher, *texts: str, deadline: float | None = None) -> asyncio
 
 def value(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"millstream_inference_{name}", {"model": "m", **labels}) or 0.0
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def test_two_hundred_concurrent_requests_get_exactly_their_rows() -> None:

@@ -15,7 +15,8 @@ from servicekit.ids import new_id
 from servicekit.processes import process_here
 from services.inference.store import Store
 from services.inference.versions.loader import DEADLY_LOADS
-from tests.worlds.inference import Replica, World, dead_attempt, trained, until
+from tests.worlds.inference import Replica, World, dead_attempt, trained
+from tests.worlds.waiting import until
 
 
 @pytest.fixture(scope="module")

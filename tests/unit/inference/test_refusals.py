@@ -10,7 +10,8 @@ from millstream.inference.v1.inference_service_pb2 import ListLoadProblemsReques
 from millstream.inference.v1.refusal_pb2 import Refusal, RefusalLift
 from servicekit.blobs import artifacts
 from servicekit.blobs.artifact_cache import ArtifactCache
-from tests.worlds.inference import World, damaged, metric, trained, until
+from tests.worlds.inference import World, damaged, metric, trained
+from tests.worlds.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from recipekit.predictor import predict
 from servicekit.blobs import artifacts
 from servicekit.facts.events import from_message
 from tests.recipes.toy_words.sample import rows
-from tests.worlds.inference import World, metric, trained, until
+from tests.worlds.inference import World, metric, trained
+from tests.worlds.waiting import until
 
 TEXTS = [row["text"] for row in rows(40, seed=11)]
 

@@ -160,6 +160,6 @@ def test_every_command_takes_o_json_and_has_a_help_text() -> None:
 
 def test_without_the_extra_one_sentence_says_how_to_get_it() -> None:
     code = "import sys; sys.modules['typer'] = None; from millstream.cli import main; main()"
-    alone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    alone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert alone.returncode == 1
     assert alone.stderr == "the command line needs typer: pip install 'millstream[cli]'\n"

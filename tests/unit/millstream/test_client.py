@@ -36,7 +36,7 @@ def test_the_blocking_client_is_fresh() -> None:
 
 def test_importing_the_client_brings_grpc_and_protobuf_only() -> None:
     code = "import sys, millstream; millstream.Client().close(); print('\\n'.join(m.partition('.')[0] for m in sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert not set(run.stdout.split()) & {"typer", "rich", "yaml", "pydantic", "servicekit", "recipekit", "numpy"}
 
 

@@ -81,10 +81,11 @@ def test_a_version_that_could_not_be_evaluated_passes_no_gate(status: Evaluation
         LabelChange(lost=1, kept=1),
         LabelChange(lost=2, new=2),
         LabelChange(kept=2, unproven=1),
+        LabelChange(kept=2, new=1, lookalike=1),
         LabelChange(unknown="the data is gone"),
     ],
 )
-def test_lost_unproven_or_unknown_labels_never_pass_even_without_a_gate(change: LabelChange) -> None:
+def test_lost_unproven_lookalike_or_unknown_labels_never_pass_even_without_a_gate(change: LabelChange) -> None:
     losing = report(2, 1)
     losing.label_change.CopyFrom(change)
     assert next_promotion(moves(1), [losing], lambda _: []) is None

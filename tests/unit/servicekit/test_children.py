@@ -11,10 +11,11 @@ import pytest
 
 from servicekit.children import ChildDied, run_child
 from servicekit.processes import is_running, process_here
+from tests.worlds.waiting import HANG
 
 CHILD = "tests.suites.obedient_child"
 LONG = 600.0
-HANG = "import re; re.match('(a+)+$', 'a' * 1000 + 'b')"
+ENDLESS = "import re; re.match('(a+)+$', 'a' * 1000 + 'b')"
 """For ever, in C, so that no other thread of the child runs."""
 
 
@@ -23,7 +24,7 @@ async def ask(code: str, limit: float = LONG) -> bytes:
 
 
 async def written(path: Path) -> str:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG):
         while not (path.exists() and path.read_text().endswith("\n")):
             await asyncio.sleep(0.01)
     return path.read_text().strip()
@@ -53,7 +54,7 @@ async def test_a_child_that_dies_is_an_error_that_says_how(code: str, how: str) 
 async def test_a_child_is_ended_at_its_limit_whatever_it_does(tmp_path: Path) -> None:
     ignores = "import signal, sys; signal.signal(15, signal.SIG_IGN)"
     with pytest.raises(ChildDied, match=r"ended at its time limit of 0\.5 s"):
-        await ask(f"{ignores}; {HANG}", 0.5)
+        await ask(f"{ignores}; {ENDLESS}", 0.5)
 
 
 async def test_a_cancelled_call_leaves_no_process_of_the_child_or_its_own_children(tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ async def test_a_cancelled_call_leaves_no_process_of_the_child_or_its_own_childr
     hint = tmp_path / "hint"
     fork = "import os, subprocess; other = subprocess.Popen(['sleep', '600'], stdout=1, close_fds=False)"
     call = asyncio.create_task(
-        ask(f"{fork}; open({str(hint)!r}, 'w').write(f'{{os.getpid()}} {{other.pid}}\\n'); {HANG}")
+        ask(f"{fork}; open({str(hint)!r}, 'w').write(f'{{os.getpid()}} {{other.pid}}\\n'); {ENDLESS}")
     )
     pids = [int(pid) for pid in (await written(hint)).split()]
     processes = [process_here(pid) for pid in pids]
@@ -69,14 +70,14 @@ async def test_a_cancelled_call_leaves_no_process_of_the_child_or_its_own_childr
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     assert is_running(processes[0]) is False
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG):
         while is_running(processes[1]):  # killed, but init has to reap it
             await asyncio.sleep(0.01)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_a_child_ends_when_its_parent_is_killed() -> None:
-    request = f"print('hanging', flush=True); {HANG}".encode()
+    request = f"print('hanging', flush=True); {ENDLESS}".encode()
     run = f"asyncio.run(run_child({CHILD!r}, {request!r}, {LONG}))"
     code = f"import asyncio; from servicekit.children import run_child; {run}"
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as parent:
@@ -94,7 +95,7 @@ async def test_the_kernel_ends_the_child_before_its_parent_when_memory_runs_out(
 
 async def test_a_parent_goes_on_while_its_child_holds_its_own_interpreter(tmp_path: Path) -> None:
     hint = tmp_path / "hint"
-    call = asyncio.create_task(ask(f"import os; open({str(hint)!r}, 'w').write(f'{{os.getpid()}}\\n'); {HANG}"))
+    call = asyncio.create_task(ask(f"import os; open({str(hint)!r}, 'w').write(f'{{os.getpid()}}\\n'); {ENDLESS}"))
     child = process_here(int(await written(hint)))
     assert is_running(child) and not call.done()
     os.kill(child.pid, signal.SIGTERM)

@@ -23,7 +23,8 @@ from servicekit.metrics import EVENTS_DEAD, EVENTS_MALFORMED, EVENTS_UNKNOWN
 from servicekit.work import consumer
 from servicekit.work.deadletters import DeadLetters
 from servicekit.work.queue import Work
-from tests.worlds.work import TOPIC, Thing, ThingKey, quick, snapshot, until, working
+from tests.worlds.waiting import until
+from tests.worlds.work import TOPIC, Thing, ThingKey, quick, snapshot, working
 
 pytestmark = pytest.mark.usefixtures("quick")
 __all__ = ["quick"]

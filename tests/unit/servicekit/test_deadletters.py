@@ -14,7 +14,8 @@ from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import MAX_VALUE, Message, Received, Subscription
 from servicekit.work import deadletters
 from servicekit.work.deadletters import DeadLetters
-from tests.worlds.work import TOPIC, Thing, quick, snapshot, until, working
+from tests.worlds.waiting import until
+from tests.worlds.work import TOPIC, Thing, quick, snapshot, working
 
 pytestmark = pytest.mark.usefixtures("quick")
 __all__ = ["quick"]

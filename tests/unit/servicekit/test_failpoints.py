@@ -89,7 +89,8 @@ async def replay_letter(folder: Path) -> None:
 
 async def consume(folder: Path) -> None:
     """Consume one malformed message and one good event, which ends the job."""
-    from tests.worlds.work import Thing, until, working
+    from tests.worlds.waiting import until
+    from tests.worlds.work import Thing, working
 
     opened, thing = bus(folder), Thing()
     async with working(thing, opened, blobs=store(folder)):

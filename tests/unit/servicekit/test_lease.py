@@ -17,6 +17,7 @@ from servicekit.facts import lease as module
 from servicekit.facts.lease import Leases
 from servicekit.processes import is_running, this_process
 from tests.worlds.clock import Clock
+from tests.worlds.waiting import HANG
 
 LEASE = 10.0
 
@@ -128,7 +129,7 @@ async def test_a_holder_sends_heartbeats_while_it_holds(monkeypatch: pytest.Monk
     async def count() -> int:
         return Heartbeat.FromString(await blobs.get(f"{leases.folder(1)}/heartbeat")).count
 
-    async with leases.holding(1), asyncio.timeout(10):
+    async with leases.holding(1), asyncio.timeout(HANG):
         while not await blobs.exists(f"{leases.folder(1)}/heartbeat"):
             await asyncio.sleep(0)
         before = await count()
@@ -162,7 +163,7 @@ async def test_this_host_proves_a_death_at_once_also_of_a_zombie(child: subproce
     await send_heartbeat(blobs, leases, 1)
     assert is_running(named) and await leases.is_alive(1)
     child.send_signal(signal.SIGKILL)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         while await leases.is_alive(1):
             await asyncio.sleep(0.005)
     # Its parent has not waited for it yet: a zombie counts as dead.

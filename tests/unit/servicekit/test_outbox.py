@@ -13,6 +13,7 @@ from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import Message
 from servicekit.facts.outbox import ORPHAN_SECONDS, Fact, Outbox
 from servicekit.ids import hash_of
+from tests.worlds.waiting import HANG
 
 KEY = "datasets/words/ledger/0000000001"
 OTHER = "datasets/words/ledger/0000000002"
@@ -117,7 +118,7 @@ async def test_no_put_waits_for_the_bus() -> None:
     blobs, bus = MemoryBlobs(), DownBus()
     bus.silent = True
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         for number in range(1, 50):
             assert await outbox.put(f"datasets/words/ledger/{number:010d}", b"s")
     await outbox.sweep()
@@ -147,7 +148,7 @@ async def test_a_fact_that_is_being_published_is_not_read() -> None:
     assert outbox.pending == 1
     bus.silent = False
     assert await outbox.put(OTHER, b"s2")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while len(outbox._publishing) > 1:
             await asyncio.sleep(0.01)
     assert [message.headers["ce_id"] for message in bus.log] == [hash_of(OTHER).encode()]
@@ -164,7 +165,7 @@ async def test_once_the_bus_is_back_every_fact_is_published() -> None:
     assert len(await markers(blobs)) == 1
     bus.down = False
     sweeping = asyncio.create_task(outbox.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while await markers(blobs):
             outbox.sweep_soon()
             await asyncio.sleep(0.001)
@@ -268,7 +269,7 @@ async def test_a_sweep_that_cannot_list_is_retried() -> None:
     await Outbox(blobs, None, "dataprep", FACTS).put(KEY, b"s1")
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
     sweeping = asyncio.create_task(outbox.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while not bus.log:
             outbox.sweep_soon()
             await asyncio.sleep(0.001)

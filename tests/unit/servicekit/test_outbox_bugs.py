@@ -13,6 +13,7 @@ from servicekit.bus.port import MAX_VALUE
 from servicekit.facts.outbox import Fact, Outbox
 from servicekit.metrics import OUTBOX_PARKED
 from tests.unit.servicekit.test_outbox import FACTS, KEY, markers, settle
+from tests.worlds.waiting import HANG
 
 TOO_LARGE = "datasets/large/ledger/0000000001"
 
@@ -45,7 +46,7 @@ async def test_an_event_that_cannot_be_published_is_parked_until_the_next_start(
 
     fixed = Outbox(blobs, bus, "dataprep", FACTS)
     sweeping = asyncio.create_task(fixed.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while len(bus.log) < 2:
             await asyncio.sleep(0.001)
     await fixed.flush()

@@ -11,6 +11,7 @@ from millstream.errors import Unavailable
 from servicekit.incidents import Incident
 from servicekit.runtime import probes
 from servicekit.runtime.probes import DependencyProbe
+from tests.worlds.waiting import HANG, until
 
 
 class Store:
@@ -53,12 +54,6 @@ async def probing(check: Callable[[], Awaitable[None]]) -> AsyncIterator[tuple[D
         await asyncio.wait([running])
 
 
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.001)
-
-
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(record.levelname, getattr(record, "problem", "")) for record in caplog.records]
 
@@ -90,7 +85,7 @@ async def test_before_the_first_check_has_ended_nothing_is_reported() -> None:
         assert not probe.message().ok and not probe.message().problem
         waiting = asyncio.create_task(probe.require())
         store.hangs.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             await waiting
 
 

@@ -25,7 +25,8 @@ from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.work.keys import Key
 from servicekit.work.queue import Work
-from tests.worlds.work import HANDLERS, Thing, ThingKey, quick, until, working
+from tests.worlds.waiting import HANG, until
+from tests.worlds.work import HANDLERS, Thing, ThingKey, quick, working
 
 pytestmark = pytest.mark.usefixtures("quick")
 __all__ = ["quick"]
@@ -279,5 +280,5 @@ async def test_it_stops_at_once_whatever_it_is_waiting_for() -> None:
         work.add(ThingKey("a"), 1800.0 - turns)
         work.resync_soon()
         task.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             await asyncio.wait([task])

@@ -8,8 +8,7 @@ from pathlib import Path
 from servicekit.bus.port import Message
 from servicekit.bus.sqlite.log import PARTITIONS, Log, MemberLeases
 from servicekit.bus.sqlite.watch import Watch
-
-PATIENCE = 30.0
+from tests.worlds.waiting import HANG
 
 
 class Listener:
@@ -26,7 +25,7 @@ class Listener:
 
     def wait_for_call_after(self, calls: int) -> None:
         with self._called:
-            assert self._called.wait_for(lambda: self.calls > calls, PATIENCE), "on_change was not called"
+            assert self._called.wait_for(lambda: self.calls > calls, HANG), "on_change was not called"
 
 
 @contextmanager
@@ -39,7 +38,7 @@ def watching(path: Path, leases: MemberLeases) -> Iterator[Listener]:
         assert watch.is_alive()
     finally:
         watch.ended.set()
-        watch.join(PATIENCE)
+        watch.join(HANG)
 
 
 def test_a_commit_of_another_connection_is_reported(tmp_path: Path) -> None:

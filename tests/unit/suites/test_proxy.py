@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.suites.proxy import Proxy
-
-PATIENCE = 10.0
+from tests.worlds.waiting import HANG
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def echo() -> Iterator[tuple[str, list[bytes]]]:
 
 def call(proxy: Proxy) -> socket.socket:
     host, _, port = proxy.address.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=PATIENCE)
+    return socket.create_connection((host, int(port)), timeout=HANG)
 
 
 def test_it_passes_everything_both_ways(echo: tuple[str, list[bytes]]) -> None:
@@ -73,7 +72,7 @@ def test_cut_it_is_silent_and_healed_it_passes_what_was_held_back(echo: tuple[st
             assert echo[1] == [b"one"]
             proxy.heal()
             for silent, word in ((caller, b"two"), (other, b"three")):
-                silent.settimeout(PATIENCE)
+                silent.settimeout(HANG)
                 assert silent.recv(9) == word
 
 
