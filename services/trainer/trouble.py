@@ -1,8 +1,7 @@
 """Which errors say nothing about the run: the store, the disk or a device is in trouble, and an attempt may pass later."""
 
-import errno
-
 from millstream import errors
+from recipekit.machine import tells_of_system
 
 _ERRORS = (
     errors.Unavailable,
@@ -14,14 +13,13 @@ _ERRORS = (
     ConnectionError,
     TimeoutError,
 )
-_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _DEVICE = ("busy or unavailable", "ecc error", "no cuda-capable device", "cuda driver", "cuda unknown error")
 """Parts of torch's texts for a device that cannot be used. It has no classes for them."""
 
 
 def is_trouble(error: BaseException) -> bool:
     """Whether the attempt ended for a reason outside the run."""
-    if isinstance(error, OSError) and error.errno in _NUMBERS:
+    if tells_of_system(error):
         return True
     if isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _DEVICE):
         return True

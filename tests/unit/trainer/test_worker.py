@@ -154,6 +154,7 @@ async def test_no_attempt_is_claimed_after_failures_that_end_the_run(
         Unavailable("away"),
         Unauthenticated("a wrong token"),
         OSError(errno.ENOSPC, "No space left on device"),
+        Exception("I/O error: No space left on device (os error 28)"),  # of a library, by an error of its own
         ConnectionResetError("reset by peer"),
         RuntimeError("CUDA error: uncorrectable ECC error encountered"),
     ],
