@@ -15,7 +15,7 @@ _OF_THE_DATA = (ArithmeticError, AssertionError, LookupError, TypeError, ValueEr
 
 
 def tells_of_system(error: BaseException) -> bool:
-    """Whether an error is one of SYSTEM_NUMBERS, also where a library tells it by an error of its own, as safetensors does."""
+    """Whether an error is one of SYSTEM_NUMBERS, also where a library raises one of its own, as safetensors does."""
     if isinstance(error, OSError):
         return error.errno in SYSTEM_NUMBERS
     return not isinstance(error, _OF_THE_DATA) and _SYSTEM.search(str(error)) is not None

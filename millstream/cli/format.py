@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.dataset.v1.import_pb2 import Import
+from millstream.defaults import CHAMPION
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.inference.v1.prediction_pb2 import Served
 from millstream.operations.v1.stored_pb2 import DeadLetterResolution
@@ -147,11 +148,12 @@ def run_line(run: TrainingRun) -> str:
 
 
 def alias_line(entry: AliasEntry) -> str:
-    """Which version an alias names, by which entry, and whether it is on hold."""
-    hold = (
-        "on hold: no automatic promotion until `millstream release`" if entry.hold else "free for automatic promotion"
-    )
-    return f"{entry.alias} of {entry.model} is version {entry.version} (entry {entry.number}, {action(entry)}; {hold})"
+    """Which version an alias names, by which entry; of the champion, whether it is on hold."""
+    moved = f"{entry.alias} of {entry.model} is version {entry.version} (entry {entry.number}, {action(entry)}"
+    if entry.alias != CHAMPION:
+        return f"{moved})"
+    hold = f"on hold: no automatic promotion until `millstream release {entry.model}`"
+    return f"{moved}; {hold if entry.hold else 'free for automatic promotion'})"
 
 
 def hold_line(entry: AliasEntry) -> str:

@@ -51,7 +51,7 @@ def promote(
 ) -> None:
     """Move an alias to a version and hold it there."""
     entry = cli.client.promote(model, version, reason=reason, override=override, alias=alias, etag=etag)
-    cli.screen.one(entry, alias_line(entry))
+    _show_move(cli, entry)
 
 
 def rollback(
@@ -63,13 +63,23 @@ def rollback(
 ) -> None:
     """Move an alias back and hold it there."""
     entry = cli.client.rollback(model, version, reason=reason, alias=alias)
-    cli.screen.one(entry, alias_line(entry))
+    _show_move(cli, entry)
 
 
 def release(cli: Cli, model: Name, reason: Reason = "", alias: Alias = CHAMPION) -> None:
     """Let automatic promotion move the alias again."""
     entry = cli.client.release(model, reason=reason, alias=alias)
-    cli.screen.one(entry, alias_line(entry))
+    _show_move(cli, entry)
+
+
+def _show_move(cli: Cli, entry: AliasEntry) -> None:
+    lines = [alias_line(entry)]
+    if not cli.screen.as_json and entry.alias not in (CHAMPION, *cli.client.model(entry.model).spec.serving.aliases):
+        lines.append(
+            f"no caller gets it: inference does not serve {entry.alias} of {entry.model} until serving.aliases of the "
+            "model's spec has it"
+        )
+    cli.screen.one(entry, "\n".join(lines))
 
 
 @command(app, "list")

@@ -37,7 +37,7 @@ def objections(report: EvaluationReport, rules: Sequence[GateRule]) -> list[str]
     return [result.text for result in verdict(report, rules) if not result.passed]
 
 
-def replaces_champion(moves: Sequence[AliasEntry], version: int, alias: str) -> bool:
+def _replaces_champion(moves: Sequence[AliasEntry], version: int, alias: str) -> bool:
     """Whether callers of the champion, whose moves these are, get another version by a promotion of this one."""
     return alias == CHAMPION and bool(moves) and moves[-1].version != version
 
@@ -52,7 +52,7 @@ def deciding_report(
     """
     champion = moves[-1].version if moves else 0
     beside = [report for report in reports if _compares(report, champion)]
-    if not beside and not replaces_champion(moves, version, alias):
+    if not beside and not _replaces_champion(moves, version, alias):
         beside = list(reports)
     return max(beside, key=_rank, default=None)
 

@@ -21,7 +21,6 @@ from services.registry.rules import (
     deciding_report,
     objections,
     present_gate,
-    replaces_champion,
     rollback_target,
     why_not_compared,
 )
@@ -203,7 +202,7 @@ class RegistryService:
 
     async def _passing_report(self, request: rpc.PromoteModelVersionRequest) -> tuple[str, int | None]:
         """The id of the passing report that allows the promotion, "" with an override, and the number of the champion's
-        entry that must still be the newest, None if any may be. Raises FailedPrecondition.
+        entry that must still be the newest, 0 being none; None if any may be. Raises FailedPrecondition.
         """
         if request.override:
             return "", None
@@ -230,7 +229,7 @@ class RegistryService:
                 f"`millstream reports list {request.model}`, or set override to your reason",
                 model=request.model,
             )
-        return report.report_id, len(moves) if replaces_champion(moves, request.version, alias) else None
+        return report.report_id, len(moves) if alias == CHAMPION else None
 
 
 def _check_same_request(repeated: bool, same: bool) -> None:

@@ -275,7 +275,10 @@ class Fakes(
         return self._keep(request, registry.AliasAtResponse(entry=ENTRY))
 
     def PromoteModelVersion(self, request: Any, context: Any) -> Any:
-        return self._keep(request, registry.PromoteModelVersionResponse(entry=ENTRY))
+        entry = AliasEntry()
+        entry.CopyFrom(ENTRY)
+        entry.alias = request.alias
+        return self._keep(request, registry.PromoteModelVersionResponse(entry=entry))
 
     def RollbackAlias(self, request: Any, context: Any) -> Any:
         return self._keep(request, registry.RollbackAliasResponse(entry=ENTRY))

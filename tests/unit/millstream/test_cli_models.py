@@ -11,9 +11,7 @@ from millstream.registry.v1.model_pb2 import AliasEntry
 from tests.unit.millstream.conftest import Command
 from tests.worlds.fake_services import TIME, WEIGHTS, Fakes
 
-HELD = (
-    "champion of toy is version 3 (entry 5, rolled back; on hold: no automatic promotion until `millstream release`)\n"
-)
+HELD = "champion of toy is version 3 (entry 5, rolled back; on hold: no automatic promotion until `millstream release toy`)\n"
 
 
 def test_apply_sends_the_spec_of_the_file(cli: Command, fakes: Fakes, tmp_path: Path) -> None:
@@ -26,10 +24,18 @@ def test_apply_sends_the_spec_of_the_file(cli: Command, fakes: Fakes, tmp_path: 
 
 def test_promote_sends_every_option(cli: Command, fakes: Fakes) -> None:
     words = ("--reason", "r", "--override", "o", "--alias", "shadow", "--etag", "4")
-    assert cli("promote", "toy", "3", *words).stdout == HELD
+    assert cli("promote", "toy", "3", *words).exit_code == 0
     asked = fakes.last(registry.PromoteModelVersionRequest)
     assert (asked.model, asked.version, asked.reason, asked.override) == ("toy", 3, "r", "o")
     assert (asked.alias, asked.etag) == ("shadow", "4") and asked.request_id
+
+
+def test_a_promotion_says_whether_callers_get_it(cli: Command) -> None:
+    """An alias of a typing error was moved, with exit code 0 and no word of it."""
+    assert cli("promote", "toy", "3").stdout == HELD
+    first, second = cli("promote", "toy", "3", "--alias", "chmapion").stdout.splitlines()
+    assert first == "chmapion of toy is version 3 (entry 5, rolled back)"
+    assert "inference does not serve chmapion of toy until serving.aliases of the model's spec has it" in second
 
 
 def test_rollback_goes_to_the_version_before_or_the_named_one(cli: Command, fakes: Fakes) -> None:

@@ -58,9 +58,9 @@ CALLS: dict[str, tuple[Call, object, dict[str, Any]]] = {
         {"model": "toy", "time": "2026-09-21T00:00:00Z"},
     ),
     "promote": (
-        lambda c: c.promote("toy", 3, reason="r", override="o", alias="a", etag="4", request_id="one"),
+        lambda c: c.promote("toy", 3, reason="r", override="o", alias="champion", etag="4", request_id="one"),
         fake.ENTRY,
-        {"version": 3, "reason": "r", "override": "o", "alias": "a", "etag": "4", "request_id": "one"},
+        {"version": 3, "reason": "r", "override": "o", "alias": "champion", "etag": "4", "request_id": "one"},
     ),
     "rollback": (
         lambda c: c.rollback("toy", 2, reason="r", request_id="one"),

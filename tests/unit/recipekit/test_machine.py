@@ -23,7 +23,8 @@ MACHINE = [
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
 ]  # fmt: skip
 MODEL = [
-    SafetensorError("invalid header"), ValueError("No space left on device"), FileNotFoundError(2, "no model.json"), KeyError("labels"), ValueError("CUDA error"), ZeroDivisionError(),
+    SafetensorError("invalid header"), ValueError("No space left on device"),
+    FileNotFoundError(2, "no model.json"), KeyError("labels"), ValueError("CUDA error"), ZeroDivisionError(),
     RuntimeError("Error(s) in loading state_dict for Encoder: Missing key(s)"), UnicodeDecodeError("utf-8", b"", 0, 1, "x"),
 ]  # fmt: skip
 

@@ -73,25 +73,27 @@ async def test_by_hand_the_champion_is_held_and_another_alias_moved_without_anot
         assert (await replica.service.PromoteModelVersion(request)).entry.hold
 
 
-async def test_by_hand_a_champion_that_came_meanwhile_is_not_replaced() -> None:
+@pytest.mark.parametrize("before", [[1], []], ids=["a champion", "no champion"])
+async def test_by_hand_a_champion_that_came_meanwhile_is_not_replaced(before: list[int]) -> None:
     blobs, fast, slow = MemoryBlobs(), Evaluator(), SlowEvaluator()
-    for number in (1, 2):
-        slow.passes(number, number - 1)
-    fast.passes(1, 0)
+    champion = len(before)
+    slow.passes(2, champion)
     first, second = registry(blobs, Trainer("1", "2", "3"), fast), registry(blobs, Trainer(), slow)
     await first.service.ApplyModel(rpc.ApplyModelRequest(spec=ParseDict(SPEC, ModelSpec())))
     for run in ("1", "2", "3"):
         await first.register.reconcile(VersionKey(run))
-    await first.promote.reconcile(PromotionKey("toy"))
+    for version in before:
+        fast.passes(version, 0)
+        await first.promote.reconcile(PromotionKey("toy"))
     request = rpc.PromoteModelVersionRequest(model="toy", version=2)
     late = asyncio.create_task(second.service.PromoteModelVersion(request))
     await slow.asked.wait()
-    fast.passes(3, 1)
-    await first.promote.reconcile(PromotionKey("toy"))
+    fast.passes(3, champion)
+    assert (await first.service.PromoteModelVersion(rpc.PromoteModelVersionRequest(model="toy", version=3))).entry.hold
     slow.go_on.set()
     with pytest.raises(errors.Conflict, match="read it again"):
         await late
-    assert [entry.version for entry in await entries(first)] == [3, 1]
+    assert [entry.version for entry in await entries(first)] == [3, *before]
 
 
 async def test_a_repeated_promotion_keeps_its_first_report() -> None:
