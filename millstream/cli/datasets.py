@@ -90,8 +90,9 @@ def describe(snapshot: Snapshot) -> str:
         f"{snapshot.dataset} snapshot {snapshot.number} ({snapshot.snapshot_id}) of {when(snapshot.create_time)}",
         f"from {snapshot.source.file_name}, {snapshot.source.size_bytes} bytes"
         + (f" (dialect: {snapshot.source.dialect})" if snapshot.source.dialect else ""),
-        f"{rows.read} rows read: {rows.kept} kept, {rows.duplicate} duplicate, {rows.quarantined} quarantined"
-        + (f" ({rows.carried} from the snapshot before)" if rows.carried else ""),
+        f"{rows.read - rows.carried} rows read: {rows.kept - rows.carried} kept, {rows.duplicate} duplicate, "
+        f"{rows.quarantined} quarantined"
+        + (f"; with {rows.carried} rows of the snapshot before {rows.kept} rows" if rows.carried else ""),
         "splits: " + ", ".join(f"{name} {count}" for name, count in sorted(snapshot.splits.items())),
     ]
     lines += [f"quarantined, {reason}: {count}" for reason, count in sorted(snapshot.quarantine_reasons.items())]
@@ -103,7 +104,7 @@ def describe(snapshot: Snapshot) -> str:
 def _column_line(column: ColumnReport) -> str:
     parts = [f"{column.present} present", f"{column.empty} empty", f"{_distinct(column)} distinct"]
     if column.trimmed:
-        parts.append(f"{column.trimmed} trimmed of invisible edges")
+        parts.append(f"{column.trimmed} of the file trimmed of invisible edges")
     if column.normalised:
         parts.append(f"{column.normalised} decimals read as whole numbers")
     return f"column {column.name}: {', '.join(parts)}{'' if column.kept else ' (not kept)'}"

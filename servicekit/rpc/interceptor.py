@@ -19,6 +19,7 @@ from grpc import aio
 from grpc_status import rpc_status
 from typing_extensions import override
 
+from millstream.channel import MAX_MESSAGE_BYTES
 from millstream.errors import (
     DeadlineExceeded,
     Internal,
@@ -141,7 +142,7 @@ class _Call:
 
     async def unary(self, messages: AsyncIterator[bytes], context: Any) -> Any:
         async with _CallScope(self, context):
-            response = await self.behaviour(await self._received(messages, context), context)
+            response = self._fitting(await self.behaviour(await self._received(messages, context), context))
             RPC_SENT.labels(*self.labels).inc()
             return response
 
@@ -174,6 +175,15 @@ class _Call:
         if message is aio.EOF:
             raise InvalidArgument(f"{self.method} got no request: send one message")
         return self._parsed(message)
+
+    def _fitting(self, response: Any) -> Any:
+        """The response. Raises InvalidArgument for one that no client of ours could receive."""
+        if (size := response.ByteSize()) > MAX_MESSAGE_BYTES:
+            raise InvalidArgument(
+                f"the answer has {size:,} bytes, larger than max: {MAX_MESSAGE_BYTES:,}; ask for less at once, such as a "
+                "smaller limit or fewer rows"
+            )
+        return response
 
     def _parsed(self, message: bytes) -> Any:
         """The request in a message, counted in the metrics. Raises InvalidArgument."""

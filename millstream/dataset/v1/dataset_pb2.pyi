@@ -535,7 +535,9 @@ class ColumnReport(_message.Message):
     distinct_stopped: _builtins.bool
     """There are more distinct values than `distinct`: counting stopped there. Unset in snapshots that earlier versions wrote."""
     trimmed: _builtins.int
-    """Kept rows whose text had white space or invisible characters at its edges, which were taken off."""
+    """Kept rows of the file whose text had white space or invisible characters at its edges, which were taken off. Rows that
+    an append carried over have lost theirs before, and are not counted.
+    """
     normalised: _builtins.int
     """Of the label column: kept rows whose label is a whole number written as a decimal (`1.0`), which is read as `1`."""
     @_builtins.property

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from millstream.cli.datasets import describe
 from millstream.dataset.v1 import dataset_service_pb2 as dataset
+from millstream.dataset.v1.dataset_pb2 import RowCounts, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
 from tests.unit.millstream.conftest import Command
 from tests.worlds.fake_services import IMPORT, Fakes
@@ -94,13 +96,22 @@ def test_a_snapshot_is_described(cli: Command, fakes: Fakes) -> None:
         "columns of the 6 kept rows:",
         "column id: 6 present, 0 empty, 1,000 or more distinct (not kept)",
         "column label: 6 present, 0 empty, 2 distinct, 3 decimals read as whole numbers",
-        "column text: 6 present, 0 empty, 6 distinct, 2 trimmed of invisible edges",
+        "column text: 6 present, 0 empty, 6 distinct, 2 of the file trimmed of invisible edges",
         *LABELS,
     ]
     asked = fakes.last(dataset.GetSnapshotRequest)
     assert (asked.dataset, asked.number) == ("words", 4)
     document = json.loads(cli("datasets", "show", "words", "-o", "json").stdout)
     assert (document["rows"]["kept"], document["labels"]["counts"][1]["test"]) == ("6", "1")
+
+
+def test_a_snapshot_of_an_append_tells_the_file_from_what_it_carried_over() -> None:
+    snapshot = Snapshot(dataset="words", number=2)
+    snapshot.rows.MergeFrom(RowCounts(read=700, kept=698, quarantined=2, carried=400))
+    line = next(line for line in describe(snapshot).splitlines() if "rows read" in line)
+    assert line == (
+        "300 rows read: 298 kept, 0 duplicate, 2 quarantined; with 400 rows of the snapshot before 698 rows"
+    )
 
 
 def test_snapshots_are_listed(cli: Command) -> None:

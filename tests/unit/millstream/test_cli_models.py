@@ -11,7 +11,10 @@ from millstream.registry.v1.model_pb2 import AliasEntry
 from tests.unit.millstream.conftest import Command
 from tests.worlds.fake_services import TIME, WEIGHTS, Fakes
 
-HELD = "champion of toy is version 3 (entry 5, rolled back; on hold: no automatic promotion until `millstream release toy`)\n"
+HELD = (
+    "champion of toy is version 3 (entry 5, rolled back; on hold: no automatic promotion until "
+    "`millstream release toy`)\n"
+)
 
 
 def test_apply_sends_the_spec_of_the_file(cli: Command, fakes: Fakes, tmp_path: Path) -> None:
