@@ -1,6 +1,7 @@
 """For every test: no connection leaves this machine; the fixtures of real servers."""
 
 import ipaddress
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,10 @@ import pytest
 from tests.worlds.servers import kafka, minio, own_kafka, own_minio, pytest_terminal_summary
 
 __all__ = ["kafka", "minio", "own_kafka", "own_minio", "pytest_terminal_summary"]
+
+# Threads of OpenMP that spin for one another stop each other for seconds where others want the cores too. Read when torch
+# is imported; platforms and workers that tests start inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 INTERNET = {socket.AF_INET, socket.AF_INET6}
 

@@ -23,7 +23,11 @@ from services.trainer.metrics import WORKERS_KILLED, WORKERS_STARTED
 
 log = logging.getLogger(__name__)
 
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTHONPATH")
+_INHERITED = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH"),
+    *("CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF", "OMP_NUM_THREADS", "OMP_WAIT_POLICY"),
+)
+"""What a worker gets of the trainer's environment: where things are, and how torch uses the machine."""
 
 
 class ProcessLauncher(Launcher):
