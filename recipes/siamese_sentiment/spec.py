@@ -257,7 +257,7 @@ SPEC = Spec(
     identity=("text",),
     label="label",
     metrics=(
-        Metric("macro_f1", "mean F1 of the classes of single reviews: the rare neutral counts like the others"),
+        Metric("macro_f1", "mean F1 of the classes of single reviews: a rare class counts like the others"),
         Metric("accuracy", "share of single reviews whose label was found"),
         Metric(
             "pair_accuracy",
