@@ -77,7 +77,9 @@ def _judge_labels(report: EvaluationReport) -> list[GateResult]:
     elif change.lost or change.unproven or change.lookalike:
         found = [f"labels of {champion}, are lost: {_lost(report)}"] if change.lost else []
         if change.unproven:
-            found.append(f"labels of {champion}, are nearly lost or no longer tested: {_unproven(report)}")
+            found.append(
+                f"labels of {champion}, have too few training rows left or are no longer tested: {_unproven(report)}"
+            )
         if change.lookalike:
             found.append(f"new labels look like labels of {champion}: {_lookalikes(report)}")
         text = "; ".join(found)

@@ -1,7 +1,8 @@
 """Which labels a version was trained on, and which the champion: a model answers these labels and no others.
 
-A label that both have may still be given up: hardly a row of it was trained on, or none measures it (`Vocabulary.unproven`).
-A new one may be one of the champion's in another spelling, which splits it in two (`Vocabulary.lookalikes`).
+A label that both have may still be given up: too few rows of it are left to train on, or none measures it
+(`Vocabulary.unproven`). A new one may be one of the champion's in another spelling, which splits it in two
+(`Vocabulary.lookalikes`).
 """
 
 import json
@@ -23,10 +24,11 @@ LISTED = 100
 """Labels of each kind, lost, new and kept, that a report lists; all are counted."""
 LONGEST = 200
 """Characters of a label that a report shows."""
-NEARLY_LOST = 10
-"""A version that has fewer than one in so many of the champion's training rows with a label has nearly lost it."""
+LEAST_SHARE = 10
+"""A version with fewer than one in so many of the champion's training rows with a label has too few of them."""
 FEW = 10
-"""And so has one with fewer training rows than this, where the champion has as many: a label cannot fade away by steps."""
+"""So has one with fewer training rows than this where the champion has as many, and one with less than half of the
+champion's where that has fewer itself: a label cannot fade away in a few steps."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +53,15 @@ class Vocabulary:
 
     @property
     def unproven(self) -> set[str]:
-        """Labels of both that nothing shows the version to answer still: it has nearly lost them, or no test row has them.
+        """Labels of both that nothing shows the version to answer still: too few rows are left, or no test row has them.
 
         Both are measured by the champion: a label that was as rare in its rows, or that none of its test rows had, is none
         of them.
         """
         champion: Counter[str] = self.champion or Counter()
-        nearly_lost = {
-            label
-            for label, rows in self.version.items()
-            if NEARLY_LOST * rows < champion[label] or rows < FEW <= champion[label]
-        }
+        too_few = {label for label, rows in self.version.items() if _are_too_few(rows, champion[label])}
         untested = self.champion_tests.keys() - self.version_tests.keys()
-        return nearly_lost | (untested & self.version.keys() & champion.keys())
+        return too_few | (untested & self.version.keys() & champion.keys())
 
     @property
     def lookalikes(self) -> dict[str, str]:
@@ -147,8 +145,20 @@ def _labels(spec: Spec, rows: Sequence[Row]) -> Counter[str]:
     """With how many rows have each; none for a recipe without labels, or whose labels are real numbers."""
     if spec.label is None or not spec.names_labels:
         return Counter()
-    values = (row.get(spec.label) for row in rows)
-    return Counter(value if isinstance(value, str) else json.dumps(value) for value in values if value is not None)
+    labels = (_label(spec, row) for row in rows)
+    return Counter(label for label in labels if label is not None)
+
+
+def _label(spec: Spec, row: Row) -> str | None:
+    value = row.get(spec.label) if spec.label is not None else None
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _are_too_few(rows: int, champions: int) -> bool:
+    """Whether so few training rows of a label are left, of the champion's, that it may no longer be answered."""
+    if champions < FEW:
+        return 2 * rows < champions
+    return rows < FEW or LEAST_SHARE * rows < champions
 
 
 def _counted(labels: Counter[str]) -> str:

@@ -34,7 +34,7 @@ VOCABULARIES = [
     ("good", "0"),
     ("good", "bad", ""),
 ]
-FEW: list[dict[str, int]] = [{}, {}, {"in_train": 1}, {"in_test": 0}, {"in_train": 1, "in_test": 0}]
+FEW: list[dict[str, int]] = [{}, {}, {"in_train": 1}, {"in_train": 5}, {"in_test": 0}, {"in_train": 1, "in_test": 0}]
 LENIENT = [{"metric": "accuracy", "at_least": 0.05}]
 AUTOMATIC = AliasEntry.ACTION_PROMOTED_AUTOMATICALLY
 
@@ -48,9 +48,13 @@ class Rows(NamedTuple):
     def given_up(self, after: "Rows") -> set[str]:
         """Labels that callers of this version can no longer count on with the one `after` it."""
         left = {label: (after.train[label], rows) for label, rows in self.train.items()}
-        nearly_lost = {label for label, (now, before) in left.items() if now < before / 10 or now < 10 <= before}
+        too_few = {
+            label
+            for label, (now, before) in left.items()
+            if now < before / 10 or now < 10 <= before or now < before / 2 < 5
+        }
         untested = {label for label in self.test if label in self.train and not after.test[label]}
-        return nearly_lost | untested
+        return too_few | untested
 
 
 class Platform:

@@ -345,7 +345,8 @@ class LabelCount(_message.Message):
     """Test rows of the champion's snapshot that the champion had not seen in training or validation."""
     unproven: _builtins.bool
     """True if the version has fewer than a tenth of the champion's training rows with it, or fewer than ten where the
-    champion has ten or more, or is measured on no test row with it although the champion had some.
+    champion has ten or more, or less than half where the champion has fewer than ten, or is measured on no test row with it
+    although the champion had some.
     """
     looks_like: _builtins.str
     """Of a new label: the label of the champion that a person would read as the same. They differ in case, in characters

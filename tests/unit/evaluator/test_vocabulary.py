@@ -111,7 +111,9 @@ async def test_a_label_that_a_version_is_not_shown_to_answer_still_never_passes_
     assert (first.label, first.unproven) == ("mixed", True) and not any(one.unproven for one in others)
     labels, accuracy = report.gate
     assert accuracy.passed and not labels.passed and not labels.HasField("rule")
-    assert labels.text.startswith("labels of the champion, version 1, are nearly lost or no longer tested: 'mixed' (")
+    assert labels.text.startswith(
+        "labels of the champion, version 1, have too few training rows left or are no longer tested: 'mixed' ("
+    )
     assert f"{in_train} training and {in_test} test rows, the champion's {MIXED_TRAIN} and {MIXED_TEST}" in labels.text
     assert f"millstream promote {MODEL} 2 --override REASON" in labels.text
 
@@ -158,14 +160,17 @@ async def test_a_second_spelling_of_a_label_never_passes_by_itself(world: World,
         ("a tenth is left", {"a": 90, "b": 10}, {"a": 90, "b": 100}, set()),
         ("less than a tenth is left", {"a": 900, "b": 99}, {"a": 900, "b": 1000}, {"b"}),
         ("fewer than ten are left of more, as it fades by steps", {"a": 90, "b": 9}, {"a": 90, "b": 10}, {"b"}),
-        ("it was as rare before", {"a": 90, "b": 1}, {"a": 90, "b": 9}, set()),
+        ("half of a rare label is left", {"a": 90, "b": 5}, {"a": 90, "b": 9}, set()),
+        ("less than half of a rare label is left", {"a": 90, "b": 4}, {"a": 90, "b": 9}, {"b"}),
+        ("one of three rows is left", {"a": 90, "b": 1}, {"a": 90, "b": 3}, {"b"}),
+        ("one of two rows is left", {"a": 90, "b": 1}, {"a": 90, "b": 2}, set()),
         ("a file that was cut off", {"a": 80, "b": 9}, {"a": 900, "b": 100}, {"a", "b"}),
         ("rows of other labels came, and none of it went", {"a": 9000, "b": 10}, {"a": 90, "b": 10}, set()),
         ("a label that the champion has not", {"a": 90, "b": 1}, {"a": 90}, set()),
         ("a label that is lost is that, and not unproven", {"a": 90}, {"a": 90, "b": 10}, set()),
     ],
 )
-def test_a_label_is_nearly_lost_below_a_tenth_of_its_rows_or_below_ten(
+def test_a_label_has_too_few_rows_below_a_tenth_of_the_champions_or_below_ten_or_below_half_of_few(
     why: str, version: dict[str, int], champion: dict[str, int], unproven: set[str]
 ) -> None:
     assert Vocabulary(Counter(version), champion=Counter(champion)).unproven == unproven, why
