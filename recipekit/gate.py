@@ -34,19 +34,44 @@ def rules_of(spec: Spec) -> list[GateRule]:
 
 
 def verdict(report: EvaluationReport, rules: Iterable[GateRule]) -> list[GateResult]:
-    """One result per rule, after one that fails if the labels do. The version passes if all of them passed."""
+    """One result per rule, after one that fails if the labels do. The version passes if all of them passed.
+
+    If no row could be compared, one that fails stands in for the rules, so no gate is passed, not even one without rules.
+    """
     has_champion = _has_champion(report)
     lost = _judge_labels(report) if has_champion else []
-    return [*lost, *judge(rules, report.metrics, has_champion=has_champion)]
+    if report.rows_left_out and not report.rows_compared:
+        return [_nothing_compared(report), *lost]
+    return [*lost, *judge(rules, report.metrics, has_champion=has_champion, rows=_rows_beside_champion(report))]
 
 
 def is_unsure_of_labels(report: EvaluationReport) -> bool:
-    """Whether it was made before labels were compared, beside another champion: it promotes nothing by itself.
+    """Whether it stands beside another champion, and was made before labels were compared, or before a version was compared
+    without the rows of labels that the champion never answers: it promotes nothing by itself.
 
     A version that could not be evaluated has no labels to compare, and no figures to pass by.
     """
-    measured = report.status != EvaluationReport.STATUS_ERROR
-    return measured and _has_champion(report) and not report.HasField("label_change")
+    if report.status == EvaluationReport.STATUS_ERROR or not _has_champion(report):
+        return False
+    return not report.HasField("label_change") or _has_unfair_figures(report)
+
+
+def _has_unfair_figures(report: EvaluationReport) -> bool:
+    """The champion's, where rows were not counted yet that it can answer: it missed all others."""
+    measured = any(metric.HasField("champion") for metric in report.metrics)
+    return measured and report.label_change.new > 0 and not report.rows_beside_champion
+
+
+def beside_champion(metric: MetricResult) -> float:
+    """The version's figure on the rows on which the champion was measured."""
+    return metric.candidate_beside_champion if metric.HasField("candidate_beside_champion") else metric.candidate
+
+
+def _rows_beside_champion(report: EvaluationReport) -> str:
+    """Where a rule over the champion has its figures from, for its sentence; "": from all rows."""
+    if report.rows_beside_champion in (0, report.rows_compared):
+        return ""
+    return f" on the {report.rows_beside_champion} of {report.rows_compared} test rows whose label the champion answers"
 
 
 def format_labels(labels: Iterable[LabelCount]) -> str:
@@ -85,8 +110,20 @@ def _judge_labels(report: EvaluationReport) -> list[GateResult]:
         text = "; ".join(found)
     else:
         return []
+    return [_needs_a_person(report, text)]
+
+
+def _nothing_compared(report: EvaluationReport) -> GateResult:
+    text = (
+        f"nothing can be compared: all {report.rows_left_out} test rows are among the training or validation rows of the "
+        f"champion, version {report.champion_version}, or of this version; import rows that neither has seen"
+    )
+    return _needs_a_person(report, text)
+
+
+def _needs_a_person(report: EvaluationReport, why: str) -> GateResult:
     command = f"millstream promote {report.model} {report.version} --override REASON"
-    return [GateResult(passed=False, text=f"{text}. If that is wanted, promote it by hand: `{command}`")]
+    return GateResult(passed=False, text=f"{why}. If that is wanted, promote it by hand: `{command}`")
 
 
 def _lost(report: EvaluationReport) -> str:
@@ -114,10 +151,15 @@ def _lookalikes(report: EvaluationReport) -> str:
     return _first(texts)
 
 
-def judge(rules: Iterable[GateRule], metrics: Sequence[MetricResult], *, has_champion: bool) -> list[GateResult]:
-    """One result per rule. `has_champion`: another version is champion, so `over_champion` rules apply."""
+def judge(
+    rules: Iterable[GateRule], metrics: Sequence[MetricResult], *, has_champion: bool, rows: str = ""
+) -> list[GateResult]:
+    """One result per rule. `has_champion`: another version is champion, so `over_champion` rules apply.
+
+    `rows`: says on which rows it was compared, where they are not all.
+    """
     known = {metric.metric: metric for metric in metrics}
-    return [_judge_rule(rule, known, has_champion) for rule in rules]
+    return [_judge_rule(rule, known, rows if has_champion else None) for rule in rules]
 
 
 def _why_no_limit(rule: GateRule) -> str:
@@ -132,15 +174,16 @@ class _Check:
     text: str
 
 
-def _judge_rule(rule: GateRule, known: dict[str, MetricResult], has_champion: bool) -> GateResult:
+def _judge_rule(rule: GateRule, known: dict[str, MetricResult], beside_rows: str | None) -> GateResult:
+    """`beside_rows`: on which rows the champion was compared; None: there is no other."""
     metric = known.get(rule.metric)
     if metric is None:
         text = f"no metric is named {rule.metric!r}; the recipe measures {', '.join(known) or 'none'}"
         return GateResult(rule=rule, passed=False, text=text)
     checks = [
         *_absolute(rule, metric),
-        *_gain_over(rule, metric, "baseline"),
-        *_gain_over(rule, metric, "champion", applies=has_champion),
+        *_gain_over(rule, metric, "baseline", metric.candidate),
+        *([] if beside_rows is None else _gain_over(rule, metric, "champion", beside_champion(metric), beside_rows)),
     ]
     if not checks:
         return GateResult(
@@ -162,16 +205,16 @@ def _absolute(rule: GateRule, metric: MetricResult) -> list[_Check]:
     return checks
 
 
-def _gain_over(rule: GateRule, metric: MetricResult, other: str, *, applies: bool = True) -> list[_Check]:
-    """The gain over the baseline or the champion, counted in the metric's better direction."""
-    if not rule.HasField(f"over_{other}") or not applies:  # type: ignore[arg-type]
+def _gain_over(rule: GateRule, metric: MetricResult, other: str, mine: float, rows: str = "") -> list[_Check]:
+    """The gain over the baseline or the champion on these rows, counted in the metric's better direction."""
+    if not rule.HasField(f"over_{other}"):  # type: ignore[arg-type]
         return []
     if not metric.HasField(other):  # type: ignore[arg-type]
         return [_Check(False, f"{metric.metric} is not comparable with the {other}'s, see the notes")]
     wanted, theirs = getattr(rule, f"over_{other}"), getattr(metric, other)
-    gain = (metric.candidate - theirs) * (1 if metric.higher_is_better else -1)
+    gain = (mine - theirs) * (1 if metric.higher_is_better else -1)
     reached = math.isfinite(gain) and gain >= wanted - ROUNDING
-    figures = f"{metric.metric} is {metric.candidate:.4f} and the {other}'s {theirs:.4f}"
+    figures = f"{metric.metric} is {mine:.4f} and the {other}'s {theirs:.4f}{rows}"
     return [
         _Check(reached, f"{figures}: a gain of {gain:+.4f}, {'at least' if reached else 'not at least'} {wanted:+g}")
     ]

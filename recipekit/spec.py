@@ -39,7 +39,8 @@ class GateRule:
     """One condition of a gate on one metric of the test split. A field that is None sets no condition.
 
     `at_least` / `at_most` are absolute. `over_baseline` / `over_champion` are the least gain over the other's metric on
-    the same rows, in the metric's better direction; a negative number tolerates that much loss.
+    the same rows, in the metric's better direction; a negative number tolerates that much loss. Beside the champion they are
+    the rows whose label it answers.
     """
 
     metric: str

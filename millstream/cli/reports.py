@@ -44,12 +44,13 @@ def show(cli: Cli, report_id: ReportId) -> None:
     lines = [
         f"{report.model} version {report.version} {report_status(report)}, compared with {_compared_with(report)}",
         f"{report.rows_compared} test rows of {report.dataset} {report.dataset_number}, {report.rows_left_out} left out",
+        *_beside_champion(report),
     ]
     if report.request_number:
         lines.append(f"made on request {report.request_number}")
     if report.label_change.labels:
         lines.append(_labels(report.label_change))
-    lines += [_metric(metric) for metric in report.metrics]
+    lines += [_metric(metric, report) for metric in report.metrics]
     lines += [f"gate: {'passed' if result.passed else 'FAILED'}: {result.text}" for result in report.gate]
     lines += [f"note: {note}" for note in report.notes]
     if report.error:
@@ -60,6 +61,16 @@ def show(cli: Cli, report_id: ReportId) -> None:
 def _compared_with(report: EvaluationReport) -> str:
     champion = f"version {report.champion_version} and " if report.champion_version else ""
     return f"{champion}{report.baseline_name or 'no baseline'}"
+
+
+def _beside_champion(report: EvaluationReport) -> list[str]:
+    """On which rows it was compared with the champion, where they are not all."""
+    if report.rows_beside_champion in (0, report.rows_compared):
+        return []
+    return [
+        f"compared with the champion on the {report.rows_beside_champion} of {report.rows_compared} test rows whose label "
+        "it answers"
+    ]
 
 
 def _labels(change: LabelChange) -> str:
@@ -75,11 +86,14 @@ def _labels(change: LabelChange) -> str:
     return f"labels: {'; '.join(parts)}"
 
 
-def _metric(metric: MetricResult) -> str:
+def _metric(metric: MetricResult, report: EvaluationReport) -> str:
     parts = [f"{metric.metric}: {metric.candidate:.4f}"]
     if metric.HasField("baseline"):
         parts.append(f"baseline {metric.baseline:.4f}")
-    if metric.HasField("champion"):
+    if metric.HasField("candidate_beside_champion"):
+        rows = f"on {report.rows_beside_champion} of {report.rows_compared} rows"
+        parts.append(f"{rows} {metric.candidate_beside_champion:.4f} and champion {metric.champion:.4f}")
+    elif metric.HasField("champion"):
         parts.append(f"champion {metric.champion:.4f}")
     return f"{', '.join(parts)} ({metric.meaning})"
 

@@ -45,8 +45,8 @@ def is_pending(
 
     Each version needs one. Once it has one, it needs another only if it could be evaluated; it never was champion; it is
     above the champion; and no report compares it with that champion. One that failed beside another champion may pass
-    beside this one, which has other labels and figures. A report that passed before labels were compared does not count as
-    a comparison.
+    beside this one, which has other labels and figures. A report that passed before labels were compared, or on rows of
+    labels that the champion never answers, does not count as a comparison.
     """
     if not reports or request_number > max(report.request_number for report in reports):
         return True

@@ -1,4 +1,7 @@
-"""The figures: candidate, baseline and champion on the same rows. Blocking, and the only place that runs a model.
+"""The figures: candidate, baseline and champion. Blocking, and the only place that runs a model.
+
+Candidate and baseline are measured on the rows that neither version has seen, candidate and champion on those of them whose
+label the champion answers (`Vocabulary.comparable`).
 
 The rows are those of the candidate's snapshot, which are clean already: inference reads the same once it has cleaned what
 callers send. Only a champion whose own rows were cleaned otherwise reads them cleaned once more, its own way.
@@ -48,7 +51,10 @@ class ChampionModel:
 
 @dataclass(frozen=True)
 class Figures:
-    """All measurements. `baseline` and `champion` are None when there is none, or when a note says why not."""
+    """All measurements. `baseline` and `champion` are None when there is none, or when a note says why not.
+
+    Without rows to compare, `rows_compared` is 0 and nothing is measured.
+    """
 
     spec: Spec
     backend: str
@@ -58,6 +64,10 @@ class Figures:
     candidate: Measured
     baseline: Measured | None
     champion: Measured | None
+    rows_beside_champion: int = 0
+    """Rows on which candidate and champion are compared; 0: there is no champion to measure, or no such row."""
+    candidate_beside_champion: Measured | None = None
+    """The candidate on these rows; None: they are all that are compared."""
     labels: Vocabulary = field(default_factory=Vocabulary)
     notes: list[str] = field(default_factory=list)
 
@@ -72,33 +82,57 @@ def measure(
 ) -> Figures:
     """Measure the artifact in `folder`, trained on `train`, on the test rows that no compared version has seen.
 
-    Validation rows count as seen: they chose a version's best weights. Raises CannotEvaluate, what a bug in a recipe raises,
-    and any error that is the machine's.
+    Validation rows count as seen: they chose a version's best weights. Raises CannotEvaluate, also for a version that has
+    seen all test rows itself, what a bug in a recipe raises, and any error that is the machine's.
     """
     spec, predictor = _load(folder, catalog)
-    if champion:
-        theirs = _keys(spec, champion.train or (), champion.validation)
-        champion = replace(champion, test=_without(spec, champion.test, theirs))
-    else:
-        theirs = set()
-    rows = _without(spec, test, _keys(spec, train, validation) | theirs)
-    if not rows:
+    unseen = _without(spec, test, _keys(spec, train, validation))
+    if not unseen:
         raise CannotEvaluate(_no_rows(len(test)))
-    notes: list[str] = []
-    candidate = spec.measure(rows, _predict(spec, predictor, rows))
-    baseline = _or_note(notes, "the baseline", lambda: spec.measure(rows, spec.baseline(train, rows)))
-    beside = _measure_champion(champion, spec, rows, read_cleaning(folder), catalog, notes) if champion else None
-    return Figures(
+    theirs = _keys(spec, champion.train or (), champion.validation) if champion else set()
+    champion = champion and replace(champion, test=_without(spec, champion.test, theirs))
+    rows = _without(spec, unseen, theirs)
+    figures = Figures(
         spec=spec,
         backend=predictor.backend,
         precision=predictor.precision,
         rows_compared=len(rows),
         rows_left_out=len(test) - len(rows),
-        candidate=candidate,
-        baseline=baseline,
-        champion=beside,
+        candidate=Measured({}),
+        baseline=None,
+        champion=None,
         labels=vocabulary_of(spec, train, rows, {"validation": validation, "test": test}, champion, catalog),
-        notes=notes,
+    )
+    if not rows:
+        return figures
+    predictions = _predict(spec, predictor, rows)
+    baseline = _or_note(figures.notes, "the baseline", lambda: spec.measure(rows, spec.baseline(train, rows)))
+    figures = replace(figures, candidate=spec.measure(rows, predictions), baseline=baseline)
+    return _beside(champion, figures, rows, predictions, read_cleaning(folder), catalog) if champion else figures
+
+
+def _beside(
+    champion: ChampionModel,
+    figures: Figures,
+    rows: Sequence[Row],
+    predictions: Sequence[Prediction],
+    cleaning: Cleaning | None,
+    catalog: Catalog,
+) -> Figures:
+    """The figures with those of the champion, and of the candidate where the champion is measured on fewer rows."""
+    spec, notes = figures.spec, figures.notes
+    places = figures.labels.comparable(spec, rows)
+    if not places:
+        notes.append("no test row has a label that the champion answers, so their figures are not comparable")
+        return figures
+    theirs = [rows[place] for place in places]
+    measured = _measure_champion(champion, spec, theirs, cleaning, catalog, notes)
+    fewer = len(theirs) < len(rows)
+    return replace(
+        figures,
+        champion=measured,
+        rows_beside_champion=len(theirs) if champion.folder else 0,
+        candidate_beside_champion=spec.measure(theirs, [predictions[place] for place in places]) if fewer else None,
     )
 
 
@@ -171,8 +205,8 @@ def _no_rows(test_rows: int) -> str:
     if not test_rows:
         return "the snapshot's test split has no rows: import a larger file, or give the dataset a test share above 0"
     return (
-        f"all {test_rows} test rows are among the training or validation rows of this version or of the champion, so "
-        "nothing can be compared: import rows that neither has seen"
+        f"all {test_rows} test rows are among the training or validation rows of this version, so nothing can be "
+        "measured: import rows that it has not seen"
     )
 
 

@@ -79,8 +79,9 @@ def answer(data: bytes) -> bytes:
     setup_logs("evaluator", request.log_level)
     try:
         figures = _measure(request)
-        expected = request.champion is not None and request.champion.folder is not None
-        made = Answer(figures=_to_json(figures), complete=figures.champion is not None or not expected)
+        made = Answer(
+            figures=_to_json(figures), complete=figures.champion is not None or not figures.rows_beside_champion
+        )
     except CannotEvaluate as error:
         made = Answer(failure=Failure.VERSION, text=str(error)[:LONGEST_TEXT])
     except Exception as error:
@@ -137,6 +138,7 @@ def _to_json(figures: Figures) -> dict[str, Any]:
         candidate=_plain(figures.candidate),
         baseline=figures.baseline and _plain(figures.baseline),
         champion=figures.champion and _plain(figures.champion),
+        candidate_beside_champion=figures.candidate_beside_champion and _plain(figures.candidate_beside_champion),
     )
     return {**_FIGURES.dump_python(plain, exclude={"spec"}), "spec": figures.spec.name}
 

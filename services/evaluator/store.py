@@ -41,8 +41,9 @@ def report_id_of(model: str, version: int, snapshot_id: str, champion_version: i
     A report that was requested has another name, so it is made although the same comparison was made before.
     """
     asked = (request_number,) if request_number else ()
-    # Reports of before labels were compared have names without this word, so a version can have one of each.
-    return f"{model}.{version}.{hash_of(snapshot_id, champion_version, 'labels', *asked)[:16]}"
+    # Reports of before versions were compared by their labels, or on the rows of common ones only, have names with another
+    # word or none, so a version can have one of each.
+    return f"{model}.{version}.{hash_of(snapshot_id, champion_version, 'common labels', *asked)[:16]}"
 
 
 def folder_of(report_id: str) -> str:

@@ -2,7 +2,7 @@
 
 A label that both have may still be given up: too few rows of it are left to train on, or none measures it
 (`Vocabulary.unproven`). A new one may be one of the champion's in another spelling, which splits it in two
-(`Vocabulary.lookalikes`).
+(`Vocabulary.lookalikes`), and its rows say nothing of who answers better (`Vocabulary.comparable`).
 """
 
 import json
@@ -71,6 +71,17 @@ class Vocabulary:
         new = self.version.keys() - champion.keys()
         return {label: looks[seen] for label in sorted(new) if (seen := look(label)) in looks}
 
+    def comparable(self, spec: Spec, rows: Sequence[Row]) -> list[int]:
+        """Places of the rows that say who of the two answers better.
+
+        The champion misses every row of a label that it never answers, so a version that has new labels beside kept ones is
+        compared on the rows of the champion's labels.
+        """
+        champion: Counter[str] = self.champion or Counter()
+        if self.version.keys() <= champion.keys() or not self.version.keys() & champion.keys():
+            return list(range(len(rows)))
+        return [place for place, row in enumerate(rows) if _label(spec, row) in champion]
+
     def change(self) -> LabelChange:
         """As the report has it."""
         champion: Counter[str] = self.champion or Counter()
@@ -106,7 +117,9 @@ class Vocabulary:
             notes.append("the champion and this version have no label in common, so their figures are not comparable")
         elif self.champion and (new := self.version.keys() - self.champion.keys()):
             counts = Counter({label: self.version[label] for label in new})
-            notes.append(f"labels that the champion never answers, so it misses their rows: {_counted(counts)}")
+            notes.append(
+                f"labels that the champion never answers, so it is compared without their rows: {_counted(counts)}"
+            )
         return notes
 
 

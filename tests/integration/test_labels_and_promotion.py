@@ -3,28 +3,19 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import pairwise
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-from google.protobuf.json_format import ParseDict
 
 from millstream.errors import FailedPrecondition, MillstreamError
-from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, LabelChange
 from millstream.evaluation.v1.evaluation_service_pb2 import EvaluateModelVersionRequest
-from millstream.registry.v1 import registry_service_pb2 as rpc
-from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec
-from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
-from servicekit.blobs.parts import read_split
-from servicekit.ids import hash_of
-from services.evaluator.due import champion_of
+from millstream.registry.v1.model_pb2 import AliasEntry
 from services.evaluator.reconcile import EvaluationKey
-from services.evaluator.report.build import report_on
-from services.registry.reconcile import PromotionKey, VersionKey
-from tests.worlds.evaluator import MODEL, World
-from tests.worlds.registry import SPEC, Evaluator, Trainer, entries, registry
+from tests.worlds.evaluator import MODEL
+from tests.worlds.promotion import LENIENT, Platform
+from tests.worlds.registry import entries
 
 VOCABULARIES = [
     ("good", "bad"),
@@ -35,109 +26,21 @@ VOCABULARIES = [
     ("good", "bad", ""),
 ]
 FEW: list[dict[str, int]] = [{}, {}, {"in_train": 1}, {"in_train": 5}, {"in_test": 0}, {"in_train": 1, "in_test": 0}]
-LENIENT = [{"metric": "accuracy", "at_least": 0.05}]
+STRICT = [{"metric": "accuracy", "over_champion": 0.0}]
 AUTOMATIC = AliasEntry.ACTION_PROMOTED_AUTOMATICALLY
-
-
-class Rows(NamedTuple):
-    """By label, the rows of a version's snapshot."""
-
-    train: Counter[str]
-    test: Counter[str]
-
-    def given_up(self, after: "Rows") -> set[str]:
-        """Labels that callers of this version can no longer count on with the one `after` it."""
-        left = {label: (after.train[label], rows) for label, rows in self.train.items()}
-        too_few = {
-            label
-            for label, (now, before) in left.items()
-            if now < before / 10 or now < 10 <= before or now < before / 2 < 5
-        }
-        untested = {label for label in self.test if label in self.train and not after.test[label]}
-        return too_few | untested
-
-
-class Platform:
-    """Registry and evaluator on one store; runs succeed at once with the labels that a test asks for."""
-
-    def __init__(self, folder: Path) -> None:
-        self.world, self.trainer = World(folder), Trainer()
-        self.registry = registry(self.world.blobs, self.trainer, Evaluator())
-        trained = self.world.registry
-        self.world.registry = self.registry.service
-        self.evaluator = self.world.replica()
-        self.world.registry = trained
-        self.registry.service.evaluator = self.registry.promote.evaluator = self.evaluator.service
-        self.versions: list[Rows] = []
-
-    async def apply(self, gate: Sequence[Any] = LENIENT) -> None:
-        spec = ParseDict({**SPEC, "gate": gate}, ModelSpec())
-        await self.registry.service.ApplyModel(rpc.ApplyModelRequest(spec=spec))
-
-    async def train(self, labels: tuple[str, ...], **few: int) -> None:
-        """`few`: see World.labelled."""
-        made = await self.world.labelled(*labels, **few)
-        run = TrainingRun(run_id=made.run_id, spec=TrainingRunSpec(model=MODEL), state=TrainingRun.STATE_SUCCEEDED)
-        run.artifact.CopyFrom(made.artifact)
-        run.lineage.CopyFrom(made.lineage)
-        self.trainer.runs[run.run_id] = run
-        self.versions.append(await self.rows_of(made.lineage.dataset_number))
-        await self.registry.register.reconcile(VersionKey(run.run_id))
-
-    async def rows_of(self, snapshot: int) -> Rows:
-        stored = self.world.dataprep.snapshots[snapshot - 1]
-        splits = [await read_split(self.world.blobs, stored, split) for split in ("train", "test")]
-        return Rows(*(Counter(row["label"] for row in rows) for rows in splits))
-
-    async def evaluate(self, version: int) -> None:
-        while (again := await self.evaluator.evaluate.reconcile(EvaluationKey(MODEL, version))) is not None:
-            await asyncio.sleep(min(again, 0.01))
-
-    async def report_without_labels(self, version: int) -> None:
-        """A passing report as it was made before labels were compared."""
-        found = (
-            await self.registry.service.GetModelVersion(rpc.GetModelVersionRequest(model=MODEL, version=version))
-        ).model_version
-        report = report_on(found, champion_of(await entries(self.registry)))
-        report.report_id = f"{MODEL}.{version}.{hash_of('old', version, report.champion_version)[:16]}"
-        report.status = EvaluationReport.STATUS_PASSED
-        report.metrics.add(metric="accuracy", candidate=1.0, champion=0.0, higher_is_better=True)
-        await self.evaluator.store.put(report)
-
-    async def promote(self) -> None:
-        await self.registry.promote.reconcile(PromotionKey(MODEL))
-
-    async def promote_by_hand(self, version: int, override: str = "a person wants it") -> None:
-        request = rpc.PromoteModelVersionRequest(model=MODEL, version=version, override=override)
-        await self.registry.service.PromoteModelVersion(request)
-
-    async def deliver(self, labels: tuple[str, ...], **few: int) -> None:
-        """Train, evaluate, promote: what happens when nothing comes between."""
-        await self.train(labels, **few)
-        await self.evaluate(len(self.versions))
-        await self.promote()
-
-    async def roll_back(self) -> None:
-        await self.registry.service.RollbackAlias(rpc.RollbackAliasRequest(model=MODEL, reason="angry users"))
-
-    async def release(self) -> None:
-        await self.registry.service.ReleaseAlias(rpc.ReleaseAliasRequest(model=MODEL, reason="mended"))
-
-    async def judged_moves(self) -> list[tuple[AliasEntry, Rows, Rows]]:
-        """Each move to another version that a report allowed, by itself or by hand, with the rows before and after."""
-        history = [*(await entries(self.registry))][::-1]
-        moves = [(before, after) for before, after in pairwise(history) if after.report_id]
-        return [(after, self.versions[before.version - 1], self.versions[after.version - 1]) for before, after in moves]
+GROWN = LabelChange(kept=2, new=1)
 
 
 def a_step(platform: Platform, rng: random.Random) -> Callable[[], Awaitable[None]]:
     version = rng.randint(1, len(platform.versions))
     # Mostly labels that may follow one another, so that how many rows have them decides.
     labels, few = rng.choices(VOCABULARIES, [8, 6, 1, 1, 1, 2])[0], rng.choice(FEW)
+    steps = rng.choice([60, 60, 60, 1])
     return rng.choices(
         [
-            lambda: platform.train(labels, **few),
-            lambda: platform.deliver(labels, **few),
+            lambda: platform.train(labels, steps, **few),
+            lambda: platform.deliver(labels, steps, **few),
+            lambda: platform.train_on_test_rows(labels),
             lambda: platform.evaluate(version),
             lambda: platform.evaluate(len(platform.versions)),
             platform.promote,
@@ -145,11 +48,37 @@ def a_step(platform: Platform, rng: random.Random) -> Callable[[], Awaitable[Non
             lambda: platform.promote_by_hand(version),
             lambda: platform.promote_by_hand(version, override=""),
             platform.roll_back,
-            lambda: platform.report_without_labels(version),
-            lambda: platform.apply(rng.choice([LENIENT, [{"metric": "accuracy", "over_champion": -1.0}], []])),
+            lambda: platform.old_report(version),
+            lambda: platform.old_report(version, GROWN),
+            lambda: platform.apply(rng.choice([LENIENT, [{"metric": "accuracy", "over_champion": -1.0}], STRICT, []])),
         ],
-        weights=[2, 6, 2, 4, 4, 6, 1, 3, 1, 2, 1],
+        weights=[2, 6, 1, 2, 4, 4, 6, 1, 3, 1, 1, 1, 1],
     )[0]
+
+
+async def fair_reports(platform: Platform, kinds: Counter[str]) -> set[str]:
+    """The ids of the reports that compared something, each on the rows that neither had seen and both can answer."""
+    fair = set()
+    for report, version, champion in await platform.comparisons():
+        if report.status == EvaluationReport.STATUS_ERROR:
+            continue
+        unseen, shared = version.unseen(champion), version.shared(champion)
+        assert report.rows_compared == len(unseen), report
+        if not unseen:
+            kinds["nothing compared"] += 1
+            assert report.status == EvaluationReport.STATUS_FAILED and not report.metrics, report
+            continue
+        fair.add(report.report_id)
+        accuracy = report.metrics[0]
+        assert accuracy.candidate == pytest.approx(version.accuracy(unseen)), report
+        if not accuracy.HasField("champion"):
+            continue
+        fewer = len(shared) < len(unseen)
+        kinds["on fewer rows"] += fewer
+        assert report.rows_beside_champion == len(shared) and accuracy.HasField("candidate_beside_champion") == fewer
+        mine = accuracy.candidate_beside_champion if fewer else accuracy.candidate
+        assert (mine, accuracy.champion) == pytest.approx((version.accuracy(shared), champion.accuracy(shared))), report
+    return fair
 
 
 @pytest.mark.timeout(600)
@@ -166,8 +95,10 @@ async def test_no_sequence_of_events_changes_the_labels_of_the_champion_without_
                 # A move that lost a race, or has no target, is refused; the next one reads anew.
                 if error is not None and not isinstance(error, MillstreamError):
                     raise error
+        fair = await fair_reports(platform, kinds)
         for move, before, after in await platform.judged_moves():
             how = "by itself" if move.action == AUTOMATIC else "by hand, without an override"
+            assert move.report_id in fair, f"seed {seed}: version {move.version} was promoted {how} beside none"
             assert not before.given_up(after), (
                 f"seed {seed}: version {move.version} was promoted {how}: {before}, {after}"
             )
@@ -176,8 +107,8 @@ async def test_no_sequence_of_events_changes_the_labels_of_the_champion_without_
         for report in await platform.evaluator.store.reports(MODEL):
             kinds["held back"] += any(not result.HasField("rule") for result in report.gate)
             kinds["unproven"] += bool(report.label_change.unproven)
-    expected = ("kept", "grown", "by itself", "by hand, without an override", "held back", "unproven")
-    assert all(kinds[kind] for kind in expected), kinds
+    reports = ("held back", "unproven", "on fewer rows", "nothing compared")
+    assert all(kinds[kind] for kind in ("kept", "grown", "by itself", "by hand, without an override", *reports)), kinds
 
 
 async def test_a_version_of_other_labels_waits_for_a_person_and_the_next_of_the_same_follows_it(tmp_path: Path) -> None:
@@ -196,14 +127,17 @@ async def test_a_version_of_other_labels_waits_for_a_person_and_the_next_of_the_
     assert [entry.version for entry in await entries(platform.registry)] == [3, 2, 2, 1]
 
 
-async def test_a_report_that_compared_no_labels_is_made_again_before_it_promotes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [None, GROWN], ids=["no-labels", "rows-that-the-champion-cannot-answer"])
+async def test_a_report_of_an_older_comparison_is_made_again_before_it_promotes(
+    tmp_path: Path, change: LabelChange | None
+) -> None:
     platform = Platform(tmp_path)
     await platform.apply()
     await platform.train(("good", "bad"))
     await platform.evaluate(1)
     await platform.promote()
     await platform.train(("good", "bad", "mixed"))
-    await platform.report_without_labels(2)
+    await platform.old_report(2, change)
     await platform.promote()
     assert [entry.version for entry in await entries(platform.registry)] == [1]
     assert [key async for key in platform.evaluator.evaluate.pending()] == [EvaluationKey(MODEL, 2)]
@@ -262,3 +196,44 @@ async def test_by_hand_an_older_version_without_a_label_of_the_champion_needs_an
         await platform.promote_by_hand(2, override="")
     await platform.promote_by_hand(2)
     assert [entry.version for entry in await entries(platform.registry)] == [2, 3]
+
+
+async def test_a_gain_by_rows_of_new_labels_alone_promotes_nothing(tmp_path: Path) -> None:
+    platform = Platform(tmp_path)
+    await platform.apply(STRICT)
+    await platform.deliver(("1", "0"))
+    await platform.register(*await platform.world.appended("1", "0", spoilt=2))
+    champion, worse = platform.versions
+    shared = worse.shared(champion)
+    assert worse.accuracy(worse.test) > champion.accuracy(worse.test), "it answers labels that the champion does not"
+    assert worse.accuracy(shared) < champion.accuracy(shared)
+    await platform.evaluate(2)
+    await platform.promote()
+    with pytest.raises(FailedPrecondition, match=r"accuracy is .* on the 30 of 70 test rows whose label the champion"):
+        await platform.promote_by_hand(2, override="")
+    await platform.register(*await platform.world.appended("1", "0"))
+    await platform.evaluate(3)
+    await platform.promote()
+    assert [entry.version for entry in await entries(platform.registry)] == [3, 1]
+
+
+async def test_a_version_whose_test_rows_the_champion_has_seen_waits_for_a_person_or_for_the_next_champion(
+    tmp_path: Path,
+) -> None:
+    platform = Platform(tmp_path)
+    await platform.apply()
+    await platform.deliver(("good", "bad"))
+    await platform.train_on_test_rows(("good", "bad"))
+    await platform.evaluate(2)
+    await platform.promote_by_hand(2)
+    await platform.release()
+    await platform.deliver(("good", "bad"))
+    with pytest.raises(FailedPrecondition, match="nothing can be compared: all 30 test rows are among"):
+        await platform.promote_by_hand(3, override="")
+    assert [entry.version for entry in await entries(platform.registry)] == [2, 2, 1]
+    await platform.roll_back()
+    await platform.release()
+    assert [key async for key in platform.evaluator.evaluate.pending()] == [EvaluationKey(MODEL, 3)]
+    await platform.evaluate(3)
+    await platform.promote()
+    assert [entry.version for entry in await entries(platform.registry)] == [3, 1, 1, 2, 2, 1]

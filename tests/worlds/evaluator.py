@@ -19,8 +19,9 @@ from millstream.registry.v1 import registry_service_pb2 as registry_rpc
 from millstream.registry.v1.model_pb2 import AliasEntry, GateRule, Model, ModelSpec, ModelVersion
 from millstream.training.v1.lineage_pb2 import Lineage
 from recipekit.catalog import Catalog
-from recipekit.predictor import write_golden
+from recipekit.predictor import load_artifact, predict, write_golden
 from recipekit.run import Data, LocalRun
+from recipekit.spec import Row
 from servicekit.blobs import artifacts
 from servicekit.blobs.artifact_cache import ArtifactCache
 from servicekit.blobs.memory import MemoryBlobs
@@ -55,6 +56,11 @@ def relabelled(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list
     return made
 
 
+def answers(name: str, number: int, *labels: str) -> list[dict[str, Any]]:
+    """Rows of each label that are easily told apart."""
+    return [{"text": f"{name} {count} {label} {label}", "label": label} for count in range(number) for label in labels]
+
+
 def with_few(rows: Sequence[dict[str, Any]], label: str, most: int) -> list[dict[str, Any]]:
     """The rows without those of the label, but for the first `most` of them."""
     kept = [row for row in rows if row["label"] == label][:most]
@@ -64,14 +70,24 @@ def with_few(rows: Sequence[dict[str, Any]], label: str, most: int) -> list[dict
 @cache
 def trained(wrong: bool = False, steps: int = 60, labels: tuple[str, ...] = ("good", "bad")) -> Path:
     """An artifact's folder. `wrong`: it learnt every label the other way round."""
-    rows = relabelled(TRAIN, labels[::-1] if wrong else labels)
+    return trained_on(relabelled(TRAIN, labels[::-1] if wrong else labels), relabelled(VALIDATION, labels), steps)
+
+
+def trained_on(rows: Sequence[Row], validation: Sequence[Row] = VALIDATION, steps: int = 60) -> Path:
+    """The folder of an artifact that learnt these rows."""
     folder = Path(mkdtemp(prefix="evaluator-"))
     atexit.register(shutil.rmtree, folder)
     run = LocalRun(folder)
     config = CATALOG.spec("toy_words").configure("toy", {"steps": steps})
-    CATALOG.fit("toy_words")(config, Data(rows, relabelled(VALIDATION, labels)), run)
+    CATALOG.fit("toy_words")(config, Data(rows, validation), run)
     write_golden(run.artifact, CATALOG, VALIDATION)
     return run.artifact
+
+
+def right(artifact: Path, rows: Sequence[Row]) -> list[Row]:
+    """The rows whose label the model predicts."""
+    predictions = predict(load_artifact(artifact, CATALOG)[1], [{"text": row["text"]} for row in rows])
+    return [row for row, prediction in zip(rows, predictions, strict=True) if prediction["label"] == row["label"]]
 
 
 def troubled(to: Path, trouble: str, *, hint: Path | None = None, only_while: Path | None = None) -> Path:
@@ -152,7 +168,9 @@ class World:
         self.dataprep.snapshots.append(snapshot)
         return snapshot
 
-    async def labelled(self, *labels: str, in_train: int = len(ROWS), in_test: int = len(ROWS)) -> ModelVersion:
+    async def labelled(
+        self, *labels: str, in_train: int = len(ROWS), in_test: int = len(ROWS), steps: int = 60
+    ) -> ModelVersion:
         """A version trained on a snapshot of its own, whose rows have these labels (see relabelled).
 
         `in_train`, `in_test`: at most so many rows of that split have the last label.
@@ -160,7 +178,22 @@ class World:
         train, validation, test = (relabelled(rows, labels) for rows in (TRAIN, VALIDATION, TEST))
         train, test = with_few(train, labels[-1], in_train), with_few(test, labels[-1], in_test)
         snapshot = await self.snapshot(train=train, validation=validation, test=test)
-        return await self.version(trained(labels=labels), snapshot)
+        return await self.version(trained(steps=steps, labels=labels), snapshot)
+
+    async def appended(
+        self, *labels: str, spoilt: int = 0, test: Sequence[Row] | None = None
+    ) -> tuple[ModelVersion, Path]:
+        """A version of labelled rows to which easy ones of true and false were appended, and its artifact.
+
+        `spoilt`: it learnt every so manieth of the labelled rows as the second label.
+        """
+        old, new = relabelled(TRAIN, labels), answers("an answer", 30, "true", "false")
+        learnt = [
+            {**row, "label": labels[1]} if spoilt and number % spoilt == 0 else row for number, row in enumerate(old)
+        ]
+        artifact = trained_on([*learnt, *new], relabelled(VALIDATION, labels))
+        tested = [*relabelled(TEST, labels), *answers("another", 20, "true", "false")] if test is None else test
+        return await self.version(artifact, await self.snapshot(train=[*old, *new], test=tested)), artifact
 
     async def version(
         self, artifact: Path | None = None, snapshot: Snapshot | None = None, model: str = MODEL

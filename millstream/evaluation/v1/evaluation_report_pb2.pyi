@@ -44,7 +44,9 @@ class EvaluationReport(_message.Message):
         in a second way.
         """
         STATUS_FAILED: EvaluationReport._Status.ValueType  # 2
-        """At least one rule of the gate failed, or labels of the champion are lost, unproven or written in a second way."""
+        """At least one rule of the gate failed, or labels of the champion are lost, unproven or written in a second way, or the
+        champion had seen the test rows, so nothing could be compared.
+        """
         STATUS_ERROR: EvaluationReport._Status.ValueType  # 3
         """The version could not be evaluated."""
 
@@ -55,7 +57,9 @@ class EvaluationReport(_message.Message):
     in a second way.
     """
     STATUS_FAILED: EvaluationReport.Status.ValueType  # 2
-    """At least one rule of the gate failed, or labels of the champion are lost, unproven or written in a second way."""
+    """At least one rule of the gate failed, or labels of the champion are lost, unproven or written in a second way, or the
+    champion had seen the test rows, so nothing could be compared.
+    """
     STATUS_ERROR: EvaluationReport.Status.ValueType  # 3
     """The version could not be evaluated."""
 
@@ -86,6 +90,7 @@ class EvaluationReport(_message.Message):
     NOTES_FIELD_NUMBER: _builtins.int
     LABEL_CHANGE_FIELD_NUMBER: _builtins.int
     REQUEST_NUMBER_FIELD_NUMBER: _builtins.int
+    ROWS_BESIDE_CHAMPION_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
     """`{model}.{version}.{hash of the snapshot, the champion's version and the request}`: the same comparison has the same
     id, unless another was requested.
@@ -101,7 +106,9 @@ class EvaluationReport(_message.Message):
     error: _builtins.str
     """If the status is ERROR: why the version could not be evaluated."""
     rows_compared: _builtins.int
-    """Rows of the test split on which every metric was computed."""
+    """Rows of the test split on which the version and the baseline were measured. 0 beside rows_left_out: one of the two
+    versions had seen each row of it, so there are no metrics, and no gate is passed.
+    """
     rows_left_out: _builtins.int
     """Rows of the test split that were left out because one of the two versions had seen them in training or validation."""
     baseline_name: _builtins.str
@@ -120,13 +127,20 @@ class EvaluationReport(_message.Message):
     """The newest request for another report on this version that this one answers. 0: nobody had asked for one. Of two
     reports that compare the same, the one with the higher number counts.
     """
+    rows_beside_champion: _builtins.int
+    """Of rows_compared, those on which the version was compared with the champion. If the version has labels that the champion
+    never answers, beside labels of both, they are the rows with a label of the champion. 0: the champion was not measured,
+    or the report was made before such rows were counted, and compares on all rows.
+    """
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricResult]:
         """The recipe's primary metric comes first."""
 
     @_builtins.property
     def gate(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateResult]:
-        """One result for each rule of the gate, after one for the labels if they keep the version from passing by itself."""
+        """One result for each rule of the gate, after one for the labels if they keep the version from passing by itself. If no row
+        was compared, one that says so stands in for the rules.
+        """
 
     @_builtins.property
     def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportTable]:
@@ -180,10 +194,11 @@ class EvaluationReport(_message.Message):
         notes: _abc.Iterable[_builtins.str] | None = ...,
         label_change: Global___LabelChange | None = ...,
         request_number: _builtins.int = ...,
+        rows_beside_champion: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "elapsed", b"elapsed", "label_change", b"label_change", "lineage", b"lineage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "backend", b"backend", "baseline_name", b"baseline_name", "champion_entry", b"champion_entry", "champion_version", b"champion_version", "code_commit", b"code_commit", "code_dirty", b"code_dirty", "create_time", b"create_time", "dataset", b"dataset", "dataset_number", b"dataset_number", "elapsed", b"elapsed", "error", b"error", "gate", b"gate", "label_change", b"label_change", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "notes", b"notes", "precision", b"precision", "report_id", b"report_id", "request_number", b"request_number", "rows_compared", b"rows_compared", "rows_left_out", b"rows_left_out", "snapshot_id", b"snapshot_id", "status", b"status", "tables", b"tables", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "backend", b"backend", "baseline_name", b"baseline_name", "champion_entry", b"champion_entry", "champion_version", b"champion_version", "code_commit", b"code_commit", "code_dirty", b"code_dirty", "create_time", b"create_time", "dataset", b"dataset", "dataset_number", b"dataset_number", "elapsed", b"elapsed", "error", b"error", "gate", b"gate", "label_change", b"label_change", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "notes", b"notes", "precision", b"precision", "report_id", b"report_id", "request_number", b"request_number", "rows_beside_champion", b"rows_beside_champion", "rows_compared", b"rows_compared", "rows_left_out", b"rows_left_out", "snapshot_id", b"snapshot_id", "status", b"status", "tables", b"tables", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -201,16 +216,19 @@ class MetricResult(_message.Message):
     CANDIDATE_FIELD_NUMBER: _builtins.int
     BASELINE_FIELD_NUMBER: _builtins.int
     CHAMPION_FIELD_NUMBER: _builtins.int
+    CANDIDATE_BESIDE_CHAMPION_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     meaning: _builtins.str
     higher_is_better: _builtins.bool
     candidate: _builtins.float
-    """The evaluated version."""
+    """The evaluated version, on EvaluationReport.rows_compared. Rules over the champion judge candidate_beside_champion."""
     baseline: _builtins.float
     champion: _builtins.float
-    """Unset if there is no champion to compare with, if it could not be loaded, or if it has no label in common with the
-    version.
+    """On EvaluationReport.rows_beside_champion. Unset if there is no champion to compare with, if it could not be loaded, or if
+    no test row has a label of both.
     """
+    candidate_beside_champion: _builtins.float
+    """The evaluated version on the rows on which the champion was measured. Unset if they are all rows: `candidate` is."""
     def __init__(
         self,
         *,
@@ -220,17 +238,22 @@ class MetricResult(_message.Message):
         candidate: _builtins.float = ...,
         baseline: _builtins.float | None = ...,
         champion: _builtins.float | None = ...,
+        candidate_beside_champion: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "_champion", b"_champion", "baseline", b"baseline", "champion", b"champion"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "_candidate_beside_champion", b"_candidate_beside_champion", "_champion", b"_champion", "baseline", b"baseline", "candidate_beside_champion", b"candidate_beside_champion", "champion", b"champion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "_champion", b"_champion", "baseline", b"baseline", "candidate", b"candidate", "champion", b"champion", "higher_is_better", b"higher_is_better", "meaning", b"meaning", "metric", b"metric"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "_candidate_beside_champion", b"_candidate_beside_champion", "_champion", b"_champion", "baseline", b"baseline", "candidate", b"candidate", "candidate_beside_champion", b"candidate_beside_champion", "champion", b"champion", "higher_is_better", b"higher_is_better", "meaning", b"meaning", "metric", b"metric"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__baseline: _TypeAlias = _typing.Literal["baseline"]  # noqa: Y015
     _WhichOneofArgType__baseline: _TypeAlias = _typing.Literal["_baseline", b"_baseline"]  # noqa: Y015
+    _WhichOneofReturnType__candidate_beside_champion: _TypeAlias = _typing.Literal["candidate_beside_champion"]  # noqa: Y015
+    _WhichOneofArgType__candidate_beside_champion: _TypeAlias = _typing.Literal["_candidate_beside_champion", b"_candidate_beside_champion"]  # noqa: Y015
     _WhichOneofReturnType__champion: _TypeAlias = _typing.Literal["champion"]  # noqa: Y015
     _WhichOneofArgType__champion: _TypeAlias = _typing.Literal["_champion", b"_champion"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__baseline) -> _WhichOneofReturnType__baseline | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__candidate_beside_champion) -> _WhichOneofReturnType__candidate_beside_champion | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__champion) -> _WhichOneofReturnType__champion | None: ...
 
@@ -250,7 +273,7 @@ class GateResult(_message.Message):
     """The rule and the values that it compared, as a sentence."""
     @_builtins.property
     def rule(self) -> _model_pb2.GateRule:
-        """Unset: the result is of the labels, see EvaluationReport.label_change."""
+        """Unset: the result is of the labels, see EvaluationReport.label_change, or says that no row could be compared."""
 
     def __init__(
         self,

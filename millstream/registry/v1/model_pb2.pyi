@@ -97,7 +97,7 @@ class GateRule(_message.Message):
     over_baseline: _builtins.float
     """Least gain over the baseline on the same rows, in the metric's better direction. A negative value tolerates a loss."""
     over_champion: _builtins.float
-    """Least gain over the present champion. Not checked while there is none."""
+    """Least gain over the present champion on the test rows whose label it answers. Not checked while there is none."""
     def __init__(
         self,
         *,

@@ -9,7 +9,7 @@ from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, Met
 from millstream.registry.v1.model_pb2 import GateRule, ModelVersion
 from millstream.timestamps import duration, now
 from recipekit.gate import rules_of, verdict
-from recipekit.spec import Metric, Table
+from recipekit.spec import Measured, Metric, Table
 from servicekit.build_info import build_info
 from services.evaluator.due import ChampionAlias
 from services.evaluator.measure import Figures, cell, figure_of
@@ -53,15 +53,17 @@ def add_figures(
 ) -> EvaluationReport:
     """Add the figures and the gate's verdict. `declared`: the model's own rules; empty: the recipe's apply."""
     spec = figures.spec
-    report.metrics.extend(_metric(figures, metric) for metric in spec.metrics)
+    if figures.rows_compared:
+        report.metrics.extend(_metric(figures, metric) for metric in spec.metrics)
     report.tables.extend(_table(table) for table in figures.candidate.tables)
     report.rows_compared, report.rows_left_out = figures.rows_compared, figures.rows_left_out
+    report.rows_beside_champion = figures.rows_beside_champion if _champion(figures) else 0
     report.baseline_name = spec.baseline_name
     report.backend, report.precision = figures.backend, figures.precision
     report.label_change.CopyFrom(figures.labels.change())
-    report.notes.extend([*figures.notes, *figures.labels.notes(), *_few_rows(figures.rows_compared)])
+    report.notes.extend([*figures.notes, *figures.labels.notes(), *_few_rows(report)])
     rules = list(declared) or rules_of(spec)
-    if not rules:
+    if figures.rows_compared and not rules:
         report.notes.append("neither the model nor its recipe declares a gate, so every version passes")
     report.gate.extend(verdict(report, rules))
     passed = all(result.passed for result in report.gate)
@@ -69,21 +71,32 @@ def add_figures(
     return _timed(report, started)
 
 
-def _few_rows(rows: int) -> list[str]:
-    if rows >= FEW_ROWS:
-        return []
-    return [f"only {rows} rows were compared: one row more or less that is right moves an accuracy by {1 / rows:.4f}"]
+def _few_rows(report: EvaluationReport) -> list[str]:
+    few = [(report.rows_compared, "compared")]
+    if report.rows_beside_champion < report.rows_compared:
+        few.append((report.rows_beside_champion, "compared with the champion"))
+    return [
+        f"only {rows} rows were {how}: one row more or less that is right moves an accuracy by {1 / rows:.4f}"
+        for rows, how in few
+        if 0 < rows < FEW_ROWS
+    ]
+
+
+def _champion(figures: Figures) -> Measured | None:
+    """None: it was not measured, or its figures say nothing beside those of the version."""
+    return None if figures.labels.is_disjoint else figures.champion
 
 
 def _metric(figures: Figures, metric: Metric) -> MetricResult:
-    beside = None if figures.labels.is_disjoint else figures.champion
+    champion, mine = _champion(figures), figures.candidate_beside_champion
     return MetricResult(
         metric=metric.name,
         meaning=metric.meaning,
         higher_is_better=metric.higher_is_better,
         candidate=figure_of(figures.candidate, metric.name),
         baseline=figure_of(figures.baseline, metric.name) if figures.baseline else None,
-        champion=figure_of(beside, metric.name) if beside else None,
+        champion=figure_of(champion, metric.name) if champion else None,
+        candidate_beside_champion=figure_of(mine, metric.name) if champion and mine else None,
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 TEMPLATE = "report.html.j2"
+VERSION = "this version"
 STATUS_TEXTS = {
     EvaluationReport.STATUS_PASSED: ("passed", "The gate lets it through."),
     EvaluationReport.STATUS_FAILED: ("failed", "The gate holds it back."),
@@ -34,6 +35,7 @@ def render(report: EvaluationReport) -> str:
         status=status,
         verdict=verdict,
         metrics=[_metric(metric) for metric in report.metrics],
+        fewer=0 < report.rows_beside_champion < report.rows_compared,
         compared=any((report.label_change.kept, report.label_change.new, report.label_change.lost)),
         tables=[_table(table) for table in report.tables],
         lineage=_lineage(report),
@@ -77,28 +79,42 @@ def _setting(value: Any) -> str:
 
 
 def _metric(metric: MetricResult) -> dict[str, Any]:
-    values = {"this version": metric.candidate}
-    for other in ("baseline", "champion"):
-        if metric.HasField(other):
-            values[other] = getattr(metric, other)
-    finite = [abs(value) for value in values.values() if math.isfinite(value)]
+    values = {VERSION: metric.candidate}
+    if metric.HasField("baseline"):
+        values["baseline"] = metric.baseline
+    beside: dict[str, float] = {}
+    if metric.HasField("candidate_beside_champion"):
+        beside = {VERSION: metric.candidate_beside_champion, "champion": metric.champion}
+    elif metric.HasField("champion"):
+        values["champion"] = metric.champion
+    finite = [abs(value) for value in (*values.values(), *beside.values()) if math.isfinite(value)]
     full = max([1.0, *finite]) if max(finite, default=0.0) <= 1 else max(finite)
-    bars = [
+    direction = "higher is better" if metric.higher_is_better else "lower is better"
+    return {
+        "name": metric.metric,
+        "meaning": metric.meaning,
+        "direction": direction,
+        "bars": _bars(metric, values, full),
+        "beside": _bars(metric, beside, full),
+    }
+
+
+def _bars(metric: MetricResult, values: dict[str, float], full: float) -> list[dict[str, Any]]:
+    """One for each figure; `full` is that of a whole bar."""
+    return [
         {
             "name": name,
             "kind": name.split()[-1],
             "value": value,
             "width": round(100 * abs(value) / full, 2) if math.isfinite(value) else 0,
-            "gain": _gain(metric, value) if name != "this version" else "",
+            "gain": "" if name == VERSION else _gain(metric, values[VERSION], value),
         }
         for name, value in values.items()
     ]
-    direction = "higher is better" if metric.higher_is_better else "lower is better"
-    return {"name": metric.metric, "meaning": metric.meaning, "direction": direction, "bars": bars}
 
 
-def _gain(metric: MetricResult, other: float) -> str:
-    gain = (metric.candidate - other) * (1 if metric.higher_is_better else -1)
+def _gain(metric: MetricResult, mine: float, other: float) -> str:
+    gain = (mine - other) * (1 if metric.higher_is_better else -1)
     if not math.isfinite(gain):
         return "not comparable"
     return f"this version is {abs(gain):.4f} {'better' if gain > 0 else 'worse'}" if gain else "this version is equal"

@@ -64,6 +64,14 @@ def test_a_missing_baseline_or_champion_has_no_figure() -> None:
     assert report.notes[0] == "the baseline was not measured"
 
 
+def test_figures_beside_the_champion_are_of_the_rows_that_it_can_answer() -> None:
+    report = built(2, [], candidate_beside_champion=measured(0.6), rows_beside_champion=20)
+    assert (report.rows_compared, report.rows_beside_champion) == (30, 20)
+    assert (report.metrics[0].candidate, report.metrics[0].candidate_beside_champion) == (0.8, 0.6)
+    failed = built(2, [], champion=None, candidate_beside_champion=measured(0.6), rows_beside_champion=20)
+    assert not failed.rows_beside_champion and not failed.metrics[0].HasField("candidate_beside_champion")
+
+
 def test_the_cells_of_a_table_are_what_json_can_hold() -> None:
     table = Table("Words", ("word", "weight"), (("good", 2), ("bad", math.nan), (None, True), (("a", "b"), 0.5)))
     report = built(0, [], candidate=measured(0.8, table))

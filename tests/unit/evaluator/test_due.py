@@ -25,6 +25,15 @@ def without_labels(champion: int, entry: int, status: EvaluationReport.Status.Va
     return report
 
 
+def on_all_rows(champion: int, entry: int) -> EvaluationReport:
+    """A report that was made before a version with new labels was compared without their rows."""
+    report = beside(champion, entry)
+    report.version = 9
+    report.label_change.kept, report.label_change.new = 2, 1
+    report.metrics.add(metric="accuracy", champion=0.4)
+    return report
+
+
 def now(version: int, entry: int, *ever: int) -> ChampionAlias:
     return ChampionAlias(version, entry, frozenset({version, *ever}))
 
@@ -60,6 +69,9 @@ CASES = {
     ),
     "another when the one that passed beside this champion compared no labels": (
         2, now(1, 1), [without_labels(1, 1)], True,
+    ),
+    "another when the one that passed beside this champion compared on rows that it cannot answer": (
+        2, now(1, 1), [on_all_rows(1, 1)], True,
     ),
     "nothing once such a comparison was made again": (2, now(1, 1), [without_labels(1, 1), beside(1, 1, FAILED)], False),
     "nothing when one that compared no labels failed anyhow": (2, now(1, 1), [without_labels(1, 1, FAILED)], False),

@@ -1,7 +1,6 @@
 """What a report says of a version: figures, gate, champion, rows, and why there is none."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,10 @@ import pytest
 from millstream.errors import InvalidArgument, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import GateRule
-from recipekit.predictor import load_artifact, predict, write_golden
-from recipekit.spec import Row
+from recipekit.predictor import write_golden
 from services.evaluator.reconcile import ChallengersKey, EvaluationKey
 from services.evaluator.store import folder_of, report_id_of
-from tests.worlds.evaluator import CATALOG, MODEL, TEST, TRAIN, VALIDATION, World, copied, trained, troubled
+from tests.worlds.evaluator import CATALOG, MODEL, TEST, TRAIN, VALIDATION, World, copied, right, trained, troubled
 
 PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
 
@@ -88,12 +86,6 @@ async def test_over_champion_does_not_apply_to_the_champion_itself(world: World)
     report = await world.replica().report()
     assert (report.status, report.champion_version) == (PASSED, 1)
     assert not report.metrics[0].HasField("champion")
-
-
-def right(artifact: Path, rows: Sequence[Row]) -> list[Row]:
-    """The rows whose label the model predicts."""
-    predictions = predict(load_artifact(artifact, CATALOG)[1], [{"text": row["text"]} for row in rows])
-    return [row for row, prediction in zip(rows, predictions, strict=True) if prediction["label"] == row["label"]]
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

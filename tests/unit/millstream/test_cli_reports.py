@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from millstream.evaluation.v1 import evaluation_service_pb2 as evaluation
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from tests.unit.millstream.conftest import Command
-from tests.worlds.fake_services import Fakes
+from tests.worlds.fake_services import REPORT, Fakes
 
 
 def test_reports_are_listed(cli: Command, fakes: Fakes) -> None:
@@ -29,6 +32,20 @@ def test_a_report_shows_its_metrics_and_gate(cli: Command) -> None:
         "note: only 7 rows",
     ]
     assert json.loads(cli("reports", "show", "report-1", "-o", "json").stdout)["gate"][0]["passed"] is False
+
+
+def test_a_report_says_on_which_rows_it_compares_with_the_champion(
+    cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wider = EvaluationReport()
+    wider.CopyFrom(REPORT)
+    wider.rows_beside_champion, wider.metrics[0].candidate_beside_champion = 5, 0.6
+    monkeypatch.setattr("tests.worlds.fake_services.REPORT", wider)
+    lines = cli("reports", "show", "report-1").stdout.splitlines()
+    assert lines[2] == "compared with the champion on the 5 of 7 test rows whose label it answers"
+    assert lines[4] == (
+        "accuracy: 0.7500, baseline 0.5000, on 5 of 7 rows 0.6000 and champion 0.7000 (share that is right)"
+    )
 
 
 def test_the_page_is_printed_or_written(cli: Command, fakes: Fakes, tmp_path: Path) -> None:

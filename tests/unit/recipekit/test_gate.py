@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from millstream.evaluation.v1.evaluation_report_pb2 import MetricResult
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, MetricResult
 from millstream.registry.v1.model_pb2 import GateRule
+from recipekit import gate
 from recipekit.catalog import Catalog
 from recipekit.gate import judge, rules_of
 
@@ -85,3 +86,30 @@ def test_no_rules_give_no_results_and_the_recipes_own_keep_what_they_leave_open(
     (rule,) = rules_of(Catalog(["tests.recipes"]).spec("toy_words"))
     assert rule == GateRule(metric="accuracy", at_least=0.7, over_baseline=0.0, over_champion=-0.1)
     assert not rule.HasField("at_most")
+
+
+WIDER = MetricResult(
+    metric="accuracy", higher_is_better=True, candidate=0.9, baseline=0.5, champion=0.85, candidate_beside_champion=0.8
+)
+
+
+def test_over_the_champion_the_figure_on_the_rows_that_it_can_answer_is_judged_elsewhere_that_on_all() -> None:
+    rule = GateRule(metric="accuracy", at_least=0.9, over_baseline=0.4, over_champion=0.0)
+    report = EvaluationReport(
+        version=2, champion_version=1, metrics=[WIDER], rows_compared=221, rows_beside_champion=150
+    )
+    (result,) = gate.verdict(report, [rule])
+    assert not result.passed
+    assert result.text == (
+        "accuracy is 0.9000, at least 0.9; accuracy is 0.9000 and the baseline's 0.5000: a gain of +0.4000, at least +0.4; "
+        "accuracy is 0.8000 and the champion's 0.8500 on the 150 of 221 test rows whose label the champion answers: "
+        "a gain of -0.0500, not at least +0"
+    )
+    assert verdict(GateRule(metric="accuracy", over_champion=-0.05), WIDER)[0]
+
+
+@pytest.mark.parametrize("rules", [[], [GateRule(metric="accuracy", at_least=0.0)]])
+def test_where_no_row_could_be_compared_no_gate_is_passed(rules: list[GateRule]) -> None:
+    report = EvaluationReport(model="toy", version=2, champion_version=1, rows_left_out=30)
+    (result,) = gate.verdict(report, rules)
+    assert not result.passed and result.text.startswith("nothing can be compared: all 30 test rows")

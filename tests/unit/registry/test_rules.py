@@ -103,6 +103,29 @@ def test_a_report_that_compared_no_labels_promotes_only_where_there_is_no_champi
     assert next_promotion(moves(1), [again, second], lambda _: GATE) == again
 
 
+def test_a_report_of_before_that_compared_on_rows_of_new_labels_replaces_no_champion() -> None:
+    wider, equal = report(2, 1), report(3, 1)
+    for one in (wider, equal):
+        one.metrics[0].champion = 0.4
+    wider.label_change.kept = equal.label_change.kept = 2
+    wider.label_change.new = 1
+    gate = [GateRule(metric="accuracy", over_champion=0.0)]
+    assert not objections(wider, gate) and not objections(equal, gate), "what it says of its figures stays"
+    assert next_promotion(moves(1), [wider], lambda _: gate) is None
+    assert deciding_report([wider], moves(1), 2, CHAMPION) is None
+    assert next_promotion(moves(1), [equal], lambda _: gate) == equal
+    wider.rows_beside_champion = 30
+    assert next_promotion(moves(1), [wider], lambda _: gate) == wider
+
+
+def test_where_no_row_could_be_compared_a_present_gate_without_rules_is_not_passed() -> None:
+    unseen = report(2, 1, FAILED)
+    unseen.rows_left_out = 30
+    del unseen.metrics[:]
+    assert next_promotion(moves(1), [unseen], lambda _: []) is None
+    assert "--override" in objections(unseen, [])[0]
+
+
 def test_of_two_reports_on_one_comparison_the_newest_counts() -> None:
     first, again = report(2, 1), report(2, 1, FAILED)
     first.create_time.FromSeconds(1)
