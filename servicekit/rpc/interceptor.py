@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from grpc import aio
 from grpc_status import rpc_status
 from typing_extensions import override
@@ -178,7 +178,8 @@ class _Call:
 
     def _fitting(self, response: Any) -> Any:
         """The response. Raises InvalidArgument for one that no client of ours could receive."""
-        if (size := response.ByteSize()) > MAX_MESSAGE_BYTES:
+        size = response.ByteSize() if isinstance(response, Message) else len(response)
+        if size > MAX_MESSAGE_BYTES:
             raise InvalidArgument(
                 f"the answer has {size:,} bytes, larger than max: {MAX_MESSAGE_BYTES:,}; ask for less at once, such as a "
                 "smaller limit or fewer rows"
