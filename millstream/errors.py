@@ -109,6 +109,13 @@ class DeadlineExceeded(MillstreamError):
     default_reason = "DEADLINE_EXCEEDED"
 
 
+class DataLoss(MillstreamError):
+    """A stored object is damaged; `metadata["key"]` names it. Restore it from a backup; nothing has to be restarted."""
+
+    code = grpc.StatusCode.DATA_LOSS
+    default_reason = "DATA_LOSS"
+
+
 class Internal(MillstreamError):
     """A bug in the service; its log has the traceback."""
 
@@ -126,6 +133,7 @@ _BY_CODE: dict[grpc.StatusCode, type[MillstreamError]] = {
         Overloaded,
         Unavailable,
         DeadlineExceeded,
+        DataLoss,
         Internal,
     )
 }

@@ -73,7 +73,11 @@ def list_datasets(cli: Cli) -> None:
 
 
 def _cells(found: Dataset) -> Cells:
-    return {"dataset": found.name, "recipe": found.spec.recipe or "-", "snapshots": found.newest_number}
+    return {
+        "dataset": found.name,
+        "recipe": found.problem or found.spec.recipe or "-",
+        "snapshots": found.newest_number,
+    }
 
 
 @command(app, "show")
@@ -127,7 +131,7 @@ def _snapshot_cells(found: Snapshot) -> Cells:
         "number": found.number,
         "snapshot": found.snapshot_id,
         "kept": found.rows.kept,
-        "file": found.source.file_name,
+        "file": found.problem or found.source.file_name,
         "time": when(found.create_time),
     }
 

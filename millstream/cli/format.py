@@ -19,6 +19,8 @@ from millstream.training.v1.training_run_pb2 import TrainingRun
 
 LABELS_SHOWN = 20
 REASONS_SHOWN = 5
+DAMAGED = "damaged"
+"""Shown in place of a state that nobody knows, because its stored object cannot be read."""
 MOST_QUARANTINED = 0.5
 """Share of a file's rows. With more in quarantine a person should look at the file first."""
 
@@ -44,8 +46,8 @@ def count(number: int, noun: str) -> str:
 
 
 def run_state(run: TrainingRun) -> str:
-    """A run's state: pending, running, succeeded, failed or cancelled."""
-    return word_of(TrainingRun.State, run.state)
+    """A run's state: pending, running, succeeded, failed or cancelled; or damaged."""
+    return word_of(TrainingRun.State, run.state) if run.state else DAMAGED
 
 
 def import_state(found: Import) -> str:
@@ -54,18 +56,22 @@ def import_state(found: Import) -> str:
 
 
 def report_status(report: EvaluationReport) -> str:
-    """A report's status: passed, failed or error."""
-    return word_of(EvaluationReport.Status, report.status)
+    """A report's status: passed, failed or error; or damaged."""
+    return word_of(EvaluationReport.Status, report.status) if report.status else DAMAGED
 
 
 def action(entry: AliasEntry) -> str:
-    """How an alias was moved, such as `promoted automatically` or `rolled back`."""
+    """How an alias was moved, such as `promoted automatically` or `rolled back`; or damaged."""
+    if entry.problem:
+        return DAMAGED
     return word_of(AliasEntry.Action, entry.action).replace("_", " ")
 
 
 def resolution_line(done: DeadLetterResolution) -> str:
     """What was done with a dead letter, by which actor, when, with the note."""
     note = f": {done.note}" if done.note else ""
+    if not done.action:
+        return f"resolved, {DAMAGED}{note}"
     return f"{word_of(DeadLetterResolution.Action, done.action)} by {done.actor}, {when(done.time)}{note}"
 
 

@@ -11,7 +11,7 @@ from millstream.cli.files import read_spec
 from millstream.cli.format import action, alias_line, count, figures, hold_line, when
 from millstream.cli.output import Cells
 from millstream.defaults import CHAMPION
-from millstream.errors import NotFound
+from millstream.errors import DataLoss, NotFound
 from millstream.inference.v1.inference_service_pb2 import LoadProblem
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 
@@ -85,11 +85,17 @@ def _show_move(cli: Cli, entry: AliasEntry) -> None:
 @command(app, "list")
 def list_models(cli: Cli) -> None:
     """Every model."""
-    cli.screen.many(cli.client.models(), lambda model: {**_cells(model), CHAMPION: _champion(cli, model.name)})
+    cli.screen.many(cli.client.models(), lambda model: {**_cells(model), CHAMPION: _champion(cli, model)})
 
 
-def _champion(cli: Cli, model: str) -> str:
-    entry = _champion_entry(cli, model)
+def _champion(cli: Cli, model: Model) -> str:
+    """The version that it names, or what of the model is damaged."""
+    if model.problem:
+        return model.problem
+    try:
+        entry = _champion_entry(cli, model.name)
+    except DataLoss as error:
+        return error.text
     if entry is None:
         return "-"
     return f"version {entry.version}{', on hold' if entry.hold else ''}"
@@ -105,6 +111,8 @@ def _champion_entry(cli: Cli, model: str) -> AliasEntry | None:
 
 def _cells(model: Model) -> Cells:
     spec = model.spec
+    if model.problem:
+        return {"model": model.name, **dict.fromkeys(("recipe", "dataset", "training", "promotion", "updated"), "-")}
     return {
         "model": model.name,
         "recipe": spec.recipe,
@@ -161,7 +169,7 @@ def versions(cli: Cli, name: Name) -> None:
 def _version_cells(version: ModelVersion) -> Cells:
     return {
         "version": version.version,
-        "validation metrics": figures(version.metrics) or "-",
+        "validation metrics": version.problem or figures(version.metrics) or "-",
         "dataset": f"{version.lineage.dataset} {version.lineage.dataset_number}",
         "run": version.run_id,
         "created": when(version.create_time),
@@ -187,7 +195,7 @@ def _alias_cells(entry: AliasEntry) -> Cells:
         "action": action(entry),
         "hold": "on hold" if entry.hold else "-",
         "actor": entry.actor,
-        "reason": entry.override or entry.reason or entry.report_id or "-",
+        "reason": entry.problem or entry.override or entry.reason or entry.report_id or "-",
         "time": when(entry.time),
     }
 

@@ -27,11 +27,12 @@ def list_reports(
 
 def _cells(report: EvaluationReport) -> Cells:
     primary = report.metrics[0] if report.metrics else None
+    unmeasured = "-" if report.status else report.error
     return {
         "report": report.report_id,
         "version": report.version,
         "status": report_status(report),
-        "test metric": f"{primary.metric} {primary.candidate:.4f}" if primary else "-",
+        "test metric": f"{primary.metric} {primary.candidate:.4f}" if primary else unmeasured,
         "champion": f"version {report.champion_version}" if report.champion_version else "-",
         "created": when(report.create_time),
     }

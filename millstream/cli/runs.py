@@ -63,7 +63,7 @@ def _cells(run: TrainingRun) -> Cells:
         "model": run.spec.model,
         "dataset": f"{run.spec.dataset} {run.spec.dataset_number}",
         "state": run_state(run),
-        "validation metrics": figures(run.metrics or run.progress.metrics) or "-",
+        "validation metrics": figures(run.metrics or run.progress.metrics) or ("-" if run.state else run.reason),
         "created": when(run.create_time),
     }
 

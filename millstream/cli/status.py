@@ -41,6 +41,7 @@ class Replica:
             yield f"outbox: {outbox.problem}"
         if outbox.parked:
             yield f"outbox: {count(outbox.parked, 'fact')} parked that a bug keeps from being published; see its log"
+        yield from status.damaged
 
 
 def add_commands(root: typer.Typer) -> None:

@@ -37,8 +37,8 @@ class ArtifactCache:
     async def fetch(self, digest: str) -> Path:
         """The artifact's folder, used now, whose files were just compared with the digest.
 
-        A copy that does not have it is removed and downloaded again. Raises NotFound, OSError, or InvalidArgument
-        (no digest, or damaged bytes in the store).
+        A copy that does not have it is removed and downloaded again. Raises NotFound, OSError, InvalidArgument (no digest,
+        or damaged bytes in the store), or DataLoss (a damaged manifest there).
         """
         prefix, target = artifacts.prefix_of(digest), self.folder / digest
         while True:

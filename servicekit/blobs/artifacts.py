@@ -14,6 +14,7 @@ from millstream.errors import InvalidArgument
 from millstream.files import file_digest, path_inside
 from millstream.training.v1.training_run_pb2 import Artifact, ArtifactFile
 from servicekit.blobs.port import Blobs
+from servicekit.blobs.stored import decode
 from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 
@@ -56,8 +57,9 @@ async def store(blobs: Blobs, folder: Path, prefix: str = "") -> Artifact:
 
 
 async def manifest(blobs: Blobs, prefix: str) -> Artifact:
-    """The manifest of a stored folder. Raises NotFound."""
-    return Artifact.FromString(await blobs.get(prefix + _MANIFEST))
+    """The manifest of a stored folder. Raises NotFound, DataLoss."""
+    key = prefix + _MANIFEST
+    return decode(Artifact, await blobs.get(key), key)
 
 
 async def stored_under(blobs: Blobs, prefix: str) -> AsyncIterator[str]:
@@ -70,7 +72,7 @@ async def stored_under(blobs: Blobs, prefix: str) -> AsyncIterator[str]:
 async def download(blobs: Blobs, prefix: str, folder: Path, digest: str = "") -> None:
     """Fill an empty folder on disk and verify it against `digest`, by default the manifest's own.
 
-    Raises NotFound, or InvalidArgument when the bytes are not those that the digest names.
+    Raises NotFound, DataLoss for a damaged manifest, or InvalidArgument when the bytes are not those that the digest names.
     """
     stored = await manifest(blobs, prefix)
     for file in stored.files:

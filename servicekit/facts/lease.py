@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from millstream.errors import MillstreamError, NotFound
+from millstream.errors import DataLoss, MillstreamError, NotFound
 from millstream.operations.v1.stored_pb2 import Claim, Heartbeat, Process
 from millstream.timestamps import now
 from servicekit.blobs.port import Blobs
+from servicekit.blobs.stored import decode
 from servicekit.facts.ledger import Put
 from servicekit.processes import is_running, this_process
 
@@ -64,9 +65,10 @@ class Leases:
         return claimed or (unconfirmed and (await self.read(number)).process == process)
 
     async def read(self, number: int) -> Claim:
-        """Who claimed the attempt, and when. It never changes, so it is read once. Raises NotFound."""
+        """Who claimed the attempt, and when. It never changes, so it is read once. Raises NotFound, DataLoss."""
         if number not in self._claims:
-            self._claims[number] = Claim.FromString(await self.blobs.get(f"{self.folder(number)}/claim"))
+            key = f"{self.folder(number)}/claim"
+            self._claims[number] = decode(Claim, await self.blobs.get(key), key)
         return self._claims[number]
 
     async def is_alive(self, number: int) -> bool:
@@ -74,12 +76,12 @@ class Leases:
         try:
             if is_running((await self.read(number)).process) is False:
                 return False
-            data = await self._heartbeat(number)
+            count = await self._heartbeat(number)
         except MillstreamError:
             # A failed read proves nothing about the time before it.
             self.restart(number)
             raise
-        count, read_at = Heartbeat.FromString(data).count, time.monotonic()
+        read_at = time.monotonic()
         observed = self._observed.get(number)
         if observed is None or observed.count != count:
             self._observed[number] = observed = _Observed(count, read_at)
@@ -89,11 +91,13 @@ class Leases:
         """Let the lease start anew: what was seen of its heartbeat proves nothing."""
         self._observed.pop(number, None)
 
-    async def _heartbeat(self, number: int) -> bytes:
+    async def _heartbeat(self, number: int) -> int:
+        """Its count; 0: there is none. A damaged one counts as none: no backup has it, and a live holder replaces it."""
+        key = f"{self.folder(number)}/heartbeat"
         try:
-            return await self.blobs.get(f"{self.folder(number)}/heartbeat")
-        except NotFound:
-            return b""
+            return int(decode(Heartbeat, await self.blobs.get(key), key).count)
+        except (NotFound, DataLoss):
+            return 0
 
     @asynccontextmanager
     async def holding(self, number: int) -> AsyncIterator[None]:

@@ -6,15 +6,17 @@ concurrent writers one succeeds, and the others read on and retry.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from millstream.errors import Conflict, InvalidArgument, NotFound
+from millstream.errors import Conflict, DataLoss, InvalidArgument, NotFound
 from millstream.operations.v1.stored_pb2 import LedgerEntry
 from millstream.timestamps import timestamp_of_ns
 from servicekit.blobs.port import Blobs
+from servicekit.blobs.stored import decode, unpack
 
 M = TypeVar("M", bound=Message)
 
@@ -38,42 +40,73 @@ class Entry(Generic[M]):
     message: M
 
 
-def read_entry(data: bytes, kind: type[M]) -> Entry[M]:
-    """Decode an entry's object. Raises InvalidArgument when it holds another message type."""
-    stored = LedgerEntry.FromString(data)
-    message = kind()
-    if not stored.message.Unpack(message):
-        raise InvalidArgument(f"a ledger entry holds {stored.message.TypeName()}, not {kind.DESCRIPTOR.full_name}")
+@dataclass(frozen=True)
+class DamagedEntry:
+    """Stands for an entry whose object cannot be decoded; `problem` names its key and says what to do."""
+
+    number: int
+    problem: str
+    key: str
+
+
+def read_entry(data: bytes, kind: type[M], key: str) -> Entry[M]:
+    """Decode an entry's object. Raises DataLoss when it is damaged, or holds another message type."""
+    stored = decode(LedgerEntry, data, key)
+    message = unpack(kind, stored.message, key)
     return Entry(stored.number, stored.request_id, stored.time.ToNanoseconds(), stored.actor, message)
 
 
+def intact(entry: Entry[M] | DamagedEntry) -> Entry[M]:
+    """The entry itself. Raises DataLoss for a damaged one."""
+    if isinstance(entry, DamagedEntry):
+        raise DataLoss(entry.problem, key=entry.key)
+    return entry
+
+
 class Ledger(Generic[M]):
-    """Entries `{prefix}/{n:010d}`. They never change, so each is read once and cached."""
+    """Entries `{prefix}/{n:010d}`. They never change, so each is read once and cached; a damaged one is read again."""
 
     def __init__(self, blobs: Blobs, prefix: str, kind: type[M], put: Put | None = None) -> None:
         self.blobs, self.prefix, self.kind = blobs, prefix, kind
         self._put: Put = put or blobs.put_if_absent
-        self._known: list[Entry[M]] = []
+        self._known: list[Entry[M] | DamagedEntry] = []
 
     def key(self, number: int) -> str:
         """The object's key of an entry."""
         return f"{self.prefix}/{number:010d}"
 
     async def entries(self) -> Sequence[Entry[M]]:
-        """All entries, oldest first; reads only those not yet cached. Raises Unavailable."""
+        """All entries, oldest first. Raises DataLoss if one is damaged, and Unavailable."""
+        return tuple(intact(entry) for entry in await self.listed())
+
+    async def listed(self) -> Sequence[Entry[M] | DamagedEntry]:
+        """As entries(), with a stand-in for each damaged entry; reads only what is not yet cached. Raises Unavailable."""
+        for number, entry in enumerate(tuple(self._known), 1):
+            if isinstance(entry, DamagedEntry):
+                with suppress(NotFound):  # it is being replaced
+                    self._known[number - 1] = await self._read(number)
         while True:
             number = len(self._known) + 1
             try:
-                data = await self.blobs.get(self.key(number))
+                read = await self._read(number)
             except NotFound:
                 return tuple(self._known)
             if len(self._known) + 1 == number:
-                self._known.append(read_entry(data, self.kind))
+                self._known.append(read)
 
     async def newest(self) -> Entry[M] | None:
-        """The state; None: there is no entry yet. Raises Unavailable."""
-        known = await self.entries()
-        return known[-1] if known else None
+        """The state; None: there is no entry yet. Raises DataLoss if it is damaged, and Unavailable."""
+        known = await self.listed()
+        return intact(known[-1]) if known else None
+
+    async def _read(self, number: int) -> Entry[M] | DamagedEntry:
+        """Raises NotFound, Unavailable."""
+        key = self.key(number)
+        data = await self.blobs.get(key)
+        try:
+            return read_entry(data, self.kind, key)
+        except DataLoss as error:
+            return DamagedEntry(number, error.text, key)
 
     async def append(
         self,
@@ -87,7 +120,7 @@ class Ledger(Generic[M]):
 
         A callable gets all entries and returns the message to append, or None to return the newest entry; it is called again
         after a lost race, and may raise. Raises Conflict when the newest number is not `expected`, InvalidArgument when the
-        request_id was used for another message, Unavailable.
+        request_id was used for another message, DataLoss when an entry is damaged, Unavailable.
         """
         while True:
             known = await self.entries()
@@ -115,6 +148,6 @@ class Ledger(Generic[M]):
         stored.time.CopyFrom(timestamp_of_ns(max(time.time_ns(), earliest)))
         stored.message.Pack(message)
         data = stored.SerializeToString()
-        if await self._put(self.key(stored.number), data):
-            return read_entry(data, self.kind)
+        if await self._put(key := self.key(stored.number), data):
+            return read_entry(data, self.kind, key)
         return None

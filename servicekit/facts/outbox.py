@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 
-from millstream.errors import InvalidArgument, MillstreamError, NotFound
+from millstream.errors import DataLoss, InvalidArgument, MillstreamError, NotFound
 from millstream.operations.v1.stored_pb2 import OutboxMarker
 from servicekit.blobs.port import Blobs, check_key
+from servicekit.blobs.stored import decode
 from servicekit.bus.port import Bus, Message
 from servicekit.facts.events import to_message
 from servicekit.failpoints import failpoint
@@ -120,9 +120,9 @@ class Outbox:
                 continue
             with suppress(NotFound):
                 try:
-                    key = OutboxMarker.FromString(await self.blobs.get(listed.key)).key
+                    key = decode(OutboxMarker, await self.blobs.get(listed.key), listed.key).key
                     self._kind(check_key(key))
-                except (DecodeError, InvalidArgument, LookupError) as error:
+                except (DataLoss, InvalidArgument, LookupError) as error:
                     await self._park(listed.key, f"a later version wrote it, or it is damaged: {error}")
                     continue
                 if await self.blobs.exists(key):
@@ -171,10 +171,12 @@ class Outbox:
             self.incident.report(str(error))
 
     def _message(self, kind: _Kind, key: str, data: bytes) -> Message:
-        """Raises InvalidArgument where no event can be built: a bug, so a retry is of no use."""
+        """Raises DataLoss for a damaged fact, or InvalidArgument where no event can be built: a bug, and no retry helps."""
         try:
             fact = kind.build(key, data)
             return to_message(fact.event, fact.key, hash_of(key), self.service)
+        except DataLoss:
+            raise  # its marker stays, so that it is published once it is restored
         except Exception as error:
             raise InvalidArgument(f"no event can be built: {type(error).__name__}: {error}") from error
 

@@ -88,7 +88,8 @@ async def serve(
     health = health or Health()
     store = DependencyProbe("blobs", blobs.check, health.set, pause=1.0, pause_in_incident=0.2)
     events = DependencyProbe("bus", bus.check, health.set, pause=5.0, pause_in_incident=0.5)
-    status = Status(service, health, store, events, work.consumer if work else None, outbox)
+    consumer, damage = (work.consumer, work.damage) if work else (None, None)
+    status = Status(service, health, store, events, consumer, outbox, damage)
     try:
         roles = roles_of([*(one.descriptor for one in services), OPERATIONS])
         interceptor = ServerInterceptor(Tokens(settings.tokens_file, roles), settings.concurrent_calls)

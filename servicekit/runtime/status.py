@@ -10,6 +10,7 @@ from servicekit.facts.outbox import Outbox
 from servicekit.rpc.health import Health
 from servicekit.runtime.probes import DependencyProbe
 from servicekit.work.consumer import Consumer
+from servicekit.work.damage import Damage
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Status:
     bus: DependencyProbe
     consumer: Consumer | None = None
     outbox: Outbox | None = None
+    damage: Damage | None = None
     started: float = field(default_factory=time.time)
 
     def message(self, build: BuildInfo) -> ServiceStatus:
@@ -36,6 +38,8 @@ class Status:
             blobs=self.blobs.message(),
             bus=self.bus.message(),
         )
+        if self.damage:
+            status.damaged.extend(self.damage.texts())
         if self.consumer and self.consumer.topics:
             status.consumer.CopyFrom(_consumer(self.consumer))
         if self.outbox:

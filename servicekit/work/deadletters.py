@@ -17,13 +17,14 @@ from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from millstream.defaults import BY_NAME, dead_letters_of
-from millstream.errors import FailedPrecondition, InvalidArgument, MillstreamError, NotFound, Unavailable
+from millstream.errors import DataLoss, FailedPrecondition, InvalidArgument, MillstreamError, NotFound, Unavailable
 from millstream.operations.v1.operations_service_pb2 import DeadLetter
 from millstream.operations.v1.stored_pb2 import DeadLetterResolution
 from millstream.states import word_of
 from millstream.timestamps import now
 from servicekit import metrics
 from servicekit.blobs.port import Blobs
+from servicekit.blobs.stored import decode
 from servicekit.blobs.stored_names import StoredNames
 from servicekit.bus.port import MAX_VALUE, Bus, Message, Received
 from servicekit.failpoints import failpoint
@@ -97,7 +98,7 @@ class DeadLetters:
                     more |= _cut(found, size)
         for letter in found:
             if letter.id in resolved:
-                letter.resolution.CopyFrom(await self._resolution(letter.id))
+                letter.resolution.CopyFrom(await self._shown_resolution(letter.id))
         return found, _token_of(found[-1]) if more else ""
 
     async def find(self, letter_id: str) -> DeadLetter:
@@ -107,7 +108,7 @@ class DeadLetters:
             async for letter in letters:
                 if letter.id == letter_id:
                     with suppress(NotFound):
-                        letter.resolution.CopyFrom(await self._resolution(letter_id))
+                        letter.resolution.CopyFrom(await self._shown_resolution(letter_id))
                     return letter
         text = f"{self.topic} has no letter {letter_id}: `millstream dlq list {self.group}` shows those that it has"
         raise NotFound(text, letter=letter_id)
@@ -164,7 +165,16 @@ class DeadLetters:
         return done or resolution
 
     async def _resolution(self, letter_id: str) -> DeadLetterResolution:
-        return DeadLetterResolution.FromString(await self.blobs.get(self._key(letter_id)))
+        """Raises NotFound, DataLoss."""
+        key = self._key(letter_id)
+        return decode(DeadLetterResolution, await self.blobs.get(key), key)
+
+    async def _shown_resolution(self, letter_id: str) -> DeadLetterResolution:
+        """As _resolution(); of a damaged one the note says so."""
+        try:
+            return await self._resolution(letter_id)
+        except DataLoss as error:
+            return DeadLetterResolution(note=error.text)
 
     def _key(self, letter_id: str) -> str:
         return f"dead-letters/{self.group}/{letter_id}"

@@ -18,19 +18,8 @@ from typing import Any, Protocol, TypeVar
 
 from prometheus_client import Gauge, Histogram
 
-from millstream.errors import (
-    Conflict,
-    DeadlineExceeded,
-    FailedPrecondition,
-    InvalidArgument,
-    MillstreamError,
-    NotFound,
-    Overloaded,
-    PermissionDenied,
-    Unauthenticated,
-    Unavailable,
-    status_code_of,
-)
+from millstream import errors
+from millstream.errors import DataLoss, InvalidArgument, MillstreamError, status_code_of
 from millstream.trace import continue_trace
 from servicekit import metrics
 from servicekit.backoff import backoff
@@ -38,15 +27,23 @@ from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus
 from servicekit.logs import fields
 from servicekit.work.consumer import Consumer
+from servicekit.work.damage import Damage
 from servicekit.work.keys import Handlers, Key
 
 log = logging.getLogger(__name__)
-MOST_TRIES: dict[type[BaseException], int] = {NotFound: 10, FailedPrecondition: 10}
+MOST_TRIES: dict[type[BaseException], int] = {errors.NotFound: 10, errors.FailedPrecondition: 10}
 """Tries by class of error, for those that may pass by themselves."""
 BUG_TRIES = 3
 """Tries for any other error that is neither final nor transient."""
-
-
+_NEVER_FINAL = (
+    errors.Conflict,
+    errors.DataLoss,
+    errors.DeadlineExceeded,
+    errors.Overloaded,
+    errors.PermissionDenied,
+    errors.Unauthenticated,
+    errors.Unavailable,
+)
 K = TypeVar("K", bound=Key)
 
 
@@ -55,8 +52,8 @@ class Reconciler(Protocol[K]):
 
     kind: str
 
-    def pending(self) -> AsyncIterator[K]:
-        """The keys of all work that may be open, listed at every resync. May raise."""
+    def pending(self) -> AsyncIterator[K | DataLoss]:
+        """The keys of all work that may be open, listed at every resync, and an error for each damaged object. May raise."""
         ...
 
     async def reconcile(self, key: K) -> float | None:
@@ -107,6 +104,7 @@ class Work:
         """`broadcast`: every replica reads every event from its start on, instead of sharing them as a group."""
         self.consumer = Consumer(blobs, bus, group, handlers, broadcast, self)
         self.reconcilers: dict[str, Reconciler[Any]] = {}
+        self.damage = Damage()
         self.resync_seconds, self.workers = resync_seconds, workers
         self._queued: dict[str, Gauge] = {}
         self._seconds: dict[str, Histogram] = {}
@@ -196,7 +194,7 @@ class Work:
             self._resync_now[kind].clear()
             waiting = list(self._resync_waiters[kind])
             try:
-                async for key in self.reconcilers[kind].pending():
+                async for key in self.damage.without(kind, self.reconcilers[kind].pending()):
                     self.add(key)
                 metrics.RESYNCED.labels(kind).set_to_current_time()
                 for event in waiting:
@@ -254,6 +252,7 @@ class Work:
             with self._seconds[key.kind].time():
                 again = await reconciler.reconcile(key)
             state.failures.clear()
+            self.damage.tried(key)
             return again
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
@@ -261,6 +260,7 @@ class Work:
                 raise  # Work is being stopped; any other cancellation is the reconciler's own
             state.failures[type(error)] += 1
             metrics.WORK_FAILURES.labels(key.kind, status_code_of(error)).inc()
+            self.damage.tried(key, error)
             if not isinstance(error, MillstreamError):
                 log.exception("reconcile failed by a bug")
             if _is_final(error, state.failures[type(error)]):
@@ -293,7 +293,7 @@ class Work:
 def _is_final(error: BaseException, tries: int) -> bool:
     if isinstance(error, InvalidArgument):
         return True
-    # A token that a peer does not accept is a fault of this platform's configuration, never of the work.
-    if isinstance(error, Conflict | Overloaded | Unavailable | DeadlineExceeded | Unauthenticated | PermissionDenied):
+    # A token that a peer refuses is a fault of this platform's configuration; a damaged object is restored, an end is not.
+    if isinstance(error, _NEVER_FINAL):
         return False
     return tries >= MOST_TRIES.get(type(error), BUG_TRIES)

@@ -98,9 +98,10 @@ class EndImport(Reconciler[ImportKey]):
         if await self.store.outcome(key.dataset, key.request_id):
             self._forget(key)
             return None
-        if await is_behind(requested, self.store):
-            return TURN_SECONDS
         try:
+            if await is_behind(requested, self.store):
+                self.waiting.pop(key, None)
+                return TURN_SECONDS
             return await self._attempt(key, requested)
         except UnknownRecipe as error:
             return self._wait(key, f"{error}: deploy a dataprep that has the recipe, then the import goes on")

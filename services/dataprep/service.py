@@ -93,7 +93,7 @@ class DatasetService:
 
     async def ListDatasets(self, request: ListDatasetsRequest) -> ListDatasetsResponse:
         """Datasets by name, page by page."""
-        datasets, token = await message_page(await self.store.names(), request, str, self.store.dataset)
+        datasets, token = await message_page(await self.store.names(), request, str, self.store.listed_dataset)
         return ListDatasetsResponse(datasets=datasets, next_page_token=token)
 
     async def GetSnapshot(self, request: GetSnapshotRequest) -> GetSnapshotResponse:

@@ -9,18 +9,20 @@ from pathlib import Path
 from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetPart, DatasetSpec, Snapshot
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.dataset.v1.import_pb2 import Import
-from millstream.errors import NotFound
+from millstream.errors import DataLoss, NotFound
 from millstream.timestamps import timestamp_of_ns
 from servicekit.blobs.parts import PartFile
 from servicekit.blobs.port import Blobs
+from servicekit.blobs.stored import decode
 from servicekit.blobs.stored_names import StoredNames
-from servicekit.facts.ledger import Entry, Ledger, read_entry
+from servicekit.facts.ledger import DamagedEntry, Entry, Ledger, intact, read_entry
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.ids import check_name
 
 
 class Store:
-    """Reads and writes dataprep's objects. Every method may raise Unavailable."""
+    """Reads and writes dataprep's objects. Every method may raise Unavailable, and DataLoss where one that it needs is
+    damaged."""
 
     def __init__(self, blobs: Blobs, outbox: Outbox) -> None:
         self.blobs, self.outbox = blobs, outbox
@@ -45,34 +47,50 @@ class Store:
 
     async def dataset(self, name: str) -> Dataset:
         """One dataset. Raises NotFound when no import of it was ever recorded."""
-        check_name(name, "dataset")
-        # The ledger object may exist before its first entry, while the first import is being recorded.
-        known = name in self._specs or await self.blobs.exists(f"datasets/{name}/spec/{1:010d}")
-        specs = await self.specs(name).entries() if known else ()
-        if not specs:
-            raise NotFound(f"no dataset {name}: create it with `millstream datasets import`", dataset=name)
+        specs = await self._recorded(name)
         newest = await self.snapshots(name).newest()
-        dataset = Dataset(name=name, spec=newest.message.spec if newest else specs[-1].message)
+        dataset = Dataset(name=name, spec=newest.message.spec if newest else intact(specs[-1]).message)
         dataset.newest_number = newest.number if newest else 0
-        dataset.create_time.CopyFrom(timestamp_of_ns(specs[0].time_ns))
+        if isinstance(first := specs[0], Entry):
+            dataset.create_time.CopyFrom(timestamp_of_ns(first.time_ns))
         return dataset
+
+    async def listed_dataset(self, name: str) -> Dataset:
+        """As dataset(); one that is damaged has its name and the problem."""
+        try:
+            return await self.dataset(name)
+        except DataLoss as error:
+            return Dataset(name=name, problem=error.text)
 
     async def snapshot(self, dataset: str, number: int) -> Snapshot:
         """One snapshot; number 0 is the newest. Raises NotFound."""
-        entries = await self._entries(dataset)
+        await self._recorded(dataset)
+        entries = await self.snapshots(dataset).listed()
         if not entries:
             raise NotFound(f"{dataset} has no snapshot yet: see how its imports ended", dataset=dataset)
         if number > len(entries):
             raise NotFound(f"{dataset} has no snapshot {number}; its newest is {len(entries)}", dataset=dataset)
-        return to_snapshot(entries[number - 1])
+        return to_snapshot(intact(entries[number - 1]))
 
     async def snapshots_newest_first(self, dataset: str) -> list[Snapshot]:
-        """All snapshots of a dataset. Raises NotFound for an unknown dataset."""
-        return [to_snapshot(entry) for entry in reversed(await self._entries(dataset))]
+        """All snapshots; a damaged one has its number and the problem. Raises NotFound for an unknown dataset."""
+        await self._recorded(dataset)
+        return [
+            Snapshot(dataset=dataset, number=entry.number, problem=entry.problem)
+            if isinstance(entry, DamagedEntry)
+            else to_snapshot(entry)
+            for entry in reversed(await self.snapshots(dataset).listed())
+        ]
 
-    async def _entries(self, dataset: str) -> Sequence[Entry[Snapshot]]:
-        await self.dataset(dataset)
-        return await self.snapshots(dataset).entries()
+    async def _recorded(self, name: str) -> Sequence[Entry[DatasetSpec] | DamagedEntry]:
+        """The specs of a dataset, at least one. Raises NotFound when no import of it was ever recorded."""
+        check_name(name, "dataset")
+        # The ledger object may exist before its first entry, while the first import is being recorded.
+        known = name in self._specs or await self.blobs.exists(f"datasets/{name}/spec/{1:010d}")
+        specs = await self.specs(name).listed() if known else ()
+        if not specs:
+            raise NotFound(f"no dataset {name}: create it with `millstream datasets import`", dataset=name)
+        return specs
 
     # --- imports
 
@@ -81,12 +99,13 @@ class Store:
         key = f"datasets/{requested.dataset}/imports/{requested.request_id}"
         if await self.blobs.put_if_absent(key, requested.SerializeToString(deterministic=True)):
             return requested
-        return Import.FromString(await self.blobs.get(key))
+        return decode(Import, await self.blobs.get(key), key)
 
     async def requested(self, dataset: str, request_id: str) -> Import:
         """The import as it was recorded. Raises NotFound."""
+        key = f"datasets/{dataset}/imports/{request_id}"
         try:
-            return Import.FromString(await self.blobs.get(f"datasets/{dataset}/imports/{request_id}"))
+            return decode(Import, await self.blobs.get(key), key)
         except NotFound:
             raise NotFound(
                 f"{dataset} has no import {request_id}: check both names", dataset=dataset, request_id=request_id
@@ -94,8 +113,9 @@ class Store:
 
     async def outcome(self, dataset: str, request_id: str) -> Import | None:
         """The import as it ended; None while it is pending."""
+        key = f"datasets/{dataset}/outcomes/{request_id}"
         try:
-            return Import.FromString(await self.blobs.get(f"datasets/{dataset}/outcomes/{request_id}"))
+            return decode(Import, await self.blobs.get(key), key)
         except NotFound:
             return None
 
@@ -143,7 +163,7 @@ def to_snapshot(entry: Entry[Snapshot]) -> Snapshot:
 
 
 def _created(key: str, data: bytes) -> Fact:
-    entry = read_entry(data, Snapshot)
+    entry = read_entry(data, Snapshot, key)
     made = entry.message
     return Fact(made.dataset, SnapshotCreated(dataset=made.dataset, number=entry.number, snapshot_id=made.snapshot_id))
 

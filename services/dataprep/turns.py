@@ -11,7 +11,10 @@ TURN_SECONDS = 0.1
 
 
 async def is_behind(requested: Import, store: Store) -> bool:
-    """Whether an earlier import of the dataset is pending: they end in order, because the last one is its state."""
+    """Whether an earlier import of the dataset is pending: they end in order, because the last one is its state.
+
+    Raises DataLoss for a pending one that is damaged: it may be the earlier one.
+    """
     for request_id in await store.pending(requested.dataset):
         other = await store.requested(requested.dataset, request_id)
         if _order(other) < _order(requested):

@@ -9,6 +9,7 @@ from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
 from millstream.timestamps import now
 from servicekit.backoff import growing
 from servicekit.blobs.port import Blobs
+from servicekit.blobs.stored import decode
 from servicekit.facts.lease import Leases
 from servicekit.processes import this_process
 from services.evaluator.store import folder_of
@@ -76,7 +77,10 @@ class Attempts:
         return max(0.0, self._resting_until - time.monotonic())
 
     async def status(self) -> AttemptStatus:
-        """Call it only while this process has no attempt in progress: a claim of its own is then one that is over."""
+        """Call it only while this process has no attempt in progress: a claim of its own is then one that is over.
+
+        Raises DataLoss, Unavailable.
+        """
         newest = await self.leases.newest()
         ends: list[AttemptEnd] = []
         in_progress = False
@@ -105,8 +109,8 @@ class Attempts:
         """Read once: it never changes."""
         if number not in self._ends:
             try:
-                data = await self.blobs.get(f"{self.leases.folder(number)}/end")
+                data = await self.blobs.get(key := f"{self.leases.folder(number)}/end")
             except NotFound:
                 return None
-            self._ends[number] = AttemptEnd.FromString(data)
+            self._ends[number] = decode(AttemptEnd, data, key)
         return self._ends[number]

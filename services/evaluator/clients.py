@@ -9,7 +9,7 @@ from millstream.client.aio.pages import pages
 from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
 from millstream.defaults import CHAMPION
-from millstream.errors import InvalidArgument, NotFound
+from millstream.errors import DataLoss, InvalidArgument, NotFound
 from millstream.registry.v1.model_pb2 import AliasEntry, GateRule, ModelVersion
 from millstream.registry.v1.registry_service_pb2 import (
     GetModelRequest,
@@ -39,11 +39,11 @@ class Clients:
             for model in page.models:
                 yield model.name
 
-    async def versions(self, model: str) -> AsyncIterator[int]:
-        """The numbers of a model's versions, newest first."""
+    async def versions(self, model: str) -> AsyncIterator[int | DataLoss]:
+        """The numbers of a model's versions, newest first; in place of each that is damaged, the error."""
         async for page in pages(self.registry.ListModelVersions, ListModelVersionsRequest(model=model)):
             for version in page.model_versions:
-                yield version.version
+                yield DataLoss(version.problem) if version.problem else version.version
 
     async def version(self, model: str, version: int) -> ModelVersion:
         """Raises NotFound."""
@@ -51,13 +51,16 @@ class Clients:
         return response.model_version
 
     async def champion(self, model: str) -> ChampionAlias:
-        """The alias of a model that is known to exist; one that never named a version has no entries."""
+        """The alias of a model that is known to exist; one that never named a version has no entries. Raises DataLoss."""
         entries: list[AliasEntry] = []
         with suppress(NotFound):
             async for page in pages(
                 self.registry.ListAliasEntries, ListAliasEntriesRequest(model=model, alias=CHAMPION)
             ):
                 entries += page.entries
+        if problems := [entry.problem for entry in entries if entry.problem]:
+            # Without that entry another version would seem to be champion, or this one never to have been it.
+            raise DataLoss(problems[0])
         return champion_of(entries)
 
     async def gate(self, model: str) -> list[GateRule]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from millstream.errors import Internal, InvalidArgument, NotFound, Unavailable
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import GateRule, ModelVersion
 from recipekit.catalog import Catalog
+from servicekit.blobs import artifacts
 from servicekit.blobs.artifact_cache import ArtifactCache
 from servicekit.blobs.parts import download_split
 from servicekit.blobs.port import Blobs
@@ -81,7 +83,11 @@ class Evaluator:
     async def collect(
         self, version: ModelVersion, champion: ChampionAlias, request_number: int = 0
     ) -> EvaluationInputs:
-        """Ask registry and dataprep. Raises NotFound for what they do not have, Unavailable while one is down."""
+        """Ask registry and dataprep. Raises NotFound for what they do not have, Unavailable while one is down.
+
+        Raises DataLoss for what is damaged, also of the champion: once it is restored, the report compares both.
+        """
+        await self._check_manifest(version)
         gate = await self.clients.gate(version.model)
         snapshot = await self.clients.snapshot(version.lineage)
         inputs = EvaluationInputs(version, champion, gate, snapshot, request_number=request_number)
@@ -89,12 +95,18 @@ class Evaluator:
             return inputs
         try:
             other = await self.clients.version(version.model, champion.version)
+            await self._check_manifest(other)
             same = other.lineage.snapshot_id == snapshot.snapshot_id
             other_snapshot = snapshot if same else await self.clients.snapshot(other.lineage)
         except (NotFound, InvalidArgument) as error:
             # A champion whose data is gone must not keep its challenger from a report.
             return inputs.without_champion(str(error))
         return replace(inputs, champion_version=other, champion_snapshot=other_snapshot)
+
+    async def _check_manifest(self, version: ModelVersion) -> None:
+        """Raise DataLoss for a damaged manifest here, where it costs no attempt."""
+        with suppress(NotFound):  # the copy in the cache may be enough
+            await artifacts.manifest(self.blobs, artifacts.prefix_of(version.artifact.digest))
 
     async def evaluate(self, inputs: EvaluationInputs) -> EvaluationReport:
         """The report, not stored yet, that compares a version with the champion.

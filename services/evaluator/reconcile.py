@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from typing_extensions import override
 
-from millstream.errors import InvalidArgument, MillstreamError, NotFound
+from millstream.errors import DataLoss, InvalidArgument, MillstreamError, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import ModelVersion
 from millstream.states import word_of
@@ -22,7 +22,7 @@ from services.evaluator.clients import Clients
 from services.evaluator.due import ChampionAlias, is_pending, newest_of
 from services.evaluator.evaluate import ChampionDied, EvaluationInputs, Evaluator, MachineTrouble, MeasurementFailed
 from services.evaluator.report.build import add_error, report_on
-from services.evaluator.store import Store
+from services.evaluator.store import Store, is_damaged
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
@@ -55,15 +55,24 @@ class Subject(NamedTuple):
     """Of the newest request for another report; 0: there is none."""
 
 
-async def pending_of(model: str, clients: Clients, store: Store) -> AsyncIterator[EvaluationKey]:
-    """The versions of a model without a report that compares them with the present champion."""
+async def pending_of(model: str, clients: Clients, store: Store) -> AsyncIterator[EvaluationKey | DataLoss]:
+    """The versions of a model without a report that compares them with the present champion.
+
+    In place of a version that is damaged, or has a damaged report, comes the error. Raises DataLoss for the champion.
+    """
     champion = await clients.champion(model)
     reports = await store.reports(model)
     requested = await store.request_numbers(model)
     _export_primary(model, reports)
     async for version in clients.versions(model):
+        if isinstance(version, DataLoss):
+            yield version
+            continue
         on_version = [report for report in reports if report.version == version]
-        if is_pending(version, champion, on_version, requested.get(version, 0)):
+        damaged = [report.error for report in on_version if is_damaged(report)]
+        if damaged:
+            yield DataLoss(damaged[0])
+        elif is_pending(version, champion, on_version, requested.get(version, 0)):
             yield EvaluationKey(model, version)
 
 
@@ -88,10 +97,13 @@ class Evaluate(Reconciler[EvaluationKey]):
         self._one_at_a_time = asyncio.Lock()
 
     @override
-    async def pending(self) -> AsyncIterator[EvaluationKey]:
+    async def pending(self) -> AsyncIterator[EvaluationKey | DataLoss]:
         async for model in self.clients.models():
-            async for key in pending_of(model, self.clients, self.store):
-                yield key
+            try:
+                async for key in pending_of(model, self.clients, self.store):
+                    yield key
+            except DataLoss as error:
+                yield error
 
     @override
     async def reconcile(self, key: EvaluationKey) -> float | None:
@@ -122,6 +134,9 @@ class Evaluate(Reconciler[EvaluationKey]):
 
     async def _is_pending(self, subject: Subject) -> bool:
         reports = await self.store.reports(subject.version.model, subject.version.version)
+        for report in reports:
+            if is_damaged(report):
+                raise DataLoss(report.error)
         return is_pending(subject.version.version, subject.champion, reports, subject.request_number)
 
     def _attempts_at(self, key: EvaluationKey, report_id: str) -> Attempts:
@@ -189,8 +204,9 @@ class FindChallengers(Reconciler[ChallengersKey]):
 
     @override
     async def reconcile(self, key: ChallengersKey) -> float | None:
-        async for evaluation in pending_of(key.model, self.clients, self.store):
-            self.work.add(evaluation)
+        async for found in pending_of(key.model, self.clients, self.store):
+            if not isinstance(found, DataLoss):  # the resync of Evaluate reports it
+                self.work.add(found)
         return None
 
     @override

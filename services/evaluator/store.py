@@ -9,11 +9,12 @@ import re
 
 from google.protobuf.json_format import MessageToJson
 
-from millstream.errors import InvalidArgument, NotFound
+from millstream.errors import DataLoss, InvalidArgument, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.evaluation.v1.evaluation_request_pb2 import EvaluationRequest
 from millstream.evaluation.v1.events_pb2 import EvaluationCompleted
 from servicekit.blobs.port import Blobs
+from servicekit.blobs.stored import decode
 from servicekit.facts.ledger import Ledger
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.failpoints import failpoint
@@ -25,7 +26,7 @@ _REPORT_ID = re.compile(r"([^.]+)\.([1-9][0-9]{0,9})\.([0-9a-f]{16})")
 
 
 def _completed(key: str, data: bytes) -> Fact:
-    report = EvaluationReport.FromString(data)
+    report = decode(EvaluationReport, data, key)
     event = EvaluationCompleted(
         report_id=report.report_id, model=report.model, version=report.version, status=report.status
     )
@@ -33,6 +34,11 @@ def _completed(key: str, data: bytes) -> Fact:
 
 
 FACTS: Announce = {"reports/*/*/*/report": _completed}
+
+
+def is_damaged(report: EvaluationReport) -> bool:
+    """Whether it stands for a report that is damaged."""
+    return report.status == EvaluationReport.STATUS_UNSPECIFIED
 
 
 def report_id_of(model: str, version: int, snapshot_id: str, champion_version: int, request_number: int = 0) -> str:
@@ -65,11 +71,14 @@ class Store:
         """By folder."""
 
     async def report(self, report_id: str) -> EvaluationReport:
-        """Raises NotFound, or InvalidArgument for a malformed id."""
+        """Raises NotFound, DataLoss, or InvalidArgument for a malformed id."""
         return await self._read(folder_of(report_id))
 
     async def reports(self, model: str, version: int = 0) -> list[EvaluationReport]:
-        """All reports on a model, or on one version of it, newest first."""
+        """All reports on a model, or on one version of it, newest first.
+
+        One that is damaged has its id, model and version, STATUS_UNSPECIFIED and the error.
+        """
         prefix = f"reports/{model}/{version:010d}/" if version else f"reports/{model}/"
         # Attempts are deeper in the tree; a report whose page is stored may not be stored yet itself.
         keys = [listed.key async for listed in self.blobs.list(prefix)]
@@ -88,7 +97,7 @@ class Store:
 
     async def request_number(self, model: str, version: int) -> int:
         """The number of the newest request for another report on a version; 0: there is none."""
-        return len(await self.requests(model, version).entries())
+        return len(await self.requests(model, version).listed())
 
     async def request_numbers(self, model: str) -> dict[int, int]:
         """By version, for those that another report was requested on."""
@@ -107,7 +116,8 @@ class Store:
 
     async def _read(self, folder: str) -> EvaluationReport:
         if folder not in self._known:
-            self._known[folder] = EvaluationReport.FromString(await self.blobs.get(f"{folder}/report"))
+            key = f"{folder}/report"
+            self._known[folder] = decode(EvaluationReport, await self.blobs.get(key), key)
         return self._known[folder]
 
     async def _read_listed(self, folder: str) -> EvaluationReport | None:
@@ -116,6 +126,10 @@ class Store:
             return await self._read(folder)
         except NotFound:
             return None
+        except DataLoss as error:
+            _, model, version, name = folder.split("/")
+            report_id = f"{model}.{int(version)}.{name}"
+            return EvaluationReport(report_id=report_id, model=model, version=int(version), error=error.text)
 
     async def _put_pages(self, report: EvaluationReport) -> None:
         """The pages are drawn from the report alone, so of two writers of one report both write the same."""

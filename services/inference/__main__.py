@@ -19,7 +19,8 @@ from services.inference.doors.native import InferenceService
 from services.inference.engine.queue import Limits
 from services.inference.handlers import HANDLERS
 from services.inference.predictions import Predictions
-from services.inference.reconcile import PruneCache, ServeModel
+from services.inference.pruning import PruneCache
+from services.inference.reconcile import ServeModel
 from services.inference.retries import Retries
 from services.inference.settings import Settings
 from services.inference.store import Store

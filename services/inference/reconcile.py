@@ -1,4 +1,4 @@
-"""Serves what the registry names, and prunes the cache of artifacts that are not served."""
+"""Serves what the registry names."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from millstream.client.aio.pages import pages
 from millstream.defaults import CHAMPION
-from millstream.errors import DeadlineExceeded, MillstreamError, NotFound, Unavailable
+from millstream.errors import DataLoss, DeadlineExceeded, MillstreamError, NotFound, Unavailable
 from millstream.inference.v1.events_pb2 import VersionServed
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.registry.v1.registry_service_pb2 import (
@@ -21,7 +21,6 @@ from millstream.registry.v1.registry_service_pb2 import (
     ListAliasEntriesRequest,
     ListModelsRequest,
 )
-from servicekit.blobs.artifact_cache import ArtifactCache
 from servicekit.bus.port import Bus
 from servicekit.facts.events import to_message
 from servicekit.ids import new_id
@@ -47,13 +46,6 @@ class ModelKey(Key):
 
     kind = "model"
     model: str
-
-
-@dataclass(frozen=True)
-class CacheKey(Key):
-    """The cache of artifacts on this machine."""
-
-    kind = "cache"
 
 
 class ServeModel(Reconciler[ModelKey]):
@@ -96,6 +88,12 @@ class ServeModel(Reconciler[ModelKey]):
         except NotFound:
             await self._remove(name)
             return None
+        except DataLoss as error:
+            self.serving.set_unreadable(name, error.text)
+            await self.set_health(f"model/{name}", bool(self.serving.loaded(name)))
+            self.serving.settled(name)
+            raise
+        self.serving.set_unreadable(name, "")
         if self._is_old(name, "", int(model.etag or 0)):
             return None
         aliases = list(model.spec.serving.aliases) or [CHAMPION]
@@ -107,6 +105,8 @@ class ServeModel(Reconciler[ModelKey]):
                 problems += not await self._serve(name, alias, failed_here)
             except Exception as error:
                 errors.append(error)
+                if isinstance(error, DataLoss):
+                    await self._damaged(name, alias, error)
         metrics.REFUSED_ALIASES.labels(name).set(problems)
         await self._not_served(name, self.serving.keep_only(name, aliases))
         await self.set_health(f"model/{name}", bool(self.serving.loaded(name)))
@@ -129,7 +129,7 @@ class ServeModel(Reconciler[ModelKey]):
     async def _serve(self, model: str, alias: str, failed_here: set[int]) -> bool:
         """Serve an alias by the version that it names. False: it cannot be, and the one before goes on serving.
 
-        Adds the versions that only this replica could not load to `failed_here`.
+        Adds the versions that only this replica could not load to `failed_here`. Raises DataLoss for a damaged object.
         """
         entry = await self._newest(model, alias)
         if entry is None:
@@ -149,6 +149,14 @@ class ServeModel(Reconciler[ModelKey]):
             self.serving.put(model, alias, _unavailable(model, alias, problem))
         self.serving.set_problem(model, alias, problem)
         return not problem
+
+    async def _damaged(self, model: str, alias: str, error: DataLoss) -> None:
+        """Note a damaged object of an alias. What is loaded stays; else its callers learn which object is to be restored."""
+        await self.set_health(f"model/{model}/{alias}", False)
+        if alias not in self.serving.loaded(model):
+            text = f"alias {alias} of model {model} is not served: {error.text}"
+            self.serving.put(model, alias, UnavailableSlot(DataLoss, text))
+        self.serving.set_problem(model, alias, Problem(0, error.text))
 
     async def _newest(self, model: str, alias: str) -> AliasEntry | None:
         """The alias's newest entry, of version 0 where there is none; None when a replica answered with an older one."""
@@ -170,7 +178,10 @@ class ServeModel(Reconciler[ModelKey]):
         earlier = [e for e in entries if e.number < newest.number and e.version not in (0, newest.version)]
         failed = 0
         for version in dict.fromkeys(entry.version for entry in sorted(earlier, key=lambda entry: -entry.number)):
-            problem = await self._serve_version(model, alias, version, failed_here)
+            try:
+                problem = await self._serve_version(model, alias, version, failed_here)
+            except DataLoss:
+                continue  # the newest has a problem of its own to report, and an older version may be whole
             if not problem:
                 return True
             failed += not problem.refused
@@ -267,26 +278,3 @@ def _unavailable(model: str, alias: str, problem: Problem) -> UnavailableSlot:
     if problem.refused:
         return UnavailableSlot(NotFound, f"{text}: {problem.reason}. Another version can be promoted instead")
     return UnavailableSlot(Unavailable, f"{text} by this replica: {problem.reason}")
-
-
-class PruneCache(Reconciler[CacheKey]):
-    """Artifacts that are not served leave the cache after a while: a rollback within it needs no download."""
-
-    kind = CacheKey.kind
-
-    def __init__(self, cache: ArtifactCache, serving: Serving, keep_seconds: float) -> None:
-        self.cache, self.serving, self.keep_seconds = cache, serving, keep_seconds
-
-    @override
-    async def pending(self) -> AsyncIterator[CacheKey]:
-        yield CacheKey()
-
-    @override
-    async def reconcile(self, key: CacheKey) -> None:
-        gone = await asyncio.to_thread(self.cache.remove_unused, self.keep_seconds, self.serving.digests())
-        if gone:
-            log.info("cache pruned", extra={"artifacts": gone})
-
-    @override
-    async def end(self, key: CacheKey, error: MillstreamError) -> None:
-        log.warning("cache not pruned", extra={"error": error.text})

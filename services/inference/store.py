@@ -8,11 +8,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from millstream.errors import MillstreamError, NotFound
+from millstream.errors import DataLoss, MillstreamError, NotFound
 from millstream.inference.v1.refusal_pb2 import Refusal, RefusalLift
 from millstream.operations.v1.stored_pb2 import Claim
 from millstream.timestamps import now
 from servicekit.blobs.port import Blobs
+from servicekit.blobs.stored import decode
 from servicekit.failpoints import failpoint
 from servicekit.ids import new_id
 from servicekit.processes import is_running, this_process
@@ -26,9 +27,13 @@ class Store:
         self._held: set[str] = set()
 
     async def refusal(self, model: str, version: int) -> Refusal | None:
-        """Why no replica may serve the version; None when it is not refused. Read anew each time: it may be lifted."""
+        """Why no replica may serve the version; None when it is not refused. Read anew each time: it may be lifted.
+
+        Raises DataLoss.
+        """
+        key = f"{_folder(model, version)}/refusal"
         try:
-            return Refusal.FromString(await self.blobs.get(f"{_folder(model, version)}/refusal"))
+            return decode(Refusal, await self.blobs.get(key), key)
         except NotFound:
             return None
 
@@ -43,8 +48,9 @@ class Store:
     async def lift(self, model: str, version: int, actor: str, note: str) -> RefusalLift:
         """Record the lift, then delete the refusal and the attempts of dead processes. Repeated, it ends the same."""
         lift = RefusalLift(model=model, version=version, actor=actor, note=note, time=now())
-        if refusal := await self.refusal(model, version):
-            lift.refusal.CopyFrom(refusal)
+        with suppress(DataLoss):  # a lift needs no reason to be read
+            if refusal := await self.refusal(model, version):
+                lift.refusal.CopyFrom(refusal)
         await self.blobs.put(f"{_folder(model, version)}/lifts/{new_id()}", lift.SerializeToString())
         # A lift cut off here leaves the refusal, and is asked for again.
         await self.blobs.delete(f"{_folder(model, version)}/refusal")
@@ -96,7 +102,7 @@ class Store:
             if listed.key in self._held:
                 continue
             with suppress(NotFound):
-                claim = Claim.FromString(await self.blobs.get(listed.key))
+                claim = await self._claim(listed.key)
                 if claim.process == this_process():
                     await self.blobs.delete(listed.key)
                     continue
@@ -104,6 +110,13 @@ class Store:
                 if running is False or (running is None and newest - listed.modified > self.load_limit_seconds):
                     dead.append((listed.key, claim))
         return dead
+
+    async def _claim(self, key: str) -> Claim:
+        """Of an attempt. Raises NotFound. A damaged one names no process, so that its age decides."""
+        try:
+            return decode(Claim, await self.blobs.get(key), key)
+        except DataLoss:
+            return Claim()
 
 
 def _is_of_here(claim: Claim) -> bool:

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from millstream.client.aio.pages import pages
 from millstream.defaults import CHAMPION
-from millstream.errors import MillstreamError
+from millstream.errors import DataLoss, MillstreamError
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from millstream.training.v1.training_service_pb2 import GetTrainingRunRequest, ListTrainingRunsRequest
@@ -55,11 +55,15 @@ class RegisterVersion(Reconciler[VersionKey]):
         self.store, self.trainer = store, trainer
 
     @override
-    async def pending(self) -> AsyncIterator[VersionKey]:
+    async def pending(self) -> AsyncIterator[VersionKey | DataLoss]:
         request = ListTrainingRunsRequest(states=[TrainingRun.STATE_SUCCEEDED], page_size=1000)
         async for page in pages(self.trainer.ListTrainingRuns, request):
             for run in page.runs:
-                known = await self.store.versions(run.spec.model).entries()
+                try:
+                    known = await self.store.versions(run.spec.model).entries()
+                except DataLoss as error:
+                    yield error
+                    continue
                 if all(entry.request_id != run.run_id for entry in known):
                     yield VersionKey(run.run_id)
 
@@ -69,7 +73,7 @@ class RegisterVersion(Reconciler[VersionKey]):
         if run.state != TrainingRun.STATE_SUCCEEDED:
             return
         model = run.spec.model
-        await self.store.model(model)
+        await self.store.check_exists(model)
         version = ModelVersion(
             model=model, run_id=run.run_id, artifact=run.artifact, lineage=run.lineage, metrics=run.metrics
         )
@@ -92,9 +96,14 @@ class Promote(Reconciler[PromotionKey]):
         self.store, self.evaluator, self.catalog = store, evaluator, catalog
 
     @override
-    async def pending(self) -> AsyncIterator[PromotionKey]:
+    async def pending(self) -> AsyncIterator[PromotionKey | DataLoss]:
         for name in await self.store.models():
-            if (await self.store.model(name)).spec.promotion.automatic:
+            try:
+                model = await self.store.model(name)
+            except DataLoss as error:
+                yield error
+                continue
+            if model.spec.promotion.automatic:
                 yield PromotionKey(name)
 
     @override

@@ -37,6 +37,11 @@ def objections(report: EvaluationReport, rules: Sequence[GateRule]) -> list[str]
     return [result.text for result in verdict(report, rules) if not result.passed]
 
 
+def damaged(reports: Sequence[EvaluationReport]) -> list[str]:
+    """What says of those among the reports that are damaged what to do; a version waits until none of its own is."""
+    return [report.error for report in reports if report.status == EvaluationReport.STATUS_UNSPECIFIED]
+
+
 def _replaces_champion(moves: Sequence[AliasEntry], version: int, alias: str) -> bool:
     """Whether callers of the champion, whose moves these are, get another version by a promotion of this one."""
     return alias == CHAMPION and bool(moves) and moves[-1].version != version
@@ -89,11 +94,13 @@ def next_promotion(
     if entries and entries[-1].hold:
         return None
     champion = entries[-1].version if entries else 0
-    held = {entry.version for entry in entries}
+    passed_over = {entry.version for entry in entries}
+    # A report that is damaged may be the one that counts.
+    passed_over |= {report.version for report in reports if damaged([report])}
     fitting = [
         report
         for report in reports
-        if _compares(report, champion) and report.version > champion and report.version not in held
+        if _compares(report, champion) and report.version > champion and report.version not in passed_over
     ]
     newest = {report.version: report for report in sorted(fitting, key=_rank)}
     passing = [report for report in newest.values() if not objections(report, rules(report))]

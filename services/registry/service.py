@@ -18,13 +18,14 @@ from servicekit.rpc.interceptor import actor
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES
 from services.registry.rules import (
+    damaged,
     deciding_report,
     objections,
     present_gate,
     rollback_target,
     why_not_compared,
 )
-from services.registry.store import Store, to_alias, to_model, to_version
+from services.registry.store import Store, to_alias, to_model
 from services.registry.validation import check_spec
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class RegistryService:
 
     async def ListModels(self, request: rpc.ListModelsRequest) -> rpc.ListModelsResponse:
         """Models by name, page by page."""
-        models, token = await message_page(await self.store.models(), request, str, self.store.model)
+        models, token = await message_page(await self.store.models(), request, str, self.store.listed_model)
         return rpc.ListModelsResponse(models=models, next_page_token=token)
 
     async def GetModelVersion(self, request: rpc.GetModelVersionRequest) -> rpc.GetModelVersionResponse:
@@ -72,25 +73,20 @@ class RegistryService:
 
     async def ListModelVersions(self, request: rpc.ListModelVersionsRequest) -> rpc.ListModelVersionsResponse:
         """A model's versions, newest first, page by page. Raises NotFound."""
-        await self.store.model(request.model)
-        entries = await self.store.versions(request.model).entries()
-
-        async def version(entry: Entry[ModelVersion]) -> ModelVersion:
-            return to_version(entry)
-
-        shown, token = await message_page(entries[::-1], request, lambda entry: str(entry.number), version)
+        versions = await self.store.listed_versions(request.model)
+        shown, token = await message_page(versions[::-1], request, lambda one: str(one.version), itself)
         return rpc.ListModelVersionsResponse(model_versions=shown, next_page_token=token)
 
     async def GetAlias(self, request: rpc.GetAliasRequest) -> rpc.GetAliasResponse:
         """The version that an alias names, and since when. Raises NotFound."""
-        entries = await self.store.alias_entries(request.model, request.alias)
-        if not entries:
+        entry = await self.store.newest_alias_entry(request.model, request.alias)
+        if not entry:
             raise _names_nothing(request.model, request.alias)
-        return rpc.GetAliasResponse(entry=trimmed(entries[-1]))
+        return rpc.GetAliasResponse(entry=trimmed(entry))
 
     async def ListAliasEntries(self, request: rpc.ListAliasEntriesRequest) -> rpc.ListAliasEntriesResponse:
         """Every move of an alias, newest first, page by page. Raises NotFound."""
-        entries = await self.store.alias_entries(request.model, request.alias)
+        entries = await self.store.listed_alias_entries(request.model, request.alias)
         shown, token = await message_page(entries[::-1], request, lambda entry: str(entry.number), itself)
         return rpc.ListAliasEntriesResponse(entries=shown, next_page_token=token)
 
@@ -126,7 +122,7 @@ class RegistryService:
     async def RollbackAlias(self, request: rpc.RollbackAliasRequest) -> rpc.RollbackAliasResponse:
         """Move the alias to an earlier version, which puts it on hold. Raises FailedPrecondition."""
         check_reason(request.reason)
-        await self.store.model(request.model)
+        await self.store.check_exists(request.model)
 
         def back(known: Sequence[Entry[AliasEntry]]) -> AliasEntry:
             return AliasEntry(
@@ -146,7 +142,7 @@ class RegistryService:
     async def ReleaseAlias(self, request: rpc.ReleaseAliasRequest) -> rpc.ReleaseAliasResponse:
         """End the hold, so that automatic promotion may move the alias again. Raises NotFound."""
         check_reason(request.reason)
-        await self.store.model(request.model)
+        await self.store.check_exists(request.model)
 
         def release(known: Sequence[Entry[AliasEntry]]) -> AliasEntry | None:
             if not known:
@@ -194,10 +190,10 @@ class RegistryService:
         if bool(number) == bool(alias):
             raise InvalidArgument("set either version or alias", field="version")
         if alias:
-            entries = await self.store.alias_entries(model, alias)
-            if not entries:
+            entry = await self.store.newest_alias_entry(model, alias)
+            if not entry:
                 raise _names_nothing(model, alias)
-            number = entries[-1].version
+            number = entry.version
         return await self.store.version(model, number)
 
     async def _passing_report(self, request: rpc.PromoteModelVersionRequest) -> tuple[str, int | None]:
@@ -216,7 +212,9 @@ class RegistryService:
         # Read last, so that a gate that was just applied holds.
         spec = (await self.store.model(request.model)).spec
         report = deciding_report(reports, moves, request.version, alias)
-        if report:
+        if against := damaged(reports):
+            report = None
+        elif report:
             against = objections(report, present_gate(spec, self.catalog, report))
         elif reports:
             champions = await all_reports(self.evaluator, request.model, moves[-1].version)

@@ -5,12 +5,12 @@ from functools import lru_cache, partial
 from typing import Any
 
 from millstream.defaults import CHAMPION
-from millstream.errors import NotFound
+from millstream.errors import DataLoss, NotFound
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied, ModelVersionRegistered
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 from millstream.timestamps import timestamp_of_ns
 from servicekit.blobs.port import Blobs
-from servicekit.facts.ledger import Entry, Ledger, read_entry
+from servicekit.facts.ledger import DamagedEntry, Entry, Ledger, intact, read_entry
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.ids import check_name
 
@@ -19,7 +19,10 @@ LEDGERS = 10_000
 
 
 class Store:
-    """Ledgers `models/{model}/spec|versions|aliases/{alias}`. Every method may raise Unavailable."""
+    """Ledgers `models/{model}/spec|versions|aliases/{alias}`. Every method may raise Unavailable.
+
+    One that needs an entry that is damaged raises DataLoss.
+    """
 
     def __init__(self, blobs: Blobs, outbox: Outbox) -> None:
         self.blobs, self.outbox = blobs, outbox
@@ -39,40 +42,81 @@ class Store:
         return self._ledger(f"models/{check_name(model, 'model')}/aliases/{check_name(alias, 'alias')}", AliasEntry)
 
     async def models(self) -> list[str]:
-        """The names of all models that were applied."""
+        """The names of all models that were applied, also of those whose spec is damaged."""
         names = [name async for name in self.blobs.children("models/")]
-        return [name for name in names if await self.specs(name).newest()]
+        return [name for name in names if await self.specs(name).listed()]
+
+    async def check_exists(self, model: str) -> None:
+        """Raise NotFound for a model that was never applied."""
+        await self._applied(model)
 
     async def model(self, name: str) -> Model:
         """A model with its newest spec. Raises NotFound."""
-        entries = await self.specs(name).entries()
-        if not entries:
-            known = ", ".join(await self.models()) or "none yet"
-            raise NotFound(f"no model {name}; there are: {known}. Declare it with `millstream apply -f`.", model=name)
-        return to_model(entries)
+        return to_model(await self._applied(name))
+
+    async def listed_model(self, name: str) -> Model:
+        """As model(); one whose spec is damaged has its name and the problem."""
+        try:
+            return await self.model(name)
+        except DataLoss as error:
+            return Model(name=name, problem=error.text)
 
     async def version(self, model: str, number: int) -> ModelVersion:
         """One version of a model. Raises NotFound."""
-        await self.model(model)
-        entries = await self.versions(model).entries()
+        await self.check_exists(model)
+        entries = await self.versions(model).listed()
         if not 0 < number <= len(entries):
             raise NotFound(f"{model} has no version {number}; its newest is {len(entries)}", model=model)
-        return to_version(entries[number - 1])
+        return to_version(intact(entries[number - 1]))
+
+    async def listed_versions(self, model: str) -> list[ModelVersion]:
+        """Every version, oldest first; a damaged one has its number and the problem. Raises NotFound."""
+        await self.check_exists(model)
+        return [
+            ModelVersion(model=model, version=entry.number, problem=entry.problem)
+            if isinstance(entry, DamagedEntry)
+            else to_version(entry)
+            for entry in await self.versions(model).listed()
+        ]
+
+    async def newest_alias_entry(self, model: str, alias: str) -> AliasEntry | None:
+        """The newest move of the alias; None: it was never moved. Raises NotFound for an unknown model."""
+        await self.check_exists(model)
+        newest = await self.alias(model, alias).newest()
+        return to_alias(newest) if newest else None
 
     async def alias_entries(self, model: str, alias: str) -> list[AliasEntry]:
         """Every move of the alias, oldest first. Raises NotFound for an unknown model."""
-        await self.model(model)
+        await self.check_exists(model)
         return [to_alias(entry) for entry in await self.alias(model, alias).entries()]
+
+    async def listed_alias_entries(self, model: str, alias: str) -> list[AliasEntry]:
+        """As alias_entries(); a damaged one has its number and the problem."""
+        await self.check_exists(model)
+        return [
+            AliasEntry(model=model, alias=alias or CHAMPION, number=entry.number, problem=entry.problem)
+            if isinstance(entry, DamagedEntry)
+            else to_alias(entry)
+            for entry in await self.alias(model, alias).listed()
+        ]
+
+    async def _applied(self, model: str) -> Sequence[Entry[ModelSpec] | DamagedEntry]:
+        entries = await self.specs(model).listed()
+        if not entries:
+            known = ", ".join(await self.models()) or "none yet"
+            raise NotFound(f"no model {model}; there are: {known}. Declare it with `millstream apply -f`.", model=model)
+        return entries
 
     def _open(self, prefix: str, kind: type[Any]) -> Ledger[Any]:
         return Ledger(self.blobs, prefix, kind, self.outbox.put)
 
 
-def to_model(entries: Sequence[Entry[ModelSpec]]) -> Model:
-    """The model of a ledger of specs; its etag is the number of the newest."""
-    newest = entries[-1]
+def to_model(entries: Sequence[Entry[ModelSpec] | DamagedEntry]) -> Model:
+    """The model of a ledger of specs; its etag is the number of the newest. Raises DataLoss if that is damaged."""
+    newest, first = intact(entries[-1]), entries[0]
     model = Model(name=newest.message.model, spec=newest.message, etag=str(newest.number), actor=newest.actor)
-    model.create_time.CopyFrom(timestamp_of_ns(entries[0].time_ns))
+    if isinstance(first, Entry):
+        model.create_time.CopyFrom(timestamp_of_ns(first.time_ns))
     model.update_time.CopyFrom(timestamp_of_ns(newest.time_ns))
     return model
 
@@ -94,19 +138,19 @@ def to_alias(entry: Entry[AliasEntry]) -> AliasEntry:
 
 
 def _applied(key: str, data: bytes) -> Fact:
-    entry = read_entry(data, ModelSpec)
+    entry = read_entry(data, ModelSpec, key)
     spec = entry.message
     return Fact(spec.model, ModelApplied(model=spec.model, number=entry.number, dataset=spec.dataset))
 
 
 def _registered(key: str, data: bytes) -> Fact:
-    entry = read_entry(data, ModelVersion)
+    entry = read_entry(data, ModelVersion, key)
     version = entry.message
     return Fact(version.model, ModelVersionRegistered(model=version.model, version=entry.number, run_id=version.run_id))
 
 
 def _moved(key: str, data: bytes) -> Fact:
-    entry = read_entry(data, AliasEntry)
+    entry = read_entry(data, AliasEntry, key)
     moved = partial(AliasMoved, model=entry.message.model, alias=entry.message.alias)
     return Fact(entry.message.model, moved(number=entry.number, version=entry.message.version))
 

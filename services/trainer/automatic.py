@@ -13,7 +13,7 @@ from typing_extensions import override
 from millstream.client.aio.pages import pages
 from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
-from millstream.errors import MillstreamError, NotFound
+from millstream.errors import DataLoss, MillstreamError, NotFound
 from millstream.registry.v1.model_pb2 import Model
 from millstream.registry.v1.registry_service_pb2 import ListModelsRequest
 from millstream.timestamps import now, seconds_of
@@ -70,7 +70,15 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
         except NotFound:
             # A model may be declared before its data; the first snapshot's event comes back here.
             return None
-        waits = [await self._train(model, snapshot) for model in models]
+        waits: list[float | None] = []
+        damaged: DataLoss | None = None
+        for model in models:
+            try:
+                waits.append(await self._train(model, snapshot))
+            except DataLoss as error:
+                damaged = error  # of this model alone
+        if damaged:
+            raise damaged
         return min((wait for wait in waits if wait is not None), default=None)
 
     @override
@@ -81,13 +89,15 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
     async def _train(self, model: Model, snapshot: Snapshot) -> float | None:
         """Request the run that is due and cancel those that it supersedes. Returns the seconds that the interval lasts."""
         wanted = wanted_run(model, snapshot)
-        requests = await self.store.requests()
+        requests, damaged = await self.store.requests()
         known = [request for request in requests if request.automatic and request.spec.model == model.name]
         if any(order(request) > order(wanted) for request in known):
             return None
         while await self._is_superseded(wanted.run_id):
             # The model came back to what it asked for before: the run that was superseded then is due again.
             wanted = wanted_run(model, snapshot, after=wanted.run_id)
+        if wanted.run_id in damaged:
+            raise damaged[wanted.run_id]
         if all(request.run_id != wanted.run_id for request in known):
             wait = interval_left(model, known, time.time())
             if wait > 0:

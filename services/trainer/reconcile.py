@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from typing_extensions import override
 
-from millstream.errors import InvalidArgument, MillstreamError, NotFound
+from millstream.errors import DataLoss, InvalidArgument, MillstreamError, NotFound
+from millstream.operations.v1.stored_pb2 import Process
 from millstream.timestamps import seconds_of
 from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun
@@ -69,15 +71,23 @@ class BringToOutcome(Reconciler[RunKey]):
         metrics.SLOTS.set(slots)
 
     @override
-    async def pending(self) -> AsyncIterator[RunKey]:
+    async def pending(self) -> AsyncIterator[RunKey | DataLoss]:
         # A run that has ended may have a worker that has not.
         with_workers = {*self.launcher.workers(), *self.launcher.ended()}
         for run_id in with_workers.union(await self.store.open_run_ids()):
             yield RunKey(run_id)
+        for error in await self.store.damaged():
+            yield error
 
     @override
     async def reconcile(self, key: RunKey) -> float | None:
-        name = key.run_id
+        try:
+            return await self._bring(key.run_id)
+        except DataLoss:
+            self.slot_queue.leave(key.run_id)  # it would keep the others waiting
+            raise
+
+    async def _bring(self, name: str) -> float | None:
         request = await self.store.request(name)
         await self.observed.record_ended(name)
         attempts = self.store.attempts(name)
@@ -170,23 +180,30 @@ class BringToOutcome(Reconciler[RunKey]):
         """Workers that have held an attempt or may claim one; one that waits for another's attempt to end uses no slot."""
         used = 0
         for run_id, process in self.launcher.workers().items():
-            attempts = self.store.attempts(run_id)
-            newest = await attempts.newest()
-            claims = [await attempts.read(number) for number in range(newest, 0, -1)]
-            held_one = any(claim.process == process for claim in claims)
-            used += held_one or not newest or not await attempts.is_alive(newest)
+            try:
+                used += await self._uses_slot(run_id, process)
+            except DataLoss:
+                used += 1
         return used
+
+    async def _uses_slot(self, run_id: str, process: Process) -> bool:
+        attempts = self.store.attempts(run_id)
+        newest = await attempts.newest()
+        claims = [await attempts.read(number) for number in range(newest, 0, -1)]
+        held_one = any(claim.process == process for claim in claims)
+        return held_one or not newest or not await attempts.is_alive(newest)
 
     async def _another_is_active(self, request: RunRequest) -> bool:
         """Of the automatic runs of one model only one is active at a time."""
         if not request.automatic:
             return False
         for run_id in await self.store.open_run_ids():
-            other = await self.store.request(run_id)
-            if run_id != request.run_id and other.automatic and other.spec.model == request.spec.model:
-                newest = await self.store.attempts(run_id).newest()
-                if newest and await self.store.attempts(run_id).is_alive(newest):
-                    return True
+            with suppress(DataLoss):  # nobody knows of which model it is, or whether it is active
+                other = await self.store.request(run_id)
+                if run_id != request.run_id and other.automatic and other.spec.model == request.spec.model:
+                    newest = await self.store.attempts(run_id).newest()
+                    if newest and await self.store.attempts(run_id).is_alive(newest):
+                        return True
         return False
 
     async def _over_limit(self, request: RunRequest, newest: int) -> str:

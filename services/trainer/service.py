@@ -74,10 +74,12 @@ class TrainingService:
         return rpc.GetTrainingRunResponse(run=trimmed(await self.store.run(request.run_id)))
 
     async def ListTrainingRuns(self, request: rpc.ListTrainingRunsRequest) -> rpc.ListTrainingRunsResponse:
-        """Newest first."""
-        requests = await self.store.requests()
+        """Newest first, then those whose request is damaged."""
+        requests, damaged = await self.store.requests()
         requests.sort(key=lambda known: (known.time.ToNanoseconds(), known.run_id), reverse=True)
-        runs = [await self.store.run(r.run_id) for r in requests if request.model in ("", r.spec.model)]
+        run_ids = [known.run_id for known in requests if request.model in ("", known.spec.model)]
+        # Nobody knows when those were created, or for which model.
+        runs = [await self.store.listed_run(run_id) for run_id in (*run_ids, *sorted(damaged))]
         fitting = [run for run in runs if not request.states or run.state in request.states]
         shown, token = await message_page(fitting, request, lambda run: run.run_id, itself)
         return rpc.ListTrainingRunsResponse(runs=shown, next_page_token=token)

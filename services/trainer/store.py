@@ -7,12 +7,13 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from millstream.errors import NotFound
+from millstream.errors import DataLoss, NotFound
 from millstream.timestamps import now
 from millstream.training.v1 import events_pb2 as events
 from millstream.training.v1.attempt_pb2 import AttemptEnd, AttemptFailure, RunNumerics, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
 from servicekit.blobs.port import Blobs
+from servicekit.blobs.stored import decode
 from servicekit.blobs.stored_names import StoredNames
 from servicekit.facts.lease import Leases
 from servicekit.facts.outbox import Announce, Fact, Outbox
@@ -24,7 +25,10 @@ REASON_LENGTH = 1000
 
 
 class Store:
-    """`runs/requests|outcomes|numerics/{run_id}` and `runs/attempts/{run_id}/{n}/…`."""
+    """`runs/requests|outcomes|numerics/{run_id}` and `runs/attempts/{run_id}/{n}/…`.
+
+    Every method may raise Unavailable, and DataLoss where it needs an object that is damaged.
+    """
 
     def __init__(self, blobs: Blobs, outbox: Outbox, lease_seconds: float) -> None:
         self.blobs, self.outbox, self.lease_seconds = blobs, outbox, lease_seconds
@@ -48,15 +52,32 @@ class Store:
         """Raises NotFound."""
         if run_id not in self._requests:
             try:
-                data = await self.blobs.get(f"runs/requests/{run_id}")
+                data = await self.blobs.get(key := f"runs/requests/{run_id}")
             except NotFound:
                 raise NotFound(f"no training run {run_id}; see `millstream runs list`", run_id=run_id) from None
-            self._requests[run_id] = RunRequest.FromString(data)
+            self._requests[run_id] = decode(RunRequest, data, key)
         return self._requests[run_id]
 
-    async def requests(self) -> list[RunRequest]:
-        """Of all runs."""
-        return [await self.request(run_id) for run_id in await self.run_ids()]
+    async def requests(self) -> tuple[list[RunRequest], dict[str, DataLoss]]:
+        """Of all runs; and for each whose request is damaged, by its id, the error."""
+        intact, damaged = list[RunRequest](), dict[str, DataLoss]()
+        for run_id in await self.run_ids():
+            try:
+                intact.append(await self.request(run_id))
+            except DataLoss as error:
+                damaged[run_id] = error
+        return intact, damaged
+
+    async def damaged(self) -> list[DataLoss]:
+        """An error for each run whose request or outcome is damaged."""
+        _, damaged = await self.requests()
+        found = list(damaged.values())
+        for run_id in await self._finished.all():
+            try:
+                await self.outcome(run_id)
+            except DataLoss as error:
+                found.append(error)
+        return found
 
     async def create(self, request: RunRequest) -> bool:
         """Store the request of a run; False: there is a run of that id."""
@@ -116,10 +137,14 @@ class Store:
         self._leases.pop(run_id, None)
 
     async def progress(self, run_id: str, newest: int) -> RunProgress | None:
-        """The latest reported progress: of the newest attempt that reported any; None: none did."""
+        """The latest reported progress: of the newest attempt that reported any; None: none did.
+
+        A damaged one counts as none: it is overwritten each second, so no backup has it.
+        """
         for attempt in range(newest, 0, -1):
-            if found := await self._read(f"{self._folder(run_id, attempt)}/progress", RunProgress):
-                return found
+            with suppress(DataLoss):
+                if found := await self._read(f"{self._folder(run_id, attempt)}/progress", RunProgress):
+                    return found
         return None
 
     async def report(self, run_id: str, attempt: int, progress: RunProgress) -> None:
@@ -160,20 +185,38 @@ class Store:
         if run_id in self._ended:
             return self._ended[run_id]
         request, outcome = await self.request(run_id), await self.outcome(run_id)
-        run = TrainingRun(
-            run_id=run_id, spec=request.spec, create_time=request.time, actor=request.actor, automatic=request.automatic
-        )
+        run = TrainingRun(run_id=run_id)
+        _describe(run, request)
         run.attempt = await self.attempts(run_id).newest()
+        problem = ""
         if run.attempt:
-            run.start_time.CopyFrom((await self.attempts(run_id).read(1)).time)
+            try:
+                run.start_time.CopyFrom((await self.attempts(run_id).read(1)).time)
+            except DataLoss as error:
+                problem = error.text
             if progress := await self.progress(run_id, run.attempt):
                 run.progress.CopyFrom(progress)
         run.state = TrainingRun.STATE_RUNNING if run.attempt else TrainingRun.STATE_PENDING
         if outcome:
             _fill_in(run, outcome)
-            self._ended[run_id] = run
+            run.reason = run.reason or problem
+            if not problem:
+                self._ended[run_id] = run
+        elif problem:
+            run.reason = problem
         elif run.attempt and (ending := await self.ending(run_id, run.attempt)):
             run.reason = f"waits: {reason_of(ending)}"
+        return run
+
+    async def listed_run(self, run_id: str) -> TrainingRun:
+        """As run(); of one with a damaged object what is known of it, without a state, and why. Raises NotFound."""
+        try:
+            return await self.run(run_id)
+        except DataLoss as error:
+            run = TrainingRun(run_id=run_id, reason=error.text)
+        with suppress(DataLoss):
+            request = await self.request(run_id)
+            _describe(run, request)
         return run
 
     def _folder(self, run_id: str, attempt: int) -> str:
@@ -184,14 +227,18 @@ class Store:
             data = await self.blobs.get(key)
         except NotFound:
             return None
-        message = kind()
-        message.ParseFromString(data)
-        return message
+        return decode(kind, data, key)
 
 
 def reason_of(ending: Ending) -> str:
     """Why an attempt ended, in a line."""
     return f"{ending.error_class}: {ending.message}" if isinstance(ending, AttemptFailure) else ending.reason
+
+
+def _describe(run: TrainingRun, request: RunRequest) -> None:
+    run.spec.CopyFrom(request.spec)
+    run.create_time.CopyFrom(request.time)
+    run.actor, run.automatic = request.actor, request.automatic
 
 
 def _fill_in(run: TrainingRun, outcome: RunOutcome) -> None:
@@ -208,7 +255,7 @@ def _bytes(message: Message) -> bytes:
 
 
 def _created(key: str, data: bytes) -> Fact:
-    request = RunRequest.FromString(data)
+    request = decode(RunRequest, data, key)
     return Fact(request.run_id, events.TrainingRunCreated(run_id=request.run_id, model=request.spec.model))
 
 
@@ -218,7 +265,7 @@ def _started(key: str, data: bytes) -> Fact:
 
 
 def _ended(key: str, data: bytes) -> Fact:
-    outcome = RunOutcome.FromString(data)
+    outcome = decode(RunOutcome, data, key)
     run_id, model = outcome.run_id, outcome.model
     if outcome.state == TrainingRun.STATE_SUCCEEDED:
         digest = outcome.artifact.digest

@@ -8,6 +8,7 @@ _ERRORS = (
     errors.Overloaded,
     errors.DeadlineExceeded,
     errors.Conflict,
+    errors.DataLoss,
     errors.Unauthenticated,
     errors.PermissionDenied,
     ConnectionError,

@@ -93,7 +93,7 @@ def _changed(blobs: Blobs, snapshots: Iterable[object], undisturbed: Snapshot) -
 
 
 async def _ledger(blobs: Blobs, prefix: str, kind: type[Message]) -> list[object]:
-    return [read_entry(await blobs.get(key), kind).message for key in await _keys(blobs, f"{prefix}/")]
+    return [read_entry(await blobs.get(key), kind, key).message for key in await _keys(blobs, f"{prefix}/")]
 
 
 async def _keys(blobs: Blobs, prefix: str) -> list[str]:

@@ -28,10 +28,10 @@ def entries(blobs: Blobs, prefix: str, kind: type[Message]) -> list[Message]:
     found = keys(blobs, f"{prefix}/")
     assert [key.rpartition("/")[2] for key in found] == [f"{n:010d}" for n in range(1, len(found) + 1)]
 
-    async def read() -> list[bytes]:
-        return [await blobs.get(key) for key in found]
+    async def read() -> list[Message]:
+        return [read_entry(await blobs.get(key), kind, key).message for key in found]
 
-    return [read_entry(stored, kind).message for stored in asyncio.run(read())]
+    return asyncio.run(read())
 
 
 def check(blobs: Blobs, client: Client, model: str, dataset: str, *, files: int = 1) -> None:

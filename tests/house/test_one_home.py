@@ -16,6 +16,15 @@ HOMES = {
     "rows → batches under a token budget": (r"def pack\(", ["recipekit/packing.py"]),
     "the bytes of a dataset part": (r"mtime=0", ["servicekit/blobs/parts.py"]),
     "a folder in the store": (r"/manifest\b", ["servicekit/blobs/artifacts.py"]),
+    "bytes → message": (
+        r"\.FromString\(|\.ParseFromString\(|\.Unpack\(",
+        [
+            "millstream/cli/dlq.py",  # events and error details: their bytes come from the bus and from peers
+            "millstream/errors.py",
+            "servicekit/blobs/stored.py",
+            "servicekit/facts/events.py",
+        ],
+    ),
     "the cache of artifacts on disk": (r"class ArtifactCache", ["servicekit/blobs/artifact_cache.py"]),
     "the walk through all pages": (
         r"\.page_token = ",

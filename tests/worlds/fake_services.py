@@ -160,11 +160,11 @@ class Fakes(
     InferenceServiceServicer,
     OperationsServiceServicer,
 ):
-    """Answers fixed messages; `requests` holds what was asked, `status` may be changed by a test."""
+    """Answers fixed messages, or those in `answers`; `requests` holds what was asked, a test may change `status`."""
 
     def __init__(self) -> None:
         self.requests: list[Message] = []
-        self.uploaded = b""
+        self.uploaded, self.alias_code = b"", grpc.StatusCode.NOT_FOUND
         self.status = HEALTHY
         self.texts = [
             dataset.RowText(json='{"id": 9007199254740993, "label": "good", "text": "చాలా"}', size_bytes=62),
@@ -177,7 +177,8 @@ class Fakes(
         self.import_states = [Import.STATE_RUNNING, Import.STATE_SUCCEEDED]
         self.served_version, self.version_step = 3, 0
         self.entry: AliasEntry | None = ENTRY
-        """None: the alias names no version."""
+        """None: the alias names no version, or it fails with `alias_code`."""
+        self.answers: dict[type, Message] = {}
 
     def last(self, kind: type[M]) -> M:
         """The newest request of this kind."""
@@ -185,7 +186,7 @@ class Fakes(
 
     def _keep(self, request: Message, answer: Any) -> Any:
         self.requests.append(request)
-        return answer
+        return self.answers.get(type(answer), answer)
 
     # dataprep
     def ImportDataset(self, request_iterator: Any, context: Any) -> Any:
@@ -265,7 +266,7 @@ class Fakes(
 
     def GetAlias(self, request: Any, context: Any) -> Any:
         if self.entry is None:
-            context.abort(grpc.StatusCode.NOT_FOUND, "champion of toy names no version yet")
+            context.abort(self.alias_code, "champion of toy names no version yet")
         return self._keep(request, registry.GetAliasResponse(entry=self.entry))
 
     def ListAliasEntries(self, request: Any, context: Any) -> Any:

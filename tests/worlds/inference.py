@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from millstream.errors import NotFound, Unavailable
+from millstream.errors import DataLoss, NotFound, Unavailable
 from millstream.inference.v1.inference_service_pb2 import ClassifyRequest, ClassifyResponse
 from millstream.operations.v1.stored_pb2 import Claim
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied
@@ -45,7 +45,8 @@ from services.inference.doors.native import InferenceService
 from services.inference.engine.queue import Limits
 from services.inference.handlers import HANDLERS
 from services.inference.predictions import Predictions
-from services.inference.reconcile import PruneCache, ServeModel
+from services.inference.pruning import PruneCache
+from services.inference.reconcile import ServeModel
 from services.inference.retries import Retries
 from services.inference.store import Store
 from services.inference.versions.failures import LoadFailures
@@ -61,17 +62,20 @@ CATALOG = Catalog(("tests.recipes",))
 
 @dataclass
 class FakeRegistry:
-    """The registry's RPCs; `down` makes them unavailable."""
+    """The registry's RPCs; `down` makes them unavailable, `damaged` names objects that cannot be read."""
 
     models: dict[str, list[str]] = field(default_factory=dict)
     entries: dict[tuple[str, str], list[AliasEntry]] = field(default_factory=dict)
     versions: dict[tuple[str, int], ModelVersion] = field(default_factory=dict)
     down: bool = False
+    damaged: set[str] = field(default_factory=set)
     stale_entry: AliasEntry | None = None
 
-    def _check(self) -> None:
+    def _check(self, key: str = "") -> None:
         if self.down:
             raise Unavailable("the registry is down")
+        if key in self.damaged:
+            raise DataLoss(f"{key} is damaged")
 
     def _model(self, name: str) -> Model:
         if name not in self.models:
@@ -83,14 +87,19 @@ class FakeRegistry:
 
     async def ListModels(self, request: ListModelsRequest) -> ListModelsResponse:
         self._check()
-        return ListModelsResponse(models=[self._model(name) for name in sorted(self.models)])
+        return ListModelsResponse(
+            models=[
+                Model(name=name, problem="its spec is damaged") if f"spec/{name}" in self.damaged else self._model(name)
+                for name in sorted(self.models)
+            ]
+        )
 
     async def GetModel(self, request: GetModelRequest) -> GetModelResponse:
-        self._check()
+        self._check(f"spec/{request.model}")
         return GetModelResponse(model=self._model(request.model))
 
     async def GetAlias(self, request: GetAliasRequest) -> GetAliasResponse:
-        self._check()
+        self._check(f"alias/{request.model}")
         if self.stale_entry:
             return GetAliasResponse(entry=self.stale_entry)
         if not (entries := self.entries.get((request.model, request.alias))):
@@ -102,7 +111,7 @@ class FakeRegistry:
         return ListAliasEntriesResponse(entries=self.entries.get((request.model, request.alias), [])[::-1])
 
     async def GetModelVersion(self, request: GetModelVersionRequest) -> GetModelVersionResponse:
-        self._check()
+        self._check(f"version/{request.model}/{request.version}")
         if (request.model, request.version) not in self.versions:
             raise NotFound("no version")
         return GetModelVersionResponse(model_version=self.versions[request.model, request.version])

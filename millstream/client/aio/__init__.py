@@ -19,6 +19,7 @@ class AsyncClient(Datasets, Training, Models, Reports, Predictions, Operations):
     A call that is not a stream times out after 30 s.
 
     Any method may raise `Unavailable` (no answer, after all retries), `DeadlineExceeded`, `Unauthenticated` (no valid
-    token), `PermissionDenied` (the token's role does not allow the call) and `Overloaded` (retry after `retry_after`
-    seconds). The docstrings name only what comes besides. A name that does not exist raises `NotFound`.
+    token), `PermissionDenied` (the token's role does not allow the call), `Overloaded` (retry after `retry_after`
+    seconds) and `DataLoss` (a stored object is damaged; `metadata["key"]` names it). The docstrings name only what comes
+    besides. A name that does not exist raises `NotFound`.
     """

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#millstream/dataset/v1/dataset.proto\x12\x15millstream.dataset.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x04spec\x18\x02 \x01(\x0b\x32\".millstream.dataset.v1.DatasetSpec\x12\x15\n\rnewest_number\x18\x03 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x0b\x44\x61tasetSpec\x12\x0e\n\x06recipe\x18\x01 \x01(\t\x12\x31\n\x08\x63leaning\x18\x02 \x01(\x0b\x32\x1f.millstream.dataset.v1.Cleaning\x12/\n\x05split\x18\x03 \x01(\x0b\x32 .millstream.dataset.v1.SplitSpec\"M\n\x08\x43leaning\x12\x17\n\x0fkeep_whitespace\x18\x01 \x01(\x08\x12\x12\n\nstrip_html\x18\x02 \x01(\x08\x12\x14\n\x0c\x66ix_encoding\x18\x03 \x01(\x08\"I\n\tSplitSpec\x12\x18\n\x10validation_share\x18\x01 \x01(\x01\x12\x12\n\ntest_share\x18\x02 \x01(\x01\x12\x0e\n\x06\x63olumn\x18\x03 \x01(\t\"\xad\x05\n\x08Snapshot\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x30\n\x04spec\x18\x04 \x01(\x0b\x32\".millstream.dataset.v1.DatasetSpec\x12\x31\n\x05parts\x18\x05 \x03(\x0b\x32\".millstream.dataset.v1.DatasetPart\x12.\n\x04rows\x18\x06 \x01(\x0b\x32 .millstream.dataset.v1.RowCounts\x12;\n\x06splits\x18\x07 \x03(\x0b\x32+.millstream.dataset.v1.Snapshot.SplitsEntry\x12R\n\x12quarantine_reasons\x18\x08 \x03(\x0b\x32\x36.millstream.dataset.v1.Snapshot.QuarantineReasonsEntry\x12\x34\n\x07\x63olumns\x18\t \x03(\x0b\x32#.millstream.dataset.v1.ColumnReport\x12-\n\x06source\x18\n \x01(\x0b\x32\x1d.millstream.dataset.v1.Source\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x32\n\x06labels\x18\r \x01(\x0b\x32\".millstream.dataset.v1.LabelReport\x1a-\n\x0bSplitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x38\n\x16QuarantineReasonsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x94\x02\n\x0bLabelReport\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\x31\n\x06\x63ounts\x18\x02 \x03(\x0b\x32!.millstream.dataset.v1.LabelCount\x12\x10\n\x08\x64istinct\x18\x03 \x01(\x04\x12\x18\n\x10\x64istinct_stopped\x18\x04 \x01(\x08\x12\x35\n\nnew_labels\x18\x05 \x03(\x0b\x32!.millstream.dataset.v1.LabelCount\x12\x36\n\x0blost_labels\x18\x06 \x03(\x0b\x32!.millstream.dataset.v1.LabelCount\x12\x15\n\rcompared_with\x18\x07 \x01(\x04\x12\x10\n\x08warnings\x18\x08 \x03(\t\"L\n\nLabelCount\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05train\x18\x02 \x01(\x04\x12\x12\n\nvalidation\x18\x03 \x01(\x04\x12\x0c\n\x04test\x18\x04 \x01(\x04\"\x7f\n\x06Source\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12-\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1d.millstream.dataset.v1.Format\x12\x0f\n\x07\x64ialect\x18\x05 \x01(\t\"j\n\x0b\x44\x61tasetPart\x12\r\n\x05split\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04rows\x18\x06 \x01(\x04\"`\n\tRowCounts\x12\x0c\n\x04read\x18\x01 \x01(\x04\x12\x0c\n\x04kept\x18\x02 \x01(\x04\x12\x11\n\tduplicate\x18\x03 \x01(\x04\x12\x13\n\x0bquarantined\x18\x04 \x01(\x04\x12\x0f\n\x07\x63\x61rried\x18\x05 \x01(\x04\"\xc9\x02\n\x0c\x43olumnReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kept\x18\x02 \x01(\x08\x12\x0f\n\x07present\x18\x03 \x01(\x04\x12\r\n\x05\x65mpty\x18\x04 \x01(\x04\x12\x10\n\x08\x64istinct\x18\x05 \x01(\x04\x12\x43\n\x08\x66requent\x18\x06 \x03(\x0b\x32\x31.millstream.dataset.v1.ColumnReport.FrequentEntry\x12\x10\n\x08shortest\x18\x07 \x01(\x04\x12\x0f\n\x07longest\x18\x08 \x01(\x04\x12\x13\n\x0bmean_length\x18\t \x01(\x01\x12\x18\n\x10\x64istinct_stopped\x18\n \x01(\x08\x12\x0f\n\x07trimmed\x18\x0b \x01(\x04\x12\x12\n\nnormalised\x18\x0c \x01(\x04\x1a/\n\rFrequentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*G\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46ORMAT_JSON_LINES\x10\x01\x12\x0e\n\nFORMAT_CSV\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#millstream/dataset/v1/dataset.proto\x12\x15millstream.dataset.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x04spec\x18\x02 \x01(\x0b\x32\".millstream.dataset.v1.DatasetSpec\x12\x15\n\rnewest_number\x18\x03 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\x81\x01\n\x0b\x44\x61tasetSpec\x12\x0e\n\x06recipe\x18\x01 \x01(\t\x12\x31\n\x08\x63leaning\x18\x02 \x01(\x0b\x32\x1f.millstream.dataset.v1.Cleaning\x12/\n\x05split\x18\x03 \x01(\x0b\x32 .millstream.dataset.v1.SplitSpec\"M\n\x08\x43leaning\x12\x17\n\x0fkeep_whitespace\x18\x01 \x01(\x08\x12\x12\n\nstrip_html\x18\x02 \x01(\x08\x12\x14\n\x0c\x66ix_encoding\x18\x03 \x01(\x08\"I\n\tSplitSpec\x12\x18\n\x10validation_share\x18\x01 \x01(\x01\x12\x12\n\ntest_share\x18\x02 \x01(\x01\x12\x0e\n\x06\x63olumn\x18\x03 \x01(\t\"\xbe\x05\n\x08Snapshot\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x30\n\x04spec\x18\x04 \x01(\x0b\x32\".millstream.dataset.v1.DatasetSpec\x12\x31\n\x05parts\x18\x05 \x03(\x0b\x32\".millstream.dataset.v1.DatasetPart\x12.\n\x04rows\x18\x06 \x01(\x0b\x32 .millstream.dataset.v1.RowCounts\x12;\n\x06splits\x18\x07 \x03(\x0b\x32+.millstream.dataset.v1.Snapshot.SplitsEntry\x12R\n\x12quarantine_reasons\x18\x08 \x03(\x0b\x32\x36.millstream.dataset.v1.Snapshot.QuarantineReasonsEntry\x12\x34\n\x07\x63olumns\x18\t \x03(\x0b\x32#.millstream.dataset.v1.ColumnReport\x12-\n\x06source\x18\n \x01(\x0b\x32\x1d.millstream.dataset.v1.Source\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x32\n\x06labels\x18\r \x01(\x0b\x32\".millstream.dataset.v1.LabelReport\x12\x0f\n\x07problem\x18\x0e \x01(\t\x1a-\n\x0bSplitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x38\n\x16QuarantineReasonsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x94\x02\n\x0bLabelReport\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\x31\n\x06\x63ounts\x18\x02 \x03(\x0b\x32!.millstream.dataset.v1.LabelCount\x12\x10\n\x08\x64istinct\x18\x03 \x01(\x04\x12\x18\n\x10\x64istinct_stopped\x18\x04 \x01(\x08\x12\x35\n\nnew_labels\x18\x05 \x03(\x0b\x32!.millstream.dataset.v1.LabelCount\x12\x36\n\x0blost_labels\x18\x06 \x03(\x0b\x32!.millstream.dataset.v1.LabelCount\x12\x15\n\rcompared_with\x18\x07 \x01(\x04\x12\x10\n\x08warnings\x18\x08 \x03(\t\"L\n\nLabelCount\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05train\x18\x02 \x01(\x04\x12\x12\n\nvalidation\x18\x03 \x01(\x04\x12\x0c\n\x04test\x18\x04 \x01(\x04\"\x7f\n\x06Source\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12-\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1d.millstream.dataset.v1.Format\x12\x0f\n\x07\x64ialect\x18\x05 \x01(\t\"j\n\x0b\x44\x61tasetPart\x12\r\n\x05split\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04rows\x18\x06 \x01(\x04\"`\n\tRowCounts\x12\x0c\n\x04read\x18\x01 \x01(\x04\x12\x0c\n\x04kept\x18\x02 \x01(\x04\x12\x11\n\tduplicate\x18\x03 \x01(\x04\x12\x13\n\x0bquarantined\x18\x04 \x01(\x04\x12\x0f\n\x07\x63\x61rried\x18\x05 \x01(\x04\"\xc9\x02\n\x0c\x43olumnReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kept\x18\x02 \x01(\x08\x12\x0f\n\x07present\x18\x03 \x01(\x04\x12\r\n\x05\x65mpty\x18\x04 \x01(\x04\x12\x10\n\x08\x64istinct\x18\x05 \x01(\x04\x12\x43\n\x08\x66requent\x18\x06 \x03(\x0b\x32\x31.millstream.dataset.v1.ColumnReport.FrequentEntry\x12\x10\n\x08shortest\x18\x07 \x01(\x04\x12\x0f\n\x07longest\x18\x08 \x01(\x04\x12\x13\n\x0bmean_length\x18\t \x01(\x01\x12\x18\n\x10\x64istinct_stopped\x18\n \x01(\x08\x12\x0f\n\x07trimmed\x18\x0b \x01(\x04\x12\x12\n\nnormalised\x18\x0c \x01(\x04\x1a/\n\rFrequentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*G\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46ORMAT_JSON_LINES\x10\x01\x12\x0e\n\nFORMAT_CSV\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,34 +38,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOT_QUARANTINEREASONSENTRY']._serialized_options = b'8\001'
   _globals['_COLUMNREPORT_FREQUENTENTRY']._loaded_options = None
   _globals['_COLUMNREPORT_FREQUENTENTRY']._serialized_options = b'8\001'
-  _globals['_FORMAT']._serialized_start=2241
-  _globals['_FORMAT']._serialized_end=2312
+  _globals['_FORMAT']._serialized_start=2275
+  _globals['_FORMAT']._serialized_end=2346
   _globals['_DATASET']._serialized_start=96
-  _globals['_DATASET']._serialized_end=241
-  _globals['_DATASETSPEC']._serialized_start=244
-  _globals['_DATASETSPEC']._serialized_end=373
-  _globals['_CLEANING']._serialized_start=375
-  _globals['_CLEANING']._serialized_end=452
-  _globals['_SPLITSPEC']._serialized_start=454
-  _globals['_SPLITSPEC']._serialized_end=527
-  _globals['_SNAPSHOT']._serialized_start=530
-  _globals['_SNAPSHOT']._serialized_end=1215
-  _globals['_SNAPSHOT_SPLITSENTRY']._serialized_start=1112
-  _globals['_SNAPSHOT_SPLITSENTRY']._serialized_end=1157
-  _globals['_SNAPSHOT_QUARANTINEREASONSENTRY']._serialized_start=1159
-  _globals['_SNAPSHOT_QUARANTINEREASONSENTRY']._serialized_end=1215
-  _globals['_LABELREPORT']._serialized_start=1218
-  _globals['_LABELREPORT']._serialized_end=1494
-  _globals['_LABELCOUNT']._serialized_start=1496
-  _globals['_LABELCOUNT']._serialized_end=1572
-  _globals['_SOURCE']._serialized_start=1574
-  _globals['_SOURCE']._serialized_end=1701
-  _globals['_DATASETPART']._serialized_start=1703
-  _globals['_DATASETPART']._serialized_end=1809
-  _globals['_ROWCOUNTS']._serialized_start=1811
-  _globals['_ROWCOUNTS']._serialized_end=1907
-  _globals['_COLUMNREPORT']._serialized_start=1910
-  _globals['_COLUMNREPORT']._serialized_end=2239
-  _globals['_COLUMNREPORT_FREQUENTENTRY']._serialized_start=2192
-  _globals['_COLUMNREPORT_FREQUENTENTRY']._serialized_end=2239
+  _globals['_DATASET']._serialized_end=258
+  _globals['_DATASETSPEC']._serialized_start=261
+  _globals['_DATASETSPEC']._serialized_end=390
+  _globals['_CLEANING']._serialized_start=392
+  _globals['_CLEANING']._serialized_end=469
+  _globals['_SPLITSPEC']._serialized_start=471
+  _globals['_SPLITSPEC']._serialized_end=544
+  _globals['_SNAPSHOT']._serialized_start=547
+  _globals['_SNAPSHOT']._serialized_end=1249
+  _globals['_SNAPSHOT_SPLITSENTRY']._serialized_start=1146
+  _globals['_SNAPSHOT_SPLITSENTRY']._serialized_end=1191
+  _globals['_SNAPSHOT_QUARANTINEREASONSENTRY']._serialized_start=1193
+  _globals['_SNAPSHOT_QUARANTINEREASONSENTRY']._serialized_end=1249
+  _globals['_LABELREPORT']._serialized_start=1252
+  _globals['_LABELREPORT']._serialized_end=1528
+  _globals['_LABELCOUNT']._serialized_start=1530
+  _globals['_LABELCOUNT']._serialized_end=1606
+  _globals['_SOURCE']._serialized_start=1608
+  _globals['_SOURCE']._serialized_end=1735
+  _globals['_DATASETPART']._serialized_start=1737
+  _globals['_DATASETPART']._serialized_end=1843
+  _globals['_ROWCOUNTS']._serialized_start=1845
+  _globals['_ROWCOUNTS']._serialized_end=1941
+  _globals['_COLUMNREPORT']._serialized_start=1944
+  _globals['_COLUMNREPORT']._serialized_end=2273
+  _globals['_COLUMNREPORT_FREQUENTENTRY']._serialized_start=2226
+  _globals['_COLUMNREPORT_FREQUENTENTRY']._serialized_end=2273
 # @@protoc_insertion_point(module_scope)

@@ -47,9 +47,12 @@ class Dataset(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     NEWEST_NUMBER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     newest_number: _builtins.int
     """Number of the newest snapshot in the dataset's ledger. 0: no import has succeeded yet."""
+    problem: _builtins.str
+    """In a listing: which stored object is damaged, so that only the name is known. Empty: none."""
     @_builtins.property
     def spec(self) -> Global___DatasetSpec: ...
     @_builtins.property
@@ -61,10 +64,11 @@ class Dataset(_message.Message):
         spec: Global___DatasetSpec | None = ...,
         newest_number: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "name", b"name", "newest_number", b"newest_number", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "name", b"name", "newest_number", b"newest_number", "problem", b"problem", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -221,6 +225,7 @@ class Snapshot(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.str
     """32 hex digits: a hash of the spec and of the parts without the quarantine, so equal rows under an equal spec have the
     same id.
@@ -230,6 +235,8 @@ class Snapshot(_message.Message):
     """Number in the dataset's ledger, from 1."""
     request_id: _builtins.str
     """The import that created it."""
+    problem: _builtins.str
+    """In a listing: which stored object is damaged, so that only dataset and number are known. Empty: none."""
     @_builtins.property
     def spec(self) -> Global___DatasetSpec: ...
     @_builtins.property
@@ -274,10 +281,11 @@ class Snapshot(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
         labels: Global___LabelReport | None = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "labels", b"labels", "rows", b"rows", "source", b"source", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "create_time", b"create_time", "dataset", b"dataset", "labels", b"labels", "number", b"number", "parts", b"parts", "quarantine_reasons", b"quarantine_reasons", "request_id", b"request_id", "rows", b"rows", "snapshot_id", b"snapshot_id", "source", b"source", "spec", b"spec", "splits", b"splits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "create_time", b"create_time", "dataset", b"dataset", "labels", b"labels", "number", b"number", "parts", b"parts", "problem", b"problem", "quarantine_reasons", b"quarantine_reasons", "request_id", b"request_id", "rows", b"rows", "snapshot_id", b"snapshot_id", "source", b"source", "spec", b"spec", "splits", b"splits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

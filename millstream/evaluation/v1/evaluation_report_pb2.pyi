@@ -39,6 +39,7 @@ class EvaluationReport(_message.Message):
     class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[EvaluationReport._Status.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATUS_UNSPECIFIED: EvaluationReport._Status.ValueType  # 0
+        """Unknown, because the stored report is damaged: a listing then has only its id, model and version, and the error."""
         STATUS_PASSED: EvaluationReport._Status.ValueType  # 1
         """Every rule of the gate passed, or there is no gate; and no label of the champion is lost, unproven or written
         in a second way.
@@ -52,6 +53,7 @@ class EvaluationReport(_message.Message):
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper): ...
     STATUS_UNSPECIFIED: EvaluationReport.Status.ValueType  # 0
+    """Unknown, because the stored report is damaged: a listing then has only its id, model and version, and the error."""
     STATUS_PASSED: EvaluationReport.Status.ValueType  # 1
     """Every rule of the gate passed, or there is no gate; and no label of the champion is lost, unproven or written
     in a second way.
@@ -104,7 +106,7 @@ class EvaluationReport(_message.Message):
     """The version that the alias champion named when this one was evaluated. 0: none."""
     status: Global___EvaluationReport.Status.ValueType
     error: _builtins.str
-    """If the status is ERROR: why the version could not be evaluated."""
+    """If the status is ERROR: why the version could not be evaluated. If it is UNSPECIFIED: which object is damaged."""
     rows_compared: _builtins.int
     """Rows of the test split on which the version and the baseline were measured. 0 beside rows_left_out: one of the two
     versions had seen each row of it, so there are no metrics, and no gate is passed.

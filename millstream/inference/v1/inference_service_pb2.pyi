@@ -495,7 +495,9 @@ class LoadProblem(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     alias: _builtins.str
+    """Empty: every alias, because the model itself cannot be read."""
     version: _builtins.int
+    """0: unknown, because a stored object is damaged."""
     reason: _builtins.str
     refused: _builtins.bool
     """True: the version is refused by every replica. False: this replica cannot load it, others may."""

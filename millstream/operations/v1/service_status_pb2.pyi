@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -33,6 +35,7 @@ class ServiceStatus(_message.Message):
     BUS_FIELD_NUMBER: _builtins.int
     CONSUMER_FIELD_NUMBER: _builtins.int
     OUTBOX_FIELD_NUMBER: _builtins.int
+    DAMAGED_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     commit: _builtins.str
     """The commit of the running code. Empty if neither a checkout nor an image names it."""
@@ -56,6 +59,10 @@ class ServiceStatus(_message.Message):
     def outbox(self) -> Global___OutboxStatus:
         """Unset in a service that publishes no facts."""
 
+    @_builtins.property
+    def damaged(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The damaged stored objects that its work has met, each with its key and what to do. At most 100."""
+
     def __init__(
         self,
         *,
@@ -69,10 +76,11 @@ class ServiceStatus(_message.Message):
         bus: Global___Dependency | None = ...,
         consumer: Global___ConsumerStatus | None = ...,
         outbox: Global___OutboxStatus | None = ...,
+        damaged: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bus", b"bus", "consumer", b"consumer", "outbox", b"outbox", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bus", b"bus", "commit", b"commit", "consumer", b"consumer", "dirty", b"dirty", "not_ready_reason", b"not_ready_reason", "outbox", b"outbox", "ready", b"ready", "service", b"service", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bus", b"bus", "commit", b"commit", "consumer", b"consumer", "damaged", b"damaged", "dirty", b"dirty", "not_ready_reason", b"not_ready_reason", "outbox", b"outbox", "ready", b"ready", "service", b"service", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -220,11 +220,14 @@ class Model(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     etag: _builtins.str
     """Number of the newest entry of the spec's ledger."""
     actor: _builtins.str
     """The caller that applied the newest spec."""
+    problem: _builtins.str
+    """In a listing: which stored object is damaged, so that only the name is known. Empty: none."""
     @_builtins.property
     def spec(self) -> Global___ModelSpec: ...
     @_builtins.property
@@ -240,10 +243,11 @@ class Model(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         actor: _builtins.str = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "etag", b"etag", "name", b"name", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "etag", b"etag", "name", b"name", "problem", b"problem", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -282,9 +286,12 @@ class ModelVersion(_message.Message):
     LINEAGE_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     version: _builtins.int
     run_id: _builtins.str
+    problem: _builtins.str
+    """In a listing: which stored object is damaged, so that only model and version are known. Empty: none."""
     @_builtins.property
     def artifact(self) -> _training_run_pb2.Artifact: ...
     @_builtins.property
@@ -305,10 +312,11 @@ class ModelVersion(_message.Message):
         lineage: _lineage_pb2.Lineage | None = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "lineage", b"lineage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "run_id", b"run_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "lineage", b"lineage", "metrics", b"metrics", "model", b"model", "problem", b"problem", "run_id", b"run_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -351,6 +359,7 @@ class AliasEntry(_message.Message):
     OVERRIDE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     alias: _builtins.str
     number: _builtins.int
@@ -367,6 +376,8 @@ class AliasEntry(_message.Message):
     override: _builtins.str
     """Reason of a promotion that needed no passing report. Empty: the promotion had one."""
     request_id: _builtins.str
+    problem: _builtins.str
+    """In a listing: which stored object is damaged, so that only model, alias and number are known. Empty: none."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -384,10 +395,11 @@ class AliasEntry(_message.Message):
         override: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "alias", b"alias", "hold", b"hold", "model", b"model", "number", b"number", "override", b"override", "reason", b"reason", "report_id", b"report_id", "request_id", b"request_id", "time", b"time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "alias", b"alias", "hold", b"hold", "model", b"model", "number", b"number", "override", b"override", "problem", b"problem", "reason", b"reason", "report_id", b"report_id", "request_id", b"request_id", "time", b"time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

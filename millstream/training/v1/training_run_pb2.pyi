@@ -118,6 +118,7 @@ class TrainingRun(_message.Message):
     class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TrainingRun._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: TrainingRun._State.ValueType  # 0
+        """Unknown, because a stored object of the run is damaged: see reason."""
         STATE_PENDING: TrainingRun._State.ValueType  # 1
         """No worker has claimed an attempt yet."""
         STATE_RUNNING: TrainingRun._State.ValueType  # 2
@@ -128,6 +129,7 @@ class TrainingRun(_message.Message):
 
     class State(_State, metaclass=_StateEnumTypeWrapper): ...
     STATE_UNSPECIFIED: TrainingRun.State.ValueType  # 0
+    """Unknown, because a stored object of the run is damaged: see reason."""
     STATE_PENDING: TrainingRun.State.ValueType  # 1
     """No worker has claimed an attempt yet."""
     STATE_RUNNING: TrainingRun.State.ValueType  # 2
@@ -173,7 +175,9 @@ class TrainingRun(_message.Message):
     run_id: _builtins.str
     state: Global___TrainingRun.State.ValueType
     reason: _builtins.str
-    """Why it failed or was cancelled, and what to do. Of a run that waits for another attempt: why the newest one ended."""
+    """Why it failed or was cancelled, and what to do. Of a run that waits for another attempt: why the newest one ended. Of
+    one whose stored objects are damaged: which one, and what to do.
+    """
     attempt: _builtins.int
     """Number of the newest attempt, from 1. 0 before the first."""
     actor: _builtins.str

@@ -113,12 +113,12 @@ class ListTrainingRunsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Empty: runs of every model."""
+    """Empty: runs of every model. A run whose request is damaged may be of any model, and is listed for each."""
     page_size: _builtins.int
     page_token: _builtins.str
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_training_run_pb2.TrainingRun.State.ValueType]:
-        """Empty: runs in any state."""
+        """Empty: runs in any state, also in an unknown one."""
 
     def __init__(
         self,

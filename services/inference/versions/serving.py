@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from millstream.errors import MillstreamError, NotFound, Unavailable
+from millstream.errors import DataLoss, MillstreamError, NotFound, Unavailable
 from millstream.registry.v1.model_pb2 import ModelVersion
 from recipekit.predictor import Predictor
 from recipekit.spec import Row, Spec
@@ -93,6 +93,8 @@ class Serving:
     def __init__(self) -> None:
         self._models: dict[str, dict[str, LoadedVersion | UnavailableSlot]] = {}
         self._problems: dict[tuple[str, str], Problem] = {}
+        self._unreadable: dict[str, str] = {}
+        """By model, why its spec cannot be read, so that nobody knows which aliases it serves."""
         self._first: frozenset[str] | None = None
         """The models of the first listing; None before it."""
         self._settled: set[str] = set()
@@ -115,8 +117,10 @@ class Serving:
         self._settled.add(model)
 
     def find(self, model: str, alias: str) -> LoadedVersion:
-        """The version of an alias. Raises NotFound with the reason, or Unavailable while its first version loads."""
+        """The version of an alias. Raises NotFound or DataLoss with the reason, or Unavailable while its first one loads."""
         aliases = self._models.get(model)
+        if (unreadable := self._unreadable.get(model)) and alias not in (aliases or ()):
+            raise DataLoss(f"alias {alias} of model {model} is not served: {unreadable}", model=model, alias=alias)
         if aliases is None:
             if self._first is None or model in self._first - self._settled:
                 raise Unavailable(f"model {model} was not read from the registry yet: try again", retry_after=1.0)
@@ -151,8 +155,15 @@ class Serving:
         return [slot for model in self.models() for slot in sorted(self.loaded(model).items())]
 
     def problems(self) -> list[tuple[str, str, Problem]]:
-        """(model, alias, why it is not served by the version that it names), sorted."""
-        return [(model, alias, self._problems[model, alias]) for model, alias in sorted(self._problems)]
+        """(model, alias, why it is not served by the version that it names), sorted; alias "": all of the model."""
+        found = {(model, ""): Problem(0, text) for model, text in self._unreadable.items()} | self._problems
+        return [(model, alias, found[model, alias]) for model, alias in sorted(found)]
+
+    def set_unreadable(self, model: str, reason: str) -> None:
+        """Note why the model's spec cannot be read, so that what is loaded stays; "": it can."""
+        self._unreadable.pop(model, None)
+        if reason:
+            self._unreadable[model] = reason
 
     def set_problem(self, model: str, alias: str, problem: Problem | None) -> None:
         """Note why the alias is not served by the version that it names; None: it is."""
@@ -183,6 +194,7 @@ class Serving:
     def drop(self, model: str) -> list[str]:
         """Remove a model; returns the aliases that it had."""
         taken = self.keep_only(model, ())
+        self.set_unreadable(model, "")
         self._models.pop(model, None)
         return taken
 

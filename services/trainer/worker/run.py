@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf.json_format import MessageToDict, ParseDict
-from google.protobuf.message import DecodeError
 from typing_extensions import override
 
-from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
+from millstream.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from millstream.training.v1.attempt_pb2 import AttemptEnd, RunNumerics
 from recipekit.hardware import processor
 from recipekit.run import Progress, Run
@@ -30,7 +29,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 KEPT = 2
 """Checkpoints that an attempt keeps."""
-_UNREADABLE = (NotFound, InvalidArgument, DecodeError, ValueError, TypeError, FileNotFoundError)
+_UNREADABLE = (NotFound, InvalidArgument, DataLoss, ValueError, TypeError, FileNotFoundError)
 METRICS = "reported-metrics.json"
 """In each checkpoint: an attempt that resumes after the last evaluation measures nothing again."""
 

@@ -12,7 +12,7 @@ from google.protobuf.message import Message as Proto
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from millstream.defaults import BY_NAME, dead_letters_of
-from millstream.errors import InvalidArgument
+from millstream.errors import DataLoss
 from millstream.operations.v1.operations_service_pb2 import DeadLetter
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
@@ -55,8 +55,8 @@ def of_object(key: str, data: bytes) -> Any:
     try:
         if not kind.in_ledger:
             return _json(parsed(kind, data))
-        entry = read_entry(data, kind.message)
-    except (DecodeError, InvalidArgument) as error:
+        entry = read_entry(data, kind.message, key)
+    except (DecodeError, DataLoss) as error:
         raise Unreadable(f"it is no {kind.message.DESCRIPTOR.full_name}: {error}") from error
     head = {"number": entry.number, "request_id": entry.request_id, "time_ns": entry.time_ns, "actor": entry.actor}
     return {**head, "message": _json(entry.message)}
@@ -88,7 +88,7 @@ def parsed(kind: Kind, data: bytes) -> Proto:
     """The message that an object holds, out of its ledger entry."""
     assert kind.message
     if kind.in_ledger:
-        return read_entry(data, kind.message).message
+        return read_entry(data, kind.message, kind.pattern).message
     message = kind.message()
     message.ParseFromString(data)
     return message

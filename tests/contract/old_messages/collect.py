@@ -142,7 +142,7 @@ def neutral(key: str, data: bytes) -> bytes:
     if not kind.in_ledger:
         return message.SerializeToString(deterministic=True)
     entry = LedgerEntry.FromString(data)
-    assert read_entry(data, kind.message).message != message
+    assert read_entry(data, kind.message, kind.pattern).message != message
     entry.message.Pack(message, deterministic=True)
     return entry.SerializeToString(deterministic=True)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from millstream.errors import InvalidArgument, NotFound
+from millstream.errors import DataLoss, InvalidArgument, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.evaluation.v1.evaluation_service_pb2 import EvaluateModelVersionRequest
 from millstream.registry.v1.model_pb2 import GateRule
@@ -27,7 +27,7 @@ async def ask(replica: Replica, version: int = 1, request_id: str = "", reason: 
     return (await replica.service.EvaluateModelVersion(request)).request_number
 
 
-async def pending(replica: Replica) -> list[EvaluationKey]:
+async def pending(replica: Replica) -> list[EvaluationKey | DataLoss]:
     return [key async for key in replica.evaluate.pending()]
 
 

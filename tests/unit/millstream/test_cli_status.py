@@ -60,3 +60,10 @@ def test_a_replica_that_is_down_gives_no_answer(cli: Command, monkeypatch: pytes
     (row,) = [line for line in failed.stdout.splitlines() if line.startswith("evaluator")]
     assert row.split("\t")[2:] == ["no answer", "-", "-", "-", "-", "-"]
     assert "evaluator (127.0.0.1:1): no answer (" in failed.stderr
+
+
+def test_damaged_objects_are_problems_of_the_replicas_that_met_them(cli: Command, fakes: Fakes) -> None:
+    fakes.status = ServiceStatus(
+        ready=True, blobs=Dependency(ok=True), bus=Dependency(ok=True), damaged=["the stored object a/b is damaged"]
+    )
+    assert "the stored object a/b is damaged" in cli("status", code=1).stderr

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millstream.errors import Conflict, InvalidArgument, Unavailable
+from millstream.errors import Conflict, DataLoss, InvalidArgument, Unavailable
 from millstream.operations.v1.stored_pb2 import LedgerEntry
 from millstream.registry.v1.model_pb2 import AliasEntry
 from millstream.training.v1.training_run_pb2 import Artifact
@@ -192,10 +192,10 @@ async def test_entries_are_read_once() -> None:
     assert [each.number for each in await mine.entries()] == list(range(1, 11))
 
 
-async def test_an_entry_of_another_message_type_is_refused() -> None:
+async def test_an_entry_of_another_message_type_is_damaged() -> None:
     blobs = MemoryBlobs()
     stored = LedgerEntry(number=1, request_id="x")
     stored.message.Pack(Artifact(digest="d"))
     await blobs.put(f"{PREFIX}/{1:010d}", stored.SerializeToString())
-    with pytest.raises(InvalidArgument, match=r"holds millstream\.training\.v1\.Artifact"):
+    with pytest.raises(DataLoss, match=f"{PREFIX}/{1:010d} is damaged"):
         await ledger(blobs).entries()

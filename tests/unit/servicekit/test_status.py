@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from millstream.errors import Unavailable
+from millstream.errors import DataLoss, Unavailable
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.build_info import BuildInfo
 from servicekit.bus.memory import MemoryBus
@@ -12,8 +12,9 @@ from servicekit.facts.outbox import Outbox
 from servicekit.rpc.health import Health
 from servicekit.runtime.probes import DependencyProbe
 from servicekit.runtime.status import Status
+from servicekit.work.damage import Damage
 from servicekit.work.queue import Work
-from tests.worlds.work import HANDLERS
+from tests.worlds.work import HANDLERS, ThingKey
 
 BUILD = BuildInfo("0123abcd", dirty=True)
 
@@ -68,3 +69,11 @@ async def test_a_service_without_handlers_has_no_consumer_to_report() -> None:
     probe = await checked(blobs.check, health, "blobs")
     consumer = Work(blobs, bus, "dataprep", {}, [], resync_seconds=60).consumer
     assert not Status("dataprep", health, probe, probe, consumer).message(BUILD).HasField("consumer")
+
+
+async def test_it_names_the_damaged_objects_that_its_work_has_met() -> None:
+    health, blobs = Health(), MemoryBlobs()
+    probe = await checked(blobs.check, health, "blobs")
+    damage = Damage()
+    damage.tried(ThingKey("words"), DataLoss("a/b is damaged"))
+    assert list(Status("trainer", health, probe, probe, damage=damage).message(BUILD).damaged) == ["a/b is damaged"]

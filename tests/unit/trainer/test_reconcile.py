@@ -244,7 +244,7 @@ async def test_a_run_that_has_ended_is_pending_while_its_worker_lives() -> None:
     await trainer.reconcile("run")
     await trainer.store.end(RunOutcome(run_id="run", model="toy", state=TrainingRun.STATE_CANCELLED))
     for stopped in (["run"], ["run", "run"]):
-        assert [key.run_id async for key in trainer.runs.pending()] == ["run"]
+        assert [key async for key in trainer.runs.pending()] == [RunKey("run")]
         assert await trainer.runs.reconcile(RunKey("run")) is not None
         assert trainer.launcher.stopped == stopped
     trainer.launcher.processes.clear()
