@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,15 @@ def a_step(platform: Platform, rng: random.Random) -> Callable[[], Awaitable[Non
     )[0]
 
 
+async def promote_each_by_hand(platform: Platform) -> None:
+    """A person tries every version, the newest first, each with a report beside the champion of that moment."""
+    for version in range(len(platform.versions), 0, -1):
+        await platform.evaluator.service.EvaluateModelVersion(EvaluateModelVersionRequest(model=MODEL, version=version))
+        await platform.evaluate(version)
+        with suppress(MillstreamError):
+            await platform.promote_by_hand(version, override="")
+
+
 async def fair_reports(platform: Platform, kinds: Counter[str]) -> set[str]:
     """The ids of the reports that compared something, each on the rows that neither had seen and both can answer."""
     fair = set()
@@ -95,6 +105,7 @@ async def test_no_sequence_of_events_changes_the_labels_of_the_champion_without_
                 # A move that lost a race, or has no target, is refused; the next one reads anew.
                 if error is not None and not isinstance(error, MillstreamError):
                     raise error
+        await promote_each_by_hand(platform)
         fair = await fair_reports(platform, kinds)
         for move, before, after in await platform.judged_moves():
             how = "by itself" if move.action == AUTOMATIC else "by hand, without an override"
