@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"millstream/dataset/v1/events.proto\x12\x15millstream.dataset.v1\"[\n\x0c\x44\x61tasetEvent\x12\x42\n\x10snapshot_created\x18\x01 \x01(\x0b\x32&.millstream.dataset.v1.SnapshotCreatedH\x00\x42\x07\n\x05\x65vent\"G\n\x0fSnapshotCreated\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x13\n\x0bsnapshot_id\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"millstream/dataset/v1/events.proto\x12\x15millstream.dataset.v1\"[\n\x0c\x44\x61tasetEvent\x12\x42\n\x10snapshot_created\x18\x01 \x01(\x0b\x32&.millstream.dataset.v1.SnapshotCreatedH\x00\x42\x07\n\x05\x65vent\"G\n\x0fSnapshotCreated\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x13\n\x0bsnapshot_id\x18\x03 \x01(\tB!Z\x1fmillstream/dataset/v1;datasetv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.dataset.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z\037millstream/dataset/v1;datasetv1'
   _globals['_DATASETEVENT']._serialized_start=61
   _globals['_DATASETEVENT']._serialized_end=152
   _globals['_SNAPSHOTCREATED']._serialized_start=154

@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&millstream/evaluation/v1/attempt.proto\x12\x18millstream.evaluation.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"h\n\nAttemptEnd\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x63ounts\x18\x02 \x01(\x08\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63hampion\x18\x04 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&millstream/evaluation/v1/attempt.proto\x12\x18millstream.evaluation.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"h\n\nAttemptEnd\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x63ounts\x18\x02 \x01(\x08\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63hampion\x18\x04 \x01(\x08\x42\'Z%millstream/evaluation/v1;evaluationv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.evaluation.v1.attempt_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z%millstream/evaluation/v1;evaluationv1'
   _globals['_ATTEMPTEND']._serialized_start=101
   _globals['_ATTEMPTEND']._serialized_end=205
 # @@protoc_insertion_point(module_scope)

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1millstream/evaluation/v1/evaluation_request.proto\x12\x18millstream.evaluation.v1\"C\n\x11\x45valuationRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1millstream/evaluation/v1/evaluation_request.proto\x12\x18millstream.evaluation.v1\"C\n\x11\x45valuationRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\tB\'Z%millstream/evaluation/v1;evaluationv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.evaluation.v1.evaluation_request_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z%millstream/evaluation/v1;evaluationv1'
   _globals['_EVALUATIONREQUEST']._serialized_start=79
   _globals['_EVALUATIONREQUEST']._serialized_end=146
 # @@protoc_insertion_point(module_scope)

@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from millstream.evaluation.v1 import evaluation_report_pb2 as millstream_dot_evaluation_dot_v1_dot_evaluation__report__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%millstream/evaluation/v1/events.proto\x12\x18millstream.evaluation.v1\x1a\x30millstream/evaluation/v1/evaluation_report.proto\"i\n\x0f\x45valuationEvent\x12M\n\x14\x65valuation_completed\x18\x01 \x01(\x0b\x32-.millstream.evaluation.v1.EvaluationCompletedH\x00\x42\x07\n\x05\x65vent\"\x8b\x01\n\x13\x45valuationCompleted\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x41\n\x06status\x18\x04 \x01(\x0e\x32\x31.millstream.evaluation.v1.EvaluationReport.Statusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%millstream/evaluation/v1/events.proto\x12\x18millstream.evaluation.v1\x1a\x30millstream/evaluation/v1/evaluation_report.proto\"i\n\x0f\x45valuationEvent\x12M\n\x14\x65valuation_completed\x18\x01 \x01(\x0b\x32-.millstream.evaluation.v1.EvaluationCompletedH\x00\x42\x07\n\x05\x65vent\"\x8b\x01\n\x13\x45valuationCompleted\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x41\n\x06status\x18\x04 \x01(\x0e\x32\x31.millstream.evaluation.v1.EvaluationReport.StatusB\'Z%millstream/evaluation/v1;evaluationv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.evaluation.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z%millstream/evaluation/v1;evaluationv1'
   _globals['_EVALUATIONEVENT']._serialized_start=117
   _globals['_EVALUATIONEVENT']._serialized_end=222
   _globals['_EVALUATIONCOMPLETED']._serialized_start=225

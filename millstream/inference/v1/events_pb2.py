@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$millstream/inference/v1/events.proto\x12\x17millstream.inference.v1\"[\n\x0eInferenceEvent\x12@\n\x0eversion_served\x18\x01 \x01(\x0b\x32&.millstream.inference.v1.VersionServedH\x00\x42\x07\n\x05\x65vent\"W\n\rVersionServed\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x17\n\x0f\x61rtifact_digest\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$millstream/inference/v1/events.proto\x12\x17millstream.inference.v1\"[\n\x0eInferenceEvent\x12@\n\x0eversion_served\x18\x01 \x01(\x0b\x32&.millstream.inference.v1.VersionServedH\x00\x42\x07\n\x05\x65vent\"W\n\rVersionServed\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x17\n\x0f\x61rtifact_digest\x18\x04 \x01(\tB%Z#millstream/inference/v1;inferencev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.inference.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z#millstream/inference/v1;inferencev1'
   _globals['_INFERENCEEVENT']._serialized_start=65
   _globals['_INFERENCEEVENT']._serialized_end=156
   _globals['_VERSIONSERVED']._serialized_start=158

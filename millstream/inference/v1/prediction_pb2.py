@@ -26,25 +26,26 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from millstream.training.v1 import lineage_pb2 as millstream_dot_training_dot_v1_dot_lineage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(millstream/inference/v1/prediction.proto\x12\x17millstream.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a$millstream/training/v1/lineage.proto\"\x99\x01\n\x06Served\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05\x61lias\x18\x03 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x04 \x01(\t\x12\x0e\n\x06run_id\x18\x05 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x06 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12\x11\n\tprecision\x18\x08 \x01(\t\"\x88\x01\n\x06Timing\x12*\n\x07prepare\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05infer\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x7f\n\x0bServedModel\x12/\n\x06served\x18\x01 \x01(\x0b\x32\x1f.millstream.inference.v1.Served\x12\x30\n\x07lineage\x18\x02 \x01(\x0b\x32\x1f.millstream.training.v1.Lineage\x12\r\n\x05tasks\x18\x03 \x03(\t\"\xa7\x01\n\x0e\x43lassification\x12\r\n\x05label\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\x43\n\x06scores\x18\x03 \x03(\x0b\x32\x33.millstream.inference.v1.Classification.ScoresEntry\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(millstream/inference/v1/prediction.proto\x12\x17millstream.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a$millstream/training/v1/lineage.proto\"\x99\x01\n\x06Served\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05\x61lias\x18\x03 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x04 \x01(\t\x12\x0e\n\x06run_id\x18\x05 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x06 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12\x11\n\tprecision\x18\x08 \x01(\t\"\x88\x01\n\x06Timing\x12*\n\x07prepare\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05infer\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa7\x01\n\x0bServedModel\x12/\n\x06served\x18\x01 \x01(\x0b\x32\x1f.millstream.inference.v1.Served\x12\x30\n\x07lineage\x18\x02 \x01(\x0b\x32\x1f.millstream.training.v1.Lineage\x12\r\n\x05tasks\x18\x03 \x03(\t\x12\x0f\n\x07\x63olumns\x18\x04 \x03(\t\x12\x15\n\rother_columns\x18\x05 \x01(\x08\"\xa7\x01\n\x0e\x43lassification\x12\r\n\x05label\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12\x43\n\x06scores\x18\x03 \x03(\x0b\x32\x33.millstream.inference.v1.Classification.ScoresEntry\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x42%Z#millstream/inference/v1;inferencev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.inference.v1.prediction_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z#millstream/inference/v1;inferencev1'
   _globals['_CLASSIFICATION_SCORESENTRY']._loaded_options = None
   _globals['_CLASSIFICATION_SCORESENTRY']._serialized_options = b'8\001'
   _globals['_SERVED']._serialized_start=140
   _globals['_SERVED']._serialized_end=293
   _globals['_TIMING']._serialized_start=296
   _globals['_TIMING']._serialized_end=432
-  _globals['_SERVEDMODEL']._serialized_start=434
-  _globals['_SERVEDMODEL']._serialized_end=561
-  _globals['_CLASSIFICATION']._serialized_start=564
-  _globals['_CLASSIFICATION']._serialized_end=731
-  _globals['_CLASSIFICATION_SCORESENTRY']._serialized_start=686
-  _globals['_CLASSIFICATION_SCORESENTRY']._serialized_end=731
-  _globals['_EMBEDDING']._serialized_start=733
-  _globals['_EMBEDDING']._serialized_end=760
+  _globals['_SERVEDMODEL']._serialized_start=435
+  _globals['_SERVEDMODEL']._serialized_end=602
+  _globals['_CLASSIFICATION']._serialized_start=605
+  _globals['_CLASSIFICATION']._serialized_end=772
+  _globals['_CLASSIFICATION_SCORESENTRY']._serialized_start=727
+  _globals['_CLASSIFICATION_SCORESENTRY']._serialized_end=772
+  _globals['_EMBEDDING']._serialized_start=774
+  _globals['_EMBEDDING']._serialized_end=801
 # @@protoc_insertion_point(module_scope)

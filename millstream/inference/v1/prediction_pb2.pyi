@@ -110,6 +110,10 @@ class ServedModel(_message.Message):
     SERVED_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    OTHER_COLUMNS_FIELD_NUMBER: _builtins.int
+    other_columns: _builtins.bool
+    """Its rows may have other columns too."""
     @_builtins.property
     def served(self) -> Global___Served: ...
     @_builtins.property
@@ -118,16 +122,22 @@ class ServedModel(_message.Message):
     def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The typed calls that its recipe supports, for example classify."""
 
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The columns that it reads of a row to predict for; Predict refuses any other."""
+
     def __init__(
         self,
         *,
         served: Global___Served | None = ...,
         lineage: _lineage_pb2.Lineage | None = ...,
         tasks: _abc.Iterable[_builtins.str] | None = ...,
+        columns: _abc.Iterable[_builtins.str] | None = ...,
+        other_columns: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lineage", b"lineage", "served", b"served"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lineage", b"lineage", "served", b"served", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "lineage", b"lineage", "other_columns", b"other_columns", "served", b"served", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#millstream/registry/v1/events.proto\x12\x16millstream.registry.v1\"\xe6\x01\n\rRegistryEvent\x12=\n\rmodel_applied\x18\x01 \x01(\x0b\x32$.millstream.registry.v1.ModelAppliedH\x00\x12R\n\x18model_version_registered\x18\x02 \x01(\x0b\x32..millstream.registry.v1.ModelVersionRegisteredH\x00\x12\x39\n\x0b\x61lias_moved\x18\x03 \x01(\x0b\x32\".millstream.registry.v1.AliasMovedH\x00\x42\x07\n\x05\x65vent\">\n\x0cModelApplied\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\"H\n\x16ModelVersionRegistered\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06run_id\x18\x03 \x01(\t\"K\n\nAliasMoved\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#millstream/registry/v1/events.proto\x12\x16millstream.registry.v1\"\xe6\x01\n\rRegistryEvent\x12=\n\rmodel_applied\x18\x01 \x01(\x0b\x32$.millstream.registry.v1.ModelAppliedH\x00\x12R\n\x18model_version_registered\x18\x02 \x01(\x0b\x32..millstream.registry.v1.ModelVersionRegisteredH\x00\x12\x39\n\x0b\x61lias_moved\x18\x03 \x01(\x0b\x32\".millstream.registry.v1.AliasMovedH\x00\x42\x07\n\x05\x65vent\">\n\x0cModelApplied\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\"H\n\x16ModelVersionRegistered\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06run_id\x18\x03 \x01(\t\"K\n\nAliasMoved\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\x04\x42#Z!millstream/registry/v1;registryv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.registry.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z!millstream/registry/v1;registryv1'
   _globals['_REGISTRYEVENT']._serialized_start=64
   _globals['_REGISTRYEVENT']._serialized_end=294
   _globals['_MODELAPPLIED']._serialized_start=296

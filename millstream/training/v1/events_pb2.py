@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#millstream/training/v1/events.proto\x12\x16millstream.training.v1\"\x9a\x03\n\rTrainingEvent\x12J\n\x14training_run_started\x18\x01 \x01(\x0b\x32*.millstream.training.v1.TrainingRunStartedH\x00\x12N\n\x16training_run_succeeded\x18\x02 \x01(\x0b\x32,.millstream.training.v1.TrainingRunSucceededH\x00\x12H\n\x13training_run_failed\x18\x03 \x01(\x0b\x32).millstream.training.v1.TrainingRunFailedH\x00\x12N\n\x16training_run_cancelled\x18\x04 \x01(\x0b\x32,.millstream.training.v1.TrainingRunCancelledH\x00\x12J\n\x14training_run_created\x18\x05 \x01(\x0b\x32*.millstream.training.v1.TrainingRunCreatedH\x00\x42\x07\n\x05\x65vent\"3\n\x12TrainingRunCreated\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"5\n\x12TrainingRunStarted\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"N\n\x14TrainingRunSucceeded\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x03 \x01(\t\"B\n\x11TrainingRunFailed\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"E\n\x14TrainingRunCancelled\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#millstream/training/v1/events.proto\x12\x16millstream.training.v1\"\x9a\x03\n\rTrainingEvent\x12J\n\x14training_run_started\x18\x01 \x01(\x0b\x32*.millstream.training.v1.TrainingRunStartedH\x00\x12N\n\x16training_run_succeeded\x18\x02 \x01(\x0b\x32,.millstream.training.v1.TrainingRunSucceededH\x00\x12H\n\x13training_run_failed\x18\x03 \x01(\x0b\x32).millstream.training.v1.TrainingRunFailedH\x00\x12N\n\x16training_run_cancelled\x18\x04 \x01(\x0b\x32,.millstream.training.v1.TrainingRunCancelledH\x00\x12J\n\x14training_run_created\x18\x05 \x01(\x0b\x32*.millstream.training.v1.TrainingRunCreatedH\x00\x42\x07\n\x05\x65vent\"3\n\x12TrainingRunCreated\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"5\n\x12TrainingRunStarted\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"N\n\x14TrainingRunSucceeded\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x03 \x01(\t\"B\n\x11TrainingRunFailed\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"E\n\x14TrainingRunCancelled\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\tB#Z!millstream/training/v1;trainingv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.training.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'Z!millstream/training/v1;trainingv1'
   _globals['_TRAININGEVENT']._serialized_start=64
   _globals['_TRAININGEVENT']._serialized_end=474
   _globals['_TRAININGRUNCREATED']._serialized_start=476
