@@ -3,16 +3,19 @@
 `address` is one `host:port`, or several with commas between, used in turn (round robin).
 """
 
+import asyncio
 import ipaddress
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import grpc
 from grpc import aio
 
+from millstream.credentials import PLAINTEXT, Credentials
 from millstream.errors import InvalidArgument, from_rpc_error
 from millstream.trace import traceparent
 
@@ -20,66 +23,22 @@ DEADLINE_SECONDS = 30.0
 MAX_MESSAGE_BYTES = 16 << 20
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """A channel's token and TLS files (PEM). `ca_file` "": plaintext. `cert_file` and `key_file`: mutual TLS.
+_call_timeout: ContextVar[float | None] = ContextVar("call_timeout", default=None)
 
-    Raises InvalidArgument for a token that cannot be sent, and for a certificate without its key or the reverse.
+
+@contextmanager
+def call_timeout(seconds: float) -> Iterator[None]:
+    """Give every call that begins inside so many seconds, its retries and its whole stream counted; then DeadlineExceeded.
+
+    Otherwise a call that is no stream has 30 s. Raises InvalidArgument for a number that is not above 0.
     """
-
-    token: str = ""
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
-
-    def __post_init__(self) -> None:
-        if not (self.token.isascii() and self.token.isprintable()):
-            raise InvalidArgument(
-                "the token must be one line of printable ASCII characters; MILLSTREAM_TOKEN_FILE names its file",
-                field="token",
-            )
-        if bool(self.cert_file) != bool(self.key_file):
-            raise InvalidArgument(
-                "a client certificate and its key go together: set MILLSTREAM_TLS_CLIENT_CERT_FILE and "
-                "MILLSTREAM_TLS_CLIENT_KEY_FILE, or neither",
-                field="cert_file" if self.key_file else "key_file",
-            )
-
-    @classmethod
-    def from_files(cls, token_file: str = "", ca_file: str = "", cert_file: str = "", key_file: str = "") -> Self:
-        """Credentials with the token read from a file; `token_file` "": none. Raises InvalidArgument if it is unreadable."""
-        # Bytes that are not ASCII make a token that is refused.
-        token = _read(token_file, "token_file", "TOKEN_FILE").decode(errors="replace").strip() if token_file else ""
-        return cls(token, ca_file, cert_file, key_file)
-
-    @classmethod
-    def from_env(cls, environment: Mapping[str, str]) -> Self:
-        """Credentials from MILLSTREAM_TOKEN_FILE and MILLSTREAM_TLS_{CA,CLIENT_CERT,CLIENT_KEY}_FILE, each may be unset.
-
-        Raises InvalidArgument for a token file that cannot be read or sent.
-        """
-        names = ("TOKEN_FILE", "TLS_CA_FILE", "TLS_CLIENT_CERT_FILE", "TLS_CLIENT_KEY_FILE")
-        return cls.from_files(*(environment.get(f"MILLSTREAM_{name}", "") for name in names))
-
-    def ssl(self) -> grpc.ChannelCredentials | None:
-        """gRPC's TLS credentials; None without a `ca_file`: plaintext. Raises InvalidArgument for an unreadable file."""
-        if not self.ca_file:
-            return None
-        authorities = _read(self.ca_file, "ca_file", "TLS_CA_FILE")
-        if not self.cert_file:
-            return grpc.ssl_channel_credentials(authorities)
-        key = _read(self.key_file, "key_file", "TLS_CLIENT_KEY_FILE")
-        return grpc.ssl_channel_credentials(
-            authorities, key, _read(self.cert_file, "cert_file", "TLS_CLIENT_CERT_FILE")
-        )
-
-
-def _read(path: str, field: str, variable: str) -> bytes:
+    if not seconds > 0:
+        raise InvalidArgument(f"a timeout of {seconds} s leaves no time: use a number above 0", field="seconds")
+    before = _call_timeout.set(seconds)
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        text = f"cannot read {path}: {error.strerror}; MILLSTREAM_{variable} names it"
-        raise InvalidArgument(text, field=field) from None
+        yield
+    finally:
+        _call_timeout.reset(before)
 
 
 # Only for callers whose requests are all idempotent.
@@ -109,6 +68,17 @@ def _options(retry: bool) -> list[tuple[str, Any]]:
     ]
 
 
+def checked_address(address: str) -> str:
+    """The address. Raises InvalidArgument for a list that gRPC cannot use, and for an address without a port."""
+    for one in address.split(","):
+        host, _, port = one.rpartition(":")
+        if not (host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
+            text = f"address {one!r} is no host:port, such as 127.0.0.1:50051 or [::1]:50051"
+            raise InvalidArgument(text, field="address")
+    _target(address)
+    return address
+
+
 def _target(address: str) -> str:
     """The target for gRPC. A list needs its ipv4/ipv6 resolver, which takes IP addresses only."""
     if "," not in address:
@@ -131,12 +101,22 @@ def _named(address: str, options: list[tuple[str, Any]]) -> list[tuple[str, Any]
     return [*options, ("grpc.default_authority", _host(address.partition(",")[0]))] if "," in address else options
 
 
-def open_channel(address: str, credentials: Credentials = Credentials(), retry: bool = False) -> aio.Channel:
+def check_loop(known: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
+    """The running event loop. Raises InvalidArgument if channels were opened in another: grpc binds them to it."""
+    running = asyncio.get_running_loop()
+    if known not in (None, running):
+        raise InvalidArgument(
+            "this AsyncClient was first used in another event loop: make one in each, inside one asyncio.run, or use Client"
+        )
+    return running
+
+
+def open_channel(address: str, credentials: Credentials = PLAINTEXT, retry: bool = False) -> aio.Channel:
     """A channel for asyncio. `retry`: retry calls that end UNAVAILABLE, for about two seconds.
 
     Raises InvalidArgument for an address list that gRPC cannot use, and for a TLS file that cannot be read.
     """
-    interceptors = [_AsyncUnary(credentials.token), _AsyncStream(credentials.token), _AsyncUpload(credentials.token)]
+    interceptors = [_AsyncUnary(credentials), _AsyncStream(credentials), _AsyncUpload(credentials)]
     if ssl := credentials.ssl():
         return aio.secure_channel(
             _target(address), ssl, options=_named(address, _options(retry)), interceptors=interceptors
@@ -144,35 +124,37 @@ def open_channel(address: str, credentials: Credentials = Credentials(), retry: 
     return aio.insecure_channel(_target(address), options=_options(retry), interceptors=interceptors)
 
 
-def open_sync_channel(address: str, credentials: Credentials = Credentials(), retry: bool = False) -> grpc.Channel:
+def open_sync_channel(address: str, credentials: Credentials = PLAINTEXT, retry: bool = False) -> grpc.Channel:
     """A channel for threads; parameters and errors as for open_channel()."""
     if ssl := credentials.ssl():
         channel = grpc.secure_channel(_target(address), ssl, options=_named(address, _options(retry)))
     else:
         channel = grpc.insecure_channel(_target(address), options=_options(retry))
-    return grpc.intercept_channel(channel, _Sync(credentials.token))
+    return grpc.intercept_channel(channel, _Sync(credentials))
 
 
-def _details(details: Any, token: str, details_class: Callable[..., Any], deadline: float | None, **more: Any) -> Any:
+def _details(
+    details: Any, credentials: Credentials, details_class: Callable[..., Any], deadline: float | None, **more: Any
+) -> Any:
     metadata = [*(details.metadata or ()), ("traceparent", traceparent())]
-    if token:
+    if token := credentials.bearer():
         metadata.append(("authorization", f"Bearer {token}"))
-    timeout = details.timeout if details.timeout is not None else deadline
+    timeout = next((limit for limit in (details.timeout, _call_timeout.get()) if limit is not None), deadline)
     return details_class(details.method, timeout, metadata, details.credentials, details.wait_for_ready, **more)
 
 
-def _async_details(details: Any, token: str, deadline: float | None) -> Any:
-    found = _details(details, token, aio.ClientCallDetails, deadline)
+def _async_details(details: Any, credentials: Credentials, deadline: float | None) -> Any:
+    found = _details(details, credentials, aio.ClientCallDetails, deadline)
     return found._replace(metadata=aio.Metadata(*found.metadata))
 
 
 class _AsyncUnary(aio.UnaryUnaryClientInterceptor):
-    def __init__(self, token: str) -> None:
-        self.token = token
+    def __init__(self, credentials: Credentials) -> None:
+        self.credentials = credentials
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         try:
-            call = await continuation(_async_details(client_call_details, self.token, DEADLINE_SECONDS), request)
+            call = await continuation(_async_details(client_call_details, self.credentials, DEADLINE_SECONDS), request)
             return await call
         except aio.AioRpcError as error:
             raise from_rpc_error(error) from None
@@ -197,13 +179,13 @@ def _now(ready: Coroutine[Any, Any, Any]) -> Any:
 
 
 class _AsyncUpload(aio.StreamUnaryClientInterceptor):
-    def __init__(self, token: str) -> None:
-        self.token = token
+    def __init__(self, credentials: Credentials) -> None:
+        self.credentials = credentials
 
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         answers: list[aio.AioRpcError] = []
         try:
-            call = await continuation(_async_details(client_call_details, self.token, None), request_iterator)
+            call = await continuation(_async_details(client_call_details, self.credentials, None), request_iterator)
             call.add_done_callback(lambda ended: answers.append(_status_of(ended)))
             await call
             return call
@@ -214,11 +196,11 @@ class _AsyncUpload(aio.StreamUnaryClientInterceptor):
 
 
 class _AsyncStream(aio.UnaryStreamClientInterceptor):
-    def __init__(self, token: str) -> None:
-        self.token = token
+    def __init__(self, credentials: Credentials) -> None:
+        self.credentials = credentials
 
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        call = await continuation(_async_details(client_call_details, self.token, None), request)
+        call = await continuation(_async_details(client_call_details, self.credentials, None), request)
 
         async def responses() -> AsyncIterator[Any]:
             try:
@@ -241,21 +223,23 @@ class _SyncDetails(grpc.ClientCallDetails):
 
 
 class _Sync(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor):
-    def __init__(self, token: str) -> None:
-        self.token = token
+    def __init__(self, credentials: Credentials) -> None:
+        self.credentials = credentials
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         return self._await(
-            continuation(_details(client_call_details, self.token, _SyncDetails, DEADLINE_SECONDS), request)
+            continuation(_details(client_call_details, self.credentials, _SyncDetails, DEADLINE_SECONDS), request)
         )
 
     def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         return self._await(
-            continuation(_details(client_call_details, self.token, _SyncDetails, None), request_iterator)
+            continuation(_details(client_call_details, self.credentials, _SyncDetails, None), request_iterator)
         )
 
     def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return self._responses(continuation(_details(client_call_details, self.token, _SyncDetails, None), request))
+        return self._responses(
+            continuation(_details(client_call_details, self.credentials, _SyncDetails, None), request)
+        )
 
     @staticmethod
     def _responses(call: Any) -> Iterator[Any]:

@@ -22,6 +22,7 @@ REPLACEMENTS = (
     ("Awaitable[P]", "P"),
     ("AsyncIterator", "Iterator"),
     ("AsyncClient", "Client"),
+    ("AsyncStub", "Stub"),
     ("__aenter__", "__enter__"),
     ("__aexit__", "__exit__"),
     ("open_channel", "open_sync_channel"),
@@ -29,7 +30,10 @@ REPLACEMENTS = (
     ("from grpc import aio", "import grpc"),
     ("asyncio.sleep", "time.sleep"),
     ("import asyncio", "import time"),
+    ("check_loop, ", ""),
 )
+# Lines with this remark, and a blank one after them.
+_ASYNCIO_ONLY = re.compile(r"(?:^.*  # asyncio only\n)+\n?", re.MULTILINE)
 # A block of imports from this package.
 _IMPORT = r"from (millstream\.\S+) import (?:\([^)]*\)|[^\n(]*)\n"
 _IMPORTS = re.compile(f"^(?:{_IMPORT})+", re.MULTILINE)
@@ -46,7 +50,7 @@ def derived(source: Path = SOURCE, target: Path = TARGET) -> dict[Path, str]:
 
 
 def _derive(path: Path) -> str:
-    text = path.read_text()
+    text = _ASYNCIO_ONLY.sub("", path.read_text())
     for old, new in REPLACEMENTS:
         text = text.replace(old, new)
     text = _IMPORTS.sub(lambda block: "".join(_in_order(block[0])), text)

@@ -22,7 +22,7 @@ from deploy.servers.kafka import Kafka
 from deploy.servers.minio import Minio
 from deploy.servers.process import CannotStart
 from millstream import Client
-from millstream.channel import Credentials
+from millstream.credentials import Credentials
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.defaults import SERVICES
 from millstream.timestamps import seconds_of

@@ -8,7 +8,8 @@ from typing import Any
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from millstream.channel import Credentials, open_channel
+from millstream.channel import open_channel
+from millstream.credentials import Credentials
 from millstream.errors import MillstreamError
 from millstream.operations.v1.operations_service_pb2 import GetStatusRequest
 from millstream.operations.v1.operations_service_pb2_grpc import OperationsServiceStub

@@ -12,6 +12,7 @@ from pathlib import Path
 from millstream.defaults import HOST, METRICS_BASE, PORT_BASE, SERVICES, address, metrics_address
 
 MOST_REPLICAS = 5
+HIGHEST_PORT = 65_535
 _reserved: list[int] = []
 """Locks on the ranges reserved last. Older ones are released: their services listen by then, or have ended."""
 
@@ -39,6 +40,14 @@ class Ports:
     def addresses(self) -> dict[str, str]:
         """Each service with the addresses of all its replicas."""
         return {service: self.address(service) for service in SERVICES}
+
+    def out_of_range(self) -> str:
+        """Which base leaves a replica without a port; "" if none does."""
+        most = HIGHEST_PORT - 10 * (self.replicas - 1) - len(SERVICES)
+        for name, base in (("--port-base", self.base), ("--metrics-base", self.metrics_base)):
+            if not 0 <= base <= most:
+                return f"{name} is {base}: use 0 to {most}, for ports end at {HIGHEST_PORT}"
+        return ""
 
     def taken(self) -> Iterator[tuple[str, str]]:
         """(address, its use) of each address that another process listens on."""

@@ -2,18 +2,16 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import uuid4
 
-from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.json_format import MessageToDict
 
 from millstream.dataset.v1.dataset_service_pb2 import ListRowsResponse
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import DeadlineExceeded, InvalidArgument, Unavailable
-from millstream.registry.v1.model_pb2 import ModelSpec
 
 PAGE = 200
 """Entries of one page that the client requests."""
@@ -32,23 +30,6 @@ def import_mode(name: str) -> Import.Mode.ValueType:
     if name not in modes:
         raise InvalidArgument(f"mode is {name!r}: use append or replace", field="mode")
     return modes[name]
-
-
-def model_spec(spec: ModelSpec | Mapping[str, Any]) -> ModelSpec:
-    """A spec from its message or from a mapping such as a model.yaml. Raises InvalidArgument naming the wrong field."""
-    if isinstance(spec, ModelSpec):
-        return spec
-    try:
-        return ParseDict(dict(spec), ModelSpec())
-    except ParseError as error:
-        raise InvalidArgument(f"this is no model spec: {error}", field="spec") from None
-
-
-def struct(values: Mapping[str, Any]) -> Struct:
-    """A Struct from a mapping."""
-    made = Struct()
-    made.update(values)
-    return made
 
 
 def exact_rows(page: ListRowsResponse) -> Iterator[dict[str, Any]]:

@@ -7,8 +7,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from millstream.auth.v1.role_pb2 import ROLE_OPERATOR, ROLE_READER, ROLE_UNSPECIFIED, ROLE_WRITER, Role, role
 from millstream.errors import PermissionDenied, Unauthenticated
+from millstream.files import WatchedFile
 from millstream.states import word_of
-from servicekit.files import read_file
 from servicekit.limits import CALLER_CHARACTERS
 
 OPEN = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
@@ -42,31 +42,28 @@ def roles_of(services: Iterable[ServiceDescriptor]) -> dict[str, Role.ValueType]
 
 
 class Tokens:
-    """The accepted tokens of a file, one `token name role` a line, `#` for comments. No file: every caller is `local`."""
+    """The accepted tokens of a file, one `token name role` a line, `#` for comments. No file: every caller is `local`.
+
+    A changed file is read again. Ends the process for one that cannot be used at the start.
+    """
 
     def __init__(self, path: str, roles: Mapping[str, Role.ValueType]) -> None:
-        self.roles = roles
-        self._callers: dict[str, Caller] | None = None
+        self.roles, self._path = roles, path
+        self._file: WatchedFile[dict[str, Caller]] | None = None
         if path:
-            self._callers = {}
-            for number, line in enumerate(read_file(path).decode().splitlines(), 1):
-                fields = line.partition("#")[0].split()
-                if not fields:
-                    continue
-                if len(fields) != 3 or fields[2] not in ROLES:
-                    raise SystemExit(
-                        f"{path} line {number}: write `token name role`, the role being {', '.join(ROLES)}"
-                    )
-                if len(fields[1]) > CALLER_CHARACTERS:
-                    raise SystemExit(f"{path} line {number}: a name has at most {CALLER_CHARACTERS} characters")
-                self._callers[fields[0]] = Caller(fields[1], ROLES[fields[2]])
+            try:
+                self._file = WatchedFile(path, self._callers_of)
+            except OSError as error:
+                raise SystemExit(f"cannot read {path}: {error.strerror}") from None
+            except ValueError as error:
+                raise SystemExit(str(error)) from None
 
     def caller(self, service: str, method: str, authorization: str) -> Caller:
         """The caller, from the `authorization` metadata. Raises Unauthenticated or PermissionDenied."""
-        if self._callers is None or service in OPEN:
+        if self._file is None or service in OPEN:
             return LOCAL
         scheme, _, token = authorization.partition(" ")
-        caller = self._callers.get(token.strip()) if scheme.lower() == "bearer" else None
+        caller = self._file.value.get(token.strip()) if scheme.lower() == "bearer" else None
         if caller is None:
             raise Unauthenticated("send the metadata `authorization: Bearer TOKEN` with a token of this platform")
         needed = self.roles.get(f"{service}/{method}", ROLE_OPERATOR)
@@ -74,3 +71,18 @@ class Tokens:
             text = f"{method} needs the role {word_of(Role, needed)}; {caller.name} is {word_of(Role, caller.role)}"
             raise PermissionDenied(text, needed=word_of(Role, needed))
         return caller
+
+    def _callers_of(self, data: bytes) -> dict[str, Caller]:
+        """By token. Raises ValueError naming the first wrong line."""
+        callers: dict[str, Caller] = {}
+        for number, line in enumerate(data.decode().splitlines(), 1):
+            fields = line.partition("#")[0].split()
+            if not fields:
+                continue
+            where = f"{self._path} line {number}"
+            if len(fields) != 3 or fields[2] not in ROLES:
+                raise ValueError(f"{where}: write `token name role`, the role being {', '.join(ROLES)}")
+            if len(fields[1]) > CALLER_CHARACTERS:
+                raise ValueError(f"{where}: a name has at most {CALLER_CHARACTERS} characters")
+            callers[fields[0]] = Caller(fields[1], ROLES[fields[2]])
+        return callers

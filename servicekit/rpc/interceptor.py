@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from contextvars import ContextVar
 from typing import Any
 
 import grpc
@@ -32,11 +31,11 @@ from millstream.errors import (
 from millstream.trace import continue_trace
 from servicekit.limits import request_bytes
 from servicekit.metrics import RPC_HANDLED, RPC_RECEIVED, RPC_SECONDS, RPC_SENT, RPC_STARTED
-from servicekit.rpc.auth import LOCAL, OPEN, Caller, Tokens
+from servicekit.rpc.auth import OPEN, Tokens
+from servicekit.rpc.caller import CALLER, DEADLINE
+from servicekit.rpc.values import check_values
 
 log = logging.getLogger(__name__)
-_caller: ContextVar[Caller] = ContextVar("caller", default=LOCAL)
-_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 STOPPING = "this replica of the service is stopping: retry"
 CALLS = 2000
@@ -53,16 +52,6 @@ _KINDS = {  # by whether requests and responses are streams
     (False, True): "server_stream",
     (True, True): "bidi_stream",
 }
-
-
-def actor() -> str:
-    """The name of the caller of the present RPC, for ledgers."""
-    return _caller.get().name
-
-
-def deadline() -> float | None:
-    """The present RPC's deadline on the monotonic clock; None: it has none."""
-    return _deadline.get()
 
 
 class WithoutContext:
@@ -197,6 +186,8 @@ class _Call:
         except DecodeError:
             text = f"the request is no message that {self.method} takes: make it by the protos of this version"
             raise InvalidArgument(text) from None
+        if isinstance(request, Message):
+            check_values(request)
         RPC_RECEIVED.labels(*self.labels).inc()
         return request
 
@@ -234,9 +225,9 @@ class _CallScope:
         RPC_STARTED.labels(*call.labels).inc()
         continue_trace(call.metadata.get("traceparent", ""))
         remaining = self.context.time_remaining()
-        _deadline.set(time.monotonic() + remaining if remaining is not None else None)
+        DEADLINE.set(time.monotonic() + remaining if remaining is not None else None)
         try:
-            _caller.set(call.tokens.caller(call.service, call.method, call.metadata.get("authorization", "")))
+            CALLER.set(call.tokens.caller(call.service, call.method, call.metadata.get("authorization", "")))
             if call.room:
                 call.room.enter()
         except MillstreamError as error:

@@ -29,7 +29,8 @@ from servicekit.build_info import build_info
 from servicekit.bus.port import Bus
 from servicekit.facts.events import Malformed, NewerEvent, from_message
 from servicekit.limits import check_reason
-from servicekit.rpc.interceptor import WithoutContext, actor
+from servicekit.rpc.caller import actor
+from servicekit.rpc.interceptor import WithoutContext
 from servicekit.runtime.status import Status
 from servicekit.work.deadletters import DeadLetters
 

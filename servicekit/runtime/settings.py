@@ -11,17 +11,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from millstream.channel import Credentials
+from millstream.credentials import Credentials
 from millstream.defaults import HOST
 from millstream.errors import InvalidArgument
 from servicekit.blobs.s3.options import MinioOptions
 from servicekit.bus.kafka.options import KafkaOptions
 
 PREFIX = "MILLSTREAM_"
+_NEEDED_FOR_TLS = ("tls_cert_file", "tls_key_file", "tls_ca_file")
+_TLS = (*_NEEDED_FOR_TLS, "tls_client_ca_file", "tls_client_cert_file", "tls_client_key_file")
 
 
 class Variable(NamedTuple):
@@ -78,9 +80,22 @@ class Settings(BaseSettings):
         "", description="file of accepted tokens, one `token name role` a line; empty: no authentication"
     )
 
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        """TLS by half would be plaintext without a word, on one side of the calls or the other."""
+        given = {name for name in _TLS if getattr(self, name)}
+        missing = [f"{PREFIX}{name.upper()}" for name in _NEEDED_FOR_TLS if name not in given]
+        if bool(self.tls_client_cert_file) != bool(self.tls_client_key_file):
+            missing.append(f"both {PREFIX}TLS_CLIENT_CERT_FILE and {PREFIX}TLS_CLIENT_KEY_FILE, or neither")
+        if given and missing:
+            raise ValueError(f"TLS is set by half, and the other half would go in clear: set {', '.join(missing)} too")
+        return self
+
     @classmethod
     def read(cls, arguments: Sequence[str] = ()) -> Self:
-        """The settings of this process. Ends it with exit code 2 and one line for each error.
+        """The settings of this process, whose files are from now on for its user alone (umask).
+
+        Ends it with exit code 2 and one line for each error.
 
         `arguments` is the command line: `--check` prints the settings as lines `NAME=value` and ends the process; any
         other argument is wrong usage.
@@ -92,7 +107,7 @@ class Settings(BaseSettings):
                 raise SystemExit(f"unknown setting {', '.join(unknown)}: this service reads {', '.join(known)}")
             settings = cls()
         except ValidationError as error:
-            lines = [f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+            lines = [_line(one["loc"], one["msg"]) for one in error.errors()]
             print("\n".join(lines), file=sys.stderr)
             raise SystemExit(2) from None
         except SystemExit as error:
@@ -102,6 +117,7 @@ class Settings(BaseSettings):
             for variable in cls.variables():
                 print(f"{variable.name}={settings.value(variable)}  # {variable.field.description}")
             raise SystemExit(0)
+        os.umask(0o077)
         return settings
 
     @classmethod
@@ -151,6 +167,12 @@ class Settings(BaseSettings):
             return made
         except InvalidArgument as error:
             raise SystemExit(str(error)) from None
+
+
+def _line(place: Sequence[int | str], text: str) -> str:
+    """An error of a variable, or of several together, which has no place."""
+    text = text.removeprefix("Value error, ")
+    return f"{PREFIX}{'_'.join(map(str, place)).upper()}: {text}" if place else text
 
 
 def _variables(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[Variable]:

@@ -32,7 +32,7 @@ from servicekit.failpoints import failpoint
 from servicekit.files import as_unavailable
 from servicekit.ids import check_name, check_request_id
 from servicekit.paging import itself, message_page, page_size, trimmed
-from servicekit.rpc.interceptor import actor
+from servicekit.rpc.caller import actor
 from servicekit.work.queue import Work
 from services.dataprep import metrics
 from services.dataprep.outcomes import extended

@@ -16,7 +16,7 @@ from millstream.evaluation.v1.evaluation_service_pb2 import (
 from servicekit.ids import check_name, check_request_id
 from servicekit.limits import PAGE_BYTES, check_reason
 from servicekit.paging import itself, message_page, trimmed
-from servicekit.rpc.interceptor import actor
+from servicekit.rpc.caller import actor
 from servicekit.work.queue import Work
 from services.evaluator.clients import Clients
 from services.evaluator.reconcile import EvaluationKey

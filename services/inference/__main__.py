@@ -54,7 +54,7 @@ async def main() -> None:
     work = Work(blobs, bus, "inference", HANDLERS, resync_seconds=settings.resync_seconds, broadcast=True)
     work.register(models, pruning)
     grpc_service = GrpcService(
-        CONTRACT, add_to_server, InferenceService(Predictions(serving), Retries(store, serving, work))
+        CONTRACT, add_to_server, InferenceService(Predictions(serving), Retries(registry, store, serving, work))
     )
     await serve(settings, "inference", [grpc_service], blobs=blobs, bus=bus, work=work, health=health)
 

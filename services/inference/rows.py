@@ -23,8 +23,8 @@ class RowsInput(Generic[T]):
     """Rows as a door received them, with the protocol's own names for the errors."""
 
     inputs: Sequence[T]
-    parse: Callable[[T], Mapping[str, Any]]
-    """One input as {column: value}; called in the prepare pool."""
+    parse: Callable[[T, int], Mapping[str, Any]]
+    """(an input, its number) → {column: value}, or InvalidArgument; called in the prepare pool."""
     field: str
     """The protocol's name for the list of rows."""
     field_of: Callable[[int, str], str]
@@ -57,6 +57,16 @@ def check_count(count: int, field: str) -> None:
         raise InvalidArgument(f"{field} has {count} entries: send at most {MOST_ROWS} at once", field=field)
 
 
+def columns_of(spec: Spec) -> set[str]:
+    """The columns that the recipe reads of a row to predict for."""
+    return {name for column, info in spec.input.model_fields.items() for name in (column, info.alias or column)}
+
+
+def takes_other_columns(spec: Spec) -> bool:
+    """Whether its rows may have other columns too."""
+    return spec.input.model_config.get("extra") == "allow"
+
+
 def checked_rows(
     spec: Spec,
     rows: RowsInput[T],
@@ -69,11 +79,10 @@ def checked_rows(
     Raises InvalidArgument for a text of more than `longest_text` characters, for a value that cannot be cleaned or that the
     recipe's schema refuses, and for a column that it does not read: no column is ignored, unless the schema is open-ended.
     """
-    columns = {name for column, info in spec.input.model_fields.items() for name in (column, info.alias or column)}
-    open_ended = spec.input.model_config.get("extra") == "allow"
+    columns, open_ended = columns_of(spec), takes_other_columns(spec)
     checked: list[Row] = []
     for number in numbers:
-        row = rows.parse(rows.inputs[number])
+        row = rows.parse(rows.inputs[number], number)
         try:
             check_lengths(row, longest_text)
         except TextTooLong as error:

@@ -1,5 +1,6 @@
 """RegistryService: models, versions and aliases."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from servicekit.facts.ledger import Entry
 from servicekit.ids import check_request_id
 from servicekit.limits import check_reason
 from servicekit.paging import itself, message_page, trimmed
-from servicekit.rpc.interceptor import actor
+from servicekit.rpc.caller import actor, check_operator
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES
 from services.registry.rules import (
@@ -102,7 +103,12 @@ class RegistryService:
         return rpc.AliasAtResponse(entry=trimmed(before[-1]))
 
     async def PromoteModelVersion(self, request: rpc.PromoteModelVersionRequest) -> rpc.PromoteModelVersionResponse:
-        """Move the alias by hand, which puts it on hold. Raises NotFound, FailedPrecondition or Conflict."""
+        """Move the alias by hand, which puts it on hold. Raises NotFound, FailedPrecondition or Conflict.
+
+        An override passes over the gate, so it needs the role operator: else PermissionDenied.
+        """
+        if request.override:
+            check_operator("an override of the gate")
         await self.store.version(request.model, request.version)
         report_id, compared = await self._passing_report(request)
         expected = _expected_number(request.etag)
@@ -244,6 +250,8 @@ def _expected_number(etag: str) -> int | None:
     """The entry that must be the newest, None without an etag. Raises InvalidArgument."""
     if not etag:
         return None
-    if not etag.isdigit():
-        raise InvalidArgument(f"etag {etag!r} is not a number: send the etag that you read", field="etag")
+    if not re.fullmatch("[0-9]{1,10}", etag):
+        raise InvalidArgument(
+            f"etag {etag[:20]!r} is not the number of an entry: send the etag that you read", field="etag"
+        )
     return int(etag)

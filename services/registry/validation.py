@@ -1,13 +1,12 @@
 """Checks a model's spec before it is accepted: its recipe must know every preset, config field and metric in it."""
 
-from google.protobuf.json_format import MessageToDict
-
 from millstream.errors import InvalidArgument
 from millstream.registry.v1.model_pb2 import ModelSpec
 from recipekit.catalog import Catalog
 from recipekit.spec import BadConfig
 from servicekit.ids import check_name
 from servicekit.limits import GATE_RULES, SERVED_ALIASES, check_count, check_spec_size
+from servicekit.structs import mapping_of
 
 
 def check_spec(spec: ModelSpec, catalog: Catalog) -> None:
@@ -18,7 +17,7 @@ def check_spec(spec: ModelSpec, catalog: Catalog) -> None:
     check_name(spec.model, "spec.model")
     check_name(spec.dataset, "spec.dataset")
     try:
-        catalog.configure(spec.recipe, spec.preset, MessageToDict(spec.config))
+        catalog.configure(spec.recipe, spec.preset, mapping_of(spec.config, "spec.config"))
     except BadConfig as error:
         raise InvalidArgument(f"spec.{error}", field=f"spec.{error.field}") from None
     known = [metric.name for metric in catalog.spec(spec.recipe).metrics]

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from google.protobuf.json_format import MessageToDict
-
 from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -21,7 +19,8 @@ from servicekit.ids import check_request_id
 from servicekit.limits import check_reason, check_spec_size
 from servicekit.paging import itself, message_page, trimmed
 from servicekit.processes import this_process
-from servicekit.rpc.interceptor import actor
+from servicekit.rpc.caller import actor
+from servicekit.structs import mapping_of
 from services.trainer.automatic import run_spec
 from services.trainer.columns import check_columns
 from services.trainer.launchers.port import Launcher
@@ -150,7 +149,7 @@ class TrainingService:
 
     def _check(self, spec: TrainingRunSpec, snapshot: Snapshot) -> None:
         try:
-            self.catalog.configure(spec.recipe, spec.preset, MessageToDict(spec.config))
+            self.catalog.configure(spec.recipe, spec.preset, mapping_of(spec.config, "spec.config"))
         except BadConfig as error:
             field = f"spec.{error.field}"
             if error.field == "recipe":

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.local import workers
-from deploy.local.__main__ import PREFIX, Platform
 from deploy.local.health import serving
+from deploy.local.options import PREFIX, Platform
 from millstream import Client
 from millstream.defaults import SERVICES
 from tests.worlds.platform import READY_SECONDS, RECIPES, ROOT, STOP_SECONDS, World

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from millstream.channel import Credentials, open_channel
+from millstream.channel import open_channel
 from millstream.client.aio import AsyncClient
+from millstream.credentials import Credentials
 from millstream.dataset.v1.dataset_service_pb2 import ImportDatasetRequest, ImportHeader
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from millstream.dataset.v1.import_pb2 import Import

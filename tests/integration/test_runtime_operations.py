@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from millstream.channel import Credentials, open_channel
+from millstream.channel import open_channel
+from millstream.credentials import Credentials
 from millstream.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
 from millstream.operations.v1.operations_service_pb2 import (
     DropDeadLetterRequest,

@@ -11,7 +11,8 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from millstream.channel import MAX_MESSAGE_BYTES, Credentials, open_channel, open_sync_channel
+from millstream.channel import MAX_MESSAGE_BYTES, open_channel, open_sync_channel
+from millstream.credentials import Credentials
 from millstream.dataset.v1 import dataset_service_pb2 as pb
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from millstream.errors import (

@@ -18,7 +18,8 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from millstream.channel import Credentials, open_channel
+from millstream.channel import open_channel
+from millstream.credentials import Credentials
 from millstream.dataset.v1 import dataset_service_pb2 as pb
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub, add_DatasetServiceServicer_to_server
 from millstream.errors import Unavailable
@@ -203,7 +204,8 @@ async def test_tls_and_mtls(certificates: Path, mutual: bool) -> None:
     def file(name: str) -> str:
         return str(certificates / name)
 
-    settings = {"tls_cert_file": file("server.pem"), "tls_key_file": file("server.key")}
+    settings = {name: file(f"server.{end}") for name, end in (("tls_cert_file", "pem"), ("tls_key_file", "key"))}
+    settings["tls_ca_file"] = file("ca.pem")
     if mutual:
         settings["tls_client_ca_file"] = file("ca.pem")
     good = Credentials(
@@ -256,7 +258,7 @@ def test_what_it_cannot_use_is_said_in_one_line(taken: str, tmp_path: Path, star
         f"cannot listen on {taken}": {"listen": taken},
         f"cannot serve metrics at {taken}": {"metrics_listen": taken},
         f"cannot read {missing}": {"tokens_file": missing},
-        "cannot read": {"tls_cert_file": missing, "tls_key_file": missing},
+        "cannot read": {"tls_cert_file": missing, "tls_key_file": missing, "tls_ca_file": missing},
     }
     started = {text: start(**environment) for text, environment in cases.items()}
     for text, process in started.items():

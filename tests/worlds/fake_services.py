@@ -276,17 +276,17 @@ class Fakes(
         return self._keep(request, registry.AliasAtResponse(entry=ENTRY))
 
     def PromoteModelVersion(self, request: Any, context: Any) -> Any:
-        entry = AliasEntry()
-        entry.CopyFrom(ENTRY)
-        entry.alias = request.alias
-        return self._keep(request, registry.PromoteModelVersionResponse(entry=entry))
+        answer = registry.PromoteModelVersionResponse(entry=ENTRY)
+        answer.entry.alias = request.alias
+        return self._keep(request, answer)
 
     def RollbackAlias(self, request: Any, context: Any) -> Any:
         return self._keep(request, registry.RollbackAliasResponse(entry=ENTRY))
 
     def ReleaseAlias(self, request: Any, context: Any) -> Any:
-        entry = AliasEntry(model=request.model, alias=request.alias, version=3, number=6)
-        entry.action = AliasEntry.ACTION_RELEASED
+        entry = AliasEntry(
+            model=request.model, alias=request.alias, version=3, number=6, action=AliasEntry.ACTION_RELEASED
+        )
         return self._keep(request, registry.ReleaseAliasResponse(entry=entry))
 
     def DownloadArtifact(self, request: Any, context: Any) -> Iterator[Any]:
@@ -337,7 +337,7 @@ class Fakes(
         return self._keep(request, inference.PredictResponse(predictions=answers, served=self._served(), timing=timing))
 
     def ListServedModels(self, request: Any, context: Any) -> Any:
-        found = ServedModel(served=self._served(), lineage=LINEAGE, tasks=["classify", "embed"])
+        found = ServedModel(served=self._served(), lineage=LINEAGE, tasks=["classify", "embed"], columns=["n", "text"])
         return self._keep(request, inference.ListServedModelsResponse(models=[found]))
 
     def ListLoadProblems(self, request: Any, context: Any) -> Any:

@@ -172,7 +172,9 @@ class Replica:
         self.work = Work(
             world.blobs, world.bus, "inference", HANDLERS, reconcilers, resync_seconds=resync_seconds, broadcast=True
         )
-        self.service = InferenceService(Predictions(self.serving), Retries(self.store, self.serving, self.work))
+        self.service = InferenceService(
+            Predictions(self.serving), Retries(registry, self.store, self.serving, self.work)
+        )
         self.task = asyncio.create_task(self.work.run())
 
     async def _set_health(self, name: str, serving: bool) -> None:

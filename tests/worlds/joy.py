@@ -4,6 +4,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -121,4 +122,5 @@ def service_of(serving: Serving) -> InferenceService:
     """The door to these models, on a store of its own."""
     blobs = MemoryBlobs()
     work = Work(blobs, MemoryBus(), "inference", {}, resync_seconds=1000)
-    return InferenceService(Predictions(serving), Retries(Store(blobs, 600), serving, work))
+    registry: Any = None  # nothing is retried here
+    return InferenceService(Predictions(serving), Retries(registry, Store(blobs, 600), serving, work))

@@ -18,7 +18,7 @@ import pytest
 
 from deploy.local.ports import Ports, free_ports
 from millstream import Client
-from millstream.channel import Credentials
+from millstream.credentials import Credentials
 from millstream.defaults import SERVICES
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus, Message

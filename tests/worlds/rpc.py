@@ -19,7 +19,8 @@ from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import MillstreamError
 from millstream.trace import trace_id
 from servicekit.rpc.auth import Tokens, roles_of
-from servicekit.rpc.interceptor import ServerInterceptor, WithoutContext, actor, deadline
+from servicekit.rpc.caller import actor, deadline
+from servicekit.rpc.interceptor import ServerInterceptor, WithoutContext
 from servicekit.rpc.server import ConnectionLimits, open_server
 
 CONTRACT = pb.DESCRIPTOR.services_by_name["DatasetService"]

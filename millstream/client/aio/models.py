@@ -7,7 +7,8 @@ from typing import Any
 
 from millstream.client.aio.connection import Connection
 from millstream.client.aio.pages import pages
-from millstream.client.shared import PAGE, model_spec, new_request_id
+from millstream.client.inputs import model_spec
+from millstream.client.shared import PAGE, new_request_id
 from millstream.client.transfer import ArtifactFolder
 from millstream.defaults import CHAMPION
 from millstream.registry.v1 import registry_service_pb2 as registry

@@ -24,7 +24,7 @@ class Operations(Connection):
 
     async def events(self, topics: Sequence[str] = ()) -> AsyncIterator[operations.TailEventsResponse]:
         """Events from now on, without end. `topics` empty: of every topic. Raises InvalidArgument for an unknown topic."""
-        stub = OperationsServiceStub(self._channels["registry"])
+        stub = OperationsServiceStub(self._channel("registry"))
         async for event in stub.TailEvents(operations.TailEventsRequest(topics=topics)):
             yield event
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from millstream.client.aio.connection import Connection
 from millstream.client.aio.pages import pages
-from millstream.client.shared import PAGE, WatchDeadline, new_request_id, struct
+from millstream.client.inputs import struct
+from millstream.client.shared import PAGE, WatchDeadline, new_request_id
 from millstream.errors import Unavailable
 from millstream.states import RUN_ENDED
 from millstream.training.v1 import training_service_pb2 as training
@@ -32,7 +33,7 @@ class Training(Connection):
         """
         wanted = TrainingRunSpec(model=model, dataset_number=dataset_number, preset=preset)
         if config is not None:
-            wanted.config.CopyFrom(struct(config))
+            wanted.config.CopyFrom(struct(config, "config"))
         request = training.CreateTrainingRunRequest(request_id=request_id or new_request_id(), spec=wanted)
         return (await self._training.CreateTrainingRun(request)).run
 

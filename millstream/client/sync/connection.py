@@ -1,11 +1,18 @@
 # Derived from aio/connection.py by `python tools/derive_client.py`: do not edit.
 """Channels to the five services."""
 
-from typing import Self
+import threading
+from collections.abc import Callable
+from typing import (
+    Any,
+    Self,
+    TypeVar,
+)
 
 import grpc
 
-from millstream.channel import Credentials, open_sync_channel
+from millstream.channel import checked_address, open_sync_channel
+from millstream.credentials import PLAINTEXT, Credentials
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from millstream.defaults import address
 from millstream.errors import InvalidArgument
@@ -14,13 +21,14 @@ from millstream.inference.v1.inference_service_pb2_grpc import InferenceServiceS
 from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from millstream.training.v1.training_service_pb2_grpc import TrainingServiceStub
 
-PLAINTEXT = Credentials()
+S = TypeVar("S")
 
 
 class Connection:
-    """The channels. They connect at the first call, not here.
+    """The channels. They are opened at the first call, not here.
 
     An address is one `host:port`, or several with commas between: replicas, used in turn (round robin).
+    Raises InvalidArgument for an address that gRPC cannot use.
     """
 
     def __init__(
@@ -33,25 +41,54 @@ class Connection:
         inference: str = address("inference"),
         credentials: Credentials = PLAINTEXT,
     ) -> None:
-        addresses = {
-            "dataprep": dataprep,
-            "trainer": trainer,
-            "evaluator": evaluator,
-            "registry": registry,
-            "inference": inference,
+        self._addresses = {
+            "dataprep": checked_address(dataprep),
+            "trainer": checked_address(trainer),
+            "evaluator": checked_address(evaluator),
+            "registry": checked_address(registry),
+            "inference": checked_address(inference),
         }
-        self._channels: dict[str, grpc.Channel] = {
-            service: open_sync_channel(named, credentials, retry=True) for service, named in addresses.items()
-        }
-        self._datasets = DatasetServiceStub(self._channels["dataprep"])
-        self._training = TrainingServiceStub(self._channels["trainer"])
-        self._evaluation = EvaluationServiceStub(self._channels["evaluator"])
-        self._registry = RegistryServiceStub(self._channels["registry"])
-        self._inference = InferenceServiceStub(self._channels["inference"])
+        self._credentials = credentials
+        self._channels: dict[str, grpc.Channel] = {}
+        self._stubs: dict[str, Any] = {}
+        self._opening = threading.Lock()
+
+    @property
+    def _datasets(self) -> "DatasetServiceStub":
+        return self._stub("dataprep", DatasetServiceStub)
+
+    @property
+    def _training(self) -> "TrainingServiceStub":
+        return self._stub("trainer", TrainingServiceStub)
+
+    @property
+    def _evaluation(self) -> "EvaluationServiceStub":
+        return self._stub("evaluator", EvaluationServiceStub)
+
+    @property
+    def _registry(self) -> "RegistryServiceStub":
+        return self._stub("registry", RegistryServiceStub)
+
+    @property
+    def _inference(self) -> "InferenceServiceStub":
+        return self._stub("inference", InferenceServiceStub)
+
+    def _stub(self, service: str, kind: Callable[[grpc.Channel], S]) -> S:
+        channel = self._channel(service)
+        if service not in self._stubs:
+            self._stubs[service] = kind(channel)
+        found: S = self._stubs[service]
+        return found
 
     def _channel(self, service: str) -> grpc.Channel:
-        if service not in self._channels:
-            raise InvalidArgument(f"{service!r} is no service; there are: {', '.join(self._channels)}", field="service")
+        """The service's channel, opened at its first use."""
+        if service not in self._addresses:
+            raise InvalidArgument(
+                f"{service!r} is no service; there are: {', '.join(self._addresses)}", field="service"
+            )
+        with self._opening:
+            if service not in self._channels:
+                self._channels[service] = open_sync_channel(self._addresses[service], self._credentials, retry=True)
         return self._channels[service]
 
     def close(self) -> None:

@@ -6,7 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from millstream.client.shared import PAGE, model_spec, new_request_id
+from millstream.client.inputs import model_spec
+from millstream.client.shared import PAGE, new_request_id
 from millstream.client.sync.connection import Connection
 from millstream.client.sync.pages import pages
 from millstream.client.transfer import ArtifactFolder

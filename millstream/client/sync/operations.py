@@ -25,7 +25,7 @@ class Operations(Connection):
 
     def events(self, topics: Sequence[str] = ()) -> Iterator[operations.TailEventsResponse]:
         """Events from now on, without end. `topics` empty: of every topic. Raises InvalidArgument for an unknown topic."""
-        stub = OperationsServiceStub(self._channels["registry"])
+        stub = OperationsServiceStub(self._channel("registry"))
         yield from stub.TailEvents(operations.TailEventsRequest(topics=topics))
 
     def dead_letters(self, service: str, show_resolved: bool = False) -> Iterator[operations.DeadLetter]:

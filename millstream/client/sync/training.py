@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from millstream.client.shared import PAGE, WatchDeadline, new_request_id, struct
+from millstream.client.inputs import struct
+from millstream.client.shared import PAGE, WatchDeadline, new_request_id
 from millstream.client.sync.connection import Connection
 from millstream.client.sync.pages import pages
 from millstream.errors import Unavailable
@@ -33,7 +34,7 @@ class Training(Connection):
         """
         wanted = TrainingRunSpec(model=model, dataset_number=dataset_number, preset=preset)
         if config is not None:
-            wanted.config.CopyFrom(struct(config))
+            wanted.config.CopyFrom(struct(config, "config"))
         request = training.CreateTrainingRunRequest(request_id=request_id or new_request_id(), spec=wanted)
         return (self._training.CreateTrainingRun(request)).run
 

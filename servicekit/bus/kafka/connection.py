@@ -6,6 +6,7 @@ retried for as long as it may. So a short connection of our own (the probe) come
 The client's `_manager` and `config` are private to kafka-python: uv.lock pins its version.
 """
 
+import re
 import socket
 import ssl
 from collections.abc import Sequence
@@ -180,7 +181,7 @@ def link(servers: Sequence[str], options: KafkaOptions) -> Link:
     """The brokers at these addresses, `HOST:PORT` each. Connects to none. Raises InvalidArgument for another form."""
     for server in servers:
         host, _, port = server.rpartition(":")
-        if not (host and port.isdigit() and 0 < int(port) < 65536):
+        if not (host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
             raise InvalidArgument(f"{server!r} is no broker: use kafka:HOST:PORT,HOST:PORT", field="MILLSTREAM_BUS")
     return Link(tuple(servers), options)
 

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
 from millstream.errors import InvalidArgument
@@ -36,12 +35,12 @@ from recipekit.predictor import Neighbour as Found
 from recipekit.spec import Prediction
 from servicekit.ids import check_name
 from servicekit.paging import itself, message_page
-from servicekit.rpc.interceptor import actor, deadline
-from servicekit.structs import struct_of
+from servicekit.rpc.caller import actor, deadline
+from servicekit.structs import mapping_of, struct_of
 from services.inference.predictions import Call, Predictions
 from services.inference.predictions import Timing as Spent
 from services.inference.retries import Retries
-from services.inference.rows import RowsInput, check_count
+from services.inference.rows import RowsInput, check_count, columns_of, takes_other_columns
 from services.inference.versions.serving import ServedVersion
 
 NEIGHBOURS, MOST_NEIGHBOURS = 10, 1000
@@ -100,7 +99,11 @@ class InferenceService:
     async def Predict(self, request: PredictRequest) -> PredictResponse:
         """A prediction for each row, by the schemas of the recipe."""
         rows = RowsInput(
-            request.rows, MessageToDict, "rows", lambda number, column: f"rows[{number}].{column}", Struct.ByteSize
+            request.rows,
+            lambda row, number: mapping_of(row, f"rows[{number}]"),
+            "rows",
+            lambda number, column: f"rows[{number}].{column}",
+            Struct.ByteSize,
         )
         result = await self.predictions.predict(_call(request), rows)
         # Embeddings as Struct are slow to build: a thread builds them, so that the event loop is not blocked.
@@ -113,7 +116,11 @@ class InferenceService:
             check_name(request.model, "model")
         models = [
             ServedModel(
-                served=_served(version.served(alias)), lineage=version.source.lineage, tasks=sorted(version.spec.tasks)
+                served=_served(version.served(alias)),
+                lineage=version.source.lineage,
+                tasks=sorted(version.spec.tasks),
+                columns=sorted(columns_of(version.spec)),
+                other_columns=takes_other_columns(version.spec),
             )
             for alias, version in self.serving.all()
             if request.model in ("", version.source.model)
@@ -147,7 +154,7 @@ def _call(request: _Request) -> Call:
 
 def _text_rows(texts: Sequence[str], field: str, field_of: Callable[[int], str]) -> RowsInput[str]:
     """Rows of one text each; `field_of(i)` is the field that holds the i-th text."""
-    return RowsInput(texts, lambda text: {"text": text}, field, lambda number, _column: field_of(number), len)
+    return RowsInput(texts, lambda text, _: {"text": text}, field, lambda number, _column: field_of(number), len)
 
 
 def _candidate_fields(request: RankRequest) -> list[str]:

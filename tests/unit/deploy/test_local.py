@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.__main__ import arguments, check_ports, locked, platform_of
+from deploy.local.__main__ import check_ports, locked
+from deploy.local.options import arguments, platform_of
 from deploy.local.ports import Ports, free_ports, is_free, metrics_base_for
 
 
@@ -89,6 +90,31 @@ def test_a_taken_port_is_refused_with_its_use() -> None:
         assert not is_free(ports.base + 9)
         with pytest.raises(SystemExit, match="the metrics of registry"):
             check_ports(ports, patience=0.0)
+
+
+def test_the_ports_come_from_the_environment_where_no_option_says_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLSTREAM_PORT_BASE", "23000")
+    assert platform_of(arguments([])).ports.base == 23000
+    assert platform_of(arguments(["--port-base", "24000"])).ports.base == 24000
+    monkeypatch.setenv("MILLSTREAM_PORT_BASE", "many")
+    with pytest.raises(SystemExit):
+        arguments([])
+
+
+@pytest.mark.parametrize("words", [["--port-base", "65531"], ["--port-base", "-1"], ["--metrics-base", "65600"]])
+def test_ports_that_no_machine_has_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        arguments(words)
+    assert ended.value.code == 2
+    assert f"{words[0]} is {words[1]}: use 0 to 65530, for ports end at 65535" in capsys.readouterr().err
+
+
+def test_a_state_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("mine")
+    for state in (tmp_path / "state", tmp_path / "state" / "below"):
+        with pytest.raises(SystemExit, match=r"cannot hold the platform's state .*: name a folder"), locked(state):
+            pass
+    assert (tmp_path / "state").read_text() == "mine"
 
 
 def test_metrics_of_two_platforms_do_not_collide() -> None:

@@ -60,7 +60,9 @@ async def test_no_slice_is_prepared_after_the_deadline(serving: Serving) -> None
     version = serving.find("joy", "champion")
     predictor: Any = version.predictor
     predictor.may_prepare.clear()
-    row = RowsInput(["j" * LONGEST_TEXT] * 5, lambda text: {"text": text}, "text", lambda _number, _column: "text", len)
+    row = RowsInput(
+        ["j" * LONGEST_TEXT] * 5, lambda text, _: {"text": text}, "text", lambda _number, _column: "text", len
+    )
     with pytest.raises(DeadlineExceeded):
         await Predictions(serving).predict(Call("joy", deadline=time.monotonic() + 0.05), row)
     predictor.may_prepare.set()

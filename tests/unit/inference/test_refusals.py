@@ -186,6 +186,9 @@ async def test_a_retry_names_what_is_served_here(world: World) -> None:
     await until(lambda: "words" in replica.serving.models())
     with pytest.raises(NotFound, match="no model is named 'birds'"):
         await replica.service.RetryModelVersion(RetryModelVersionRequest(model="birds", version=1))
+    with pytest.raises(NotFound, match="no version"):
+        await replica.service.RetryModelVersion(RetryModelVersionRequest(model="words", version=7))
+    assert not [key for key in world.blobs._keys if "/lifts/" in key]
     with pytest.raises(InvalidArgument, match="version is 0"):
         await replica.service.RetryModelVersion(RetryModelVersionRequest(model="words"))
     with pytest.raises(InvalidArgument, match="note has 2,001 characters"):

@@ -44,7 +44,7 @@ def spec(input_: type[BaseModel] = Input) -> Spec:
 
 
 def given(*rows: dict[str, Any]) -> RowsInput[dict[str, Any]]:
-    return RowsInput(rows, dict, "inputs", lambda number, column: f"inputs.{column}.{number}", size)
+    return RowsInput(rows, lambda row, _: dict(row), "inputs", lambda number, column: f"inputs.{column}.{number}", size)
 
 
 def size(row: dict[str, Any]) -> int:

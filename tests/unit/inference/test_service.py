@@ -19,7 +19,7 @@ from millstream.inference.v1.inference_service_pb2 import (
     RankRequest,
     SimilarRequest,
 )
-from servicekit.rpc import interceptor as rpc
+from servicekit.rpc.caller import DEADLINE
 from services.inference.doors.native import InferenceService
 from services.inference.predictions import Call
 from services.inference.rows import RowsInput
@@ -92,7 +92,7 @@ async def test_a_search_counts_as_in_flight_and_ends_at_its_deadline(
     first = asyncio.create_task(service.Similar(SimilarRequest(model="joy", text="jolly")))
     await asyncio.to_thread(predictor.searching.wait, 10)
     assert version.batcher.in_flight == 1
-    row = RowsInput(["jolly"], lambda text: {"text": text}, "text", lambda _number, _column: "text", len)
+    row = RowsInput(["jolly"], lambda text, _: {"text": text}, "text", lambda _number, _column: "text", len)
     with pytest.raises(DeadlineExceeded):
         await service.predictions.similar(Call("joy", deadline=time.monotonic() + 0.05), row, limit=1)
     predictor.may_search.set()
@@ -172,12 +172,12 @@ async def test_a_task_that_the_recipe_does_not_serve_names_those_it_does(
 
 
 async def test_the_deadline_of_the_call_is_kept(service: InferenceService) -> None:
-    token = rpc._deadline.set(0.0)
+    token = DEADLINE.set(0.0)
     try:
         with pytest.raises(DeadlineExceeded):
             await service.Classify(ClassifyRequest(model="joy", texts=["a"]))
     finally:
-        rpc._deadline.reset(token)
+        DEADLINE.reset(token)
 
 
 async def test_served_models_are_listed_in_pages(service: InferenceService) -> None:

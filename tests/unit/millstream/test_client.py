@@ -1,5 +1,6 @@
 """The clients on a real gRPC server: retries, watches, pages, transfers; importing them is light."""
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -13,7 +14,8 @@ import grpc
 import pytest
 
 from millstream import AsyncClient, Client
-from millstream.client.shared import WatchDeadline, model_spec
+from millstream.client.inputs import model_spec
+from millstream.client.shared import WatchDeadline
 from millstream.dataset.v1 import dataset_service_pb2 as dataset
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceServicer, add_DatasetServiceServicer_to_server
 from millstream.dataset.v1.import_pb2 import Import
@@ -222,3 +224,22 @@ def test_no_thread_stays_behind(address: str) -> None:
     while len(more := [t.name for t in threading.enumerate() if t.ident not in before]) > 1:
         assert time.monotonic() < deadline, f"five clients that were closed left {more}"
         time.sleep(0.05)
+
+
+def test_an_async_client_made_outside_of_a_loop_works_in_the_first_and_names_itself_in_a_second() -> None:
+    client = AsyncClient(registry="127.0.0.1:1")
+
+    async def models() -> list[Any]:
+        return [model async for model in client.models()]
+
+    with pytest.raises(Unavailable):
+        asyncio.run(models())
+    with pytest.raises(InvalidArgument, match="first used in another event loop: make one in each"):
+        asyncio.run(models())
+
+
+@pytest.mark.parametrize("address", ["", "localhost", "127.0.0.1:", "127.0.0.1:65536", ":1", "127.0.0.1:1,127.0.0.1"])
+def test_an_address_without_host_or_port_is_refused_by_both_clients(address: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(InvalidArgument, match=r"is no host:port, such as 127\.0\.0\.1:50051"):
+            kind(registry=address)

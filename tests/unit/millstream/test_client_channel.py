@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from millstream.channel import Credentials, open_sync_channel
+from millstream.channel import open_sync_channel
+from millstream.credentials import Credentials
 from millstream.errors import InvalidArgument
 
 

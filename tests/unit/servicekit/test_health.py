@@ -1,14 +1,20 @@
 """What the standard health service answers for each name, from start to stop."""
 
+from typing import Any
+
+import pytest
 from grpc_health.v1 import health_pb2
 
+from millstream.errors import Overloaded
 from servicekit.rpc.health import NOT_SERVING, SERVING, Health
 
+messages: Any = health_pb2  # the stubs of types know no List yet
 NAMES = ("", "readiness", "millstream.dataset.v1.DatasetService")
 
 
 async def reported(health: Health, name: str) -> int:
-    answer = await health.servicer.Check(health_pb2.HealthCheckRequest(service=name), None)
+    servicer: Any = health.servicer
+    answer = await servicer.Check(health_pb2.HealthCheckRequest(service=name), None)
     return int(answer.status)
 
 
@@ -38,3 +44,22 @@ async def test_after_a_stop_nothing_is_serving_whatever_is_set() -> None:
     await health.set_ready("again")
     await health.set_ready()
     assert [await reported(health, name) for name in NAMES] == [NOT_SERVING] * 3
+
+
+async def test_a_listing_has_the_state_of_every_name() -> None:
+    health = Health(names=NAMES[2:])
+    await health.set("liveness", True)
+    await health.set_ready("no store")
+    answer = await health.servicer.List(messages.HealthListRequest(), None)
+    assert {name: found.status for name, found in answer.statuses.items()} == {
+        "liveness": SERVING,
+        **dict.fromkeys(("", "readiness", NAMES[2]), NOT_SERVING),
+    }
+
+
+async def test_more_names_than_a_listing_takes_are_refused() -> None:
+    health = Health()
+    for number in range(1001):
+        await health.set(f"model/m{number}", True)
+    with pytest.raises(Overloaded, match="1,001 names: call Check or Watch"):
+        await health.servicer.List(messages.HealthListRequest(), None)

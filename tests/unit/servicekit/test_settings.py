@@ -85,9 +85,34 @@ def test_the_token_goes_out(environment: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 def test_authorities_that_cannot_be_read_end_the_process(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    environment.setenv("MILLSTREAM_TLS_CA_FILE", str(tmp_path / "none"))
+    for name in ("CERT", "KEY", "CA"):
+        environment.setenv(f"MILLSTREAM_TLS_{name}_FILE", str(tmp_path / "none"))
     with pytest.raises(SystemExit, match=r"cannot read .*none: No such file or directory; MILLSTREAM_TLS_CA_FILE"):
         Mine.read().credentials()
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (("CERT",), "MILLSTREAM_TLS_KEY_FILE, MILLSTREAM_TLS_CA_FILE too"),
+        (("CERT", "KEY"), "MILLSTREAM_TLS_CA_FILE too"),
+        (("CA",), "MILLSTREAM_TLS_CERT_FILE, MILLSTREAM_TLS_KEY_FILE too"),
+        (("CLIENT_CA",), "MILLSTREAM_TLS_CERT_FILE, MILLSTREAM_TLS_KEY_FILE, MILLSTREAM_TLS_CA_FILE too"),
+        (
+            ("CERT", "KEY", "CA", "CLIENT_CERT"),
+            "both MILLSTREAM_TLS_CLIENT_CERT_FILE and MILLSTREAM_TLS_CLIENT_KEY_FILE",
+        ),
+    ],
+)
+def test_tls_by_half_is_refused_and_not_plaintext(
+    given: tuple[str, ...], missing: str, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in given:
+        environment.setenv(f"MILLSTREAM_TLS_{name}_FILE", "/somewhere.pem")
+    with pytest.raises(SystemExit):
+        Mine.read()
+    said = capsys.readouterr().err
+    assert said.startswith("TLS is set by half, and the other half would go in clear: set ") and missing in said
 
 
 @pytest.mark.parametrize("line", ["token name", "token name king", "token name reader extra"])
