@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -11,10 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from millstream import Client
-from millstream.channel import Credentials
-from millstream.cli.output import Screen
+from millstream.cli.output import Screen, write
+from millstream.credentials import Credentials
 from millstream.defaults import HOST, PORT_BASE, SERVICES, address
-from millstream.errors import MillstreamError, Unavailable
+from millstream.errors import InvalidArgument, MillstreamError, Unavailable
 
 
 class Failed(Exception):
@@ -56,19 +57,29 @@ class Cli:
 
 
 def addresses(host: str | None, port_base: int | None) -> dict[str, str]:
-    """The address of each service: from the options, else MILLSTREAM_DATAPREP and so on, else 127.0.0.1:50051 and so on."""
-    base = PORT_BASE if port_base is None else port_base
+    """The address of each service: from the options, else MILLSTREAM_DATAPREP and so on, else from MILLSTREAM_PORT_BASE."""
+    base = _port_base() if port_base is None else port_base
     found = {service: address(service, base, host or HOST) for service in SERVICES}
     if host is None and port_base is None:
         found |= {service: named for service in SERVICES if (named := os.environ.get(f"MILLSTREAM_{service.upper()}"))}
     return found
 
 
+def _port_base() -> int:
+    """MILLSTREAM_PORT_BASE, so that it need not be typed each time. Raises InvalidArgument."""
+    given = os.environ.get("MILLSTREAM_PORT_BASE") or str(PORT_BASE)
+    if not re.fullmatch("[0-9]{1,5}", given):
+        raise InvalidArgument(f"MILLSTREAM_PORT_BASE={given!r} is no port: use a number such as {PORT_BASE}")
+    return int(given)
+
+
 OutputOption = Annotated[
     Output, typer.Option("-o", "--output", help="text, or json: one document, or lines of a stream")
 ]
 HostOption = Annotated[str | None, typer.Option(help="where the services are; else MILLSTREAM_DATAPREP … or 127.0.0.1")]
-PortBaseOption = Annotated[int | None, typer.Option(help=f"service i listens on this + i; else {PORT_BASE}")]
+PortBaseOption = Annotated[
+    int | None, typer.Option(help=f"service i listens on this + i; else MILLSTREAM_PORT_BASE or {PORT_BASE}")
+]
 _COMMON = [
     inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, default=Output.TEXT, annotation=OutputOption),
     inspect.Parameter("host", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=HostOption),
@@ -91,7 +102,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(1) from None
             except (MillstreamError, Failed, OSError) as error:
-                print(explain(error), file=sys.stderr)
+                write(explain(error), error=True)
                 raise typer.Exit(1) from None
             finally:
                 cli.close()

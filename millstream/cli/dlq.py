@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from millstream.cli.command import Cli, command
 from millstream.cli.format import resolution_line, when
-from millstream.cli.output import Cells, as_dict
+from millstream.cli.output import Cells, as_dict, write
 from millstream.defaults import BY_NAME
 from millstream.operations.v1.operations_service_pb2 import DeadLetter
 from millstream.operations.v1.stored_pb2 import DeadLetterResolution
@@ -130,4 +130,4 @@ def _each(
 
     last = cli.screen.stream(resolved(), lambda one: f"{one['id']} {one['text']}")
     if last is None and not cli.screen.as_json:
-        print(f"{service} has no dead letters")
+        write(f"{service} has no dead letters")

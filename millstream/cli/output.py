@@ -1,6 +1,7 @@
 """Output: JSON for programs, tables and progress bars on a terminal, plain lines with tabs elsewhere."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 M = TypeVar("M", bound="Message | Mapping[str, Any]")
 Cells = Mapping[str, object]
 """One row of a table: {column: value}."""
@@ -30,14 +32,14 @@ class Screen:
     def one(self, value: Message | Mapping[str, Any], text: str) -> None:
         """Print one result: its JSON document, or this text."""
         if self.as_json:
-            _print(json.dumps(as_dict(value), ensure_ascii=False, indent=2))
+            write(json.dumps(as_dict(value), ensure_ascii=False, indent=2))
         else:
-            _print(text)
+            write(text)
 
     def many(self, values: Iterable[M], cells: Callable[[M], Cells]) -> None:
         """Print a listing: a JSON array, or a table with one row each."""
         if self.as_json:
-            _print(json.dumps([as_dict(value) for value in values], ensure_ascii=False, indent=2))
+            write(json.dumps([as_dict(value) for value in values], ensure_ascii=False, indent=2))
         else:
             table([cells(value) for value in values])
 
@@ -45,7 +47,7 @@ class Screen:
         """Print each result when it comes, as one line; returns the last one, None if there was none."""
         last = None
         for last in values:
-            _print(json.dumps(as_dict(last), ensure_ascii=False) if self.as_json else text(last))
+            write(json.dumps(as_dict(last), ensure_ascii=False) if self.as_json else text(last))
         return last
 
     @property
@@ -58,10 +60,11 @@ def table(rows: Sequence[Cells]) -> None:
     """Print a table on a terminal, elsewhere lines with tabs and uncut cells. Without rows, nothing."""
     if not rows:
         return
-    shown = [[str(cell) for cell in row.values()] for row in rows]
+    # A line end or a tab inside a cell would make another row or column of it.
+    shown = [[" ".join(escaped(str(cell)).split()) for cell in row.values()] for row in rows]
     if not sys.stdout.isatty():
         for line in [list(rows[0]), *shown]:
-            _print("\t".join(line))
+            write("\t".join(line))
         return
     from rich.console import Console
     from rich.table import Table
@@ -92,5 +95,14 @@ def progress_bar(title: str) -> Iterator[Callable[[float, float, str], None]]:
         yield lambda done, total, text: progress.update(task, completed=done, total=total or None, text=text)
 
 
-def _print(text: str) -> None:
-    print(text, flush=True)
+def write(text: str, *, end: str = "\n", error: bool = False) -> None:
+    """Print text, some of which others may have written, as escaped() makes it."""
+    print(escaped(text), end=end, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def escaped(text: str) -> str:
+    """The text with control characters as escapes, but for line ends and tabs: none reaches the terminal as a command.
+
+    So are those that change the direction of what follows. In JSON the escapes mean the same characters.
+    """
+    return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

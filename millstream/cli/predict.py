@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from google.protobuf.json_format import MessageToDict
 
 from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_rows
 from millstream.cli.format import served_line
 from millstream.cli.output import Cells, as_dict
+from millstream.cli.stages import wait_served
 from millstream.defaults import CHAMPION
 from millstream.errors import MillstreamError, NotFound
 from millstream.inference.v1.prediction_pb2 import ServedModel, Timing
@@ -19,6 +19,8 @@ from millstream.timestamps import duration, seconds_of
 
 ROWS = 256
 """Most rows of one request; a longer file is sent in parts."""
+TEXT_SHOWN = 60
+"""Characters of a text beside its answer."""
 
 
 class Task(StrEnum):
@@ -41,7 +43,7 @@ def predict(
     cli: Cli,
     model: Annotated[str, typer.Argument(help="the model's name")],
     texts: Annotated[list[str] | None, typer.Argument(help='each is a row {"text": …}')] = None,
-    file: Annotated[Path | None, typer.Option(help="rows as JSON lines; - reads standard input")] = None,
+    file: Annotated[Path | None, typer.Option(help="rows as JSON Lines or CSV; - reads standard input")] = None,
     task: Annotated[
         Task, typer.Option(help="predict serves every recipe, the others those that declare them")
     ] = Task.PREDICT,
@@ -51,9 +53,30 @@ def predict(
 ) -> None:
     """Get predictions from a served model. Rows for rank are {"id": …, "texts": […]}.
 
-    More than 256 rows go in several requests, one after the other; `timing` in -o json is then their sum.
+    A file may be what `datasets import` takes: JSON Lines or CSV, gzip or not. Columns that the model does not read, such as
+    an id, are not sent, and come back beside each answer. More than 256 rows go in several requests, one after the other;
+    `timing` in -o json is then their sum.
     """
     rows: list[dict[str, Any]] = [{"text": text} for text in texts or ()] + (read_rows(file) if file else [])
+    needed = _needed(task, rows)
+    columns = needed if task is not Task.PREDICT else _columns(cli, model, alias) if file else set()
+    kept = [{name: value for name, value in row.items() if name not in columns} if columns else {} for row in rows]
+    sent = [
+        {name: value for name, value in row.items() if name not in left} for row, left in zip(rows, kept, strict=True)
+    ]
+    answer = _answer(cli, model, task, sent, alias, label, limit)
+    document = _exact(as_dict(answer))
+    shown = next((value for value in document.values() if isinstance(value, list)), [])
+    if task in (Task.RANK, Task.SIMILAR):
+        lines = [json.dumps(one, ensure_ascii=False) for one in shown]
+    else:
+        lines = [_line(*each) for each in zip(shown, rows, kept, strict=True)]
+        document |= {"rows": kept} if any(kept) else {}
+    cli.screen.one(document, "\n".join([*lines, f"answered by {served_line(answer.served)}"]))
+
+
+def _needed(task: Task, rows: list[dict[str, Any]]) -> set[str]:
+    """The columns that each row must have for the task. Raises BadParameter if one lacks them."""
     if not rows:
         raise typer.BadParameter("give texts, or rows with --file", param_hint="TEXTS")
     if task is Task.SIMILAR and len(rows) != 1:
@@ -62,6 +85,19 @@ def predict(
     for row in rows:
         if missing := needed - set(row):
             raise typer.BadParameter(f"a row for {task} needs {' and '.join(sorted(missing))}", param_hint="--file")
+    return needed
+
+
+def _columns(cli: Cli, model: str, alias: str) -> set[str]:
+    """The columns that the served version reads; none if it takes any, or is not served, which the call then says."""
+    for found in cli.client.served(model):
+        if found.served.alias == (alias or CHAMPION):
+            return set() if found.other_columns else set(found.columns)
+    return set()
+
+
+def _answer(cli: Cli, model: str, task: Task, rows: list[dict[str, Any]], alias: str, label: str, limit: int) -> Any:
+    """The answer to all rows, joined where they go in several requests. Raises Failed if two versions answered."""
     whole = task in (Task.RANK, Task.SIMILAR)
     parts = [rows] if whole else [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
     answer = _call(cli, model, task, parts[0], alias, label, limit)
@@ -72,10 +108,23 @@ def predict(
         timing = _sum(answer.timing, more.timing)
         answer.MergeFrom(more)
         answer.timing.CopyFrom(timing)
-    found = _exact(MessageToDict(answer, preserving_proto_field_name=True))
-    shown = next((value for value in found.values() if isinstance(value, list)), [])
-    lines = [json.dumps(one, ensure_ascii=False) for one in shown]
-    cli.screen.one(_exact(as_dict(answer)), "\n".join([*lines, f"answered by {served_line(answer.served)}"]))
+    return answer
+
+
+def _line(answer: dict[str, Any], row: dict[str, Any], kept: dict[str, Any]) -> str:
+    """The columns that came back, the label with its confidence (else the whole answer), and the beginning of the text."""
+    text = str(row.get("text", ""))
+    if "label" in answer and "confidence" in answer:
+        shown = f"{answer['label']} {answer['confidence']:.4f}"
+    else:
+        shown, text = json.dumps(answer, ensure_ascii=False, sort_keys=True), ""
+    parts = [*(f"{name}={value}" for name, value in kept.items()), shown, _shortened(text)]
+    return "\t".join(part for part in parts if part)
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= TEXT_SHOWN else f"{line[: TEXT_SHOWN - 1]}…"
 
 
 def _exact(answer: dict[str, Any]) -> dict[str, Any]:
@@ -118,11 +167,14 @@ def served(
     ] = 0,
     timeout: Annotated[float, typer.Option(help="timeout in seconds")] = 600.0,
 ) -> None:
-    """What is loaded now, with the run and dataset that it comes from."""
+    """What is loaded now, with the run and dataset that it comes from.
+
+    --wait follows the version through training, evaluation, promotion and loading, and ends with the reason if it stops.
+    """
     if wait and not model:
         raise typer.BadParameter("--wait needs a model", param_hint="MODEL")
     if wait:
-        cli.client.wait_served(model, wait, timeout=timeout)
+        wait_served(cli.client, model, wait, timeout)
     holds = _Holds(cli)
     cli.screen.many(cli.client.served(model), lambda found: _cells(found, holds))
 

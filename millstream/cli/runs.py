@@ -11,7 +11,7 @@ import typer
 from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_mapping
 from millstream.cli.format import count, figures, run_line, run_state, seconds, when
-from millstream.cli.output import Cells, progress_bar
+from millstream.cli.output import Cells, progress_bar, write
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
 app = typer.Typer(name="runs", help="Training runs.", no_args_is_help=True)
@@ -106,12 +106,12 @@ def follow(cli: Cli, run_id: str) -> None:
 
 def _show_bar(cli: Cli, run_id: str) -> TrainingRun | None:
     run = None
-    print(f"run {run_id}")
+    write(f"run {run_id}")
     with progress_bar("training") as bar:
         for run in cli.client.watch_run(run_id):
             bar(run.progress.step, run.progress.total_steps, run_line(run).partition(", ")[2])
     if run:
-        print(run_line(run))
+        write(run_line(run))
     return run
 
 
@@ -133,6 +133,6 @@ def logs(
     for part in cli.client.run_log(run_id, follow):
         text = decoders[part.attempt].decode(part.chunk)
         if cli.screen.as_json:
-            print(json.dumps({"attempt": part.attempt, "text": text}, ensure_ascii=False), flush=True)
+            write(json.dumps({"attempt": part.attempt, "text": text}, ensure_ascii=False))
         else:
-            print(text, end="", flush=True)
+            write(text.replace("\r\n", "\n").replace("\r", "\n"), end="")  # a progress bar draws over itself

@@ -139,6 +139,17 @@ def test_addresses_come_from_options_then_the_environment_then_the_usual(monkeyp
     assert addresses(None, None)["registry"] == "127.0.0.1:50054"
     assert addresses("mill", None)["inference"] == "mill:50055"
     assert addresses(None, 20000)["dataprep"] == "127.0.0.1:20001"
+    monkeypatch.setenv("MILLSTREAM_PORT_BASE", "23000")
+    assert (
+        addresses(None, None)["registry"] == "127.0.0.1:23004" and addresses("mill", None)["inference"] == "mill:23005"
+    )
+    assert (
+        addresses(None, None)["inference"] == "10.0.0.1:1,10.0.0.2:1"
+        and addresses(None, 1)["dataprep"] == "127.0.0.1:2"
+    )
+    monkeypatch.setenv("MILLSTREAM_PORT_BASE", "many")
+    with pytest.raises(InvalidArgument, match="MILLSTREAM_PORT_BASE='many' is no port"):
+        addresses(None, None)
 
 
 def leaves(group: Any, *above: str) -> Iterator[tuple[tuple[str, ...], Any]]:

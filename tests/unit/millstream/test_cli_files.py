@@ -1,5 +1,6 @@
 """Files that users write: errors name the file and the place."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from millstream.cli.command import Failed
 from millstream.cli.files import read_mapping, read_rows, read_spec
 from millstream.registry.v1.model_pb2 import ModelSpec
+from tests.fuzz.files import BOMB
 
 HOUSE = Path(__file__).resolve().parents[2]
 
@@ -52,8 +54,16 @@ def test_a_whole_spec_is_read(tmp_path: Path) -> None:
         ("model: x\ntraining: {automatic: true, automatic: false}", "'automatic' appears twice"),
         ("- model: x", "fields of ModelSpec"),
         ("model: [", "no YAML"),
-        ("", "fields of ModelSpec"),
+        ("", "fields of ModelSpec, such as `model: …`"),
+        ("[" * 3000, "nested too deeply"),
+        (BOMB, "stands for more than 20,000 values"),
+        ("model: x\nconfig: {epochs: .nan}", "ModelSpec.config.epochs: nan (float) is no number"),
+        ("model: x\nconfig: {epochs: 1" + "0" * 400 + "}", "ModelSpec.config.epochs: a number of 1,329 bits"),
+        ("model: 2024-13-77", "no YAML"),
+        ("model: 2024-12-17", "ModelSpec.model: datetime.date(2024, 12, 17) (date) is no text"),
+        ("model: x\n" + "# long\n" * 200_000, "more than 1,048,576 bytes"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_an_error_names_its_file(text: str, error: str, tmp_path: Path) -> None:
     with pytest.raises(Failed) as failed:
@@ -83,3 +93,48 @@ def test_rows_are_read_line_by_line(tmp_path: Path) -> None:
     path.write_text('["a"]\n')
     with pytest.raises(Failed, match="a row is an object"):
         read_rows(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(Failed, match="line 1: this is no JSON"):
+        read_rows(path)
+
+
+CSV = b'text,label,id\n"a, b",,7\nc,good,8\n'
+OF_CSV = [{"text": "a, b", "id": "7"}, {"text": "c", "label": "good", "id": "8"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "rows"),
+    [
+        ("rows.csv", CSV, OF_CSV),
+        ("rows.csv.gz", gzip.compress(CSV), OF_CSV),
+        ("rows.jsonl", gzip.compress(b'{"text": "a"}\n'), [{"text": "a"}]),
+        ("rows", b"\xef\xbb\xbf\xef\xbb\xbf" + CSV, OF_CSV),
+        ("rows.jsonl", b'\xef\xbb\xbf{"text": "a"}\r\n{"text": "b"}', [{"text": "a"}, {"text": "b"}]),
+        ("rows", b'\n {"text": "a"}\n', [{"text": "a"}]),
+        ("rows", b"", []),
+    ],
+)
+def test_rows_are_read_as_an_import_reads_them(
+    name: str, data: bytes, rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert read_rows(tmp_path / name) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "error"),
+    [
+        ("rows.csv", "text\na\ncaf\u00e9".encode("latin-1"), "line 3 is not UTF-8 (byte 0xe9): save the file as UTF-8"),
+        ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), "is UTF-16: save it as UTF-8"),
+        ("rows.csv.gz", gzip.compress(CSV)[:30], "the gzip cannot be read"),
+        ("rows.csv", b"text,label\na,b,c\n", "line 2: 3 cells, but the header names 2 columns"),
+        ("rows.csv", b'text,label\n"a,b\n', "this is no CSV"),
+    ],
+)
+def test_rows_that_cannot_be_read_name_the_file_and_the_place(
+    name: str, data: bytes, error: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(Failed) as failed:
+        read_rows(tmp_path / name)
+    assert str(failed.value).startswith(f"{tmp_path}/{name}") and error in str(failed.value)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, redirect_stdout
 
 import pytest
 
-from millstream.cli.output import Screen, as_dict, progress_bar, table
+from millstream.cli.output import Screen, as_dict, escaped, progress_bar, table, write
 from tests.worlds.fake_services import MODEL
 
 
@@ -67,3 +67,31 @@ def test_a_progress_bar_shows_its_text() -> None:
     with terminal() as screen, progress_bar("training") as bar:
         bar(1, 2, "step 1/2")
     assert "training" in screen.getvalue() and "step 1/2" in screen.getvalue()
+
+
+HOSTILE = "\x1b]0;owned\x07 \x9b31m red \u202egnp.exe \x08 end"
+
+
+def test_what_others_wrote_gives_the_terminal_no_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    write(HOSTILE)
+    Screen(as_json=False).one({}, HOSTILE)
+    Screen(as_json=False).many([{"a": HOSTILE}], lambda value: value)
+    Screen(as_json=True).one({"a": HOSTILE}, "")
+    write(HOSTILE, error=True)
+    shown = capsys.readouterr()
+    assert not {"\x1b", "\x07", "\x9b", "\u202e", "\x08"} & set(shown.out + shown.err)
+    assert "\\u001b]0;owned\\u0007" in shown.out
+    with terminal() as screen:
+        table([{"a": HOSTILE}])
+    assert not {"\x07", "\x9b", "\u202e", "\x08"} & set(screen.getvalue()) and "]0;owned" in screen.getvalue()
+
+
+def test_json_with_escapes_means_the_same_and_other_text_stays() -> None:
+    assert json.loads(escaped(json.dumps({"a": HOSTILE}, ensure_ascii=False))) == {"a": HOSTILE}
+    same = "చాలా \u0c15\u0c4d\u200d \u2764\ufe0f\n\tline"
+    assert escaped(same) == same
+
+
+def test_a_cell_makes_no_other_rows_and_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    table([{"reason": "one\ntwo\tthree", "n": 1}])
+    assert capsys.readouterr().out == "reason\tn\none two three\t1\n"

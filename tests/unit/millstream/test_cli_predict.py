@@ -41,13 +41,25 @@ def test_parts_answered_by_two_versions_are_an_error(
     assert failed.stderr == "champion of toy moved to version 4 meanwhile: try again\n"
 
 
-@pytest.mark.parametrize(
-    ("task", "shown"),
-    [("classify", {"label": "good", "confidence": 0.75}), ("embed", {"values": [0.5, 0.25]})],
-)
-def test_tasks_on_texts(task: str, shown: object, cli: Command) -> None:
+@pytest.mark.parametrize(("task", "shown"), [("classify", "good 0.7500\thello"), ("embed", '{"values": [0.5, 0.25]}')])
+def test_tasks_on_texts(task: str, shown: str, cli: Command) -> None:
     answer, last = cli("predict", "toy", "hello", "--task", task).stdout.splitlines()
-    assert (json.loads(answer), last) == (shown, ANSWERED)
+    assert (answer, last) == (shown, ANSWERED)
+
+
+def test_columns_that_the_model_does_not_read_come_back_beside_the_answers(
+    cli: Command, fakes: Fakes, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text("id,text,label,n\n7,hello,good,1\n8,hi,,2\n")
+    words = ("predict", "toy", "--file", str(tmp_path / "rows.csv"))
+    first, second, last = cli(*words).stdout.splitlines()
+    assert first == 'id=7\tlabel=good\t{"label": "good", "length": 5.0}'
+    assert second.startswith("id=8\t{") and last == ANSWERED
+    asked = fakes.last(inference.PredictRequest)
+    assert [dict(row) for row in asked.rows] == [{"text": "hello", "n": "1"}, {"text": "hi", "n": "2"}]
+    document = json.loads(cli(*words, "-o", "json").stdout)
+    assert document["rows"] == [{"id": "7", "label": "good"}, {"id": "8"}] and len(document["predictions"]) == 2
+    assert cli(*words, "--task", "classify").stdout.splitlines()[0] == "id=7\tlabel=good\tn=1\tgood 0.7500\thello"
 
 
 def test_similar_takes_one_text(cli: Command, fakes: Fakes) -> None:
@@ -107,5 +119,5 @@ def test_what_is_served_is_listed_without_the_registry(
 
 def test_a_version_that_does_not_come_is_a_timeout(cli: Command) -> None:
     late = cli("served", "toy", "--wait", "4", "--timeout", "0.01", code=1)
-    assert "champion of toy does not serve version 4" in late.stderr
+    assert "champion of toy does not serve version 4 (there is no version 4 of toy" in late.stderr
     cli("served", "--wait", "4", code=2)
