@@ -8,6 +8,8 @@ ENV_GROUPS ?= dev
 WORLD ?= local
 RUNS ?= 20
 SEED ?= 1
+FUZZ_SECONDS ?= 60
+REPLAY ?=
 ARGS ?=
 PYTEST_ARGS ?=
 
@@ -22,7 +24,7 @@ have = $(foreach folder,$(1),$(if $(wildcard $(folder)/*.py $(folder)/*/*.py),$(
 help:  ## this list
 	@echo 'millstream: carries data to a served model. Targets:'
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "<name>", $$1); printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo 'Variables: WORLD=local RUNS=20 SEED=1 PYTHON=python3.12 PYTEST_ARGS="-k words" ARGS="..." (for demo and bench)'
+	@echo 'Variables: WORLD=local RUNS=20 SEED=1 FUZZ_SECONDS=60 PYTHON=python3.12 PYTEST_ARGS="-k words" ARGS="..." (for demo and bench)'
 
 .PHONY: setup
 setup: $(STAMP)  ## make .venv from uv.lock (PYTHON=... chooses the interpreter, ENV_GROUPS=lint a small one)
@@ -54,6 +56,10 @@ chaos: $(STAMP)  ## the scenario with faults; beyond WORLD=local RUNS of them fr
 	if [ '$(WORLD)' = local ]; then $(PYTEST) tests/chaos; \
 	elif [ '$(RUNS)' = 0 ]; then $(PYTEST) tests/chaos/test_faults.py; \
 	else $(PY) -m bench.chaos --world '$(WORLD)' --runs '$(RUNS)' --seed '$(SEED)'; fi
+
+.PHONY: fuzz
+fuzz: $(STAMP)  ## random calls, events, files and commands for FUZZ_SECONDS, from SEED (REPLAY=kind/number: one case)
+	@$(PY) -m tests.fuzz --seconds '$(FUZZ_SECONDS)' --seed '$(SEED)' --replay '$(REPLAY)'
 
 .PHONY: lint
 lint: $(STAMP) protos-check  ## ruff, mypy, import contracts, buf, fresh generated code
