@@ -21,7 +21,8 @@ from typing_extensions import override
 
 from millstream.errors import InvalidArgument, NotFound, Unavailable
 from servicekit.blobs.port import CALLS, CHUNK, SEGMENT, TRANSFERS, Blobs, Listed, check_folder, check_key
-from servicekit.files import as_unavailable, sync_folder, write_synced
+from servicekit.blobs.tree import Name, Tree
+from servicekit.files import as_unavailable, write_synced
 from servicekit.pools import Pool
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ class DirectoryBlobs(Blobs):
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
+        self._tree = Tree(self.root)
         self._temporary = self.root / ".tmp"
         self._collected = -STALE_SECONDS
         self._calls, self._transfers = Pool("blobs-calls", CALLS), Pool("blobs-transfers", TRANSFERS)
@@ -60,9 +62,8 @@ class DirectoryBlobs(Blobs):
 
     @override
     async def exists(self, key: str) -> bool:
-        path = self._path(check_key(key))
-        with _as_unavailable(path):
-            return await self._calls.run(path.is_file)
+        with _as_unavailable(self._path(check_key(key))):
+            return await self._calls.run(self._tree.is_file, key)
 
     @override
     def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
@@ -101,10 +102,9 @@ class DirectoryBlobs(Blobs):
         return self.root / key
 
     def _open(self, key: str) -> BinaryIO:
-        path = self._path(key)
-        with _as_unavailable(path):
+        with _as_unavailable(self._path(key)):
             try:
-                return path.open("rb")
+                return self._tree.open(key)
             except _ABSENT:
                 raise NotFound(f"no object {key}", key=key) from None
 
@@ -124,63 +124,48 @@ class DirectoryBlobs(Blobs):
 
     def _store(self, key: str, source: BinaryIO, *, exclusive: bool) -> bool:
         """Write a temporary file, then link or rename it into place; False when `exclusive` and the key is taken."""
-        target = self._path(key)
         with _as_unavailable(self.root):
-            if exclusive and target.is_file():
+            if exclusive and self._tree.is_file(key):
                 return False
             written = self._new_temporary()
             try:
                 write_synced(written, source)
-                return self._place(written, target, exclusive)
+                return self._place(written, key, exclusive)
             finally:
                 written.unlink(missing_ok=True)
 
-    def _place(self, written: Path, target: Path, exclusive: bool) -> bool:
+    def _place(self, written: Path, key: str, exclusive: bool) -> bool:
+        folder, _, name = key.rpartition("/")
         for _ in range(_TRIES):
             try:
-                self._make_folders(target.parent)
-                if exclusive:
-                    os.link(written, target)
-                else:
-                    os.replace(written, target)
-            except (FileNotFoundError, NotADirectoryError):
+                with self._tree.folder(folder, make=True) as opened:
+                    if exclusive:
+                        os.link(written, name, dst_dir_fd=opened)
+                    else:
+                        os.replace(written, name, dst_dir_fd=opened)
+                    os.fsync(opened)
+                    return True
+            except FileNotFoundError:
                 continue  # a delete() removed the empty folder between the two steps: retry
             except (FileExistsError, IsADirectoryError):
-                if target.is_dir():
-                    self._free_folder(target)
-                elif exclusive and target.exists():
+                if self._tree.is_folder(key):
+                    self._free_folder(key)
+                elif exclusive:
                     return written.stat().st_nlink > 1  # over NFS the reply to a link() that succeeded can be lost
-            else:
-                with suppress(FileNotFoundError):  # deleted already
-                    sync_folder(target.parent)
-                return True
-        raise Unavailable(f"{target} could not be stored: something keeps removing its folder; find and stop it")
+        raise Unavailable(
+            f"{self._path(key)} could not be stored: something keeps removing its folder; find and stop it"
+        )
 
-    def _free_folder(self, folder: Path) -> None:
+    def _free_folder(self, key: str) -> None:
         """Remove empty folders that a deleted or unfinished object left. Raises InvalidArgument if they hold objects."""
-        if next(self._walk(f"{folder.relative_to(self.root)}/"), None):
-            raise InvalidArgument(f"{folder.name!r} is the folder of other keys", field="key")
-        for path, _, _ in os.walk(folder, topdown=False):
-            with suppress(OSError):  # an object was put there, or another process removed it
-                os.rmdir(path)
-
-    def _make_folders(self, folder: Path) -> None:
-        """Create and sync the folders that are missing from the root down."""
-        if folder.is_dir():
-            return
-        if folder == self.root:
-            folder.mkdir(parents=True, exist_ok=True)
-            return
-        self._make_folders(folder.parent)
-        try:
-            folder.mkdir()
-        except (FileExistsError, NotADirectoryError):
-            if folder.is_file() or folder.parent.is_file():
-                raise InvalidArgument(f"a key cannot be below the object {folder.name!r}", field="key") from None
-        sync_folder(folder.parent)
+        if next(self._walk(f"{key}/"), None):
+            raise InvalidArgument(f"{key.rpartition('/')[2]!r} is the folder of other keys", field="key")
+        self._tree.remove_empty(key)
 
     def _new_temporary(self) -> Path:
         self._temporary.mkdir(parents=True, exist_ok=True)
+        if self._temporary.is_symlink():
+            raise Unavailable(f"{self._temporary} is a link: remove it, so that nothing is written elsewhere")
         if time.monotonic() - self._collected > STALE_SECONDS:
             self._collected = time.monotonic()
             self._collect_stale()
@@ -195,51 +180,45 @@ class DirectoryBlobs(Blobs):
                         os.unlink(entry.path)
 
     def _delete(self, key: str) -> None:
-        path = self._path(key)
-        with _as_unavailable(path):
+        folder, _, name = key.rpartition("/")
+        with _as_unavailable(self._path(key)):
             try:
-                path.unlink()
+                with self._tree.folder(folder) as opened:
+                    os.unlink(name, dir_fd=opened)
+                    os.fsync(opened)
             except _ABSENT:
                 return
             except PermissionError:
-                if path.is_dir():  # POSIX: unlink() of a folder may fail with EPERM
+                if self._tree.is_folder(key):  # POSIX: unlink() of a folder may fail with EPERM
                     return
                 raise
-            folder = path.parent
-            with suppress(FileNotFoundError):
-                sync_folder(folder)
-            with suppress(OSError):
-                while folder != self.root:
-                    folder.rmdir()
-                    folder = folder.parent
+            while folder and self._tree.remove_folder(folder):
+                folder = folder.rpartition("/")[0]
 
     def _walk(self, folder: str, prefix: str = "", after: str = "") -> Iterator[Listed]:
         """Objects below `folder` ("" or "a/b/") in order of key; folders that cannot hold any are not opened."""
-        for name in self._names(folder):
-            path = folder + name
-            if name.endswith("/"):
+        for entry in self._names(folder):
+            path = folder + entry.name
+            if path.endswith("/"):
                 on_the_way = path.startswith(prefix) or prefix.startswith(path)
                 if on_the_way and (path > after or after.startswith(path)):
                     yield from self._walk(path, prefix, after)
             elif path.startswith(prefix) and path > after:
-                with suppress(FileNotFoundError):
-                    found = os.stat(self.root / path)
-                    yield Listed(path, found.st_size, found.st_mtime)
+                yield Listed(path, entry.size, entry.modified)
 
-    def _names(self, folder: str) -> Sequence[str]:
-        """Names in order of key: a folder sorts as `name/`, since `a-b` comes before `a/b`."""
+    def _names(self, folder: str) -> Sequence[Name]:
+        """Entries in order of key: a folder sorts as `name/`, since `a-b` comes before `a/b`."""
         with _as_unavailable(self.root / folder):
             try:
-                with os.scandir(self.root / folder) as entries:
-                    found = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
+                found = self._tree.names(folder)
             except _ABSENT:
                 return []
-        return sorted(name for name in found if _NAME.fullmatch(name.removesuffix("/")))
+        return sorted(entry for entry in found if _NAME.fullmatch(entry.name.removesuffix("/")))
 
     def _children(self, prefix: str) -> Iterator[str]:
-        for name in self._names(prefix) if _is_folder(prefix) else ():
-            if not name.endswith("/") or next(self._walk(prefix + name), None):
-                yield name.removesuffix("/")
+        for entry in self._names(prefix) if _is_folder(prefix) else ():
+            if not entry.name.endswith("/") or next(self._walk(prefix + entry.name), None):
+                yield entry.name.removesuffix("/")
 
     def _check(self) -> None:
         with _as_unavailable(self.root):

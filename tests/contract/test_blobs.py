@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from millstream.errors import InvalidArgument, Unavailable
+from millstream.errors import InvalidArgument, NotFound, Unavailable
 from servicekit.blobs.directory import STALE_SECONDS, DirectoryBlobs
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.port import Blobs
@@ -76,6 +76,50 @@ class TestDirectoryBlobs(SharedBlobsContract):
         for call in (blobs.check(), blobs.put("a", b""), blobs.put_if_absent("a/b", b"")):
             with pytest.raises(Unavailable, match=f"{blobs.root}"):
                 await call
+
+    async def test_no_link_in_the_folder_leads_out_of_it_or_round_in_it(self, tmp_path: Path) -> None:
+        """A link to a file of mode 600 was served to callers, and one to `.` made listings endless."""
+        blobs, outside = self.make(tmp_path), tmp_path / "outside"
+        (outside / "deep").mkdir(parents=True)
+        (outside / "secret").write_bytes(b"secret")
+        await blobs.put("a/real", b"real")
+        links = {
+            "a/secret": outside / "secret",
+            "out": outside,
+            "a/round": Path("."),
+            "up": Path(".."),
+            "gone": Path("x"),
+        }
+        for name, target in links.items():
+            (blobs.root / name).symlink_to(target)
+        os.mkfifo(blobs.root / "a/pipe")
+        assert await keys(blobs, "") == ["a/real"] and await keys(blobs, "out/") == []
+        assert await everything(blobs.children("")) == ["a"] and await everything(blobs.children("a/")) == ["real"]
+        for key in ("a/secret", "out/secret", "a/round/real", "up/outside/secret", "gone", "a/pipe"):
+            with pytest.raises(NotFound):
+                await blobs.get(key)
+            with pytest.raises(NotFound):
+                await blobs.download(key, tmp_path / "down")
+            assert not await blobs.exists(key)
+        for key in ("out/new", "out/deep/new", "a/secret/new"):
+            with pytest.raises(InvalidArgument, match="cannot be below"):
+                await blobs.put(key, b"")
+            await blobs.delete(key)
+        await blobs.delete("out/secret")
+        assert await blobs.put_if_absent("a/secret", b"other") is False
+        await blobs.put("a/secret", b"mine")
+        assert await blobs.get("a/secret") == b"mine", "the link gave way, and what it named stays"
+        found = sorted(str(path.relative_to(outside)) for path in outside.rglob("*"))
+        assert found == ["deep", "secret"] and (outside / "secret").read_bytes() == b"secret"
+
+    async def test_nothing_is_written_where_a_link_in_place_of_the_temporary_folder_leads(self, tmp_path: Path) -> None:
+        blobs = self.make(tmp_path)
+        blobs.root.mkdir()
+        (tmp_path / "outside").mkdir()
+        (blobs.root / ".tmp").symlink_to(tmp_path / "outside")
+        with pytest.raises(Unavailable, match=r"\.tmp is a link: remove it"):
+            await blobs.put("a", b"x")
+        assert not list((tmp_path / "outside").iterdir())
 
     async def test_what_killed_processes_left_is_collected_after_a_day(self, tmp_path: Path) -> None:
         await self.make(tmp_path).put("a", b"")

@@ -28,9 +28,13 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_READER: _Role.ValueType  # 1
     """Reads everything except dead letters and events, and asks for predictions."""
     ROLE_WRITER: _Role.ValueType  # 2
-    """Imports files, applies models, starts and cancels training runs, requests evaluations, moves aliases."""
+    """Imports files, applies models, starts and cancels training runs, requests evaluations, moves aliases to versions that
+    pass their gate.
+    """
     ROLE_OPERATOR: _Role.ValueType  # 3
-    """Lists, replays and drops dead letters, tails events, and has refused versions tried again."""
+    """Passes over the gate by an override, lists, replays and drops dead letters, tails events, and has refused versions
+    tried again.
+    """
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """What a caller may do. Each role includes the ones before it."""
@@ -39,9 +43,13 @@ ROLE_UNSPECIFIED: Role.ValueType  # 0
 ROLE_READER: Role.ValueType  # 1
 """Reads everything except dead letters and events, and asks for predictions."""
 ROLE_WRITER: Role.ValueType  # 2
-"""Imports files, applies models, starts and cancels training runs, requests evaluations, moves aliases."""
+"""Imports files, applies models, starts and cancels training runs, requests evaluations, moves aliases to versions that
+pass their gate.
+"""
 ROLE_OPERATOR: Role.ValueType  # 3
-"""Lists, replays and drops dead letters, tails events, and has refused versions tried again."""
+"""Passes over the gate by an override, lists, replays and drops dead letters, tails events, and has refused versions
+tried again.
+"""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 ROLE_FIELD_NUMBER: _builtins.int
