@@ -6,6 +6,7 @@
 import asyncio
 import ipaddress
 import json
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from millstream.credentials import PLAINTEXT, Credentials
 from millstream.errors import InvalidArgument, from_rpc_error
 from millstream.trace import traceparent
 
+log = logging.getLogger(__name__)
 DEADLINE_SECONDS = 30.0
 MAX_MESSAGE_BYTES = 16 << 20
 
@@ -111,11 +113,26 @@ def check_loop(known: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEvent
     return running
 
 
+def _warn_of_clear(address: str, credentials: Credentials) -> None:
+    """Who listens between here and another machine reads a token that goes without TLS."""
+    has_token = credentials.token or credentials.token_file
+    if has_token and not credentials.ca_file and not all(_is_loopback(_host(one)) for one in address.split(",")):
+        log.warning("the token goes to %s in clear: set MILLSTREAM_TLS_CA_FILE, or Credentials.ca_file", address)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def open_channel(address: str, credentials: Credentials = PLAINTEXT, retry: bool = False) -> aio.Channel:
     """A channel for asyncio. `retry`: retry calls that end UNAVAILABLE, for about two seconds.
 
     Raises InvalidArgument for an address list that gRPC cannot use, and for a TLS file that cannot be read.
     """
+    _warn_of_clear(address, credentials)
     interceptors = [_AsyncUnary(credentials), _AsyncStream(credentials), _AsyncUpload(credentials)]
     if ssl := credentials.ssl():
         return aio.secure_channel(
@@ -126,6 +143,7 @@ def open_channel(address: str, credentials: Credentials = PLAINTEXT, retry: bool
 
 def open_sync_channel(address: str, credentials: Credentials = PLAINTEXT, retry: bool = False) -> grpc.Channel:
     """A channel for threads; parameters and errors as for open_channel()."""
+    _warn_of_clear(address, credentials)
     if ssl := credentials.ssl():
         channel = grpc.secure_channel(_target(address), ssl, options=_named(address, _options(retry)))
     else:

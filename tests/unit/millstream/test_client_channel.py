@@ -41,3 +41,21 @@ def test_a_file_that_cannot_be_read_is_named_with_its_variable(tmp_path: Path, v
 def test_a_client_certificate_needs_its_key(name: str) -> None:
     with pytest.raises(InvalidArgument, match="go together"):
         Credentials(ca_file="ca.pem", **{name: "client.pem"})
+
+
+@pytest.mark.parametrize(
+    ("address", "credentials", "warned"),
+    [
+        ("registry.example:50054", Credentials(token="t"), True),
+        ("127.0.0.1:1,10.0.0.1:1", Credentials(token="t"), True),
+        ("127.0.0.1:1,127.0.0.2:1", Credentials(token="t"), False),
+        ("[::1]:1", Credentials(token="t"), False),
+        ("localhost:1", Credentials(token="t"), False),
+        ("registry.example:50054", Credentials(), False),
+    ],
+)
+def test_a_token_that_goes_to_another_machine_in_clear_is_warned_of(
+    address: str, credentials: Credentials, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_sync_channel(address, credentials):
+        assert (f"the token goes to {address} in clear" in caplog.text) is warned
