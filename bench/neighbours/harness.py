@@ -16,7 +16,7 @@ from kafka import KafkaProducer
 
 from bench.neighbours.attacks import ATTACKS
 from bench.neighbours.memory import resident
-from millstream import Credentials
+from millstream import Client, Credentials
 from millstream.defaults import SERVICES, TOPICS
 from servicekit.bus.port import Message
 from tests.e2e import scenario
@@ -30,6 +30,7 @@ LARGE_ROWS = 200_000
 MALFORMED = 200
 OVERSIZE = 1_040_000
 TOKENS = "s-secret services operator\nw-secret well-behaved writer\n"
+OPERATOR = Credentials(token="s-secret")
 
 
 @dataclass
@@ -112,7 +113,7 @@ def phases(state: Path, kind: str, seconds: float) -> Iterator[Felt]:
 def _platform(state: Path, kind: str) -> Iterator[World]:
     state.mkdir(parents=True, exist_ok=True)
     (state / "tokens").write_text(TOKENS)
-    (state / "token").write_text("s-secret\n")
+    (state / "token").write_text(f"{OPERATOR.token}\n")
     settings = {"tokens_file": str(state / "tokens"), "token_file": str(state / "token")}
     with world(state / "state", settings=settings, credentials=Credentials(token="w-secret"), kind=kind) as platform:
         yield platform
@@ -212,5 +213,6 @@ def _promote_broken(platform: World, seconds: float) -> None:
             await blobs.put(key, b"{}")
 
         asyncio.run(damage())
-        client.promote(name, 1, override="to see what a broken version does")
+    with Client(credentials=OPERATOR, **platform.addresses) as operator:  # type: ignore[arg-type]
+        operator.promote(name, 1, override="to see what a broken version does")
     time.sleep(seconds)
