@@ -24,9 +24,9 @@ class Steps(list[tuple[str, int]]):
         """Note each os.link or os.replace, with the inode that got the name."""
         real: Callable[..., Any] = getattr(os, name)
 
-        def noted(source: str, target: str) -> None:
-            real(source, target)
-            self.append(("named", os.stat(target).st_ino))
+        def noted(source: str, target: str, *, dst_dir_fd: int | None = None) -> None:
+            real(source, target, dst_dir_fd=dst_dir_fd)
+            self.append(("named", os.stat(target, dir_fd=dst_dir_fd).st_ino))
 
         monkeypatch.setattr(os, name, noted)
 
