@@ -7,7 +7,6 @@ import asyncio
 import ipaddress
 import json
 import logging
-import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +16,7 @@ import grpc
 from grpc import aio
 
 from millstream.credentials import PLAINTEXT, Credentials
+from millstream.defaults import is_address
 from millstream.errors import InvalidArgument, from_rpc_error
 from millstream.trace import traceparent
 
@@ -73,8 +73,7 @@ def _options(retry: bool) -> list[tuple[str, Any]]:
 def checked_address(address: str) -> str:
     """The address. Raises InvalidArgument for a list that gRPC cannot use, and for an address without a port."""
     for one in address.split(","):
-        host, _, port = one.rpartition(":")
-        if not (host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
+        if not is_address(one):
             text = f"address {one!r} is no host:port, such as 127.0.0.1:50051 or [::1]:50051"
             raise InvalidArgument(text, field="address")
     _target(address)

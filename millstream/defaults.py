@@ -1,5 +1,6 @@
 """Names that every part shares: the services and their ports, the alias `champion`, the topics and their messages."""
 
+import re
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
@@ -20,6 +21,12 @@ CHAMPION = "champion"
 def address(service: str, base: int = PORT_BASE, host: str = HOST) -> str:
     """`host:port` of a service's gRPC server."""
     return f"{host}:{base + 1 + SERVICES.index(service)}"
+
+
+def is_address(text: str) -> bool:
+    """Whether it is one `host:port`, such as 127.0.0.1:50051 or [::1]:50051."""
+    host, _, port = text.rpartition(":")
+    return bool(host and re.fullmatch("[0-9]{1,5}", port)) and 0 < int(port) < 65536
 
 
 def metrics_address(service: str, base: int = METRICS_BASE) -> str:

@@ -7,6 +7,7 @@ from millstream.dataset.v1.import_pb2 import Import
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
 RUN_ENDED = (TrainingRun.STATE_SUCCEEDED, TrainingRun.STATE_FAILED, TrainingRun.STATE_CANCELLED)
+RUN_ACTIVE = (TrainingRun.STATE_PENDING, TrainingRun.STATE_RUNNING)
 IMPORT_ENDED = (Import.STATE_SUCCEEDED, Import.STATE_UNCHANGED, Import.STATE_REFUSED)
 
 

@@ -44,11 +44,14 @@ def strip_edges(text: str) -> str:
     """The text without invisible characters before and after it. One that shapes the character before it stays."""
     if not text or (text[0] not in _EDGE and text[-1] not in _EDGE):
         return text
-    started = text.lstrip(EDGE)
-    ended = started.rstrip(EDGE)
-    if not ended:
-        return ended
-    return ended + _shaping(ended[-1], started[len(ended) : len(ended) + _LONGEST_TAG])
+    # By set, not by str.strip(EDGE), which looks through all of EDGE for each character.
+    first, last = 0, len(text)
+    while first < last and text[first] in _EDGE:
+        first += 1
+    while last > first and text[last - 1] in _EDGE:
+        last -= 1
+    ended = text[first:last]
+    return ended + _shaping(ended[-1], text[last : last + _LONGEST_TAG]) if ended else ended
 
 
 def visible(text: str) -> str:

@@ -45,6 +45,11 @@ def verdict(report: EvaluationReport, rules: Iterable[GateRule]) -> list[GateRes
     return [*lost, *judge(rules, report.metrics, has_champion=has_champion, rows=_rows_beside_champion(report))]
 
 
+def is_damaged(report: EvaluationReport) -> bool:
+    """Whether it stands for a report that is damaged; its `error` says what to do."""
+    return report.status == EvaluationReport.STATUS_UNSPECIFIED
+
+
 def is_unsure_of_labels(report: EvaluationReport) -> bool:
     """Whether it stands beside another champion, and was made before labels were compared, or before a version was compared
     without the rows of labels that the champion never answers: it promotes nothing by itself.

@@ -12,7 +12,7 @@ from millstream.defaults import CHAMPION
 from millstream.errors import NotFound, Unavailable
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import AliasEntry, Model
-from millstream.states import RUN_ENDED
+from millstream.states import RUN_ACTIVE, RUN_ENDED
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
 SETTLED_SECONDS = 5.0
@@ -113,8 +113,8 @@ def _promotion(client: Client, model: Model, version: int, champion: AliasEntry)
     if report.status != EvaluationReport.STATUS_PASSED:
         reasons = [result.text for result in report.gate if not result.passed] or [report.error]
         text = f"{name} does not pass its gate: {'; '.join(reasons)}. Read `millstream reports show {report.report_id}`"
-        active = any(run.state not in RUN_ENDED for run in client.runs(model.name))
-        return Stage(text, ended=not active)
+        active = next(iter(client.runs(model.name, RUN_ACTIVE)), None)
+        return Stage(text, ended=active is None)
     if champion.hold:
         return Stage(
             f"{name} passes, but {CHAMPION} is on hold at version {champion.version}: `millstream release {model.name}`, or "

@@ -14,7 +14,8 @@ from typing import BinaryIO, NamedTuple
 
 from millstream.errors import InvalidArgument
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER = _ROOT | os.O_NOFOLLOW
 # Without O_NONBLOCK a pipe of that name would wait for its writer.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -39,9 +40,13 @@ class Tree:
 
         Raises FileNotFoundError, NotADirectoryError where a name is no folder, and InvalidArgument if `make` meets a file.
         """
-        if make:
+        try:
+            opened = os.open(self.root, _ROOT)
+        except FileNotFoundError:
+            if not make:
+                raise
             self.root.mkdir(parents=True, exist_ok=True)
-        opened = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened = os.open(self.root, _ROOT)
         try:
             for name in filter(None, path.split("/")):
                 below = _make(opened, name) if make else os.open(name, _FOLDER, dir_fd=opened)

@@ -13,6 +13,7 @@ from millstream.errors import DataLoss, InvalidArgument, MillstreamError, NotFou
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import ModelVersion
 from millstream.states import word_of
+from recipekit.gate import is_damaged
 from servicekit.failpoints import failpoint
 from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler, Work
@@ -22,7 +23,7 @@ from services.evaluator.clients import Clients
 from services.evaluator.due import ChampionAlias, is_pending, newest_of
 from services.evaluator.evaluate import ChampionDied, EvaluationInputs, Evaluator, MachineTrouble, MeasurementFailed
 from services.evaluator.report.build import add_error, report_on
-from services.evaluator.store import Store, is_damaged
+from services.evaluator.store import Store
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5

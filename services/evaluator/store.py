@@ -36,11 +36,6 @@ def _completed(key: str, data: bytes) -> Fact:
 FACTS: Announce = {"reports/*/*/*/report": _completed}
 
 
-def is_damaged(report: EvaluationReport) -> bool:
-    """Whether it stands for a report that is damaged."""
-    return report.status == EvaluationReport.STATUS_UNSPECIFIED
-
-
 def report_id_of(model: str, version: int, snapshot_id: str, champion_version: int, request_number: int = 0) -> str:
     """Names a report by what it compares, so that two replicas cannot make two: `toy.3.0123456789abcdef`.
 

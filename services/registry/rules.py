@@ -7,7 +7,7 @@ from millstream.errors import FailedPrecondition
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, LabelChange
 from millstream.registry.v1.model_pb2 import AliasEntry, GateRule, ModelSpec
 from recipekit.catalog import Catalog, UnknownRecipe
-from recipekit.gate import format_labels, is_unsure_of_labels, rules_of, verdict
+from recipekit.gate import format_labels, is_damaged, is_unsure_of_labels, rules_of, verdict
 
 Rules = Callable[[EvaluationReport], Sequence[GateRule]]
 """The model's present gate, for the version of a report."""
@@ -39,7 +39,7 @@ def objections(report: EvaluationReport, rules: Sequence[GateRule]) -> list[str]
 
 def damaged(reports: Sequence[EvaluationReport]) -> list[str]:
     """What says of those among the reports that are damaged what to do; a version waits until none of its own is."""
-    return [report.error for report in reports if report.status == EvaluationReport.STATUS_UNSPECIFIED]
+    return [report.error for report in reports if is_damaged(report)]
 
 
 def _replaces_champion(moves: Sequence[AliasEntry], version: int, alias: str) -> bool:
@@ -96,7 +96,7 @@ def next_promotion(
     champion = entries[-1].version if entries else 0
     passed_over = {entry.version for entry in entries}
     # A report that is damaged may be the one that counts.
-    passed_over |= {report.version for report in reports if damaged([report])}
+    passed_over |= {report.version for report in reports if is_damaged(report)}
     fitting = [
         report
         for report in reports

@@ -6,7 +6,6 @@ retried for as long as it may. So a short connection of our own (the probe) come
 The client's `_manager` and `config` are private to kafka-python: uv.lock pins its version.
 """
 
-import re
 import socket
 import ssl
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from kafka.errors import (
 from kafka.net.compat import KafkaNetClient
 from kafka.protocol.metadata import MetadataRequest
 
+from millstream.defaults import is_address
 from millstream.errors import InvalidArgument, Unavailable
 from servicekit.bus.kafka.options import KafkaOptions
 
@@ -180,8 +180,7 @@ class Link:
 def link(servers: Sequence[str], options: KafkaOptions) -> Link:
     """The brokers at these addresses, `HOST:PORT` each. Connects to none. Raises InvalidArgument for another form."""
     for server in servers:
-        host, _, port = server.rpartition(":")
-        if not (host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
+        if not is_address(server):
             raise InvalidArgument(f"{server!r} is no broker: use kafka:HOST:PORT,HOST:PORT", field="MILLSTREAM_BUS")
     return Link(tuple(servers), options)
 

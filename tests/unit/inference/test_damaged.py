@@ -1,35 +1,23 @@
 """Damaged objects of one model: what is loaded stays served, other models are served, callers learn what is damaged."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from millstream.errors import DataLoss
 from millstream.inference.v1.inference_service_pb2 import ListLoadProblemsRequest, RetryModelVersionRequest
 from millstream.inference.v1.refusal_pb2 import Refusal
 from millstream.registry.v1.events_pb2 import ModelApplied
-from tests.worlds.inference import Replica, World, trained
+from tests.worlds.inference import Replica, World
 from tests.worlds.waiting import until
 
 OBJECTS = ["spec/words", "alias/words", "version/words/1"]
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return trained(tmp_path_factory)
-
-
-@pytest.fixture
-async def world(folders: list[Path], tmp_path: Path) -> AsyncIterator[World]:
-    made = World(folders, tmp_path / "cache")
+@pytest.fixture(autouse=True)
+async def two_models(world: World) -> None:
     for model in ("words", "others"):
-        await made.register(folders[1], model)
-        await made.apply(model)
-        await made.promote(1, model)
-    yield made
-    for replica in made.replicas:
-        await replica.stop()
+        await world.register(world.folders[1], model)
+        await world.apply(model)
+        await world.promote(1, model)
 
 
 async def problems(replica: Replica) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,21 +14,8 @@ from servicekit.ids import new_id
 from servicekit.processes import process_here
 from services.inference.store import Store
 from services.inference.versions.loader import DEADLY_LOADS
-from tests.worlds.inference import Replica, World, dead_attempt, trained
+from tests.worlds.inference import Replica, World, dead_attempt
 from tests.worlds.waiting import until
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return trained(tmp_path_factory)
-
-
-@pytest.fixture
-async def world(folders: list[Path], tmp_path: Path) -> AsyncIterator[World]:
-    made = World(folders, tmp_path / "cache")
-    yield made
-    for replica in made.replicas:
-        await replica.stop()
 
 
 async def problem(replica: Replica) -> str:

@@ -1,7 +1,7 @@
 """Troubles of one replica: they keep no other model waiting, are no verdict on the version, and are tried again."""
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,10 @@ from servicekit.blobs.artifact_cache import ArtifactCache
 from services.inference.reconcile import FALLBACKS
 from services.inference.versions import loader
 from services.inference.versions.loader import MOST_HUNG
-from tests.worlds.inference import Replica, World, trained
+from tests.worlds.inference import Replica, World
 from tests.worlds.waiting import until
 
 Load = Callable[[Path, Any], Any]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return trained(tmp_path_factory)
-
-
-@pytest.fixture
-async def world(folders: list[Path], tmp_path: Path) -> AsyncIterator[World]:
-    made = World(folders, tmp_path / "cache")
-    yield made
-    for replica in made.replicas:
-        await replica.stop()
 
 
 class Device:

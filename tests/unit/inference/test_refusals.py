@@ -1,6 +1,6 @@
 """Versions that inference refuses, while it goes on serving the one before."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,21 +10,8 @@ from millstream.inference.v1.inference_service_pb2 import ListLoadProblemsReques
 from millstream.inference.v1.refusal_pb2 import Refusal, RefusalLift
 from servicekit.blobs import artifacts
 from servicekit.blobs.artifact_cache import ArtifactCache
-from tests.worlds.inference import World, damaged, metric, trained
+from tests.worlds.inference import World, damaged, metric
 from tests.worlds.waiting import until
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return trained(tmp_path_factory)
-
-
-@pytest.fixture
-async def world(folders: list[Path], tmp_path: Path) -> AsyncIterator[World]:
-    made = World(folders, tmp_path / "cache")
-    yield made
-    for replica in made.replicas:
-        await replica.stop()
 
 
 @pytest.fixture(autouse=True)

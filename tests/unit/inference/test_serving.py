@@ -6,8 +6,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,23 +19,10 @@ from recipekit.predictor import predict
 from servicekit.blobs import artifacts
 from servicekit.facts.events import from_message
 from tests.recipes.toy_words.sample import rows
-from tests.worlds.inference import World, metric, trained
+from tests.worlds.inference import World, metric
 from tests.worlds.waiting import until
 
 TEXTS = [row["text"] for row in rows(40, seed=11)]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return trained(tmp_path_factory)
-
-
-@pytest.fixture
-async def world(folders: list[Path], tmp_path: Path) -> AsyncIterator[World]:
-    made = World(folders, tmp_path / "cache")
-    yield made
-    for replica in made.replicas:
-        await replica.stop()
 
 
 @pytest.fixture(autouse=True)

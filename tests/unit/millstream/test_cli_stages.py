@@ -59,7 +59,7 @@ def platform(
         served=lambda _: iter([now] if served else []),
         model=lambda _: found(model),
         versions=lambda _: iter(versions),
-        runs=lambda _: iter(runs),
+        runs=lambda _, states=(): (run for run in runs if not states or run.state in states),
         reports=lambda _, version: iter(reports),
         alias=lambda _: found(champion),
         dataset=lambda _: Dataset(name="words", newest_number=snapshots),
