@@ -51,11 +51,19 @@ TOPICS: tuple[Topic, ...] = (
     Topic("millstream.inference.v1", InferenceEvent),
 )
 BY_NAME = {topic.name: topic for topic in TOPICS}
+_EVENTS = frozenset(
+    field.message_type.full_name for topic in TOPICS for field in topic.message.DESCRIPTOR.fields if field.message_type
+)
 
 
 def topic_of(event_type: str) -> Topic:
     """The topic of an event type: `millstream.dataset.v1.SnapshotCreated` → `millstream.dataset.v1`. Raises KeyError."""
     return BY_NAME[event_type.rpartition(".")[0]]
+
+
+def is_event(message: type[Message] | Message) -> bool:
+    """Whether messages of this type are published; other facts are stored alone."""
+    return message.DESCRIPTOR.full_name in _EVENTS
 
 
 def dead_letters_of(group: str) -> str:

@@ -1,7 +1,8 @@
 """A transactional outbox: every fact is published at least once, and no request waits for the bus.
 
-The order is: marker, object, publish, delete the marker. A process that dies on the way leaves the marker, and any replica's
-sweep (every second) publishes the object and deletes it. The event is built from the object, so a marker holds only its key.
+The order is: markers, object, publish, delete the outbox's marker. A process that dies on the way leaves the marker, and
+any replica's sweep (every second) publishes the object and deletes it. The event is built from the object, so a marker holds
+only its key. The other markers are those of services that act on the fact (open_work.py).
 
 An event that cannot be built, or that no bus can carry, is a bug, or a fact of a later version that was rolled back. Its
 marker is parked with an error, and retried when the service next starts. The fact itself is stored, so a resync finds
@@ -9,7 +10,6 @@ it.
 """
 
 import asyncio
-import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -18,27 +18,31 @@ from dataclasses import dataclass
 
 from google.protobuf.message import Message as Proto
 
+from millstream.defaults import is_event
 from millstream.errors import DataLoss, InvalidArgument, MillstreamError, NotFound
 from millstream.operations.v1.stored_pb2 import OutboxMarker
 from servicekit.blobs.port import Blobs, check_key
 from servicekit.blobs.stored import decode
 from servicekit.bus.port import Bus, Message
 from servicekit.facts.events import to_message
+from servicekit.facts.markers import delete_orphan, fact_id_of
+from servicekit.facts.open_work import open_work_on
 from servicekit.failpoints import failpoint
-from servicekit.ids import hash_of
 from servicekit.incidents import Incident
 from servicekit.metrics import OUTBOX_FAILURES, OUTBOX_PARKED, OUTBOX_PENDING, OUTBOX_PUBLISHED
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 1.0
-ORPHAN_SECONDS = 3600.0
 PUBLISHES_AT_ONCE = 16
 """After a long outage of the bus thousands of facts may be pending."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """The event of an object, and the key that orders it on the bus (the id of the dataset, run, model …)."""
+    """The event of an object, and the key that orders it on the bus (the id of the dataset, run, model …).
+
+    A fact that gives its own service work and is not published has the stored message itself as `event`.
+    """
 
     key: str
     event: Proto
@@ -84,12 +88,23 @@ class Outbox:
         Raises LookupError for a key that no pattern matches, and Unavailable; then the fact may have been stored.
         """
         kind, marker = self._kind(key), self._marker(key)
-        await self.blobs.put(marker, OutboxMarker(key=key).SerializeToString())
+        fact = self._fact(kind, key, data)
+        published = fact is None or is_event(fact.event)
+        marked = [self.blobs.put(marker, OutboxMarker(key=key).SerializeToString())] if published else []
+        if fact:
+            marked.append(open_work_on(self.blobs, key, fact.event))
+        await asyncio.gather(*marked)
         failpoint(f"outbox.{kind.name}.marked")
         stored = await self.blobs.put_if_absent(key, data)
         failpoint(f"outbox.{kind.name}.stored")
-        self._start(key, marker, data if stored else None)
+        if published:
+            self._start(key, marker, data if stored else None)
         return stored
+
+    async def reopen(self, key: str) -> None:
+        """Mark a stored fact once more for the services that act on it. Raises NotFound, DataLoss, Unavailable."""
+        data = await self.blobs.get(key)
+        await open_work_on(self.blobs, key, self._kind(key).build(key, data).event)
 
     async def run(self) -> None:
         """Retry what is parked, then sweep until cancelled."""
@@ -127,8 +142,8 @@ class Outbox:
                     continue
                 if await self.blobs.exists(key):
                     self._start(key, listed.key)
-                elif await self._store_time() - listed.modified > ORPHAN_SECONDS:
-                    await self.blobs.delete(listed.key)
+                else:
+                    await delete_orphan(self.blobs, self.service, listed)
         self.pending = pending
         OUTBOX_PENDING.set(pending)
         if not pending:
@@ -170,11 +185,18 @@ class Outbox:
             OUTBOX_FAILURES.inc()
             self.incident.report(str(error))
 
+    def _fact(self, kind: _Kind, key: str, data: bytes) -> Fact | None:
+        """None: it cannot be built, which is a bug. Then its marker is parked, and a comparison in full finds the work."""
+        try:
+            return kind.build(key, data)
+        except Exception:
+            return None
+
     def _message(self, kind: _Kind, key: str, data: bytes) -> Message:
         """Raises DataLoss for a damaged fact, or InvalidArgument where no event can be built: a bug, and no retry helps."""
         try:
             fact = kind.build(key, data)
-            return to_message(fact.event, fact.key, hash_of(key), self.service)
+            return to_message(fact.event, fact.key, fact_id_of(key), self.service)
         except DataLoss:
             raise  # its marker stays, so that it is published once it is restored
         except Exception as error:
@@ -195,14 +217,6 @@ class Outbox:
         self.parked += 1
         log.error("fact parked: this version cannot publish it", extra={"marker": parked, "reason": reason})
 
-    async def _store_time(self) -> float:
-        """The time of the store's own clock, which `modified` in its listings is of."""
-        probe = f"clock/{self.service}"
-        await self.blobs.put(probe, b"")
-        async for listed in self.blobs.list(probe):
-            return listed.modified
-        return 0.0
-
     def _kind(self, key: str) -> "_Kind":
         for kind in self._kinds:
             if kind.matches(key):
@@ -210,4 +224,4 @@ class Outbox:
         raise LookupError(f"{self.service} has no event for {key}: add its pattern to the service's facts")
 
     def _marker(self, key: str) -> str:
-        return f"outbox/{self.service}/{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+        return f"outbox/{self.service}/{fact_id_of(key)}"

@@ -20,6 +20,7 @@ from millstream.defaults import HOST
 from millstream.errors import InvalidArgument
 from servicekit.blobs.s3.options import MinioOptions
 from servicekit.bus.kafka.options import KafkaOptions
+from servicekit.work.resync import FULL_RESYNC_SECONDS
 
 PREFIX = "MILLSTREAM_"
 _NEEDED_FOR_TLS = ("tls_cert_file", "tls_key_file", "tls_ca_file")
@@ -55,7 +56,10 @@ class Settings(BaseSettings):
     log_level: str = Field(
         "INFO", pattern="(?i)^(debug|info|warning|error)$", description="DEBUG, INFO, WARNING or ERROR"
     )
-    resync_seconds: float = Field(30.0, gt=0, description="seconds between two resyncs")
+    resync_seconds: float = Field(30.0, gt=0, description="seconds between two resyncs, which list what is open")
+    full_resync_seconds: float = Field(
+        FULL_RESYNC_SECONDS, gt=0, description="seconds between two resyncs in full, which compare all that is stored"
+    )
     drain_seconds: float = Field(10.0, ge=0, description="seconds that calls in flight have to finish after SIGTERM")
     concurrent_calls: int = Field(2000, ge=1, description="most calls in progress; more are refused and may be retried")
     connections: int = Field(1000, ge=1, description="most connections to the gRPC server; more are closed at once")

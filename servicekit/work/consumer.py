@@ -9,13 +9,14 @@ import logging
 import time
 from contextlib import suppress
 
-from millstream.defaults import topic_of
+from millstream.defaults import is_event, topic_of
 from millstream.errors import MillstreamError
 from servicekit import metrics
 from servicekit.backoff import backoff
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus, Received, Subscription
 from servicekit.facts.events import Event, Malformed, NewerEvent, from_message
+from servicekit.facts.open_work import OpenFact
 from servicekit.failpoints import failpoint
 from servicekit.incidents import Incident
 from servicekit.work.deadletters import DeadLetters
@@ -36,9 +37,9 @@ class Consumer:
     ) -> None:
         self.bus, self.group, self.broadcast = bus, group, broadcast
         self.dead_letters = DeadLetters(blobs, bus, group)
-        self.handlers = {kind.DESCRIPTOR.full_name: keys for kind, keys in handlers.items()}
-        self.topics = sorted({topic_of(event_type).name for event_type in self.handlers})
-        self._handled = {name: metrics.EVENTS_HANDLED.labels(name.rpartition(".")[2]) for name in self.handlers}
+        event_types = [kind.DESCRIPTOR.full_name for kind in handlers if is_event(kind)]
+        self.topics = sorted({topic_of(event_type).name for event_type in event_types})
+        self._handled = {name: metrics.EVENTS_HANDLED.labels(name.rpartition(".")[2]) for name in event_types}
         self.positioned = asyncio.Event()
         self.incident = Incident("consumer")
         self.flood = ""
@@ -60,7 +61,10 @@ class Consumer:
                 await self._read(subscription)
             except MillstreamError as error:
                 self._failures += 1
+                began = not self.incident.problem
                 self.incident.report(str(error))
+                if began and self.broadcast:
+                    self._receiver.resync_soon()  # from now on only comparisons find what was published
                 self.positioned.set()  # work must not wait for the bus: a resync follows once it is back
             finally:
                 with suppress(MillstreamError):
@@ -77,7 +81,7 @@ class Consumer:
             metrics.EVENTS_READ.set(self.last_read)
             for message in messages:
                 try:
-                    self._queue(from_message(message))
+                    await self._queue(from_message(message))
                     self._count_malformed(0)
                 except NewerEvent:
                     metrics.EVENTS_UNKNOWN.inc()
@@ -114,13 +118,11 @@ class Consumer:
         self._malformed_in_a_row = in_a_row
         metrics.EVENTS_MALFORMED.set(in_a_row)
 
-    def _queue(self, event: Event) -> None:
-        keys = self.handlers.get(event.event_type)
-        if keys is None:
+    async def _queue(self, event: Event) -> None:
+        if event.event_type not in self._handled:
             return
         try:
-            for key in keys(event.fact):
-                self._receiver.receive(key, event.traceparent)
+            await self._receiver.receive(OpenFact(event.event_id, event.fact), event.traceparent)
         except Exception:
             # A retry would fail the same way without end; the next resync finds the work.
             log.exception("handler failed", extra={"event_type": event.event_type, "event_id": event.event_id})

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
+from servicekit.facts.open_work import OpenFact
+
 
 @dataclass(frozen=True)
 class Key:
@@ -17,14 +19,14 @@ class Key:
 
 
 Handlers = Mapping[type[Any], Callable[[Any], Iterable[Key]]]
-"""By event type, the keys of work that an event gives."""
+"""By type of fact, the keys of work that it gives: of events, and of stored messages that are not published."""
 
 
 class Receiver(Protocol):
     """Takes the keys that a consumer finds in events; Work is one."""
 
-    def receive(self, key: Key, traceparent: str) -> None:
-        """Queue a key, with the trace of the event that named it."""
+    async def receive(self, fact: OpenFact, traceparent: str) -> None:
+        """Queue the keys that a fact gives, with the trace of its event. Raises what the handler raises."""
         ...
 
     def resync_soon(self) -> None:

@@ -11,9 +11,10 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from prometheus_client import Gauge, Histogram
@@ -25,10 +26,15 @@ from servicekit import metrics
 from servicekit.backoff import backoff
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus
+from servicekit.facts.flow import services_that_act_on
+from servicekit.facts.open_work import OpenFact, OpenWork
+from servicekit.failpoints import failpoint
 from servicekit.logs import fields
 from servicekit.work.consumer import Consumer
 from servicekit.work.damage import Damage
 from servicekit.work.keys import Handlers, Key
+from servicekit.work.obligations import Obligations
+from servicekit.work.resync import FULL_RESYNC_SECONDS, Resync
 
 log = logging.getLogger(__name__)
 MOST_TRIES: dict[type[BaseException], int] = {errors.NotFound: 10, errors.FailedPrecondition: 10}
@@ -53,7 +59,7 @@ class Reconciler(Protocol[K]):
     kind: str
 
     def pending(self) -> AsyncIterator[K | DataLoss]:
-        """The keys of all work that may be open, listed at every resync, and an error for each damaged object. May raise."""
+        """By a comparison in full: the keys of all work that may be open, an error for each damaged object. May raise."""
         ...
 
     async def reconcile(self, key: K) -> float | None:
@@ -98,6 +104,7 @@ class Work:
         reconcilers: Sequence[Reconciler[Any]] = (),
         *,
         resync_seconds: float,
+        full_resync_seconds: float = FULL_RESYNC_SECONDS,
         workers: int = 8,
         broadcast: bool = False,
     ) -> None:
@@ -105,7 +112,9 @@ class Work:
         self.consumer = Consumer(blobs, bus, group, handlers, broadcast, self)
         self.reconcilers: dict[str, Reconciler[Any]] = {}
         self.damage = Damage()
-        self.resync_seconds, self.workers = resync_seconds, workers
+        self.open_work, self._obligations = OpenWork(blobs, group), Obligations()
+        self.handlers = handlers
+        self.resync_seconds, self.full_resync_seconds, self.workers = resync_seconds, full_resync_seconds, workers
         self._queued: dict[str, Gauge] = {}
         self._seconds: dict[str, Histogram] = {}
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
@@ -114,8 +123,7 @@ class Work:
         self._entries = itertools.count()
         self._states: dict[Key, _State] = {}
         self._delay_added = asyncio.Event()
-        self._resync_now: dict[str, asyncio.Event] = {}
-        self._resync_waiters: dict[str, list[asyncio.Event]] = {}
+        self._resyncs = [Resync("open", self._find_open, lambda: self.resync_seconds)]
         self.register(*reconcilers)
 
     def register(self, *reconcilers: Reconciler[Any]) -> None:
@@ -125,8 +133,7 @@ class Work:
             self.reconcilers[kind] = reconciler
             self._queued[kind] = metrics.WORK_QUEUED.labels(kind)
             self._seconds[kind] = metrics.WORK_SECONDS.labels(kind)
-            self._resync_now[kind] = asyncio.Event()
-            self._resync_waiters[kind] = []
+            self._resyncs.append(Resync(kind, partial(self._compare, reconciler), self._pause_of_full))
 
     def add(self, key: Key, delay: float = 0.0) -> None:
         """Queue a key now, or after `delay` seconds unless it is due earlier."""
@@ -145,10 +152,14 @@ class Work:
             self._ready.put_nowait(key)
             self._queued[key.kind].inc()
 
-    def receive(self, key: Key, traceparent: str) -> None:
-        """Queue the key of an event; its reconcile continues the event's trace."""
-        self.add(key)
-        self._states[key].trace = traceparent
+    async def receive(self, fact: OpenFact, traceparent: str = "") -> None:
+        """Queue the keys that a fact gives; their reconcile continues its event's trace. Raises what the handler raises."""
+        keys = list(self.handlers[type(fact.fact)](fact.fact))
+        if self.open_work.service in services_that_act_on(fact.fact):
+            self._obligations.add(fact.fact_id, keys)
+        for key in keys:
+            self.add(key)
+            self._states[key].trace = traceparent
 
     def _compact_delayed(self) -> None:
         """Bound the heap: each shorter delay of a key leaves its older entry there."""
@@ -159,19 +170,13 @@ class Work:
             heapq.heapify(self._delayed)
 
     async def resync(self) -> None:
-        """Resync now, and return once everything found is queued."""
-        resynced = []
-        for kind in self.reconcilers:
-            resynced.append(asyncio.Event())
-            self._resync_waiters[kind].append(resynced[-1])
-        self.resync_soon()
-        for event in resynced:
-            await event.wait()
+        """Resync in full now, and return once everything found is queued."""
+        await asyncio.gather(*(each.now() for each in self._resyncs))
 
     def resync_soon(self) -> None:
-        """Resync in the background."""
-        for event in self._resync_now.values():
-            event.set()
+        """Resync in full in the background."""
+        for each in self._resyncs:
+            each.soon()
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -182,36 +187,27 @@ class Work:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(5):
                         await self.consumer.positioned.wait()
-            for kind in self.reconcilers:
-                group.create_task(self._resync_loop(kind))
+            for each in self._resyncs:
+                group.create_task(each.run())
             group.create_task(self._queue_delayed())
             for _ in range(self.workers):
                 group.create_task(self._work())
 
-    async def _resync_loop(self, kind: str) -> None:
-        failures = 0
-        while True:
-            self._resync_now[kind].clear()
-            waiting = list(self._resync_waiters[kind])
-            try:
-                async for key in self.damage.without(kind, self.reconcilers[kind].pending()):
-                    self.add(key)
-                metrics.RESYNCED.labels(kind).set_to_current_time()
-                for event in waiting:
-                    event.set()
-                    self._resync_waiters[kind].remove(event)
-                failures, pause = 0, self.resync_seconds
-            except MillstreamError as error:
-                failures += 1
-                pause = backoff(failures)
-                log.info("resync failed", extra={"kind": kind, "error": str(error), "retry_in": round(pause, 3)})
-            except Exception:
-                failures += 1
-                pause = backoff(failures + 4)
-                log.exception("resync failed by a bug", extra={"kind": kind})
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._resync_now[kind].wait()
+    async def _find_open(self) -> None:
+        """Queue what is open."""
+        for fact in await self.open_work.facts():
+            if type(fact.fact) in self.handlers:
+                await self.receive(fact)
+
+    async def _compare(self, reconciler: Reconciler[Any]) -> None:
+        """Queue what a comparison in full finds."""
+        async for key in self.damage.without(reconciler.kind, reconciler.pending()):
+            self.add(key)
+
+    def _pause_of_full(self) -> float:
+        """Seconds to the next comparison in full (resync.py)."""
+        misses_events = self.consumer.broadcast and self.consumer.incident.problem
+        return self.resync_seconds if misses_events or self.damage.texts() else self.full_resync_seconds
 
     async def _queue_delayed(self) -> None:
         """Queue delayed keys once they are due."""
@@ -234,8 +230,11 @@ class Work:
             self._queued[key.kind].dec()
             state = self._states[key]
             state.queued, state.running, state.added_meanwhile = False, True, False
+            facts = self._obligations.of(key)
             with fields(kind=key.kind, key=str(key)):
                 delay = await self._reconcile(key, state)
+            if delay is None:
+                await self._settle(key, facts)
             state.running = False
             if state.added_meanwhile:
                 self.add(key)
@@ -243,6 +242,13 @@ class Work:
                 self.add(key, max(delay, 0.001))
             elif not state.failures and state.due == math.inf:
                 del self._states[key]
+
+    async def _settle(self, key: Key, facts: Iterable[str]) -> None:
+        """Nothing is left to do under the key for facts that gave it before its reconcile began."""
+        for fact_id in self._obligations.settle(key, facts):
+            failpoint("work.settled")
+            with suppress(MillstreamError):  # the next resync lists the fact again
+                await self.open_work.done(fact_id)
 
     async def _reconcile(self, key: Key, state: _State) -> float | None:
         """One try; returns the seconds to the next, or None."""

@@ -12,6 +12,7 @@ from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import GrpcService, serve
 from servicekit.work.queue import Work
+from services.dataprep.handlers import HANDLERS
 from services.dataprep.reconcile import EndImport
 from services.dataprep.service import DatasetService
 from services.dataprep.settings import Settings
@@ -33,8 +34,17 @@ async def main() -> None:
         uploads = Uploads(folder, settings.upload_limit_bytes, at_once=at_once, pause_seconds=pause)
         slots = settings.import_slots
         limit, lease = settings.unpacked_limit_bytes, settings.lease_seconds
-        imports = EndImport(store, catalog, uploads, limit, slots, lease, settings.longest_text)
-        work = Work(blobs, bus, "dataprep", {}, [imports], resync_seconds=settings.resync_seconds, workers=slots)
+        work = Work(
+            blobs,
+            bus,
+            "dataprep",
+            HANDLERS,
+            resync_seconds=settings.resync_seconds,
+            full_resync_seconds=settings.full_resync_seconds,
+            workers=slots,
+        )
+        imports = EndImport(store, catalog, uploads, work, limit, slots, lease, settings.longest_text)
+        work.register(imports)
         service = DatasetService(store, catalog, uploads, imports, work)
         grpc_service = GrpcService(CONTRACT, add_to_server, service)
         await serve(settings, "dataprep", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)

@@ -23,18 +23,20 @@ from servicekit.ids import hash_of
 from servicekit.incidents import Incident
 from servicekit.pools import Pool
 from servicekit.work.keys import Key
-from servicekit.work.queue import Reconciler
+from servicekit.work.queue import Reconciler, Work
 from services.dataprep import metrics
 from services.dataprep.attempts import MOST_DEATHS, Attempts
 from services.dataprep.outcomes import ended, refused
 from services.dataprep.pipeline.ingest import QUARANTINE, EarlierPart, ImportProgress, Ingested, Job, ingest
 from services.dataprep.pipeline.labels import compared
 from services.dataprep.pipeline.read import Refused
-from services.dataprep.store import Store, to_snapshot
-from services.dataprep.turns import TURN_SECONDS, Turns, is_behind
+from services.dataprep.store import Store, order, to_snapshot
+from services.dataprep.turns import TURN_SECONDS, Turns
 from services.dataprep.uploads import Uploads
 from services.dataprep.validation import which_mode
 
+BEHIND_SECONDS, LONGEST_BEHIND_SECONDS = 2.0, 60.0
+"""Seconds until an import asks again whether another replica has ended those before it: for each of them, and at most."""
 ATTEMPT_SECONDS = 0.5
 """Seconds between two reads of an attempt that another replica works on."""
 MACHINE_SECONDS = 30.0
@@ -69,13 +71,15 @@ class EndImport(Reconciler[ImportKey]):
         store: Store,
         catalog: Catalog,
         uploads: Uploads,
+        work: Work,
         unpacked_limit: int,
         slots: int = 2,
         lease_seconds: float = 10.0,
         longest_text: int = LONGEST_TEXT,
     ) -> None:
         """`slots` files are read at once, in threads of their own; the Work of this reconciler has as many workers."""
-        self.store, self.catalog, self.uploads, self.unpacked_limit = store, catalog, uploads, unpacked_limit
+        self.store, self.catalog, self.uploads, self.work = store, catalog, uploads, work
+        self.unpacked_limit = unpacked_limit
         self.lease_seconds, self.longest_text = lease_seconds, longest_text
         self.running: dict[ImportKey, ImportProgress] = {}
         """The imports that this replica is running."""
@@ -89,19 +93,19 @@ class EndImport(Reconciler[ImportKey]):
     @override
     async def pending(self) -> AsyncIterator[ImportKey]:
         for dataset in await self.store.names():
-            for request_id in await self.store.pending(dataset):
+            for request_id in await self.store.compare(dataset):
                 yield ImportKey(dataset, request_id)
 
     @override
     async def reconcile(self, key: ImportKey) -> float | None:
         requested = await self.store.requested(key.dataset, key.request_id)
         if await self.store.outcome(key.dataset, key.request_id):
-            self._forget(key)
+            await self._forget(key)
             return None
         try:
-            if await is_behind(requested, self.store):
+            if before := await self._imports_before(requested):
                 self.waiting.pop(key, None)
-                return TURN_SECONDS
+                return min(before * BEHIND_SECONDS, LONGEST_BEHIND_SECONDS)
             return await self._attempt(key, requested)
         except UnknownRecipe as error:
             return self._wait(key, f"{error}: deploy a dataprep that has the recipe, then the import goes on")
@@ -122,7 +126,7 @@ class EndImport(Reconciler[ImportKey]):
             return  # a key may be listed that was never stored (see Blobs.list)
         text = f"the import failed: {error}. See the log of dataprep, then import again with a new request_id"
         await self._end(requested, refused(requested, text))
-        self._forget(key)
+        await self._forget(key)
 
     def _wait(self, key: ImportKey, problem: str) -> float:
         """The machine cannot do the import now, which says nothing against its file: it is tried again, slowly."""
@@ -130,12 +134,21 @@ class EndImport(Reconciler[ImportKey]):
         self._machine.report(problem)
         return MACHINE_SECONDS
 
-    def _forget(self, key: ImportKey) -> None:
-        """The import has ended."""
+    async def _imports_before(self, requested: Import) -> int:
+        """How many imports of the dataset must end before this one. Raises DataLoss if the next to end is damaged."""
+        before = [one for one in await self.store.pending(requested.dataset) if order(one) < order(requested)]
+        for following in before[:1]:
+            await self.store.requested(following.dataset, following.request_id)
+        return len(before)
+
+    async def _forget(self, key: ImportKey) -> None:
+        """The import has ended: the next one of its dataset begins."""
         self.uploads.drop(key)
         self._attempts.pop(key, None)
         self.waiting.pop(key, None)
         self._turns.leave(key)
+        for following in (await self.store.pending(key.dataset))[:1]:
+            self.work.add(ImportKey(following.dataset, following.request_id))
 
     async def _attempt(self, key: ImportKey, requested: Import) -> float | None:
         """Claim an attempt and do the import, unless another replica does or too many processes died of it."""
@@ -149,7 +162,7 @@ class EndImport(Reconciler[ImportKey]):
             return ATTEMPT_SECONDS
         if status.deaths >= MOST_DEATHS:
             await self._end(requested, refused(requested, _DEADLY))
-            self._forget(key)
+            await self._forget(key)
             return None
         if not self._turns.take(key, suspect=status.deaths > 0):
             return TURN_SECONDS
@@ -161,7 +174,7 @@ class EndImport(Reconciler[ImportKey]):
                 failpoint("dataprep.claimed")
                 await self._import(key, requested, recipe)
         self._machine.resolve()
-        self._forget(key)
+        await self._forget(key)
         return None
 
     async def _import(self, key: ImportKey, requested: Import, recipe: Spec | None) -> None:

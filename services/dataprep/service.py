@@ -66,7 +66,7 @@ class DatasetService:
         """Store the file, record the import, and answer before it has begun. Idempotent by request_id."""
         with self.uploads.admit(), as_unavailable(self.uploads.folder, "point MILLSTREAM_STATE at a folder that works"):
             recorded = await self._receive(self.uploads.paced(requests))
-        self.work.add(ImportKey(recorded.dataset, recorded.request_id))
+        await self.work.receive(self.store.fact_of(recorded))
         return ImportDatasetResponse(dataset_import=trimmed(await self._current(recorded)))
 
     async def GetImport(self, request: GetImportRequest) -> GetImportResponse:

@@ -16,6 +16,8 @@ from servicekit.blobs.port import Blobs
 from servicekit.blobs.stored import decode
 from servicekit.blobs.stored_names import StoredNames
 from servicekit.facts.ledger import DamagedEntry, Entry, Ledger, intact, read_entry
+from servicekit.facts.markers import fact_id_of
+from servicekit.facts.open_work import OpenFact, OpenWork
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.ids import check_name
 
@@ -28,7 +30,7 @@ class Store:
         self.blobs, self.outbox = blobs, outbox
         self._specs: dict[str, Ledger[DatasetSpec]] = {}
         self._snapshots: dict[str, Ledger[Snapshot]] = {}
-        self._imports: dict[str, tuple[StoredNames, StoredNames]] = {}
+        self.open_work = OpenWork(blobs, "dataprep")
 
     # --- datasets
 
@@ -96,14 +98,18 @@ class Store:
 
     async def record(self, requested: Import) -> Import:
         """Record the import. Returns the import recorded under this request_id, which may be an earlier one."""
-        key = f"datasets/{requested.dataset}/imports/{requested.request_id}"
-        if await self.blobs.put_if_absent(key, requested.SerializeToString(deterministic=True)):
+        key = _import_key(requested.dataset, requested.request_id)
+        if await self.outbox.put(key, requested.SerializeToString(deterministic=True)):
             return requested
         return decode(Import, await self.blobs.get(key), key)
 
+    def fact_of(self, recorded: Import) -> OpenFact:
+        """What a recorded import asks of dataprep."""
+        return OpenFact(fact_id_of(_import_key(recorded.dataset, recorded.request_id)), recorded)
+
     async def requested(self, dataset: str, request_id: str) -> Import:
         """The import as it was recorded. Raises NotFound."""
-        key = f"datasets/{dataset}/imports/{request_id}"
+        key = _import_key(dataset, request_id)
         try:
             return decode(Import, await self.blobs.get(key), key)
         except NotFound:
@@ -113,7 +119,7 @@ class Store:
 
     async def outcome(self, dataset: str, request_id: str) -> Import | None:
         """The import as it ended; None while it is pending."""
-        key = f"datasets/{dataset}/outcomes/{request_id}"
+        key = _outcome_key(dataset, request_id)
         try:
             return decode(Import, await self.blobs.get(key), key)
         except NotFound:
@@ -121,18 +127,29 @@ class Store:
 
     async def end(self, ended: Import) -> bool:
         """Store how an import ended. False: another outcome was stored before, and holds."""
-        key = f"datasets/{ended.dataset}/outcomes/{ended.request_id}"
+        key = _outcome_key(ended.dataset, ended.request_id)
         return await self.blobs.put_if_absent(key, ended.SerializeToString(deterministic=True))
 
-    async def pending(self, dataset: str) -> list[str]:
-        """The request_ids of imports without an outcome, sorted."""
-        requested, ended = self._imports.setdefault(dataset, self._import_names(dataset))
-        return sorted(set(await requested.all()) - set(await ended.all()))
+    async def pending(self, dataset: str) -> list[Import]:
+        """The imports without an outcome, in the order in which they end."""
+        recorded = [one.fact for one in await self.open_work.facts()]
+        mine = [one for one in recorded if isinstance(one, Import) and one.dataset == dataset]
+        found = [one for one in mine if not await self.blobs.exists(_outcome_key(dataset, one.request_id))]
+        return sorted(found, key=order)
 
-    def _import_names(self, dataset: str) -> tuple[StoredNames, StoredNames]:
-        """Of the imports that were recorded, and of those that have ended."""
+    async def compare(self, dataset: str) -> list[str]:
+        """The request_ids of imports without an outcome, found among all there are, sorted.
+
+        One that had no marker of open work has it from now on.
+        """
         folder = f"datasets/{dataset}"
-        return StoredNames(self.blobs, f"{folder}/imports/"), StoredNames(self.blobs, f"{folder}/outcomes/")
+        ended = set(await StoredNames(self.blobs, f"{folder}/outcomes/").all())
+        marked = {one.request_id for one in await self.pending(dataset)}
+        found = [name for name in await StoredNames(self.blobs, f"{folder}/imports/").all() if name not in ended]
+        for request_id in found:
+            if request_id not in marked:
+                await self.outbox.reopen(_import_key(dataset, request_id))
+        return found
 
     # --- bytes
 
@@ -153,6 +170,19 @@ class Store:
         )
 
 
+def order(requested: Import) -> tuple[int, str]:
+    """The order of a dataset's imports: as they were asked for, because the last one is its state."""
+    return requested.create_time.ToNanoseconds(), requested.request_id
+
+
+def _import_key(dataset: str, request_id: str) -> str:
+    return f"datasets/{dataset}/imports/{request_id}"
+
+
+def _outcome_key(dataset: str, request_id: str) -> str:
+    return f"datasets/{dataset}/outcomes/{request_id}"
+
+
 def to_snapshot(entry: Entry[Snapshot]) -> Snapshot:
     """The snapshot of a ledger entry, with its number, request_id and time."""
     snapshot = Snapshot()
@@ -168,4 +198,9 @@ def _created(key: str, data: bytes) -> Fact:
     return Fact(made.dataset, SnapshotCreated(dataset=made.dataset, number=entry.number, snapshot_id=made.snapshot_id))
 
 
-FACTS: Announce = {"datasets/*/ledger/*": _created}
+def _recorded(key: str, data: bytes) -> Fact:
+    recorded = decode(Import, data, key)
+    return Fact(recorded.dataset, recorded)
+
+
+FACTS: Announce = {"datasets/*/ledger/*": _created, "datasets/*/imports/*": _recorded}

@@ -3,27 +3,8 @@
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
-from millstream.dataset.v1.import_pb2 import Import
-from services.dataprep.store import Store
-
 TURN_SECONDS = 0.1
-"""Seconds until an import that waits for its turn asks again."""
-
-
-async def is_behind(requested: Import, store: Store) -> bool:
-    """Whether an earlier import of the dataset is pending: they end in order, because the last one is its state.
-
-    Raises DataLoss for a pending one that is damaged: it may be the earlier one.
-    """
-    for request_id in await store.pending(requested.dataset):
-        other = await store.requested(requested.dataset, request_id)
-        if _order(other) < _order(requested):
-            return True
-    return False
-
-
-def _order(requested: Import) -> tuple[int, str]:
-    return requested.create_time.ToNanoseconds(), requested.request_id
+"""Seconds until an import that waits for a suspect asks again."""
 
 
 class Turns:

@@ -41,7 +41,14 @@ async def main() -> None:
     cache, catalog = ArtifactCache(blobs, settings.cache), Catalog(settings.recipes.split(","))
     limit_seconds = settings.measure_limit_seconds
     evaluator = Evaluator(blobs, clients, cache, settings.cache_artifacts, catalog, limit_seconds)
-    work = Work(blobs, bus, "evaluator", HANDLERS, resync_seconds=settings.resync_seconds)
+    work = Work(
+        blobs,
+        bus,
+        "evaluator",
+        HANDLERS,
+        resync_seconds=settings.resync_seconds,
+        full_resync_seconds=settings.full_resync_seconds,
+    )
     work.register(Evaluate(store, clients, evaluator, settings.lease_seconds), FindChallengers(store, clients, work))
     grpc_service = GrpcService(CONTRACT, add_to_server, EvaluationService(store, clients, work))
     await serve(settings, "evaluator", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)

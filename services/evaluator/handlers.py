@@ -1,8 +1,9 @@
-"""The work that each event queues."""
+"""The work that each fact queues."""
 
 from collections.abc import Iterable
 
 from millstream.defaults import CHAMPION
+from millstream.evaluation.v1.evaluation_request_pb2 import EvaluationRequest
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelVersionRegistered
 from servicekit.work.keys import Handlers, Key
 from services.evaluator.reconcile import ChallengersKey, EvaluationKey
@@ -17,4 +18,8 @@ def _moved(event: AliasMoved) -> Iterable[Key]:
     return [ChallengersKey(event.model)] if event.alias == CHAMPION else []
 
 
-HANDLERS: Handlers = {ModelVersionRegistered: _registered, AliasMoved: _moved}
+def _requested(request: EvaluationRequest) -> Iterable[Key]:
+    return [EvaluationKey(request.model, request.version)]
+
+
+HANDLERS: Handlers = {ModelVersionRegistered: _registered, EvaluationRequest: _requested, AliasMoved: _moved}

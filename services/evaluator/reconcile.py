@@ -26,6 +26,8 @@ from services.evaluator.report.build import add_error, report_on
 from services.evaluator.store import Store
 
 log = logging.getLogger(__name__)
+CHALLENGERS_SECONDS = 30.0
+"""Between two looks for challengers without a report: so the change of champion stays open until each has one."""
 POLL_SECONDS = 0.5
 """Between two reads of an attempt that another replica works on."""
 
@@ -198,17 +200,19 @@ class FindChallengers(Reconciler[ChallengersKey]):
 
     @override
     async def pending(self) -> AsyncIterator[ChallengersKey]:
-        # The resync of Evaluate finds every pending report by itself.
+        # The comparison of Evaluate finds every pending report by itself.
         nothing: tuple[ChallengersKey, ...] = ()
         for key in nothing:
             yield key
 
     @override
     async def reconcile(self, key: ChallengersKey) -> float | None:
+        again = None
         async for found in pending_of(key.model, self.clients, self.store):
             if not isinstance(found, DataLoss):  # the resync of Evaluate reports it
                 self.work.add(found)
-        return None
+                again = CHALLENGERS_SECONDS
+        return again
 
     @override
     async def end(self, key: ChallengersKey, error: MillstreamError) -> None:

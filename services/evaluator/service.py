@@ -13,13 +13,14 @@ from millstream.evaluation.v1.evaluation_service_pb2 import (
     ListEvaluationReportsRequest,
     ListEvaluationReportsResponse,
 )
+from servicekit.facts.markers import fact_id_of
+from servicekit.facts.open_work import OpenFact
 from servicekit.ids import check_name, check_request_id
 from servicekit.limits import PAGE_BYTES, check_reason
 from servicekit.paging import itself, message_page, trimmed
 from servicekit.rpc.caller import actor
 from servicekit.work.queue import Work
 from services.evaluator.clients import Clients
-from services.evaluator.reconcile import EvaluationKey
 from services.evaluator.store import Store
 
 
@@ -55,7 +56,7 @@ class EvaluationService:
         asked = EvaluationRequest(model=request.model, version=request.version, reason=request.reason)
         requests = self.store.requests(request.model, request.version)
         made = await requests.append(asked, request_id=request_id, actor=actor())
-        self.work.add(EvaluationKey(request.model, request.version))
+        await self.work.receive(OpenFact(fact_id_of(requests.key(made.number)), made.message))
         return EvaluateModelVersionResponse(request_number=made.number)
 
     async def _report(self, report_id: str) -> EvaluationReport:

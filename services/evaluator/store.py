@@ -15,7 +15,7 @@ from millstream.evaluation.v1.evaluation_request_pb2 import EvaluationRequest
 from millstream.evaluation.v1.events_pb2 import EvaluationCompleted
 from servicekit.blobs.port import Blobs
 from servicekit.blobs.stored import decode
-from servicekit.facts.ledger import Ledger
+from servicekit.facts.ledger import Ledger, read_entry
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.failpoints import failpoint
 from servicekit.ids import check_name, hash_of
@@ -33,7 +33,12 @@ def _completed(key: str, data: bytes) -> Fact:
     return Fact(report.model, event)
 
 
-FACTS: Announce = {"reports/*/*/*/report": _completed}
+def _requested(key: str, data: bytes) -> Fact:
+    request = read_entry(data, EvaluationRequest, key).message
+    return Fact(request.model, request)
+
+
+FACTS: Announce = {"reports/*/*/*/report": _completed, "evaluations/*/*/*": _requested}
 
 
 def report_id_of(model: str, version: int, snapshot_id: str, champion_version: int, request_number: int = 0) -> str:
@@ -88,7 +93,7 @@ class Store:
 
     def requests(self, model: str, version: int) -> Ledger[EvaluationRequest]:
         """The requests for another report on a version."""
-        return Ledger(self.blobs, f"evaluations/{model}/{version:010d}", EvaluationRequest)
+        return Ledger(self.blobs, f"evaluations/{model}/{version:010d}", EvaluationRequest, self.outbox.put)
 
     async def request_number(self, model: str, version: int) -> int:
         """The number of the newest request for another report on a version; 0: there is none."""

@@ -51,7 +51,15 @@ async def main() -> None:
     loader = Loader(blobs, store, catalog, cache, limits, prepare_pool)
     models = ServeModel(registry, store, loader, serving, bus, health.set)
     pruning = PruneCache(loader.cache, serving, settings.cache_keep_seconds)
-    work = Work(blobs, bus, "inference", HANDLERS, resync_seconds=settings.resync_seconds, broadcast=True)
+    work = Work(
+        blobs,
+        bus,
+        "inference",
+        HANDLERS,
+        resync_seconds=settings.resync_seconds,
+        full_resync_seconds=settings.full_resync_seconds,
+        broadcast=True,
+    )
     work.register(models, pruning)
     grpc_service = GrpcService(
         CONTRACT, add_to_server, InferenceService(Predictions(serving), Retries(registry, store, serving, work))

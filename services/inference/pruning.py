@@ -14,6 +14,7 @@ from servicekit.work.queue import Reconciler
 from services.inference.versions.serving import Serving
 
 log = logging.getLogger(__name__)
+PRUNE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,11 @@ class PruneCache(Reconciler[CacheKey]):
         yield CacheKey()
 
     @override
-    async def reconcile(self, key: CacheKey) -> None:
+    async def reconcile(self, key: CacheKey) -> float:
         gone = await asyncio.to_thread(self.cache.remove_unused, self.keep_seconds, self.serving.digests())
         if gone:
             log.info("cache pruned", extra={"artifacts": gone})
+        return PRUNE_SECONDS
 
     @override
     async def end(self, key: CacheKey, error: MillstreamError) -> None:

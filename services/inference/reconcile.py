@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FALLBACKS = 3
+RECHECK_SECONDS = 30.0
+"""Between two looks at a model with an alias that is not served: its version may be retried through another replica."""
 SetHealth = Callable[[str, bool], Awaitable[None]]
 
 
@@ -94,8 +96,7 @@ class ServeModel(Reconciler[ModelKey]):
             self.serving.settled(name)
             raise
         self.serving.set_unreadable(name, "")
-        if self._is_old(name, "", int(model.etag or 0)):
-            return None
+        self._check_not_old(name, "", int(model.etag or 0))
         aliases = list(model.spec.serving.aliases) or [CHAMPION]
         errors: list[Exception] = []
         failed_here: set[int] = set()
@@ -119,6 +120,8 @@ class ServeModel(Reconciler[ModelKey]):
         if errors:
             raise errors[0]
         self._failures.keep_only(name, failed_here)
+        if problems:
+            return min(RECHECK_SECONDS, self._failures.pause(name) or RECHECK_SECONDS)
         return self._failures.pause(name)
 
     @override
@@ -132,8 +135,6 @@ class ServeModel(Reconciler[ModelKey]):
         Adds the versions that only this replica could not load to `failed_here`. Raises DataLoss for a damaged object.
         """
         entry = await self._newest(model, alias)
-        if entry is None:
-            return True
         if not entry.version:
             text = f"model {model} has no version under alias {alias} yet: train one, and promote it when its report passed"
             self.serving.put(model, alias, UnavailableSlot(NotFound, text))
@@ -158,13 +159,14 @@ class ServeModel(Reconciler[ModelKey]):
             self.serving.put(model, alias, UnavailableSlot(DataLoss, text))
         self.serving.set_problem(model, alias, Problem(0, error.text))
 
-    async def _newest(self, model: str, alias: str) -> AliasEntry | None:
-        """The alias's newest entry, of version 0 where there is none; None when a replica answered with an older one."""
+    async def _newest(self, model: str, alias: str) -> AliasEntry:
+        """The alias's newest entry, of version 0 where there is none. Raises Unavailable for an older one."""
         try:
             entry = (await self.registry.GetAlias(GetAliasRequest(model=model, alias=alias))).entry
         except NotFound:
             entry = AliasEntry(model=model, alias=alias)
-        return None if self._is_old(model, alias, entry.number) else entry
+        self._check_not_old(model, alias, entry.number)
+        return entry
 
     async def _fall_back(self, model: str, alias: str, newest: AliasEntry, failed_here: set[int]) -> bool:
         """Serve the newest earlier version that can be, as the replicas that ran before still do.
@@ -266,11 +268,12 @@ class ServeModel(Reconciler[ModelKey]):
         for alias in aliases:
             await self.set_health(f"model/{model}/{alias}", False)
 
-    def _is_old(self, model: str, alias: str, number: int) -> bool:
-        """Whether a replica of the registry answered with an older state than another did before."""
+    def _check_not_old(self, model: str, alias: str, number: int) -> None:
+        """Raise Unavailable, so that it is asked again, when the registry answered with an older state than before."""
         known = self._numbers.get((model, alias), 0)
-        self._numbers[model, alias] = max(known, number)
-        return number < known
+        if number < known:
+            raise Unavailable(f"the registry answered for {model} with entry {number}, and before with {known}")
+        self._numbers[model, alias] = number
 
 
 def _unavailable(model: str, alias: str, problem: Problem) -> UnavailableSlot:

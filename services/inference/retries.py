@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Retries:
-    """Lifts what is stored against a version. This replica tries it at once, the others at their next resync."""
+    """Lifts what is stored against a version. This replica tries it at once, the others when they look again."""
 
     def __init__(self, registry: "RegistryServiceAsyncStub", store: Store, serving: Serving, work: Work) -> None:
         self.registry, self.store, self.serving, self.work = registry, store, serving, work

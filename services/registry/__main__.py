@@ -32,7 +32,14 @@ async def main() -> None:
     store = Store(blobs, outbox)
     trainer = TrainingServiceStub(open_channel(settings.trainer, settings.credentials()))
     evaluator = EvaluationServiceStub(open_channel(settings.evaluator, settings.credentials()))
-    work = Work(blobs, bus, "registry", HANDLERS, resync_seconds=settings.resync_seconds)
+    work = Work(
+        blobs,
+        bus,
+        "registry",
+        HANDLERS,
+        resync_seconds=settings.resync_seconds,
+        full_resync_seconds=settings.full_resync_seconds,
+    )
     catalog = Catalog(settings.recipes.split(","))
     work.register(RegisterVersion(store, trainer), Promote(store, evaluator, catalog))
     service = RegistryService(store, evaluator, catalog)

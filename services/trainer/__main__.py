@@ -37,7 +37,14 @@ async def main() -> None:
     dataprep = DatasetServiceStub(open_channel(settings.dataprep, settings.credentials()))
     environment, state = settings.worker_environment(), Path(settings.state)
     launcher = ProcessLauncher(state, settings.listen, environment, settings.stop_seconds)
-    work = Work(blobs, bus, "trainer", HANDLERS, resync_seconds=settings.resync_seconds)
+    work = Work(
+        blobs,
+        bus,
+        "trainer",
+        HANDLERS,
+        resync_seconds=settings.resync_seconds,
+        full_resync_seconds=settings.full_resync_seconds,
+    )
     runs = BringToOutcome(store, launcher, work, slots=settings.slots, time_limit_seconds=settings.time_limit_seconds)
     work.register(runs, TrainAutomatically(store, registry, dataprep))
     service = TrainingService(store, launcher, registry, dataprep, Catalog(settings.recipes.split(",")))

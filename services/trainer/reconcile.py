@@ -74,7 +74,7 @@ class BringToOutcome(Reconciler[RunKey]):
     async def pending(self) -> AsyncIterator[RunKey | DataLoss]:
         # A run that has ended may have a worker that has not.
         with_workers = {*self.launcher.workers(), *self.launcher.ended()}
-        for run_id in with_workers.union(await self.store.open_run_ids()):
+        for run_id in with_workers.union(await self.store.compare()):
             yield RunKey(run_id)
         for error in await self.store.damaged():
             yield error

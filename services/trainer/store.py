@@ -16,6 +16,7 @@ from servicekit.blobs.port import Blobs
 from servicekit.blobs.stored import decode
 from servicekit.blobs.stored_names import StoredNames
 from servicekit.facts.lease import Leases
+from servicekit.facts.open_work import OpenWork
 from servicekit.facts.outbox import Announce, Fact, Outbox
 
 M = TypeVar("M", bound=Message)
@@ -32,7 +33,7 @@ class Store:
 
     def __init__(self, blobs: Blobs, outbox: Outbox, lease_seconds: float) -> None:
         self.blobs, self.outbox, self.lease_seconds = blobs, outbox, lease_seconds
-        self._requested, self._finished = StoredNames(blobs, "runs/requests/"), StoredNames(blobs, "runs/outcomes/")
+        self.open_work, self._requested = OpenWork(blobs, "trainer"), StoredNames(blobs, "runs/requests/")
         self._requests: dict[str, RunRequest] = {}
         self._outcomes: dict[str, RunOutcome] = {}
         self._leases: dict[str, Leases] = {}
@@ -44,9 +45,21 @@ class Store:
         return await self._requested.all()
 
     async def open_run_ids(self) -> list[str]:
-        """Runs that have no outcome."""
-        ended = set(await self._finished.all())
-        return [run_id for run_id in await self.run_ids() if run_id not in ended]
+        """Of runs that have no outcome, in order of id."""
+        created = [one.fact for one in await self.open_work.facts()]
+        run_ids = sorted(fact.run_id for fact in created if isinstance(fact, events.TrainingRunCreated))
+        return [run_id for run_id in run_ids if not await self._has_ended(run_id)]
+
+    async def compare(self) -> list[str]:
+        """Runs that have no outcome, found among all there are; one that had no marker of open work has it from now on."""
+        ended = set(await StoredNames(self.blobs, "runs/outcomes/").all())
+        marked = set(await self.open_run_ids())
+        found = [run_id for run_id in await self.run_ids() if run_id not in ended]
+        for run_id in found:
+            if run_id not in marked:
+                with suppress(DataLoss):  # it is found again once it is restored
+                    await self.outbox.reopen(f"runs/requests/{run_id}")
+        return found
 
     async def request(self, run_id: str) -> RunRequest:
         """Raises NotFound."""
@@ -72,7 +85,7 @@ class Store:
         """An error for each run whose request or outcome is damaged."""
         _, damaged = await self.requests()
         found = list(damaged.values())
-        for run_id in await self._finished.all():
+        for run_id in await StoredNames(self.blobs, "runs/outcomes/").all():
             try:
                 await self.outcome(run_id)
             except DataLoss as error:
@@ -218,6 +231,9 @@ class Store:
             request = await self.request(run_id)
             _describe(run, request)
         return run
+
+    async def _has_ended(self, run_id: str) -> bool:
+        return run_id in self._outcomes or await self.blobs.exists(f"runs/outcomes/{run_id}")
 
     def _folder(self, run_id: str, attempt: int) -> str:
         return self.attempts(run_id).folder(attempt)

@@ -17,21 +17,26 @@ from tests.worlds.platform import ROOT
 CALL = re.compile(r'(?<!def )\bfailpoint\(f?"([^"]+)"\)')
 STORED_FOLDERS = ("artifacts", "checkpoints")
 """The kinds of folders that servicekit/blobs/artifacts.py stores: its one failpoint is reached for each."""
+UNPUBLISHED = ("outbox.datasets-imports.published", "outbox.evaluations.published")
+"""No event announces these facts: they give work to their own service alone."""
 OWNERS = ("dataprep", "trainer", "registry", "evaluator")
 REFUSING, REPLAYED, PARKED = "inference.refused", "operations.replayed", "outbox.parked"
+MARKED_REQUEST, STORED_REQUEST = "outbox.evaluations.marked", "outbox.evaluations.stored"
 UNPARKED, DEAD_LETTERED = "outbox.unparked", "consumer.dead-lettered"
 ELSEWHERE: Mapping[str, str] = {
     REFUSING: "tests/chaos/test_failpoints.py::test_killed_while_refusing_a_damaged_version_the_old_one_serves",
     REPLAYED: "tests/chaos/test_failpoints.py::test_killed_while_replaying_a_dead_letter_it_can_be_replayed_again",
     PARKED: "tests/unit/servicekit/test_failpoints.py::test_a_marker_half_parked_is_parked_by_the_next_sweep",
     UNPARKED: "tests/unit/servicekit/test_failpoints.py::test_a_marker_half_unparked_is_unparked_by_the_next_start",
+    MARKED_REQUEST: "tests/unit/servicekit/test_failpoints.py::test_between_marker_and_request_no_request_is_lost",
+    STORED_REQUEST: "tests/unit/servicekit/test_failpoints.py::test_between_marker_and_request_no_request_is_lost",
     DEAD_LETTERED: "tests/unit/servicekit/test_failpoints.py::test_a_message_dead_lettered_and_not_committed_is_one_letter",
 }
 """Failpoints that the flow of a served version does not reach, each with the test that kills a process there."""
 
 STAGES: dict[str, Sequence[str]] = {
-    "apply": ("outbox.models-spec.",),
-    "import": ("dataprep.", "outbox.datasets-ledger."),
+    "apply": ("outbox.models-spec.", "work."),
+    "import": ("dataprep.", "outbox.datasets-imports.", "outbox.datasets-ledger."),
     "train": (
         "trainer.",
         "worker.",
@@ -64,7 +69,7 @@ def failpoints() -> list[str]:
     for name in calls():
         placeholder = next((each for each in kinds if each in name), "")
         names += [name.replace(placeholder, kind) for kind in kinds[placeholder]] if placeholder else [name]
-    return names
+    return [name for name in names if name not in UNPUBLISHED]
 
 
 def reached_by_flow() -> list[str]:

@@ -33,7 +33,8 @@ TEXT = ["the mill was kind and sweet"]
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Two models, each with a champion."""
-    with world(tmp_path_factory.mktemp("damage") / "state", resync_seconds=1.0, settings={"slots": "2"}) as platform:
+    state = tmp_path_factory.mktemp("damage") / "state"
+    with world(state, resync_seconds=1.0, full_resync_seconds=1.0, settings={"slots": "2"}) as platform:
         with platform.client() as client:
             for model in (HURT, WELL):
                 gate = [{"metric": "accuracy", "at_least": 0.3}]

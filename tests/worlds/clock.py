@@ -1,4 +1,8 @@
-"""A monotonic clock that a test moves by hand."""
+"""Clocks that a test moves by hand: the monotonic one, and that of a store."""
+
+from typing_extensions import override
+
+from servicekit.blobs.memory import MemoryBlobs
 
 
 class Clock:
@@ -12,3 +16,15 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
+
+
+class ClockedBlobs(MemoryBlobs):
+    """A store whose own clock is `ahead` by so many seconds, for what is put from then on."""
+
+    ahead = 0.0
+
+    @override
+    async def put(self, key: str, data: bytes) -> None:
+        await super().put(key, data)
+        value, modified = self._objects[key]
+        self._objects[key] = (value, modified + self.ahead)

@@ -29,6 +29,7 @@ from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
 from servicekit.work.queue import Work
+from services.dataprep.handlers import HANDLERS
 from services.dataprep.reconcile import EndImport
 from services.dataprep.service import DatasetService
 from services.dataprep.store import FACTS, Store
@@ -77,8 +78,11 @@ class World:
             at_once=uploads_at_once,
             pause_seconds=upload_pause_seconds,
         )
-        self.imports = EndImport(self.store, catalog, self.uploads, unpacked_limit, slots, longest_text=longest_text)
-        self.work = Work(self.blobs, self.bus, "dataprep", {}, [self.imports], resync_seconds=30, workers=slots)
+        self.work = Work(self.blobs, self.bus, "dataprep", HANDLERS, resync_seconds=30, workers=slots)
+        self.imports = EndImport(
+            self.store, catalog, self.uploads, self.work, unpacked_limit, slots, longest_text=longest_text
+        )
+        self.work.register(self.imports)
         self.service = DatasetService(self.store, catalog, self.uploads, self.imports, self.work)
 
     @asynccontextmanager

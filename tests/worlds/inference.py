@@ -150,7 +150,7 @@ class Bus(MemoryBus):
 class Replica:
     """One inference process without its sockets."""
 
-    def __init__(self, world: "World", resync_seconds: float = 1000.0, load_limit_seconds: float = 600.0) -> None:
+    def __init__(self, world: "World", full_resync_seconds: float = 1000.0, load_limit_seconds: float = 600.0) -> None:
         self.serving, self.health = Serving(), dict[str, bool]()
         self.pool = ThreadPoolExecutor(2)
         self.store = Store(world.blobs, load_limit_seconds)
@@ -170,7 +170,14 @@ class Replica:
         pruning = PruneCache(self.loader.cache, self.serving, 3600)
         reconcilers: list[Reconciler] = [models, pruning]
         self.work = Work(
-            world.blobs, world.bus, "inference", HANDLERS, reconcilers, resync_seconds=resync_seconds, broadcast=True
+            world.blobs,
+            world.bus,
+            "inference",
+            HANDLERS,
+            reconcilers,
+            resync_seconds=1000.0,
+            full_resync_seconds=full_resync_seconds,
+            broadcast=True,
         )
         self.service = InferenceService(
             Predictions(self.serving), Retries(registry, self.store, self.serving, self.work)
@@ -190,6 +197,11 @@ class Replica:
     async def ready(self) -> "Replica":
         await until(self.is_ready)
         return self
+
+    async def resynced(self) -> None:
+        """Resync in full, and wait until all that was found was looked at."""
+        await self.work.resync()
+        await until(lambda: not any(state.running or state.queued for state in self.work._states.values()))
 
     def version(self, model: str = "words", alias: str = "champion") -> int:
         loaded = self.serving.loaded(model).get(alias)

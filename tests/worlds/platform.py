@@ -171,6 +171,7 @@ def world(
     replicas: int = 1,
     bus: str = "",
     resync_seconds: float | None = None,
+    full_resync_seconds: float | None = None,
     settings: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
     credentials: Credentials = OPEN,
@@ -181,7 +182,8 @@ def world(
     `bus` is a mode of servicekit/bus/faulty.py.
     """
     bus_settings, store = servers_of(kind or chosen())
-    resync = {} if resync_seconds is None else {"resync_seconds": str(resync_seconds)}
+    resyncs = {"resync_seconds": resync_seconds, "full_resync_seconds": full_resync_seconds}
+    resync = {name: str(seconds) for name, seconds in resyncs.items() if seconds is not None}
     faulty = {"TEST_BUS": bus} if bus else {}
     given = {**bus_settings, **store, **resync, **(settings or {})}
     made = World(state, free_ports(replicas), given, {**faulty, **(environment or {})}, credentials, store)

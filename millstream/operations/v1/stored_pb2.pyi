@@ -131,6 +131,34 @@ class OutboxMarker(_message.Message):
 Global___OutboxMarker: _TypeAlias = OutboxMarker  # noqa: Y015
 
 @_typing.final
+class OpenMarker(_message.Message):
+    """Stored, put before the fact itself: a service still has to act on the fact. That service deletes it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    FACT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Key of the object that states the fact."""
+    @_builtins.property
+    def fact(self) -> _any_pb2.Any:
+        """What the fact gives the service to do: the event that announces it, or the stored message itself where there is none."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        fact: _any_pb2.Any | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fact", b"fact", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenMarker: _TypeAlias = OpenMarker  # noqa: Y015
+
+@_typing.final
 class LedgerEntry(_message.Message):
     """Stored: one numbered entry of a ledger."""
 

@@ -21,7 +21,14 @@ from millstream.evaluation.v1.attempt_pb2 import AttemptEnd
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.evaluation.v1.evaluation_request_pb2 import EvaluationRequest
 from millstream.inference.v1.refusal_pb2 import Refusal, RefusalLift
-from millstream.operations.v1.stored_pb2 import Claim, DeadLetterResolution, Heartbeat, LedgerEntry, OutboxMarker
+from millstream.operations.v1.stored_pb2 import (
+    Claim,
+    DeadLetterResolution,
+    Heartbeat,
+    LedgerEntry,
+    OpenMarker,
+    OutboxMarker,
+)
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
 from millstream.training.v1.attempt_pb2 import AttemptEnd as TrainingAttemptEnd
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
@@ -64,6 +71,7 @@ OBJECTS = (
     Kind("models/*/aliases/*/*", AliasEntry, in_ledger=True),
     Kind("models/*/spec/*", ModelSpec, in_ledger=True),
     Kind("models/*/versions/*", ModelVersion, in_ledger=True),
+    Kind("open/*/*", OpenMarker),
     Kind("outbox-parked/*/*", OutboxMarker),
     Kind("outbox/*/*", OutboxMarker),
     Kind("refusals/*/*/attempts/*", Claim),

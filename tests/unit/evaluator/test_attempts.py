@@ -220,7 +220,7 @@ class Failing(MemoryBlobs):
 
 
 @pytest.mark.parametrize("happened", [False, True])
-@pytest.mark.parametrize("at", range(1, 6))
+@pytest.mark.parametrize("at", range(1, 7))
 async def test_a_failure_at_each_write_still_gives_one_report(tmp_path: Path, at: int, happened: bool) -> None:
     world = World(tmp_path)
     blobs = world.blobs = Failing(at, happened)
@@ -238,14 +238,14 @@ async def test_a_failure_at_each_write_still_gives_one_report(tmp_path: Path, at
     assert not [end for end in await ends(world, version) if end.counts]
 
 
-async def test_there_are_five_writes_to_fail_at(tmp_path: Path) -> None:
-    """Claim, page, JSON, marker, report."""
+async def test_there_are_six_writes_to_fail_at(tmp_path: Path) -> None:
+    """Claim, page, JSON, markers of the outbox and of the registry's work, report."""
     world = World(tmp_path)
     world.blobs = Failing(0, False)
     await world.version()
     world.blobs.armed = True
     await world.replica().report()
-    assert world.blobs.writes == 5
+    assert world.blobs.writes == 6
 
 
 def page_of(report: EvaluationReport) -> GetEvaluationReportPageRequest:

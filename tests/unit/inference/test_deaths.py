@@ -24,11 +24,6 @@ async def problem(replica: Replica) -> str:
     return str(found.reason)
 
 
-async def resynced(replica: Replica) -> None:
-    await replica.work.resync()
-    await until(lambda: not any(state.running or state.queued for state in replica.work._states.values()))
-
-
 async def test_deaths_in_a_row_on_this_host_end_the_tries_until_an_operator_asks(world: World) -> None:
     await world.register(world.folders[1])
     for number in range(1, DEADLY_LOADS + 1):
@@ -39,7 +34,7 @@ async def test_deaths_in_a_row_on_this_host_end_the_tries_until_an_operator_asks
     assert "3 processes of this host died in a row" in await problem(replica)
     assert not [key for key in world.blobs._keys if key.endswith("/refusal")], "other hosts may have the memory"
     replica.time = 10**9
-    await resynced(replica)
+    await replica.resynced()
     assert replica.version() == 0
     await replica.service.RetryModelVersion(RetryModelVersionRequest(model="words", version=1))
     await until(lambda: replica.version() == 1)

@@ -70,11 +70,6 @@ async def problem(replica: Replica) -> str:
     return str(found.reason)
 
 
-async def resynced(replica: Replica) -> None:
-    await replica.work.resync()
-    await until(lambda: not any(state.running or state.queued for state in replica.work._states.values()))
-
-
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -99,11 +94,11 @@ async def test_what_one_machine_lacks_is_no_verdict_and_holds_up_no_other_model(
     assert replica.health["model/aside/champion"] is False and replica.health["model/words/champion"]
     assert not [key for key in world.blobs._keys if key.endswith("/refusal")], "another replica would refuse it too"
     # Not tried again before its time, then it is, and is served.
-    await resynced(replica)
+    await replica.resynced()
     assert device.loads.count(digest(world, 0)) == 1
     device.errors.clear()
     replica.time = 30.0
-    await resynced(replica)
+    await replica.resynced()
     await until(lambda: replica.version("aside") == 1 and replica.health["model/aside/champion"])
 
 
@@ -115,7 +110,7 @@ async def test_the_pause_doubles_and_an_operator_ends_it(world: World, device: D
     replica = await world.start().ready()
     for time, loads in ((29.0, 1), (30.0, 2), (89.0, 2), (90.0, 3)):
         replica.time = time
-        await resynced(replica)
+        await replica.resynced()
         assert len(device.loads) == loads, time
     device.errors.clear()
     await replica.service.RetryModelVersion(RetryModelVersionRequest(model="words", version=1))
@@ -150,7 +145,7 @@ async def test_an_artifact_that_the_store_lacks_is_looked_for_again(world: World
     for key, data in objects.items():
         await world.blobs.put(key, data)
     replica.time = 30.0
-    await resynced(replica)
+    await replica.resynced()
     await until(lambda: replica.version() == 1)
 
 
@@ -167,7 +162,7 @@ async def test_a_load_that_hangs_keeps_no_other_model_waiting(world: World, devi
     assert (await replica.classify("a mill")).served.version == 1 and "liveness" not in replica.health
     # While it hangs it is not begun again, and its attempt stays: if this process dies of it, that counts.
     replica.time = 10**6
-    await resynced(replica)
+    await replica.resynced()
     assert device.loads.count(digest(world, 0)) == 1
     assert [key for key in world.blobs._keys if "refusals/aside/0000000001/attempts/" in key]
     # Once it ends, what it loaded is dropped, and the next try serves.
@@ -175,7 +170,7 @@ async def test_a_load_that_hangs_keeps_no_other_model_waiting(world: World, devi
     device.release.set()
     await until(lambda: not replica.loader._hung)
     replica.time = 10**7
-    await resynced(replica)
+    await replica.resynced()
     await until(lambda: replica.version("aside") == 1)
     assert not [key for key in world.blobs._keys if "/attempts/" in key]
 

@@ -37,8 +37,7 @@ async def test_a_version_that_misses_its_golden_rows_is_refused_and_the_old_one_
     assert replica.health["model/words"] is True
     assert metric("refused_aliases", model="words") == 1
     loads = metric("model_loads_total", model="words", outcome="refused")
-    await replica.work.resync()
-    await until(lambda: not replica.work._states)
+    await replica.resynced()
     assert metric("model_loads_total", model="words", outcome="refused") == loads, "it was tried again"
     # A replica that starts now serves what the others serve.
     later = await world.start().ready()
@@ -140,8 +139,7 @@ async def test_an_operator_lifts_a_refusal_and_every_replica_tries_again(world: 
     # The store is repaired; no replica looks again by itself.
     await world.blobs.put(key, whole)
     for replica in replicas:
-        await replica.work.resync()
-        await until(lambda replica=replica: not replica.work._states)
+        await replica.resynced()
     assert [replica.version() for replica in replicas] == [1, 1]
     request = RetryModelVersionRequest(model="words", version=2, note="store repaired")
     lift = (await replicas[0].service.RetryModelVersion(request)).lift

@@ -189,7 +189,7 @@ async def test_a_flood_is_read_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "FLOOD_PAUSE_SECONDS", 3600.0)
     bus, thing = MemoryBus(), Thing()
     thing.open_keys = ["a"]
-    async with working(thing, bus, resync_seconds=0.005) as work:
+    async with working(thing, bus, full_resync_seconds=0.005) as work:
         for _ in range(consumer.FLOOD + 5):
             await bus.publish(broken())
         await until(lambda: work.consumer.flood)

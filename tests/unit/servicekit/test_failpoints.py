@@ -10,19 +10,23 @@ from pathlib import Path
 import pytest
 
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.evaluation.v1.evaluation_request_pb2 import EvaluationRequest
 from millstream.operations.v1.operations_service_pb2 import DeadLetter
 from servicekit.blobs.directory import DirectoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import Message, Received
 from servicekit.bus.sqlite.bus import SqliteBus
 from servicekit.facts.events import to_message
-from servicekit.facts.outbox import Outbox
+from servicekit.facts.open_work import OpenWork
+from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.failpoints import REACHED
 from servicekit.ids import hash_of
 from servicekit.work.deadletters import DeadLetters
 from tests.unit.servicekit.test_outbox import FACTS, KEY, settle
 from tests.worlds.work import TOPIC, snapshot
 
+REQUEST_KEY, REQUEST = "evaluations/toy/0000000003/0000000001", EvaluationRequest(model="toy", version=3)
+REQUESTS: Announce = {"evaluations/*/*/*": lambda key, data: Fact("toy", EvaluationRequest.FromString(data))}
 GOOD = to_message(SnapshotCreated(dataset="a", number=1), "a", "the-event", "dataprep")
 
 
@@ -73,6 +77,10 @@ async def put_fact(folder: Path) -> None:
     await outbox.flush()
 
 
+async def put_request(folder: Path) -> None:
+    await Outbox(store(folder), MemoryBus(), "evaluator", REQUESTS).put(REQUEST_KEY, REQUEST.SerializeToString())
+
+
 async def park_fact(folder: Path) -> None:
     await Outbox(store(folder), MemoryBus(), "dataprep", {}).sweep()
 
@@ -98,10 +106,20 @@ async def consume(folder: Path) -> None:
     await opened.close()
 
 
-JOBS = {job.__name__: job for job in (put_fact, park_fact, retry_parked, replay_letter, consume)}
+JOBS = {job.__name__: job for job in (put_fact, put_request, park_fact, retry_parked, replay_letter, consume)}
 
 
 # --- the tests
+
+
+@pytest.mark.parametrize(("place", "is_stored"), [("marked", False), ("stored", True)])
+async def test_between_marker_and_request_no_request_is_lost(tmp_path: Path, place: str, is_stored: bool) -> None:
+    died = await asyncio.to_thread(run_in_child, tmp_path, "put_request", f"outbox.evaluations.{place}")
+    assert died == -9
+    work = OpenWork(store(tmp_path), "evaluator")
+    assert [one.fact for one in await work.facts()] == [REQUEST] * is_stored
+    await put_request(tmp_path)  # its caller repeats it
+    assert [one.fact for one in await work.facts()] == [REQUEST]
 
 
 @pytest.mark.parametrize(("place", "is_stored"), [("marked", False), ("stored", True), ("published", True)])

@@ -11,8 +11,10 @@ from millstream.operations.v1.stored_pb2 import OutboxMarker
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import Message
-from servicekit.facts.outbox import ORPHAN_SECONDS, Fact, Outbox
+from servicekit.facts.markers import ORPHAN_SECONDS
+from servicekit.facts.outbox import Fact, Outbox
 from servicekit.ids import hash_of
+from tests.worlds.clock import ClockedBlobs
 from tests.worlds.waiting import HANG
 
 KEY = "datasets/words/ledger/0000000001"
@@ -218,15 +220,7 @@ async def test_a_damaged_marker_delays_no_other_fact() -> None:
 
 
 async def test_a_marker_without_its_object_is_kept_for_an_hour_of_the_stores_clock() -> None:
-    class Clocked(MemoryBlobs):
-        ahead = 0.0
-
-        async def put(self, key: str, data: bytes) -> None:
-            await super().put(key, data)
-            value, modified = self._objects[key]
-            self._objects[key] = (value, modified + self.ahead)
-
-    blobs, bus = Clocked(), MemoryBus()
+    blobs, bus = ClockedBlobs(), MemoryBus()
     outbox = Outbox(blobs, bus, "dataprep", FACTS)
     await blobs.put(outbox._marker(KEY), OutboxMarker(key=KEY).SerializeToString())
     await settle(outbox)

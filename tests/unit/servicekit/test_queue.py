@@ -230,7 +230,7 @@ def test_backoff_grows_to_its_limit_with_jitter(monkeypatch: pytest.MonkeyPatch)
 async def test_it_resyncs_at_start_and_periodically() -> None:
     thing = Thing()
     thing.open_keys = ["a"]
-    async with working(thing, resync_seconds=0.01):
+    async with working(thing, full_resync_seconds=0.01):
         await until(lambda: thing.done["a"] >= 3)
 
 

@@ -1,0 +1,92 @@
+"""Open work: a fact that gives a service something to do stays listed for it until that is done.
+
+Before a fact is stored, a marker `open/{service}/{fact id}` is put for each service that acts on it (flow.py). The service
+deletes its marker once the reconcile of what the fact asks for found nothing left to do. So a resync lists what is open, not
+everything that ever was. A marker that was lost, or a fact of a version without markers, is found by a comparison in full.
+"""
+
+import asyncio
+import logging
+import re
+from dataclasses import dataclass
+
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import Message as Proto
+
+from millstream.errors import DataLoss, NotFound
+from millstream.operations.v1.stored_pb2 import OpenMarker
+from servicekit.blobs.port import Blobs, Listed, check_key
+from servicekit.blobs.stored import decode, unpack
+from servicekit.facts.flow import services_that_act_on
+from servicekit.facts.markers import delete_orphan, fact_id_of
+
+log = logging.getLogger(__name__)
+AT_ONCE = 16
+"""Markers read at once."""
+_FACT_ID = re.compile("[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class OpenFact:
+    """A fact that a service still has to act on; `fact` is its event, or the stored message itself."""
+
+    fact_id: str
+    fact: Proto
+
+
+async def open_work_on(blobs: Blobs, key: str, fact: Proto) -> None:
+    """Mark the fact, which is about to be stored under `key`, for every service that acts on it. Raises Unavailable."""
+    marker = OpenMarker(key=key)
+    marker.fact.Pack(fact)
+    data = marker.SerializeToString(deterministic=True)
+    names = [f"open/{service}/{fact_id_of(key)}" for service in services_that_act_on(fact)]
+    await asyncio.gather(*(blobs.put(name, data) for name in names))
+
+
+class OpenWork:
+    """The facts that one service still has to act on."""
+
+    def __init__(self, blobs: Blobs, service: str) -> None:
+        self.blobs, self.service = blobs, service
+        self._known: dict[str, OpenFact] = {}
+        """By key of the marker, as of the last listing: a marker never changes."""
+
+    async def facts(self) -> list[OpenFact]:
+        """Those that are stored, in order of id. Raises Unavailable."""
+        listed = [one async for one in self.blobs.list(f"open/{self.service}/")]
+        new = [one for one in listed if one.key not in self._known]
+        known = {one.key: self._known[one.key] for one in listed if one.key in self._known}
+        for start in range(0, len(new), AT_ONCE):
+            some = new[start : start + AT_ONCE]
+            for one, fact in zip(some, await asyncio.gather(*map(self._read, some)), strict=True):
+                if fact:
+                    known[one.key] = fact
+        self._known = known
+        return [known[key] for key in sorted(known)]
+
+    async def done(self, fact_id: str) -> None:
+        """The service has acted on the fact. Idempotent. Raises Unavailable."""
+        # An event of a foreign publisher has an id of its own, for which there is no marker.
+        if _FACT_ID.fullmatch(fact_id):
+            await self.blobs.delete(f"open/{self.service}/{fact_id}")
+
+    async def _read(self, marker: Listed) -> OpenFact | None:
+        """None: its fact is not stored yet, another replica was faster, or only a later version can read it."""
+        try:
+            found = decode(OpenMarker, await self.blobs.get(marker.key), marker.key)
+            name = found.fact.TypeName()
+            kind = message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(name))
+            fact = unpack(kind, found.fact, marker.key)
+        except NotFound:
+            return None
+        except KeyError:
+            return None
+        except DataLoss as error:
+            # What it stood for is found by a comparison in full: nobody can restore it, and nobody needs to.
+            log.error("open marker damaged: deleted", extra={"marker": marker.key, "error": error.text})
+            await self.blobs.delete(marker.key)
+            return None
+        if await self.blobs.exists(check_key(found.key)):
+            return OpenFact(marker.key.rpartition("/")[2], fact)
+        await delete_orphan(self.blobs, self.service, marker)
+        return None

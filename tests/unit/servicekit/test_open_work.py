@@ -1,0 +1,204 @@
+"""Open work: what a fact asks of a service is listed until it is done, however the events fare, and nothing else is."""
+
+import asyncio
+
+import pytest
+
+from millstream.dataset.v1.events_pb2 import SnapshotCreated
+from millstream.dataset.v1.import_pb2 import Import
+from millstream.errors import InvalidArgument, Unavailable
+from millstream.operations.v1.stored_pb2 import OpenMarker
+from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import Message
+from servicekit.facts.markers import ORPHAN_SECONDS, fact_id_of
+from servicekit.facts.open_work import OpenFact, OpenWork, open_work_on
+from servicekit.facts.outbox import Announce, Fact, Outbox
+from servicekit.work.queue import Work
+from tests.worlds.clock import ClockedBlobs
+from tests.worlds.waiting import until
+from tests.worlds.work import Thing, ThingKey, quick
+
+pytestmark = pytest.mark.usefixtures("quick")
+__all__ = ["quick"]
+KEY = "datasets/words/ledger/0000000001"
+FACTS: Announce = {
+    "datasets/*/ledger/*": lambda key, data: Fact("words", SnapshotCreated(dataset="words", number=1)),
+    "datasets/*/imports/*": lambda key, data: Fact("words", Import.FromString(data)),
+}
+HANDLERS = {SnapshotCreated: lambda event: [ThingKey(event.dataset)]}
+IMPORT = Import(dataset="words", request_id="r1")
+
+
+class DroppingBus(MemoryBus):
+    """Loses every message."""
+
+    async def publish(self, message: Message) -> None:
+        pass
+
+
+async def open_keys(blobs: MemoryBlobs) -> list[str]:
+    return [listed.key async for listed in blobs.list("open/")]
+
+
+def trainer(blobs: MemoryBlobs, bus: MemoryBus, thing: Thing, resync_seconds: float = 3600) -> Work:
+    return Work(blobs, bus, "trainer", HANDLERS, [thing], resync_seconds=resync_seconds)
+
+
+class Running:
+    """Work that runs inside the block."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    async def __aenter__(self) -> Work:
+        self.task = asyncio.create_task(self.work.run())
+        return self.work
+
+    async def __aexit__(self, *error: object) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+async def test_a_fact_is_open_for_each_service_that_acts_on_it_and_for_no_other() -> None:
+    blobs = MemoryBlobs()
+    await open_work_on(blobs, "models/toy/spec/0000000001", ModelApplied(model="toy", dataset="words"))
+    await open_work_on(blobs, "models/toy/aliases/shadow/0000000001", AliasMoved(model="toy", alias="shadow"))
+    assert {key.split("/")[1] for key in await open_keys(blobs)} == {"trainer", "registry"}
+
+
+async def test_it_is_open_until_its_reconcile_found_nothing_left_to_do() -> None:
+    async def do(name: str) -> float | None:
+        return 0.001 if thing.done[name] < 5 else None
+
+    blobs, bus, thing = MemoryBlobs(), MemoryBus(), Thing(do)
+    outbox = Outbox(blobs, bus, "dataprep", FACTS)
+    await outbox.put(KEY, b"s1")
+    assert await open_keys(blobs) == [f"open/trainer/{fact_id_of(KEY)}"]
+    async with Running(trainer(blobs, bus, thing)):
+        await until(lambda: thing.done["words"] >= 3)
+        assert await open_keys(blobs), "the reconcile has asked to be called again"
+        await until(lambda: thing.done["words"] == 5)
+        while await open_keys(blobs):
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("resyncs", [0.01, 3600.0], ids=["while it runs", "at its start"])
+async def test_a_fact_whose_event_was_lost_is_found_among_what_is_open(resyncs: float) -> None:
+    blobs, bus, thing = MemoryBlobs(), DroppingBus(), Thing()
+    work = trainer(blobs, bus, thing, resyncs)
+    if resyncs > 1:
+        await Outbox(blobs, bus, "dataprep", FACTS).put(KEY, b"s1")
+    async with Running(work):
+        if resyncs < 1:
+            await until(lambda: thing.resyncs)
+            await Outbox(blobs, bus, "dataprep", FACTS).put(KEY, b"s1")
+        await until(lambda: thing.done["words"])
+        while await open_keys(blobs):
+            await asyncio.sleep(0.001)
+    assert thing.resyncs == 1, "all that is stored is compared at the start alone"
+
+
+async def test_what_is_retried_or_waits_is_found_by_another_replica() -> None:
+    async def fail(name: str) -> None:
+        raise Unavailable("the peer is away")
+
+    blobs, bus = MemoryBlobs(), MemoryBus()
+    first, second = Thing(fail), Thing()
+    await Outbox(blobs, bus, "dataprep", FACTS).put(KEY, b"s1")
+    async with Running(trainer(blobs, bus, first)):
+        await until(lambda: first.done["words"] > 3)
+    assert await open_keys(blobs), "the replica has died with its work"
+    async with Running(trainer(blobs, MemoryBus(), second)):
+        await until(lambda: second.done["words"])
+        while await open_keys(blobs):
+            await asyncio.sleep(0.001)
+
+
+async def test_what_has_ended_for_good_is_open_no_more() -> None:
+    async def refuse(name: str) -> None:
+        raise InvalidArgument("no")
+
+    blobs, bus, thing = MemoryBlobs(), MemoryBus(), Thing(refuse)
+    await Outbox(blobs, bus, "dataprep", FACTS).put(KEY, b"s1")
+    async with Running(trainer(blobs, bus, thing)):
+        await until(lambda: thing.ended)
+        while await open_keys(blobs):
+            await asyncio.sleep(0.001)
+
+
+async def test_a_fact_stored_while_its_key_is_reconciled_stays_open_for_the_next_reconcile() -> None:
+    """Such as the report on a second version while the first is being promoted."""
+    gates = [asyncio.Event(), asyncio.Event()]
+
+    async def do(name: str) -> None:
+        await gates[thing.done[name] - 1].wait()
+
+    blobs, thing = MemoryBlobs(), Thing(do)
+    work = trainer(blobs, MemoryBus(), thing)
+    facts = [SnapshotCreated(dataset="words", number=number) for number in (1, 2)]
+    keys = [f"datasets/words/ledger/{number:010d}" for number in (1, 2)]
+
+    async def store(number: int) -> None:
+        await blobs.put(keys[number], b"s")
+        await open_work_on(blobs, keys[number], facts[number])
+
+    await store(0)
+    async with Running(work):
+        await until(lambda: thing.running)
+        await store(1)
+        await work.receive(OpenFact(fact_id_of(keys[1]), facts[1]))
+        gates[0].set()
+        await until(lambda: thing.done["words"] == 2)
+        assert set(await open_keys(blobs)) >= {f"open/trainer/{fact_id_of(keys[1])}"}, "nobody has acted on it yet"
+        gates[1].set()
+        while await open_keys(blobs):
+            await asyncio.sleep(0.001)
+
+
+async def test_a_stored_message_that_is_not_published_is_open_for_its_own_service() -> None:
+    blobs, bus = MemoryBlobs(), MemoryBus()
+    outbox = Outbox(blobs, bus, "dataprep", FACTS)
+    await outbox.put("datasets/words/imports/r1", IMPORT.SerializeToString())
+    await outbox.flush()
+    assert bus.log == [] and [key async for key in blobs.list("outbox/")] == []
+    assert [one.fact for one in await OpenWork(blobs, "dataprep").facts()] == [IMPORT]
+
+
+async def test_a_marker_waits_for_its_fact_and_is_an_orphan_after_an_hour_of_the_stores_clock() -> None:
+    blobs = ClockedBlobs()
+    await open_work_on(blobs, KEY, SnapshotCreated(dataset="words"))
+    work = OpenWork(blobs, "trainer")
+    blobs.ahead = ORPHAN_SECONDS - 60
+    assert await work.facts() == [] and await open_keys(blobs), "its writer may be about to store the fact"
+    blobs.ahead = ORPHAN_SECONDS + 60
+    assert await work.facts() == [] and not await open_keys(blobs), "its writer died"
+
+
+async def test_a_fact_that_is_stored_after_its_marker_was_seen_is_found() -> None:
+    blobs = MemoryBlobs()
+    await open_work_on(blobs, KEY, SnapshotCreated(dataset="words"))
+    work = OpenWork(blobs, "trainer")
+    assert await work.facts() == []
+    await blobs.put(KEY, b"s1")
+    assert [one.fact for one in await work.facts()] == [SnapshotCreated(dataset="words")]
+
+
+async def test_a_marker_of_a_later_version_is_left_and_a_damaged_one_deleted() -> None:
+    blobs = MemoryBlobs()
+    later = OpenMarker(key=KEY)
+    later.fact.type_url = "type.googleapis.com/millstream.dataset.v9.NotYet"
+    await blobs.put(f"open/trainer/{'0' * 32}", later.SerializeToString())
+    await blobs.put(f"open/trainer/{'1' * 32}", b"")
+    await blobs.put(KEY, b"s1")
+    work = OpenWork(blobs, "trainer")
+    assert await work.facts() == []
+    assert await open_keys(blobs) == [f"open/trainer/{'0' * 32}"]
+
+
+async def test_an_event_with_an_id_of_its_own_does_no_harm() -> None:
+    blobs, bus, thing = MemoryBlobs(), MemoryBus(), Thing()
+    async with Running(trainer(blobs, bus, thing)) as work:
+        await work.receive(OpenFact("../../models/toy", SnapshotCreated(dataset="words")))
+        await until(lambda: thing.done["words"] and work._states == {})
