@@ -19,8 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 from prometheus_client import Gauge, Histogram
 
-from millstream import errors
-from millstream.errors import DataLoss, InvalidArgument, MillstreamError, status_code_of
+from millstream.errors import DataLoss, MillstreamError, status_code_of
 from millstream.trace import continue_trace
 from servicekit import metrics
 from servicekit.backoff import backoff
@@ -32,24 +31,12 @@ from servicekit.failpoints import failpoint
 from servicekit.logs import fields
 from servicekit.work.consumer import Consumer
 from servicekit.work.damage import Damage
+from servicekit.work.finality import is_final
 from servicekit.work.keys import Handlers, Key
 from servicekit.work.obligations import Obligations
 from servicekit.work.resync import FULL_RESYNC_SECONDS, Resync
 
 log = logging.getLogger(__name__)
-MOST_TRIES: dict[type[BaseException], int] = {errors.NotFound: 10, errors.FailedPrecondition: 10}
-"""Tries by class of error, for those that may pass by themselves."""
-BUG_TRIES = 3
-"""Tries for any other error that is neither final nor transient."""
-_NEVER_FINAL = (
-    errors.Conflict,
-    errors.DataLoss,
-    errors.DeadlineExceeded,
-    errors.Overloaded,
-    errors.PermissionDenied,
-    errors.Unauthenticated,
-    errors.Unavailable,
-)
 K = TypeVar("K", bound=Key)
 
 
@@ -269,7 +256,7 @@ class Work:
             self.damage.tried(key, error)
             if not isinstance(error, MillstreamError):
                 log.exception("reconcile failed by a bug")
-            if _is_final(error, state.failures[type(error)]):
+            if is_final(error, state.failures[type(error)]):
                 return await self._end(key, state, error)
             pause = backoff(state.failures.total())
             log.info("reconcile is retried", extra={"error": str(error), "retry_in": round(pause, 3)})
@@ -282,7 +269,7 @@ class Work:
             await self.reconcilers[key.kind].end(key, known)
         except Exception as failure:
             state.end_failures[type(failure)] += 1
-            if not _is_final(failure, state.end_failures[type(failure)]):
+            if not is_final(failure, state.end_failures[type(failure)]):
                 log.info("end is retried", extra={"error": str(failure)})
                 return backoff(state.end_failures.total())
             # Nothing can be recorded under this key, such as one of an event that names no object. A resync finds the rest.
@@ -294,12 +281,3 @@ class Work:
         state.failures.clear()
         state.end_failures.clear()
         return None
-
-
-def _is_final(error: BaseException, tries: int) -> bool:
-    if isinstance(error, InvalidArgument):
-        return True
-    # A token that a peer refuses is a fault of this platform's configuration; a damaged object is restored, an end is not.
-    if isinstance(error, _NEVER_FINAL):
-        return False
-    return tries >= MOST_TRIES.get(type(error), BUG_TRIES)

@@ -30,7 +30,7 @@ from services.dataprep.outcomes import ended, refused
 from services.dataprep.pipeline.ingest import QUARANTINE, EarlierPart, ImportProgress, Ingested, Job, ingest
 from services.dataprep.pipeline.labels import compared
 from services.dataprep.pipeline.read import Refused
-from services.dataprep.store import Store, order, to_snapshot
+from services.dataprep.store import Store, to_snapshot
 from services.dataprep.turns import TURN_SECONDS, Turns
 from services.dataprep.uploads import Uploads
 from services.dataprep.validation import which_mode
@@ -79,8 +79,7 @@ class EndImport(Reconciler[ImportKey]):
     ) -> None:
         """`slots` files are read at once, in threads of their own; the Work of this reconciler has as many workers."""
         self.store, self.catalog, self.uploads, self.work = store, catalog, uploads, work
-        self.unpacked_limit = unpacked_limit
-        self.lease_seconds, self.longest_text = lease_seconds, longest_text
+        self.unpacked_limit, self.lease_seconds, self.longest_text = unpacked_limit, lease_seconds, longest_text
         self.running: dict[ImportKey, ImportProgress] = {}
         """The imports that this replica is running."""
         self.waiting: dict[ImportKey, str] = {}
@@ -103,7 +102,7 @@ class EndImport(Reconciler[ImportKey]):
             await self._forget(key)
             return None
         try:
-            if before := await self._imports_before(requested):
+            if before := await self.store.imports_before(requested):
                 self.waiting.pop(key, None)
                 return min(before * BEHIND_SECONDS, LONGEST_BEHIND_SECONDS)
             return await self._attempt(key, requested)
@@ -112,8 +111,7 @@ class EndImport(Reconciler[ImportKey]):
         except MemoryError:
             return self._wait(key, "this machine has no memory left: free some, then the import goes on")
         except OSError as error:
-            text = str(unavailable(error, self.uploads.folder, _ADVICE))
-            return self._wait(key, f"{text}, then the import goes on")
+            return self._wait(key, f"{unavailable(error, self.uploads.folder, _ADVICE)}, then the import goes on")
         except MillstreamError as error:
             self.waiting[key] = str(error)
             raise
@@ -133,13 +131,6 @@ class EndImport(Reconciler[ImportKey]):
         self.waiting[key] = problem
         self._machine.report(problem)
         return MACHINE_SECONDS
-
-    async def _imports_before(self, requested: Import) -> int:
-        """How many imports of the dataset must end before this one. Raises DataLoss if the next to end is damaged."""
-        before = [one for one in await self.store.pending(requested.dataset) if order(one) < order(requested)]
-        for following in before[:1]:
-            await self.store.requested(following.dataset, following.request_id)
-        return len(before)
 
     async def _forget(self, key: ImportKey) -> None:
         """The import has ended: the next one of its dataset begins."""

@@ -135,7 +135,14 @@ class Store:
         recorded = [one.fact for one in await self.open_work.facts()]
         mine = [one for one in recorded if isinstance(one, Import) and one.dataset == dataset]
         found = [one for one in mine if not await self.blobs.exists(_outcome_key(dataset, one.request_id))]
-        return sorted(found, key=order)
+        return sorted(found, key=_order)
+
+    async def imports_before(self, requested: Import) -> int:
+        """How many imports of the dataset must end before this one. Raises DataLoss if the next to end is damaged."""
+        before = [one for one in await self.pending(requested.dataset) if _order(one) < _order(requested)]
+        for following in before[:1]:
+            await self.requested(following.dataset, following.request_id)
+        return len(before)
 
     async def compare(self, dataset: str) -> list[str]:
         """The request_ids of imports without an outcome, found among all there are, sorted.
@@ -170,7 +177,7 @@ class Store:
         )
 
 
-def order(requested: Import) -> tuple[int, str]:
+def _order(requested: Import) -> tuple[int, str]:
     """The order of a dataset's imports: as they were asked for, because the last one is its state."""
     return requested.create_time.ToNanoseconds(), requested.request_id
 

@@ -10,7 +10,7 @@ from millstream.dataset.v1.dataset_pb2 import DatasetSpec, SplitSpec
 from millstream.dataset.v1.dataset_service_pb2 import ImportDatasetRequest, ImportHeader
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import FailedPrecondition, InvalidArgument, Unavailable
-from servicekit.work.queue import BUG_TRIES
+from servicekit.work.finality import BUG_TRIES
 from services.dataprep.reconcile import MACHINE_SECONDS, ImportKey
 from tests.recipes.toy_words.sample import rows as sample_rows
 from tests.worlds.dataprep import PLAIN, TOY, World, lines, sample, zipped
