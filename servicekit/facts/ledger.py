@@ -1,15 +1,16 @@
 """The only way to change state: an append-only ledger of numbered, immutable entries under one prefix.
 
-The newest entry is the state, all entries are the history. A writer that has read entries 1..n puts entry n+1 if absent; of
-concurrent writers one succeeds, and the others read on and retry.
+The newest entry is the state, all entries are the history. A writer that knows entries 1..n puts entry n+1 if absent; of
+concurrent writers one succeeds, and the others read on and retry. No call reads more entries than it returns.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from cachetools import LRUCache
 from google.protobuf.message import Message
 
 from millstream.errors import Conflict, DataLoss, InvalidArgument, NotFound
@@ -17,8 +18,14 @@ from millstream.operations.v1.stored_pb2 import LedgerEntry
 from millstream.timestamps import timestamp_of_ns
 from servicekit.blobs.port import Blobs
 from servicekit.blobs.stored import decode, unpack
+from servicekit.facts.ledger_index import LedgerIndex
 
 M = TypeVar("M", bound=Message)
+READ_AT_ONCE = 16
+CACHED = 256
+"""Entries that a ledger keeps by default, unless it shares a cache with others."""
+EntryCache = MutableMapping[str, "Entry[Any]"]
+"""Entries by key, of any number of ledgers; one that is bounded, such as an LRUCache."""
 
 
 class Put(Protocol):
@@ -64,53 +71,92 @@ def intact(entry: Entry[M] | DamagedEntry) -> Entry[M]:
 
 
 class Ledger(Generic[M]):
-    """Entries `{prefix}/{n:010d}`. They never change, so each is read once and cached; a damaged one is read again."""
+    """Entries `{prefix}/{n:010d}`. They never change and are never deleted, so what was read once may be cached.
 
-    def __init__(self, blobs: Blobs, prefix: str, kind: type[M], put: Put | None = None) -> None:
+    A damaged one is read again each time.
+    """
+
+    def __init__(
+        self, blobs: Blobs, prefix: str, kind: type[M], put: Put | None = None, cache: EntryCache | None = None
+    ) -> None:
         self.blobs, self.prefix, self.kind = blobs, prefix, kind
         self._put: Put = put or blobs.put_if_absent
-        self._known: list[Entry[M] | DamagedEntry] = []
+        self._cache: EntryCache = LRUCache(CACHED) if cache is None else cache
+        self._count = 0
+        """Entries that are known to exist."""
+        self._index = LedgerIndex(blobs, prefix)
+        self._extending = asyncio.Lock()
 
     def key(self, number: int) -> str:
         """The object's key of an entry."""
         return f"{self.prefix}/{number:010d}"
 
-    async def entries(self) -> Sequence[Entry[M]]:
-        """All entries, oldest first. Raises DataLoss if one is damaged, and Unavailable."""
-        return tuple(intact(entry) for entry in await self.listed())
+    async def count(self) -> int:
+        """How many entries there are, which is the number of the newest. Raises Unavailable."""
+        known = self._count
+        while await self._exists(known + 1):
+            low, step = known + 1, 2
+            while await self._exists(low + step):
+                low, step = low + step, 2 * step
+            absent = low + step
+            while absent - low > 1:
+                middle = (low + absent) // 2
+                low, absent = (middle, absent) if await self._exists(middle) else (low, middle)
+            known = low
+        self._count = max(self._count, known)
+        return self._count
 
-    async def listed(self) -> Sequence[Entry[M] | DamagedEntry]:
-        """As entries(), with a stand-in for each damaged entry; reads only what is not yet cached. Raises Unavailable."""
-        for number, entry in enumerate(tuple(self._known), 1):
-            if isinstance(entry, DamagedEntry):
-                with suppress(NotFound):  # it is being replaced
-                    self._known[number - 1] = await self._read(number)
-        while True:
-            number = len(self._known) + 1
-            try:
-                read = await self._read(number)
-            except NotFound:
-                return tuple(self._known)
-            if len(self._known) + 1 == number:
-                self._known.append(read)
+    async def has(self, number: int) -> bool:
+        """Whether there is an entry of this number. Raises Unavailable."""
+        return number > 0 and (number <= self._count or number <= await self.count())
+
+    async def entry(self, number: int) -> Entry[M] | DamagedEntry:
+        """One entry, or a stand-in for one that is damaged, or gone. Raises NotFound for one that never was, Unavailable."""
+        key = self.key(number)
+        if found := self._cache.get(key):
+            return found
+        try:
+            self._cache[key] = read = read_entry(await self.blobs.get(key), self.kind, key)
+        except NotFound:
+            if number > self._count:
+                raise
+            text = f"the stored object {key} is gone: restore it from a backup, then all goes on by itself"
+            return DamagedEntry(number, text, key)
+        except DataLoss as error:
+            return DamagedEntry(number, error.text, key)
+        return read
+
+    async def listed(self, first: int, last: int) -> list[Entry[M] | DamagedEntry]:
+        """The entries of these numbers, both included. Raises NotFound, Unavailable."""
+        found: list[Entry[M] | DamagedEntry] = []
+        for start in range(first, last + 1, READ_AT_ONCE):
+            numbers = range(start, min(start + READ_AT_ONCE, last + 1))
+            found += await asyncio.gather(*map(self.entry, numbers))
+        return found
+
+    async def entries(self, last: int = 0) -> list[Entry[M]]:
+        """All entries, or those up to `last`, oldest first. Raises DataLoss if one is damaged, and Unavailable."""
+        return [intact(entry) for entry in await self.listed(1, last or await self.count())]
 
     async def newest(self) -> Entry[M] | None:
         """The state; None: there is no entry yet. Raises DataLoss if it is damaged, and Unavailable."""
-        known = await self.listed()
-        return intact(known[-1]) if known else None
+        count = await self.count()
+        return intact(await self.entry(count)) if count else None
 
-    async def _read(self, number: int) -> Entry[M] | DamagedEntry:
-        """Raises NotFound, Unavailable."""
-        key = self.key(number)
-        data = await self.blobs.get(key)
-        try:
-            return read_entry(data, self.kind, key)
-        except DataLoss as error:
-            return DamagedEntry(number, error.text, key)
+    async def index(self) -> LedgerIndex:
+        """Of all entries. Raises DataLoss if one is damaged that no block has, and Unavailable."""
+        count = await self.count()
+        async with self._extending:
+            await self._index.load(count)
+            while self._index.covered < count:
+                first = self._index.covered + 1
+                for entry in await self.listed(first, min(first + READ_AT_ONCE - 1, count)):
+                    await self._index.add(intact(entry).request_id, intact(entry).time_ns)
+        return self._index
 
     async def append(
         self,
-        message: M | Callable[[Sequence[Entry[M]]], M | None],
+        message: M | Callable[[Entry[M] | None], Awaitable[M | None]],
         *,
         request_id: str,
         actor: str = "",
@@ -118,36 +164,43 @@ class Ledger(Generic[M]):
     ) -> Entry[M]:
         """Return the entry of this request_id, appending it if there is none: a retried request is idempotent.
 
-        A callable gets all entries and returns the message to append, or None to return the newest entry; it is called again
+        A callable gets the newest entry and returns the message to append, or None to return that entry; it is called again
         after a lost race, and may raise. Raises Conflict when the newest number is not `expected`, InvalidArgument when the
-        request_id was used for another message, DataLoss when an entry is damaged, Unavailable.
+        request_id was used for another message, DataLoss when an entry that it needs is damaged, Unavailable.
         """
         while True:
-            known = await self.entries()
-            for entry in known:
-                if entry.request_id == request_id:
-                    if isinstance(message, Message) and entry.message != message:
-                        text = f"request_id {request_id} was used before for something else in {self.prefix}: send a new one"
-                        raise InvalidArgument(text, field="request_id")
-                    return entry
-            if expected is not None and expected != len(known):
-                raise Conflict(f"{self.prefix} is at {len(known)}, not at {expected}: read it again, then decide again")
-            new = message if isinstance(message, Message) else message(known)
+            index = await self.index()
+            if known := index.number_of(request_id):
+                entry = intact(await self.entry(known))
+                if isinstance(message, Message) and entry.message != message:
+                    text = (
+                        f"request_id {request_id} was used before for something else in {self.prefix}: send a new one"
+                    )
+                    raise InvalidArgument(text, field="request_id")
+                return entry
+            count = index.covered
+            if expected is not None and expected != count:
+                raise Conflict(f"{self.prefix} is at {count}, not at {expected}: read it again, then decide again")
+            newest = intact(await self.entry(count)) if count else None
+            new = message if isinstance(message, Message) else await message(newest)
             if new is None:
-                return known[-1]
-            appended = await self._append_after(known, new, request_id, actor)
-            if appended:
+                assert newest, "where there is no entry a message must be appended"
+                return newest
+            if appended := await self._append_after(newest, new, request_id, actor):
                 return appended
 
-    async def _append_after(
-        self, known: Sequence[Entry[M]], message: M, request_id: str, actor: str
-    ) -> Entry[M] | None:
+    async def _append_after(self, newest: Entry[M] | None, message: M, request_id: str, actor: str) -> Entry[M] | None:
         """The new entry; None: another writer was first."""
-        earliest = known[-1].time_ns + 1000 if known else 0
-        stored = LedgerEntry(number=len(known) + 1, request_id=request_id, actor=actor)
+        number, earliest = (newest.number + 1, newest.time_ns + 1000) if newest else (1, 0)
+        stored = LedgerEntry(number=number, request_id=request_id, actor=actor)
         stored.time.CopyFrom(timestamp_of_ns(max(time.time_ns(), earliest)))
         stored.message.Pack(message)
         data = stored.SerializeToString()
-        if await self._put(key := self.key(stored.number), data):
-            return read_entry(data, self.kind, key)
-        return None
+        if not await self._put(key := self.key(number), data):
+            return None
+        self._cache[key] = made = read_entry(data, self.kind, key)
+        self._count = max(self._count, number)
+        return made
+
+    async def _exists(self, number: int) -> bool:
+        return self.key(number) in self._cache or await self.blobs.exists(self.key(number))

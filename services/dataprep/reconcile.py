@@ -16,7 +16,7 @@ from recipekit.catalog import Catalog, UnknownRecipe
 from recipekit.spec import Spec
 from recipekit.text_limits import LONGEST_TEXT
 from servicekit.blobs.parts import PartFile, download_part
-from servicekit.facts.ledger import Entry
+from servicekit.facts.ledger import Entry, intact
 from servicekit.failpoints import failpoint
 from servicekit.files import unavailable
 from servicekit.ids import hash_of
@@ -186,12 +186,10 @@ class EndImport(Reconciler[ImportKey]):
 
     async def _before(self, requested: Import) -> Snapshot | None:
         """The snapshot that the import changes: the newest, or the one before its own, of a try that was cut short."""
-        before = None
-        for entry in await self.store.snapshots(requested.dataset).entries():
-            if entry.request_id == requested.request_id:
-                break
-            before = entry
-        return to_snapshot(before) if before else None
+        snapshots = self.store.snapshots(requested.dataset)
+        own = (await snapshots.index()).number_of(requested.request_id)
+        number = own - 1 if own else await snapshots.count()
+        return to_snapshot(intact(await snapshots.entry(number))) if number else None
 
     async def _ingest(
         self,
@@ -272,17 +270,17 @@ class EndImport(Reconciler[ImportKey]):
         )
         snapshot.source.dialect = made.dialect
 
-        def next_snapshot(known: Sequence[Entry[Snapshot]]) -> Snapshot | None:
-            if known and known[-1].message.spec != requested.spec:
+        async def next_snapshot(newest: Entry[Snapshot] | None) -> Snapshot | None:
+            if newest and newest.message.spec != requested.spec:
                 raise Refused(
                     "an earlier import has fixed another spec for this dataset: leave the spec out, or repeat that one"
                 )
-            if known and known[-1].number != (before.number if before else 0):
+            if newest and newest.number != (before.number if before else 0):
                 raise Conflict(f"another import into {requested.dataset} has ended meanwhile: this one begins again")
-            if known and known[-1].message.snapshot_id == snapshot.snapshot_id:
+            if newest and newest.message.snapshot_id == snapshot.snapshot_id:
                 return None
-            if known and requested.mode == Import.MODE_UNSPECIFIED:
-                raise Refused(which_mode(requested.dataset, known[-1].number))
+            if newest and requested.mode == Import.MODE_UNSPECIFIED:
+                raise Refused(which_mode(requested.dataset, newest.number))
             return snapshot
 
         return await self.store.snapshots(requested.dataset).append(

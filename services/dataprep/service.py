@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 
 from millstream.dataset.v1.dataset_pb2 import DatasetSpec, Source
 from millstream.dataset.v1.dataset_service_pb2 import (
@@ -28,10 +29,11 @@ from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from millstream.timestamps import now
 from recipekit.catalog import Catalog
+from servicekit.facts.ledger import Entry
 from servicekit.failpoints import failpoint
 from servicekit.files import as_unavailable
 from servicekit.ids import check_name, check_request_id
-from servicekit.paging import itself, message_page, page_size, trimmed
+from servicekit.paging import message_page, page_size, trimmed
 from servicekit.rpc.caller import actor
 from servicekit.work.queue import Work
 from services.dataprep import metrics
@@ -102,8 +104,8 @@ class DatasetService:
 
     async def ListSnapshots(self, request: ListSnapshotsRequest) -> ListSnapshotsResponse:
         """A dataset's snapshots, newest first, page by page. Raises NotFound."""
-        newest_first = await self.store.snapshots_newest_first(request.dataset)
-        found, token = await message_page(newest_first, request, lambda one: str(one.number), itself)
+        listed = partial(self.store.listed_snapshot, request.dataset)
+        found, token = await message_page(await self.store.snapshot_numbers(request.dataset), request, str, listed)
         return ListSnapshotsResponse(snapshots=found, next_page_token=token)
 
     async def ListRows(self, request: ListRowsRequest) -> ListRowsResponse:
@@ -186,15 +188,16 @@ class DatasetService:
 
     async def _is_fixed(self, dataset: str) -> bool:
         """False after a refused first import: otherwise a mistake in its spec would block the dataset's name for ever."""
-        return bool(await self.store.snapshots(dataset).newest() or await self.store.pending(dataset))
+        return await self.store.snapshots(dataset).has(1) or bool(await self.store.pending(dataset))
 
     async def _record(self, requested: Import) -> Import:
         """Record the dataset's spec, then the import. The import of this request_id that came first is the answer."""
-        await self.store.specs(requested.dataset).append(
-            lambda known: None if known and known[-1].message == requested.spec else requested.spec,
-            request_id=requested.request_id,
-            actor=requested.actor,
-        )
+
+        async def change(newest: Entry[DatasetSpec] | None) -> DatasetSpec | None:
+            return None if newest and newest.message == requested.spec else requested.spec
+
+        specs = self.store.specs(requested.dataset)
+        await specs.append(change, request_id=requested.request_id, actor=requested.actor)
         failpoint("dataprep.spec-recorded")
         recorded = await self.store.record(requested)
         failpoint("dataprep.import-recorded")

@@ -3,8 +3,12 @@
 Everything of a dataset is under `datasets/{dataset}/`; uploaded files are under `uploads/{digest}`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+from cachetools import LRUCache
 
 from millstream.dataset.v1.dataset_pb2 import Dataset, DatasetPart, DatasetSpec, Snapshot
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
@@ -15,11 +19,16 @@ from servicekit.blobs.parts import PartFile
 from servicekit.blobs.port import Blobs
 from servicekit.blobs.stored import decode
 from servicekit.blobs.stored_names import StoredNames
-from servicekit.facts.ledger import DamagedEntry, Entry, Ledger, intact, read_entry
+from servicekit.facts.ledger import DamagedEntry, Entry, EntryCache, Ledger, intact, read_entry
 from servicekit.facts.markers import fact_id_of
 from servicekit.facts.open_work import OpenFact, OpenWork
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.ids import check_name
+
+LEDGERS = 10_000
+"""Ledgers that are kept with what is known of them, also those of names that callers make up; others are read again."""
+ENTRIES = 1024
+"""Entries that are kept, of all of them together: a snapshot is some 10 kB."""
 
 
 class Store:
@@ -28,32 +37,36 @@ class Store:
 
     def __init__(self, blobs: Blobs, outbox: Outbox) -> None:
         self.blobs, self.outbox = blobs, outbox
-        self._specs: dict[str, Ledger[DatasetSpec]] = {}
-        self._snapshots: dict[str, Ledger[Snapshot]] = {}
+        self._entries: EntryCache = LRUCache(ENTRIES)
+        self._ledger: Callable[..., Ledger[Any]] = lru_cache(LEDGERS)(self._open)
         self.open_work = OpenWork(blobs, "dataprep")
 
     # --- datasets
 
     def specs(self, dataset: str) -> Ledger[DatasetSpec]:
         """The specs of recorded imports. Once a dataset has a snapshot, the newest snapshot's spec holds."""
-        return self._specs.setdefault(dataset, Ledger(self.blobs, f"datasets/{dataset}/spec", DatasetSpec))
+        return self._ledger(f"datasets/{dataset}/spec", DatasetSpec)
 
     def snapshots(self, dataset: str) -> Ledger[Snapshot]:
         """The dataset's snapshots; an appended one is announced as SnapshotCreated."""
-        made = Ledger(self.blobs, f"datasets/{dataset}/ledger", Snapshot, self.outbox.put)
-        return self._snapshots.setdefault(dataset, made)
+        return self._ledger(f"datasets/{dataset}/ledger", Snapshot)
 
     async def names(self) -> list[str]:
         """The names of all datasets; one may be listed that does not exist (see Blobs.list)."""
         return [name async for name in self.blobs.children("datasets/")]
 
+    async def check_exists(self, name: str) -> None:
+        """Raise NotFound when no import of the dataset was ever recorded, and InvalidArgument for a name that is none."""
+        if not await self.specs(check_name(name, "dataset")).has(1):
+            raise NotFound(f"no dataset {name}: create it with `millstream datasets import`", dataset=name)
+
     async def dataset(self, name: str) -> Dataset:
-        """One dataset. Raises NotFound when no import of it was ever recorded."""
-        specs = await self._recorded(name)
-        newest = await self.snapshots(name).newest()
-        dataset = Dataset(name=name, spec=newest.message.spec if newest else intact(specs[-1]).message)
-        dataset.newest_number = newest.number if newest else 0
-        if isinstance(first := specs[0], Entry):
+        """One dataset. Raises NotFound."""
+        await self.check_exists(name)
+        newest, specs = await self.snapshots(name).newest(), self.specs(name)
+        spec = newest.message.spec if newest else intact(await specs.entry(await specs.count())).message
+        dataset = Dataset(name=name, spec=spec, newest_number=newest.number if newest else 0)
+        if isinstance(first := await specs.entry(1), Entry):
             dataset.create_time.CopyFrom(timestamp_of_ns(first.time_ns))
         return dataset
 
@@ -66,33 +79,27 @@ class Store:
 
     async def snapshot(self, dataset: str, number: int) -> Snapshot:
         """One snapshot; number 0 is the newest. Raises NotFound."""
-        await self._recorded(dataset)
-        entries = await self.snapshots(dataset).listed()
-        if not entries:
+        await self.check_exists(dataset)
+        snapshots = self.snapshots(dataset)
+        number = number or await snapshots.count()
+        if not number:
             raise NotFound(f"{dataset} has no snapshot yet: see how its imports ended", dataset=dataset)
-        if number > len(entries):
-            raise NotFound(f"{dataset} has no snapshot {number}; its newest is {len(entries)}", dataset=dataset)
-        return to_snapshot(intact(entries[number - 1]))
+        if not await snapshots.has(number):
+            newest = await snapshots.count()
+            raise NotFound(f"{dataset} has no snapshot {number}; its newest is {newest}", dataset=dataset)
+        return to_snapshot(intact(await snapshots.entry(number)))
 
-    async def snapshots_newest_first(self, dataset: str) -> list[Snapshot]:
-        """All snapshots; a damaged one has its number and the problem. Raises NotFound for an unknown dataset."""
-        await self._recorded(dataset)
-        return [
-            Snapshot(dataset=dataset, number=entry.number, problem=entry.problem)
-            if isinstance(entry, DamagedEntry)
-            else to_snapshot(entry)
-            for entry in reversed(await self.snapshots(dataset).listed())
-        ]
+    async def snapshot_numbers(self, dataset: str) -> range:
+        """Of all snapshots, newest first. Raises NotFound for an unknown dataset."""
+        await self.check_exists(dataset)
+        return range(await self.snapshots(dataset).count(), 0, -1)
 
-    async def _recorded(self, name: str) -> Sequence[Entry[DatasetSpec] | DamagedEntry]:
-        """The specs of a dataset, at least one. Raises NotFound when no import of it was ever recorded."""
-        check_name(name, "dataset")
-        # The ledger object may exist before its first entry, while the first import is being recorded.
-        known = name in self._specs or await self.blobs.exists(f"datasets/{name}/spec/{1:010d}")
-        specs = await self.specs(name).listed() if known else ()
-        if not specs:
-            raise NotFound(f"no dataset {name}: create it with `millstream datasets import`", dataset=name)
-        return specs
+    async def listed_snapshot(self, dataset: str, number: int) -> Snapshot:
+        """As snapshot(), of one that exists; a damaged one has its number and the problem."""
+        entry = await self.snapshots(dataset).entry(number)
+        if isinstance(entry, DamagedEntry):
+            return Snapshot(dataset=dataset, number=entry.number, problem=entry.problem)
+        return to_snapshot(entry)
 
     # --- imports
 
@@ -157,6 +164,9 @@ class Store:
             if request_id not in marked:
                 await self.outbox.reopen(_import_key(dataset, request_id))
         return found
+
+    def _open(self, prefix: str, kind: type[Any]) -> Ledger[Any]:
+        return Ledger(self.blobs, prefix, kind, self.outbox.put if kind is Snapshot else None, self._entries)
 
     # --- bytes
 

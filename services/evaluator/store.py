@@ -97,7 +97,7 @@ class Store:
 
     async def request_number(self, model: str, version: int) -> int:
         """The number of the newest request for another report on a version; 0: there is none."""
-        return len(await self.requests(model, version).listed())
+        return await self.requests(model, version).count()
 
     async def request_numbers(self, model: str) -> dict[int, int]:
         """By version, for those that another report was requested on."""

@@ -60,11 +60,11 @@ class RegisterVersion(Reconciler[VersionKey]):
         async for page in pages(self.trainer.ListTrainingRuns, request):
             for run in page.runs:
                 try:
-                    known = await self.store.versions(run.spec.model).entries()
+                    index = await self.store.versions(run.spec.model).index()
                 except DataLoss as error:
                     yield error
                     continue
-                if all(entry.request_id != run.run_id for entry in known):
+                if not index.number_of(run.run_id):
                     yield VersionKey(run.run_id)
 
     @override
@@ -77,7 +77,7 @@ class RegisterVersion(Reconciler[VersionKey]):
         version = ModelVersion(
             model=model, run_id=run.run_id, artifact=run.artifact, lineage=run.lineage, metrics=run.metrics
         )
-        known = len(await self.store.versions(model).entries())
+        known = await self.store.versions(model).count()
         entry = await self.store.versions(model).append(version, request_id=run.run_id, actor="registry")
         if entry.number > known:
             VERSIONS.labels(model).inc()

@@ -1,7 +1,8 @@
 """RegistryService: models, versions and aliases."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from millstream.defaults import CHAMPION
@@ -11,10 +12,10 @@ from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
 from millstream.states import word_of
 from recipekit.catalog import Catalog
 from servicekit.blobs.artifacts import file_key, prefix_of
-from servicekit.facts.ledger import Entry
+from servicekit.facts.ledger import Entry, intact
 from servicekit.ids import check_request_id
 from servicekit.limits import check_reason
-from servicekit.paging import itself, message_page, trimmed
+from servicekit.paging import message_page, trimmed
 from servicekit.rpc.caller import actor, check_operator
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES
@@ -26,7 +27,7 @@ from services.registry.rules import (
     rollback_target,
     why_not_compared,
 )
-from services.registry.store import Store, to_alias, to_model
+from services.registry.store import Store, to_alias
 from services.registry.validation import check_spec
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class RegistryService:
         check_spec(spec, self.catalog)
         ledger = self.store.specs(spec.model)
 
-        def change(known: Sequence[Entry[ModelSpec]]) -> ModelSpec | None:
-            return None if known and known[-1].message == spec else spec
+        async def change(newest: Entry[ModelSpec] | None) -> ModelSpec | None:
+            return None if newest and newest.message == spec else spec
 
         made = await ledger.append(
             change,
@@ -55,7 +56,7 @@ class RegistryService:
             expected=_expected_number(request.etag),
         )
         _check_same_request(made.request_id == request.request_id, made.message == spec)
-        return rpc.ApplyModelResponse(model=to_model(await ledger.entries()))
+        return rpc.ApplyModelResponse(model=await self.store.model(spec.model))
 
     async def GetModel(self, request: rpc.GetModelRequest) -> rpc.GetModelResponse:
         """One model. Raises NotFound."""
@@ -74,8 +75,8 @@ class RegistryService:
 
     async def ListModelVersions(self, request: rpc.ListModelVersionsRequest) -> rpc.ListModelVersionsResponse:
         """A model's versions, newest first, page by page. Raises NotFound."""
-        versions = await self.store.listed_versions(request.model)
-        shown, token = await message_page(versions[::-1], request, lambda one: str(one.version), itself)
+        listed = partial(self.store.listed_version, request.model)
+        shown, token = await message_page(await self.store.version_numbers(request.model), request, str, listed)
         return rpc.ListModelVersionsResponse(model_versions=shown, next_page_token=token)
 
     async def GetAlias(self, request: rpc.GetAliasRequest) -> rpc.GetAliasResponse:
@@ -87,20 +88,19 @@ class RegistryService:
 
     async def ListAliasEntries(self, request: rpc.ListAliasEntriesRequest) -> rpc.ListAliasEntriesResponse:
         """Every move of an alias, newest first, page by page. Raises NotFound."""
-        entries = await self.store.listed_alias_entries(request.model, request.alias)
-        shown, token = await message_page(entries[::-1], request, lambda entry: str(entry.number), itself)
+        numbers = await self.store.alias_numbers(request.model, request.alias)
+        listed = partial(self.store.listed_alias_entry, request.model, request.alias)
+        shown, token = await message_page(numbers, request, str, listed)
         return rpc.ListAliasEntriesResponse(entries=shown, next_page_token=token)
 
     async def AliasAt(self, request: rpc.AliasAtRequest) -> rpc.AliasAtResponse:
         """The entry that held at a given time. Raises NotFound."""
         if not request.HasField("time"):
             raise InvalidArgument("time is missing: set the time to look up", field="time")
-        entries = await self.store.alias_entries(request.model, request.alias)
-        at = request.time.ToNanoseconds()
-        before = [entry for entry in entries if entry.time.ToNanoseconds() <= at]
-        if not before:
+        entry = await self.store.alias_entry_at(request.model, request.alias, request.time.ToNanoseconds())
+        if not entry:
             raise NotFound(f"{request.alias or CHAMPION} of {request.model} named no version then", model=request.model)
-        return rpc.AliasAtResponse(entry=trimmed(before[-1]))
+        return rpc.AliasAtResponse(entry=trimmed(entry))
 
     async def PromoteModelVersion(self, request: rpc.PromoteModelVersionRequest) -> rpc.PromoteModelVersionResponse:
         """Move the alias by hand, which puts it on hold. Raises NotFound, FailedPrecondition or Conflict.
@@ -130,11 +130,12 @@ class RegistryService:
         check_reason(request.reason)
         await self.store.check_exists(request.model)
 
-        def back(known: Sequence[Entry[AliasEntry]]) -> AliasEntry:
+        async def back(newest: Entry[AliasEntry] | None) -> AliasEntry:
+            moves = await self.store.alias(request.model, request.alias).entries(newest.number) if newest else []
             return AliasEntry(
                 model=request.model,
                 alias=request.alias or CHAMPION,
-                version=rollback_target([entry.message for entry in known], request.version),
+                version=rollback_target([entry.message for entry in moves], request.version),
                 action=AliasEntry.ACTION_ROLLED_BACK,
                 hold=True,
                 reason=request.reason,
@@ -150,16 +151,15 @@ class RegistryService:
         check_reason(request.reason)
         await self.store.check_exists(request.model)
 
-        def release(known: Sequence[Entry[AliasEntry]]) -> AliasEntry | None:
-            if not known:
+        async def release(newest: Entry[AliasEntry] | None) -> AliasEntry | None:
+            if not newest:
                 raise _names_nothing(request.model, request.alias)
-            newest = known[-1].message
-            if not newest.hold:
+            if not newest.message.hold:
                 return None
             return AliasEntry(
                 model=request.model,
-                alias=newest.alias,
-                version=newest.version,
+                alias=newest.message.alias,
+                version=newest.message.version,
                 action=AliasEntry.ACTION_RELEASED,
                 reason=request.reason,
             )
@@ -181,12 +181,12 @@ class RegistryService:
     async def _append(
         self,
         request: rpc.PromoteModelVersionRequest | rpc.RollbackAliasRequest | rpc.ReleaseAliasRequest,
-        move: AliasEntry | Callable[[Sequence[Entry[AliasEntry]]], AliasEntry | None],
+        move: AliasEntry | Callable[[Entry[AliasEntry] | None], Awaitable[AliasEntry | None]],
         expected: int | None = None,
     ) -> Entry[AliasEntry]:
         """Append to the alias's ledger as its append() does, and count an entry that is new."""
         ledger, request_id = self.store.alias(request.model, request.alias), check_request_id(request.request_id)
-        known = len(await ledger.entries())
+        known = await ledger.count()
         made = await ledger.append(move, request_id=request_id, actor=actor(), expected=expected)
         if made.number > known:
             MOVES.labels(request.model, word_of(AliasEntry.Action, made.message.action)).inc()
@@ -208,10 +208,10 @@ class RegistryService:
         """
         if request.override:
             return "", None
-        for entry in await self.store.alias(request.model, request.alias).entries():
-            if entry.request_id == request.request_id:
-                # A repeated request gets the same answer, with the same report.
-                return entry.message.report_id, None
+        ledger = self.store.alias(request.model, request.alias)
+        if number := (await ledger.index()).number_of(request.request_id):
+            # A repeated request gets the same answer, with the same report.
+            return intact(await ledger.entry(number)).message.report_id, None
         moves = await self.store.alias_entries(request.model, CHAMPION)
         reports = await all_reports(self.evaluator, request.model, request.version)
         alias = request.alias or CHAMPION

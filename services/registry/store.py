@@ -1,8 +1,10 @@
 """The registry's objects: three ledgers a model, and the event that each of their entries is announced by."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
+
+from cachetools import LRUCache
 
 from millstream.defaults import CHAMPION
 from millstream.errors import DataLoss, NotFound
@@ -10,12 +12,14 @@ from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied, ModelVer
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 from millstream.timestamps import timestamp_of_ns
 from servicekit.blobs.port import Blobs
-from servicekit.facts.ledger import DamagedEntry, Entry, Ledger, intact, read_entry
+from servicekit.facts.ledger import DamagedEntry, Entry, EntryCache, Ledger, intact, read_entry
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.ids import check_name
 
 LEDGERS = 10_000
 """Ledgers that are kept with what was read of them, also those of names that callers make up; others are read again."""
+ENTRIES = 4096
+"""Entries that are kept, of all of them together."""
 
 
 class Store:
@@ -26,6 +30,7 @@ class Store:
 
     def __init__(self, blobs: Blobs, outbox: Outbox) -> None:
         self.blobs, self.outbox = blobs, outbox
+        self._entries: EntryCache = LRUCache(ENTRIES)
         self._ledger: Callable[..., Ledger[Any]] = lru_cache(LEDGERS)(self._open)
 
     def specs(self, model: str) -> Ledger[ModelSpec]:
@@ -44,15 +49,24 @@ class Store:
     async def models(self) -> list[str]:
         """The names of all models that were applied, also of those whose spec is damaged."""
         names = [name async for name in self.blobs.children("models/")]
-        return [name for name in names if await self.specs(name).listed()]
+        return [name for name in names if await self.specs(name).has(1)]
 
     async def check_exists(self, model: str) -> None:
         """Raise NotFound for a model that was never applied."""
-        await self._applied(model)
+        if not await self.specs(model).has(1):
+            known = ", ".join(await self.models()) or "none yet"
+            raise NotFound(f"no model {model}; there are: {known}. Declare it with `millstream apply -f`.", model=model)
 
     async def model(self, name: str) -> Model:
-        """A model with its newest spec. Raises NotFound."""
-        return to_model(await self._applied(name))
+        """A model with its newest spec. Raises NotFound, and DataLoss if that is damaged."""
+        await self.check_exists(name)
+        specs = self.specs(name)
+        newest, first = intact(await specs.entry(await specs.count())), await specs.entry(1)
+        model = Model(name=newest.message.model, spec=newest.message, etag=str(newest.number), actor=newest.actor)
+        if isinstance(first, Entry):
+            model.create_time.CopyFrom(timestamp_of_ns(first.time_ns))
+        model.update_time.CopyFrom(timestamp_of_ns(newest.time_ns))
+        return model
 
     async def listed_model(self, name: str) -> Model:
         """As model(); one whose spec is damaged has its name and the problem."""
@@ -64,20 +78,22 @@ class Store:
     async def version(self, model: str, number: int) -> ModelVersion:
         """One version of a model. Raises NotFound."""
         await self.check_exists(model)
-        entries = await self.versions(model).listed()
-        if not 0 < number <= len(entries):
-            raise NotFound(f"{model} has no version {number}; its newest is {len(entries)}", model=model)
-        return to_version(intact(entries[number - 1]))
+        versions = self.versions(model)
+        if not await versions.has(number):
+            raise NotFound(f"{model} has no version {number}; its newest is {await versions.count()}", model=model)
+        return to_version(intact(await versions.entry(number)))
 
-    async def listed_versions(self, model: str) -> list[ModelVersion]:
-        """Every version, oldest first; a damaged one has its number and the problem. Raises NotFound."""
+    async def version_numbers(self, model: str) -> range:
+        """Of all versions, newest first. Raises NotFound."""
         await self.check_exists(model)
-        return [
-            ModelVersion(model=model, version=entry.number, problem=entry.problem)
-            if isinstance(entry, DamagedEntry)
-            else to_version(entry)
-            for entry in await self.versions(model).listed()
-        ]
+        return range(await self.versions(model).count(), 0, -1)
+
+    async def listed_version(self, model: str, number: int) -> ModelVersion:
+        """As version(), of one that exists; a damaged one has its number and the problem."""
+        entry = await self.versions(model).entry(number)
+        if isinstance(entry, DamagedEntry):
+            return ModelVersion(model=model, version=entry.number, problem=entry.problem)
+        return to_version(entry)
 
     async def newest_alias_entry(self, model: str, alias: str) -> AliasEntry | None:
         """The newest move of the alias; None: it was never moved. Raises NotFound for an unknown model."""
@@ -90,35 +106,27 @@ class Store:
         await self.check_exists(model)
         return [to_alias(entry) for entry in await self.alias(model, alias).entries()]
 
-    async def listed_alias_entries(self, model: str, alias: str) -> list[AliasEntry]:
-        """As alias_entries(); a damaged one has its number and the problem."""
+    async def alias_entry_at(self, model: str, alias: str, time_ns: int) -> AliasEntry | None:
+        """The move that held at a time; None: the alias named nothing then. Raises NotFound for an unknown model."""
         await self.check_exists(model)
-        return [
-            AliasEntry(model=model, alias=alias or CHAMPION, number=entry.number, problem=entry.problem)
-            if isinstance(entry, DamagedEntry)
-            else to_alias(entry)
-            for entry in await self.alias(model, alias).listed()
-        ]
+        ledger = self.alias(model, alias)
+        number = (await ledger.index()).number_at(time_ns)
+        return to_alias(intact(await ledger.entry(number))) if number else None
 
-    async def _applied(self, model: str) -> Sequence[Entry[ModelSpec] | DamagedEntry]:
-        entries = await self.specs(model).listed()
-        if not entries:
-            known = ", ".join(await self.models()) or "none yet"
-            raise NotFound(f"no model {model}; there are: {known}. Declare it with `millstream apply -f`.", model=model)
-        return entries
+    async def alias_numbers(self, model: str, alias: str) -> range:
+        """Of all moves of the alias, newest first. Raises NotFound for an unknown model."""
+        await self.check_exists(model)
+        return range(await self.alias(model, alias).count(), 0, -1)
+
+    async def listed_alias_entry(self, model: str, alias: str, number: int) -> AliasEntry:
+        """One move of the alias that exists; a damaged one has its number and the problem."""
+        entry = await self.alias(model, alias).entry(number)
+        if isinstance(entry, DamagedEntry):
+            return AliasEntry(model=model, alias=alias or CHAMPION, number=entry.number, problem=entry.problem)
+        return to_alias(entry)
 
     def _open(self, prefix: str, kind: type[Any]) -> Ledger[Any]:
-        return Ledger(self.blobs, prefix, kind, self.outbox.put)
-
-
-def to_model(entries: Sequence[Entry[ModelSpec] | DamagedEntry]) -> Model:
-    """The model of a ledger of specs; its etag is the number of the newest. Raises DataLoss if that is damaged."""
-    newest, first = intact(entries[-1]), entries[0]
-    model = Model(name=newest.message.model, spec=newest.message, etag=str(newest.number), actor=newest.actor)
-    if isinstance(first, Entry):
-        model.create_time.CopyFrom(timestamp_of_ns(first.time_ns))
-    model.update_time.CopyFrom(timestamp_of_ns(newest.time_ns))
-    return model
+        return Ledger(self.blobs, prefix, kind, self.outbox.put, self._entries)
 
 
 def to_version(entry: Entry[ModelVersion]) -> ModelVersion:

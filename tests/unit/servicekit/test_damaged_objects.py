@@ -52,7 +52,7 @@ async def test_a_ledger_with_a_damaged_entry_names_it_and_goes_on_once_it_is_res
     async with halved(blobs, FIRST):
         with pytest.raises(DataLoss, match=FIRST):
             await ledger.entries()
-        first, second = await ledger.listed()
+        first, second = await ledger.listed(1, 2)
         assert isinstance(first, DamagedEntry) and first.number == 1 and FIRST in first.problem
         assert intact(second).message.recipe == "two"
         newest = await ledger.newest()

@@ -1,0 +1,138 @@
+"""The cost of a ledger: what a call reads follows what it answers, and not how many entries there ever were."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+
+from millstream.errors import Conflict, Unavailable
+from millstream.registry.v1.model_pb2 import AliasEntry
+from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.port import Listed
+from servicekit.facts.ledger import Ledger, intact
+from servicekit.facts.ledger_index import BLOCK
+
+PREFIX = "models/m/aliases/champion"
+MANY = 4 * BLOCK + 10
+
+
+class Counting(MemoryBlobs):
+    """Counts its calls by operation and by folder of the key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+        self.puts_fail = False
+
+    async def get(self, key: str) -> bytes:
+        self.calls["get " + key.partition("/")[0]] += 1
+        return await super().get(key)
+
+    async def exists(self, key: str) -> bool:
+        self.calls["exists"] += 1
+        return await super().exists(key)
+
+    async def put(self, key: str, data: bytes) -> None:
+        if self.puts_fail:
+            raise Unavailable("full")
+        await super().put(key, data)
+
+    async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
+        self.calls["list"] += 1
+        async for listed in super().list(prefix, after):
+            yield listed
+
+
+def opened(blobs: MemoryBlobs) -> Ledger[AliasEntry]:
+    """As a process that has just started."""
+    return Ledger(blobs, PREFIX, AliasEntry)
+
+
+async def filled(count: int) -> Counting:
+    blobs, ledger = Counting(), None
+    ledger = opened(blobs)
+    for number in range(1, count + 1):
+        await ledger.append(AliasEntry(version=number), request_id=f"r{number}")
+    blobs.calls.clear()
+    return blobs
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 100, MANY])
+async def test_a_process_that_starts_finds_the_newest_entry_in_a_few_looks(count: int) -> None:
+    blobs = await filled(count)
+    ledger = opened(blobs)
+    newest = await ledger.newest()
+    assert (newest.message.version if newest else 0) == count
+    assert blobs.calls.total() <= 4 + 2 * count.bit_length(), blobs.calls
+    blobs.calls.clear()
+    await ledger.newest()
+    assert blobs.calls.total() == 1, "whether another replica has appended one"
+
+
+async def test_an_entry_is_read_without_the_others() -> None:
+    blobs = await filled(MANY)
+    ledger = opened(blobs)
+    assert await ledger.has(500)
+    blobs.calls.clear()
+    assert intact(await ledger.entry(500)).message.version == 500
+    assert await ledger.has(500)
+    assert blobs.calls == {"get models": 1}
+
+
+async def test_a_process_that_starts_reads_blocks_in_place_of_their_entries() -> None:
+    blobs = await filled(MANY)
+    ledger = opened(blobs)
+    index = await ledger.index()
+    assert [index.number_of(f"r{number}") for number in (1, BLOCK, BLOCK + 1, MANY)] == [1, BLOCK, BLOCK + 1, MANY]
+    assert (blobs.calls["get ledger-blocks"], blobs.calls["get models"]) == (4, 10)
+    made = await ledger.append(AliasEntry(version=1), request_id="r1")
+    assert made.number == 1, "a repeated request is known"
+    with pytest.raises(Conflict):
+        await ledger.append(AliasEntry(version=0), request_id="new", expected=MANY - 1)
+    blobs.calls.clear()
+    assert (await ledger.append(AliasEntry(version=0), request_id="new")).number == MANY + 1
+    assert blobs.calls.total() <= 2, blobs.calls
+
+
+@pytest.mark.parametrize("damage", ["gone", "damaged"])
+async def test_a_block_that_is_gone_or_damaged_is_written_again(damage: str) -> None:
+    blobs = await filled(3 * BLOCK)
+    key = f"ledger-blocks/{PREFIX}/{2:010d}"
+    whole = await blobs.get(key)
+    await (blobs.delete(key) if damage == "gone" else blobs.put(key, whole[:100] + b"\xff"))
+    index = await opened(blobs).index()
+    assert (index.covered, index.number_of(f"r{2 * BLOCK}")) == (3 * BLOCK, 2 * BLOCK)
+    assert await blobs.get(key) == whole
+
+
+async def test_a_store_that_takes_no_block_keeps_no_entry_from_being_appended() -> None:
+    blobs = Counting()
+    blobs.puts_fail = True
+    ledger = opened(blobs)
+    for number in range(BLOCK + 1):
+        await ledger.append(AliasEntry(version=number), request_id=f"r{number}")
+    blobs.puts_fail = False
+    assert (await opened(blobs).index()).covered == BLOCK + 1
+
+
+async def test_the_entry_of_a_time_is_found_in_the_index() -> None:
+    blobs = await filled(BLOCK + 5)
+    ledger = opened(blobs)
+    times = [entry.time_ns for entry in await ledger.entries()]
+    index = await opened(blobs).index()
+    for number, time in enumerate(times, 1):
+        assert (index.number_at(time - 1), index.number_at(time), index.number_at(time + 1)) == (
+            number - 1,
+            number,
+            number,
+        )
+
+
+async def test_entries_of_many_replicas_are_one_index() -> None:
+    blobs = Counting()
+    replicas = [opened(blobs) for _ in range(3)]
+    for number in range(BLOCK + 20):
+        await replicas[number % 3].append(AliasEntry(version=number), request_id=f"r{number}")
+    for replica in (*replicas, opened(blobs)):
+        index = await replica.index()
+        assert [index.number_of(f"r{number}") for number in range(BLOCK + 20)] == list(range(1, BLOCK + 21))
