@@ -18,7 +18,7 @@ from millstream.operations.v1.stored_pb2 import LedgerEntry
 from millstream.timestamps import timestamp_of_ns
 from servicekit.blobs.port import Blobs
 from servicekit.blobs.stored import decode, unpack
-from servicekit.facts.ledger_index import LedgerIndex
+from servicekit.facts.ledger_index import Indexed, LedgerIndex
 
 M = TypeVar("M", bound=Message)
 READ_AT_ONCE = 16
@@ -77,14 +77,23 @@ class Ledger(Generic[M]):
     """
 
     def __init__(
-        self, blobs: Blobs, prefix: str, kind: type[M], put: Put | None = None, cache: EntryCache | None = None
+        self,
+        blobs: Blobs,
+        prefix: str,
+        kind: type[M],
+        put: Put | None = None,
+        cache: EntryCache | None = None,
+        *,
+        small: bool = False,
     ) -> None:
-        self.blobs, self.prefix, self.kind = blobs, prefix, kind
+        """`small`: the index has the messages too, and no entry says what other objects do not, so a damaged one keeps
+        nothing waiting: it may be appended again."""
+        self.blobs, self.prefix, self.kind, self.small = blobs, prefix, kind, small
         self._put: Put = put or blobs.put_if_absent
         self._cache: EntryCache = LRUCache(CACHED) if cache is None else cache
         self._count = 0
         """Entries that are known to exist."""
-        self._index = LedgerIndex(blobs, prefix)
+        self._index = LedgerIndex(blobs, prefix, kind if small else None)
         self._extending = asyncio.Lock()
 
     def key(self, number: int) -> str:
@@ -143,7 +152,7 @@ class Ledger(Generic[M]):
         count = await self.count()
         return intact(await self.entry(count)) if count else None
 
-    async def index(self) -> LedgerIndex:
+    async def index(self) -> LedgerIndex[M]:
         """Of all entries. Raises DataLoss if one is damaged that no block has, and Unavailable."""
         count = await self.count()
         async with self._extending:
@@ -151,7 +160,7 @@ class Ledger(Generic[M]):
             while self._index.covered < count:
                 first = self._index.covered + 1
                 for entry in await self.listed(first, min(first + READ_AT_ONCE - 1, count)):
-                    await self._index.add(intact(entry).request_id, intact(entry).time_ns)
+                    await self._index.add(self._indexed(entry))
         return self._index
 
     async def append(
@@ -181,17 +190,19 @@ class Ledger(Generic[M]):
             count = index.covered
             if expected is not None and expected != count:
                 raise Conflict(f"{self.prefix} is at {count}, not at {expected}: read it again, then decide again")
-            newest = intact(await self.entry(count)) if count else None
+            newest = await self._newest_for_append(count)
             new = message if isinstance(message, Message) else await message(newest)
             if new is None:
                 assert newest, "where there is no entry a message must be appended"
                 return newest
-            if appended := await self._append_after(newest, new, request_id, actor):
+            if appended := await self._append_after(count, newest, new, request_id, actor):
                 return appended
 
-    async def _append_after(self, newest: Entry[M] | None, message: M, request_id: str, actor: str) -> Entry[M] | None:
+    async def _append_after(
+        self, count: int, newest: Entry[M] | None, message: M, request_id: str, actor: str
+    ) -> Entry[M] | None:
         """The new entry; None: another writer was first."""
-        number, earliest = (newest.number + 1, newest.time_ns + 1000) if newest else (1, 0)
+        number, earliest = count + 1, newest.time_ns + 1000 if newest else 0
         stored = LedgerEntry(number=number, request_id=request_id, actor=actor)
         stored.time.CopyFrom(timestamp_of_ns(max(time.time_ns(), earliest)))
         stored.message.Pack(message)
@@ -201,6 +212,18 @@ class Ledger(Generic[M]):
         self._cache[key] = made = read_entry(data, self.kind, key)
         self._count = max(self._count, number)
         return made
+
+    def _indexed(self, entry: Entry[M] | DamagedEntry) -> Indexed[M]:
+        if self.small and isinstance(entry, DamagedEntry):
+            return Indexed()
+        whole = intact(entry)
+        return Indexed(whole.request_id, whole.time_ns, whole.message if self.small else None)
+
+    async def _newest_for_append(self, count: int) -> Entry[M] | None:
+        entry = await self.entry(count) if count else None
+        if entry is None or (self.small and isinstance(entry, DamagedEntry)):
+            return None
+        return intact(entry)
 
     async def _exists(self, number: int) -> bool:
         return self.key(number) in self._cache or await self.blobs.exists(self.key(number))

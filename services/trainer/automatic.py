@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from servicekit.ids import hash_of
 from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler
 from services.trainer.metrics import RUNS_ENDED
+from services.trainer.run_index import Order
 from services.trainer.store import Store
 
 if TYPE_CHECKING:
@@ -89,25 +91,30 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
     async def _train(self, model: Model, snapshot: Snapshot) -> float | None:
         """Request the run that is due and cancel those that it supersedes. Returns the seconds that the interval lasts."""
         wanted = wanted_run(model, snapshot)
-        requests, damaged = await self.store.requests()
-        known = [request for request in requests if request.automatic and request.spec.model == model.name]
-        if any(order(request) > order(wanted) for request in known):
+        greatest, newest = await self.store.index.newest_automatic(model.name) or ((0, 0), 0.0)
+        if greatest > order(wanted):
             return None
         while await self._is_superseded(wanted.run_id):
             # The model came back to what it asked for before: the run that was superseded then is due again.
             wanted = wanted_run(model, snapshot, after=wanted.run_id)
-        if wanted.run_id in damaged:
-            raise damaged[wanted.run_id]
-        if all(request.run_id != wanted.run_id for request in known):
-            wait = interval_left(model, known, time.time())
+        try:
+            await self.store.request(wanted.run_id)
+        except NotFound:
+            wait = interval_left(model, newest, time.time())
             if wait > 0:
                 return wait
             await self.store.create(wanted)
             failpoint("trainer.run-asked")
-        for request in known:
-            if request.run_id != wanted.run_id and order(request) < order(wanted):
-                await self._supersede(request, wanted)
+        await self._supersede_earlier(wanted)
         return None
+
+    async def _supersede_earlier(self, wanted: RunRequest) -> None:
+        for run_id in set(await self.store.open_run_ids()) - {wanted.run_id}:
+            with suppress(DataLoss):  # nobody knows of which model it is
+                request = await self.store.request(run_id)
+                same_model = request.automatic and request.spec.model == wanted.spec.model
+                if same_model and order(request) < order(wanted):
+                    await self._supersede(request, wanted)
 
     async def _is_superseded(self, run_id: str) -> bool:
         outcome = await self.store.outcome(run_id)
@@ -157,7 +164,7 @@ def run_spec(model: Model, snapshot: Snapshot) -> TrainingRunSpec:
     return run
 
 
-def order(request: RunRequest) -> tuple[int, int]:
+def order(request: RunRequest) -> Order:
     """The order of a model's automatic runs: a replica that read an old spec or snapshot must not supersede a newer run.
 
     The spec comes first: only one spec names one dataset, and snapshots of two datasets have no order.
@@ -165,8 +172,7 @@ def order(request: RunRequest) -> tuple[int, int]:
     return request.model_spec_number, request.spec.dataset_number
 
 
-def interval_left(model: Model, known: Iterable[RunRequest], at: float) -> float:
-    """Seconds until the model's minimum interval since its last automatic run has passed; 0: it has."""
+def interval_left(model: Model, newest: float, at: float) -> float:
+    """Seconds until the model's minimum interval since its newest automatic run, requested then, has passed; 0: it has."""
     interval = seconds_of(model.spec.training.minimum_interval)
-    newest = max((seconds_of(request.time) for request in known), default=0.0)
     return max(0.0, newest + interval - at) if interval and newest else 0.0

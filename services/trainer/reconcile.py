@@ -74,9 +74,10 @@ class BringToOutcome(Reconciler[RunKey]):
     async def pending(self) -> AsyncIterator[RunKey | DataLoss]:
         # A run that has ended may have a worker that has not.
         with_workers = {*self.launcher.workers(), *self.launcher.ended()}
-        for run_id in with_workers.union(await self.store.compare()):
+        without_outcome, damaged = await self.store.compare()
+        for run_id in with_workers.union(without_outcome):
             yield RunKey(run_id)
-        for error in await self.store.damaged():
+        for error in damaged:
             yield error
 
     @override
@@ -89,6 +90,7 @@ class BringToOutcome(Reconciler[RunKey]):
 
     async def _bring(self, name: str) -> float | None:
         request = await self.store.request(name)
+        await self.store.index.add(request)
         await self.observed.record_ended(name)
         attempts = self.store.attempts(name)
         newest = await attempts.newest()

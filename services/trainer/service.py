@@ -17,7 +17,7 @@ from recipekit.catalog import Catalog
 from recipekit.spec import BadConfig
 from servicekit.ids import check_request_id
 from servicekit.limits import check_reason, check_spec_size
-from servicekit.paging import itself, message_page, trimmed
+from servicekit.paging import message_page, trimmed
 from servicekit.processes import this_process
 from servicekit.rpc.caller import actor
 from servicekit.structs import mapping_of
@@ -73,14 +73,11 @@ class TrainingService:
         return rpc.GetTrainingRunResponse(run=trimmed(await self.store.run(request.run_id)))
 
     async def ListTrainingRuns(self, request: rpc.ListTrainingRunsRequest) -> rpc.ListTrainingRunsResponse:
-        """Newest first, then those whose request is damaged."""
-        requests, damaged = await self.store.requests()
-        requests.sort(key=lambda known: (known.time.ToNanoseconds(), known.run_id), reverse=True)
-        run_ids = [known.run_id for known in requests if request.model in ("", known.spec.model)]
-        # Nobody knows when those were created, or for which model.
-        runs = [await self.store.listed_run(run_id) for run_id in (*run_ids, *sorted(damaged))]
-        fitting = [run for run in runs if not request.states or run.state in request.states]
-        shown, token = await message_page(fitting, request, lambda run: run.run_id, itself)
+        """Newest first."""
+        run_ids = await self.store.index.newest_first(request.model)
+        if request.states:
+            run_ids = [run_id for run_id in run_ids if await self.store.fits(run_id, request.states)]
+        shown, token = await message_page(run_ids, request, str, self.store.listed_run)
         return rpc.ListTrainingRunsResponse(runs=shown, next_page_token=token)
 
     async def WatchTrainingRun(

@@ -1,26 +1,32 @@
 """The trainer's objects, and the events that they mean. Its worker uses them too."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, MutableMapping
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from cachetools import LRUCache
 from google.protobuf.message import Message
 
 from millstream.errors import DataLoss, NotFound
+from millstream.states import RUN_ENDED
 from millstream.timestamps import now
 from millstream.training.v1 import events_pb2 as events
 from millstream.training.v1.attempt_pb2 import AttemptEnd, AttemptFailure, RunNumerics, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
 from servicekit.blobs.port import Blobs
 from servicekit.blobs.stored import decode
-from servicekit.blobs.stored_names import StoredNames
+from servicekit.blobs.stored_messages import stored_messages
 from servicekit.facts.lease import Leases
 from servicekit.facts.open_work import OpenWork
 from servicekit.facts.outbox import Announce, Fact, Outbox
+from servicekit.failpoints import failpoint
+from services.trainer.run_index import RunIndex
 
 M = TypeVar("M", bound=Message)
 Ending = AttemptFailure | AttemptEnd
+RUNS, STATES = 1024, 100_000
+"""Runs that are kept, and runs of which the last state is."""
 REASON_LENGTH = 1000
 """Characters of a reason that its event carries; the outcome has all of it."""
 
@@ -33,16 +39,14 @@ class Store:
 
     def __init__(self, blobs: Blobs, outbox: Outbox, lease_seconds: float) -> None:
         self.blobs, self.outbox, self.lease_seconds = blobs, outbox, lease_seconds
-        self.open_work, self._requested = OpenWork(blobs, "trainer"), StoredNames(blobs, "runs/requests/")
-        self._requests: dict[str, RunRequest] = {}
-        self._outcomes: dict[str, RunOutcome] = {}
+        self.open_work, self.index = OpenWork(blobs, "trainer"), RunIndex(blobs)
+        self._requests: MutableMapping[str, RunRequest] = LRUCache(RUNS)
+        self._outcomes: MutableMapping[str, RunOutcome] = LRUCache(RUNS)
+        self._states: MutableMapping[str, TrainingRun.State.ValueType] = LRUCache(STATES)
+        """Of runs that have ended."""
         self._leases: dict[str, Leases] = {}
         self._endings: dict[str, dict[int, Ending]] = {}
-        self._ended: dict[str, TrainingRun] = {}
-
-    async def run_ids(self) -> list[str]:
-        """Of all runs, in order of id."""
-        return await self._requested.all()
+        self._ended: MutableMapping[str, TrainingRun] = LRUCache(RUNS)
 
     async def open_run_ids(self) -> list[str]:
         """Of runs that have no outcome, in order of id."""
@@ -50,16 +54,30 @@ class Store:
         run_ids = sorted(fact.run_id for fact in created if isinstance(fact, events.TrainingRunCreated))
         return [run_id for run_id in run_ids if not await self._has_ended(run_id)]
 
-    async def compare(self) -> list[str]:
-        """Runs that have no outcome, found among all there are; one that had no marker of open work has it from now on."""
-        ended = set(await StoredNames(self.blobs, "runs/outcomes/").all())
-        marked = set(await self.open_run_ids())
-        found = [run_id for run_id in await self.run_ids() if run_id not in ended]
-        for run_id in found:
-            if run_id not in marked:
-                with suppress(DataLoss):  # it is found again once it is restored
-                    await self.outbox.reopen(f"runs/requests/{run_id}")
-        return found
+    async def compare(self) -> tuple[list[str], list[DataLoss]]:
+        """Runs that have no outcome, found among all there are, and an error for each request or outcome that is damaged.
+
+        A run that had no marker of open work, or was not in the index, has and is from now on.
+        """
+        requests = await stored_messages(self.blobs, "runs/requests/", RunRequest)
+        outcomes = await stored_messages(self.blobs, "runs/outcomes/", RunOutcome)
+        found = sorted(requests.names - outcomes.names)
+        for run_id in set(found) - {*requests.damaged, *await self.open_run_ids()}:
+            await self.outbox.reopen(f"runs/requests/{run_id}")
+        indexed = set(await self.index.newest_first())
+        for run_id in requests.intact:
+            if run_id not in indexed:
+                await self.index.add(await self.request(run_id))
+        return found, [*requests.damaged.values(), *outcomes.damaged.values()]
+
+    async def fits(self, run_id: str, states: Collection["TrainingRun.State.ValueType"]) -> bool:
+        """Whether the run is in one of the states. Raises Unavailable."""
+        if run_id not in self._states:
+            run = await self.listed_run(run_id)
+            if run.state in RUN_ENDED:
+                self._states[run_id] = run.state
+            return run.state in states
+        return self._states[run_id] in states
 
     async def request(self, run_id: str) -> RunRequest:
         """Raises NotFound."""
@@ -71,30 +89,13 @@ class Store:
             self._requests[run_id] = decode(RunRequest, data, key)
         return self._requests[run_id]
 
-    async def requests(self) -> tuple[list[RunRequest], dict[str, DataLoss]]:
-        """Of all runs; and for each whose request is damaged, by its id, the error."""
-        intact, damaged = list[RunRequest](), dict[str, DataLoss]()
-        for run_id in await self.run_ids():
-            try:
-                intact.append(await self.request(run_id))
-            except DataLoss as error:
-                damaged[run_id] = error
-        return intact, damaged
-
-    async def damaged(self) -> list[DataLoss]:
-        """An error for each run whose request or outcome is damaged."""
-        _, damaged = await self.requests()
-        found = list(damaged.values())
-        for run_id in await StoredNames(self.blobs, "runs/outcomes/").all():
-            try:
-                await self.outcome(run_id)
-            except DataLoss as error:
-                found.append(error)
-        return found
-
     async def create(self, request: RunRequest) -> bool:
         """Store the request of a run; False: there is a run of that id."""
-        return await self.outbox.put(f"runs/requests/{request.run_id}", _bytes(request))
+        created = await self.outbox.put(f"runs/requests/{request.run_id}", _bytes(request))
+        failpoint("trainer.run-stored")
+        if created:
+            await self.index.add(request)
+        return created
 
     async def outcome(self, run_id: str) -> RunOutcome | None:
         """None: the run has not ended."""

@@ -6,7 +6,7 @@ from collections import Counter
 from tests.chaos.stages import ELSEWHERE, STAGES, calls, failpoints, reached_by_flow, stage_of
 from tests.worlds.platform import ROOT
 
-NUMBER = 53
+NUMBER = 54
 """Change it with a failpoint that is added or removed on purpose: a lower number may mean that some are not found."""
 
 

@@ -26,7 +26,7 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%millstream/operations/v1/stored.proto\x12\x18millstream.operations.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"u\n\x05\x43laim\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x32\n\x07process\x18\x02 \x01(\x0b\x32!.millstream.operations.v1.Process\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\x07Process\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x15\n\rpid_namespace\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x12\n\nstart_time\x18\x05 \x01(\x03\"\x1a\n\tHeartbeat\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"\x1b\n\x0cOutboxMarker\x12\x0b\n\x03key\x18\x01 \x01(\t\"=\n\nOpenMarker\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x04\x66\x61\x63t\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any\"\x91\x01\n\x0bLedgerEntry\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12%\n\x07message\x18\x05 \x01(\x0b\x32\x14.google.protobuf.Any\"4\n\x0bLedgerBlock\x12\x13\n\x0brequest_ids\x18\x01 \x03(\t\x12\x10\n\x08times_ns\x18\x02 \x03(\x03\"\xef\x01\n\x14\x44\x65\x61\x64LetterResolution\x12\x45\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x35.millstream.operations.v1.DeadLetterResolution.Action\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x04 \x01(\t\"I\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41\x43TION_REPLAYED\x10\x01\x12\x12\n\x0e\x41\x43TION_DROPPED\x10\x02\x42\'Z%millstream/operations/v1;operationsv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%millstream/operations/v1/stored.proto\x12\x18millstream.operations.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"u\n\x05\x43laim\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x32\n\x07process\x18\x02 \x01(\x0b\x32!.millstream.operations.v1.Process\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\x07Process\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x15\n\rpid_namespace\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x12\n\nstart_time\x18\x05 \x01(\x03\"\x1a\n\tHeartbeat\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"\x1b\n\x0cOutboxMarker\x12\x0b\n\x03key\x18\x01 \x01(\t\"=\n\nOpenMarker\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x04\x66\x61\x63t\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any\"\x91\x01\n\x0bLedgerEntry\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12%\n\x07message\x18\x05 \x01(\x0b\x32\x14.google.protobuf.Any\"E\n\x0bLedgerBlock\x12\x36\n\x07\x65ntries\x18\x01 \x03(\x0b\x32%.millstream.operations.v1.LedgerEntry\"\xef\x01\n\x14\x44\x65\x61\x64LetterResolution\x12\x45\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x35.millstream.operations.v1.DeadLetterResolution.Action\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x04 \x01(\t\"I\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41\x43TION_REPLAYED\x10\x01\x12\x12\n\x0e\x41\x43TION_DROPPED\x10\x02\x42\'Z%millstream/operations/v1;operationsv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,9 +47,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEDGERENTRY']._serialized_start=465
   _globals['_LEDGERENTRY']._serialized_end=610
   _globals['_LEDGERBLOCK']._serialized_start=612
-  _globals['_LEDGERBLOCK']._serialized_end=664
-  _globals['_DEADLETTERRESOLUTION']._serialized_start=667
-  _globals['_DEADLETTERRESOLUTION']._serialized_end=906
-  _globals['_DEADLETTERRESOLUTION_ACTION']._serialized_start=833
-  _globals['_DEADLETTERRESOLUTION_ACTION']._serialized_end=906
+  _globals['_LEDGERBLOCK']._serialized_end=681
+  _globals['_DEADLETTERRESOLUTION']._serialized_start=684
+  _globals['_DEADLETTERRESOLUTION']._serialized_end=923
+  _globals['_DEADLETTERRESOLUTION_ACTION']._serialized_start=850
+  _globals['_DEADLETTERRESOLUTION_ACTION']._serialized_end=923
 # @@protoc_insertion_point(module_scope)

@@ -203,31 +203,25 @@ Global___LedgerEntry: _TypeAlias = LedgerEntry  # noqa: Y015
 
 @_typing.final
 class LedgerBlock(_message.Message):
-    """Stored: what a writer must know of one block of a ledger's entries, so that a process need not read each of them when it
-    starts. A block never changes, as its entries never do; without it they are read.
+    """Stored: one block of a ledger's entries, so that a process need not read each of them when it starts. A block never changes,
+    as its entries never do; without it they are read.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_IDS_FIELD_NUMBER: _builtins.int
-    TIMES_NS_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def request_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Of the entries of the block, oldest first."""
-
-    @_builtins.property
-    def times_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Nanoseconds since 1970."""
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerEntry]:
+        """Oldest first, with request_id and time; with their messages in a ledger of small entries."""
 
     def __init__(
         self,
         *,
-        request_ids: _abc.Iterable[_builtins.str] | None = ...,
-        times_ns: _abc.Iterable[_builtins.int] | None = ...,
+        entries: _abc.Iterable[Global___LedgerEntry] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_ids", b"request_ids", "times_ns", b"times_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,7 +30,7 @@ from millstream.training.v1 import lineage_pb2 as millstream_dot_training_dot_v1
 from millstream.training.v1 import training_run_pb2 as millstream_dot_training_dot_v1_dot_training__run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$millstream/training/v1/attempt.proto\x12\x16millstream.training.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#millstream/dataset/v1/dataset.proto\x1a$millstream/training/v1/lineage.proto\x1a)millstream/training/v1/training_run.proto\"\xb9\x02\n\nRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x35\n\x04spec\x18\x03 \x01(\x0b\x32\'.millstream.training.v1.TrainingRunSpec\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x11\n\tautomatic\x18\x06 \x01(\x08\x12\x31\n\x08snapshot\x18\x07 \x01(\x0b\x32\x1f.millstream.dataset.v1.Snapshot\x12\x19\n\x11model_spec_number\x18\x08 \x01(\x04\x12\x36\n\x05\x61sked\x18\t \x01(\x0b\x32\'.millstream.training.v1.TrainingRunSpec\"\x86\x03\n\nRunOutcome\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x38\n\x05state\x18\x02 \x01(\x0e\x32).millstream.training.v1.TrainingRun.State\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x32\n\x08\x61rtifact\x18\x04 \x01(\x0b\x32 .millstream.training.v1.Artifact\x12\x30\n\x07lineage\x18\x05 \x01(\x0b\x32\x1f.millstream.training.v1.Lineage\x12@\n\x07metrics\x18\x06 \x03(\x0b\x32/.millstream.training.v1.RunOutcome.MetricsEntry\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12\r\n\x05model\x18\t \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"K\n\x0bRunNumerics\x12)\n\x08numerics\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tprocessor\x18\x02 \x01(\t\"\xa4\x01\n\x0e\x41ttemptFailure\x12\x13\n\x0b\x65rror_class\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\t\x12\x10\n\x08log_tail\x18\x04 \x01(\t\x12\x0f\n\x07invalid\x18\x05 \x01(\x08\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04step\x18\x07 \x01(\x04\"\xc9\x02\n\nAttemptEnd\x12\x37\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32(.millstream.training.v1.AttemptEnd.Cause\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x17\n\x0f\x63heckpoint_step\x18\x03 \x01(\x04\x12\x1b\n\x13unusable_checkpoint\x18\x04 \x01(\t\x12*\n\x07\x65lapsed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08log_tail\x18\x06 \x01(\t\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x11\n\rCAUSE_STOPPED\x10\x01\x12\x11\n\rCAUSE_TROUBLE\x10\x02\x12\x0e\n\nCAUSE_DIED\x10\x03\x42#Z!millstream/training/v1;trainingv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$millstream/training/v1/attempt.proto\x12\x16millstream.training.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#millstream/dataset/v1/dataset.proto\x1a$millstream/training/v1/lineage.proto\x1a)millstream/training/v1/training_run.proto\"\xb9\x02\n\nRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x35\n\x04spec\x18\x03 \x01(\x0b\x32\'.millstream.training.v1.TrainingRunSpec\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x11\n\tautomatic\x18\x06 \x01(\x08\x12\x31\n\x08snapshot\x18\x07 \x01(\x0b\x32\x1f.millstream.dataset.v1.Snapshot\x12\x19\n\x11model_spec_number\x18\x08 \x01(\x04\x12\x36\n\x05\x61sked\x18\t \x01(\x0b\x32\'.millstream.training.v1.TrainingRunSpec\"\x9b\x01\n\nIndexedRun\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tautomatic\x18\x03 \x01(\x08\x12\x19\n\x11model_spec_number\x18\x04 \x01(\x04\x12\x16\n\x0e\x64\x61taset_number\x18\x05 \x01(\x04\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x03\n\nRunOutcome\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x38\n\x05state\x18\x02 \x01(\x0e\x32).millstream.training.v1.TrainingRun.State\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x32\n\x08\x61rtifact\x18\x04 \x01(\x0b\x32 .millstream.training.v1.Artifact\x12\x30\n\x07lineage\x18\x05 \x01(\x0b\x32\x1f.millstream.training.v1.Lineage\x12@\n\x07metrics\x18\x06 \x03(\x0b\x32/.millstream.training.v1.RunOutcome.MetricsEntry\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12\r\n\x05model\x18\t \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"K\n\x0bRunNumerics\x12)\n\x08numerics\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tprocessor\x18\x02 \x01(\t\"\xa4\x01\n\x0e\x41ttemptFailure\x12\x13\n\x0b\x65rror_class\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\t\x12\x10\n\x08log_tail\x18\x04 \x01(\t\x12\x0f\n\x07invalid\x18\x05 \x01(\x08\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04step\x18\x07 \x01(\x04\"\xc9\x02\n\nAttemptEnd\x12\x37\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32(.millstream.training.v1.AttemptEnd.Cause\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x17\n\x0f\x63heckpoint_step\x18\x03 \x01(\x04\x12\x1b\n\x13unusable_checkpoint\x18\x04 \x01(\t\x12*\n\x07\x65lapsed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08log_tail\x18\x06 \x01(\t\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x11\n\rCAUSE_STOPPED\x10\x01\x12\x11\n\rCAUSE_TROUBLE\x10\x02\x12\x0e\n\nCAUSE_DIED\x10\x03\x42#Z!millstream/training/v1;trainingv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,16 +42,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNOUTCOME_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_RUNREQUEST']._serialized_start=278
   _globals['_RUNREQUEST']._serialized_end=591
-  _globals['_RUNOUTCOME']._serialized_start=594
-  _globals['_RUNOUTCOME']._serialized_end=984
-  _globals['_RUNOUTCOME_METRICSENTRY']._serialized_start=938
-  _globals['_RUNOUTCOME_METRICSENTRY']._serialized_end=984
-  _globals['_RUNNUMERICS']._serialized_start=986
-  _globals['_RUNNUMERICS']._serialized_end=1061
-  _globals['_ATTEMPTFAILURE']._serialized_start=1064
-  _globals['_ATTEMPTFAILURE']._serialized_end=1228
-  _globals['_ATTEMPTEND']._serialized_start=1231
-  _globals['_ATTEMPTEND']._serialized_end=1560
-  _globals['_ATTEMPTEND_CAUSE']._serialized_start=1476
-  _globals['_ATTEMPTEND_CAUSE']._serialized_end=1560
+  _globals['_INDEXEDRUN']._serialized_start=594
+  _globals['_INDEXEDRUN']._serialized_end=749
+  _globals['_RUNOUTCOME']._serialized_start=752
+  _globals['_RUNOUTCOME']._serialized_end=1142
+  _globals['_RUNOUTCOME_METRICSENTRY']._serialized_start=1096
+  _globals['_RUNOUTCOME_METRICSENTRY']._serialized_end=1142
+  _globals['_RUNNUMERICS']._serialized_start=1144
+  _globals['_RUNNUMERICS']._serialized_end=1219
+  _globals['_ATTEMPTFAILURE']._serialized_start=1222
+  _globals['_ATTEMPTFAILURE']._serialized_end=1386
+  _globals['_ATTEMPTEND']._serialized_start=1389
+  _globals['_ATTEMPTEND']._serialized_end=1718
+  _globals['_ATTEMPTEND_CAUSE']._serialized_start=1634
+  _globals['_ATTEMPTEND_CAUSE']._serialized_end=1718
 # @@protoc_insertion_point(module_scope)

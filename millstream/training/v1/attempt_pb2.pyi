@@ -83,6 +83,44 @@ class RunRequest(_message.Message):
 Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
 
 @_typing.final
+class IndexedRun(_message.Message):
+    """Stored in the ledger of all runs: what a listing and automatic training need of a run, without reading its request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    AUTOMATIC_FIELD_NUMBER: _builtins.int
+    MODEL_SPEC_NUMBER_FIELD_NUMBER: _builtins.int
+    DATASET_NUMBER_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    model: _builtins.str
+    automatic: _builtins.bool
+    model_spec_number: _builtins.int
+    """As in its request."""
+    dataset_number: _builtins.int
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        automatic: _builtins.bool = ...,
+        model_spec_number: _builtins.int = ...,
+        dataset_number: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic", b"automatic", "dataset_number", b"dataset_number", "model", b"model", "model_spec_number", b"model_spec_number", "run_id", b"run_id", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexedRun: _TypeAlias = IndexedRun  # noqa: Y015
+
+@_typing.final
 class RunOutcome(_message.Message):
     """Stored, put if absent: how a run ended. The worker writes SUCCEEDED, the trainer FAILED and CANCELLED."""
 

@@ -17,11 +17,14 @@ from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.operations.v1.stored_pb2 import OutboxMarker
-from millstream.registry.v1.model_pb2 import ModelVersion
+from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun
+from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Message
 from servicekit.facts.events import to_message
+from servicekit.facts.ledger import Ledger
+from servicekit.facts.ledger_index import BLOCK
 from tests.e2e.invariants import keys
 from tests.worlds.platform import TOY, World, publish, wait_until, world
 
@@ -80,6 +83,7 @@ def live(state: Path) -> tuple[World, Seen]:
         another_dataset(platform, client, state, seen)
         a_fact_of_a_later_version(platform)
     without_a_bus(state)
+    asyncio.run(a_long_ledger(seen))
     return platform, seen
 
 
@@ -204,6 +208,17 @@ def without_a_bus(state: Path) -> None:
         prefix = f"checkpoints/{run.run_id}/"
         manifests = lambda: [key for key in keys(platform.blobs(), prefix) if key.endswith("/manifest")]  # noqa: E731
         wait_until(manifests, "a checkpoint")
+
+
+async def a_long_ledger(seen: Seen) -> None:
+    """A block of as many entries as it has. They are not kept: only a process that starts reads them by the block."""
+    blobs = MemoryBlobs()
+    ledger = Ledger(blobs, f"models/{MODEL}/aliases/{OTHER_ALIAS}", AliasEntry)
+    for number in range(BLOCK):
+        entry = AliasEntry(model=MODEL, alias=OTHER_ALIAS, version=1 + number % 2)
+        await ledger.append(entry, request_id=f"move-{number}", actor="somebody")
+    async for block in blobs.list("ledger-blocks/"):
+        seen.objects[block.key] = await blobs.get(block.key)
 
 
 # --- steps

@@ -25,13 +25,14 @@ from millstream.operations.v1.stored_pb2 import (
     Claim,
     DeadLetterResolution,
     Heartbeat,
+    LedgerBlock,
     LedgerEntry,
     OpenMarker,
     OutboxMarker,
 )
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
 from millstream.training.v1.attempt_pb2 import AttemptEnd as TrainingAttemptEnd
-from millstream.training.v1.attempt_pb2 import AttemptFailure, RunNumerics, RunOutcome, RunRequest
+from millstream.training.v1.attempt_pb2 import AttemptFailure, IndexedRun, RunNumerics, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import Artifact, RunProgress
 from servicekit.facts.outbox import Fact
 
@@ -68,6 +69,7 @@ OBJECTS = (
     Kind("datasets/*/spec/*", DatasetSpec, in_ledger=True),
     Kind("dead-letters/*/*", DeadLetterResolution),
     Kind("evaluations/*/*/*", EvaluationRequest, in_ledger=True),
+    Kind("ledger-blocks/**", LedgerBlock),
     Kind("models/*/aliases/*/*", AliasEntry, in_ledger=True),
     Kind("models/*/spec/*", ModelSpec, in_ledger=True),
     Kind("models/*/versions/*", ModelVersion, in_ledger=True),
@@ -89,6 +91,7 @@ OBJECTS = (
     Kind("runs/attempts/*/*/heartbeat", Heartbeat),
     Kind("runs/attempts/*/*/log/*"),
     Kind("runs/attempts/*/*/progress", RunProgress),
+    Kind("runs/index/*", IndexedRun, in_ledger=True),
     Kind("runs/numerics/*", RunNumerics),
     Kind("runs/outcomes/*", RunOutcome),
     Kind("runs/requests/*", RunRequest),

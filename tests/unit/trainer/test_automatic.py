@@ -70,7 +70,7 @@ def trainer(blobs: Blobs, registry: Registry, dataprep: Dataprep) -> tuple[Store
 
 async def states(store: Store) -> dict[int, str]:
     """State by the dataset's number."""
-    runs = [await store.run(run_id) for run_id in await store.run_ids()]
+    runs = [await store.run(run_id) for run_id in await store.index.newest_first()]
     return {run.spec.dataset_number: TrainingRun.State.Name(run.state).removeprefix("STATE_") for run in runs}
 
 
@@ -79,7 +79,7 @@ async def test_a_model_may_be_declared_before_its_data_and_is_trained_when_they_
     store, automatic = trainer(MemoryBlobs(), registry, dataprep)
     assert [name async for name in automatic.pending()] == [AutomaticKey("words")]
     assert await automatic.reconcile(AutomaticKey("words")) is None
-    assert not await store.run_ids()
+    assert not await store.index.newest_first()
     dataprep.number = 1
     await automatic.reconcile(AutomaticKey("words"))
     assert await states(store) == {1: "PENDING"}
@@ -89,19 +89,19 @@ async def test_many_replicas_and_repeated_events_request_one_run() -> None:
     blobs, registry, dataprep = MemoryBlobs(), Registry(), Dataprep()
     replicas = [trainer(blobs, registry, dataprep) for _ in range(3)]
     await asyncio.gather(*(automatic.reconcile(AutomaticKey("words")) for _, automatic in replicas for _ in range(3)))
-    assert len(await replicas[0][0].run_ids()) == 1
+    assert len(await replicas[0][0].index.newest_first()) == 1
 
 
 async def test_a_waiting_run_is_superseded_by_the_newest_snapshot_and_an_active_one_is_not() -> None:
     registry, dataprep = Registry(), Dataprep()
     store, automatic = trainer(MemoryBlobs(), registry, dataprep)
     await automatic.reconcile(AutomaticKey("words"))
-    (active,) = await store.run_ids()
+    (active,) = await store.index.newest_first()
     await store.attempts(active).claim(1)
     for dataprep.number in (2, 3):
         await automatic.reconcile(AutomaticKey("words"))
     assert await states(store) == {1: "RUNNING", 2: "CANCELLED", 3: "PENDING"}
-    (superseded,) = [o for run_id in await store.run_ids() if (o := await store.outcome(run_id))]
+    (superseded,) = [o for run_id in await store.index.newest_first() if (o := await store.outcome(run_id))]
     assert "superseded" in superseded.reason
 
 
@@ -141,12 +141,12 @@ async def test_a_model_that_comes_back_is_trained_on_what_was_superseded_meanwhi
         registry.apply(dataset=dataset)
         for _ in range(2):
             await automatic.reconcile(AutomaticKey(dataset))
-        runs = [await store.run(run_id) for run_id in await store.run_ids()]
+        runs = [await store.run(run_id) for run_id in await store.index.newest_first()]
         (waiting,) = [run for run in runs if run.state == TrainingRun.STATE_PENDING]
         assert waiting.spec.dataset == dataset
     registry.apply(dataset="reviews", gate=[{"metric": "accuracy", "at_least": 0.9}])
     await automatic.reconcile(AutomaticKey("reviews"))
-    assert len(await store.run_ids()) == 4, "a changed gate trains nothing again"
+    assert len(await store.index.newest_first()) == 4, "a changed gate trains nothing again"
 
 
 async def test_of_two_automatic_runs_of_one_model_one_is_active_and_the_other_waits_for_its_end() -> None:
@@ -155,11 +155,11 @@ async def test_of_two_automatic_runs_of_one_model_one_is_active_and_the_other_wa
     launcher = NoLauncher()
     runs = BringToOutcome(store, launcher, cast("Any", None), slots=4, time_limit_seconds=60)
     await automatic.reconcile(AutomaticKey("words"))
-    (active,) = await store.run_ids()
+    (active,) = await store.index.newest_first()
     await store.attempts(active).claim(1)
     dataprep.number = 2
     await automatic.reconcile(AutomaticKey("words"))
-    (waiting,) = {*await store.run_ids()} - {active}
+    (waiting,) = {*await store.index.newest_first()} - {active}
     by_hand = TrainingRunSpec(model="toy")
     await store.create(RunRequest(run_id="by-hand", spec=by_hand))
     for run_id in (waiting, "by-hand"):
@@ -178,17 +178,17 @@ async def test_a_changed_gate_or_time_limit_trains_nothing_and_a_changed_config_
     await automatic.reconcile(AutomaticKey("words"))
     registry.apply(training={"automatic": True, "time_limit": "9s"})
     await automatic.reconcile(AutomaticKey("words"))
-    assert len(await store.run_ids()) == 1
+    assert len(await store.index.newest_first()) == 1
     registry.apply(config={"steps": 7})
     await automatic.reconcile(AutomaticKey("words"))
-    assert len(await store.run_ids()) == 2
+    assert len(await store.index.newest_first()) == 2
 
 
 async def test_cancelled_stays_cancelled() -> None:
     registry, dataprep = Registry(), Dataprep()
     store, automatic = trainer(MemoryBlobs(), registry, dataprep)
     await automatic.reconcile(AutomaticKey("words"))
-    (run_id,) = await store.run_ids()
+    (run_id,) = await store.index.newest_first()
     reason = "superseded by run of next week"
     cancelled = RunOutcome(run_id=run_id, model="toy", state=TrainingRun.STATE_CANCELLED, reason=reason, actor="ada")
     assert await store.end(cancelled)
@@ -211,7 +211,7 @@ async def test_a_model_without_automatic_training_is_left_alone() -> None:
     store, automatic = trainer(MemoryBlobs(), registry, Dataprep())
     assert not [name async for name in automatic.pending()]
     await automatic.reconcile(AutomaticKey("words"))
-    assert not await store.run_ids()
+    assert not await store.index.newest_first()
 
 
 def test_a_runs_id_names_what_decides_the_result() -> None:

@@ -31,7 +31,7 @@ async def test_a_recipe_that_this_trainer_lacks_is_named() -> None:
     with pytest.raises(FailedPrecondition, match=r"elsewhere.*toy_words.*MILLSTREAM_RECIPES") as caught:
         await service.CreateTrainingRun(CreateTrainingRunRequest(spec=TrainingRunSpec(model="toy")))
     assert caught.value.field == "spec.recipe"
-    assert not await service.store.run_ids()
+    assert not await service.store.index.newest_first()
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ async def test_a_wrong_field_is_refused_by_its_name(change: dict[str, object], f
     with pytest.raises(InvalidArgument) as caught:
         await service.CreateTrainingRun(CreateTrainingRunRequest(spec=spec))
     assert caught.value.field == field
-    assert not await service.store.run_ids()
+    assert not await service.store.index.newest_first()
 
 
 async def test_a_run_with_a_fitting_config_is_created() -> None:
@@ -70,4 +70,4 @@ async def test_a_snapshot_without_the_recipes_columns_is_refused(columns: list[s
     with pytest.raises(FailedPrecondition) as caught:
         await service.CreateTrainingRun(request)
     assert f"has no {missing}, it has text, sentiment" in caught.value.text and caught.value.field == "spec.dataset"
-    assert not await service.store.run_ids()
+    assert not await service.store.index.newest_first()

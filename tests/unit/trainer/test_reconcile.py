@@ -257,7 +257,7 @@ async def test_an_event_with_a_run_id_that_no_key_can_hold_is_given_up() -> None
     with pytest.raises(InvalidArgument) as caught:
         await trainer.reconcile("a b")
     await trainer.runs.end(RunKey("a b"), caught.value)
-    assert await trainer.store.run_ids() == []
+    assert await trainer.store.index.newest_first() == []
 
 
 async def test_a_trouble_of_the_trainer_itself_fails_no_run() -> None:
