@@ -1,9 +1,11 @@
 """What the evaluator reads from registry and dataprep."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from cachetools import LRUCache
 
 from millstream.client.aio.pages import pages
 from millstream.dataset.v1.dataset_pb2 import Snapshot
@@ -24,6 +26,8 @@ from services.evaluator.due import ChampionAlias, champion_of
 if TYPE_CHECKING:
     from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
     from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceAsyncStub
+MODELS = 1024
+"""Models whose moves of champion are kept."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Clients:
 
     registry: "RegistryServiceAsyncStub"
     dataprep: "DatasetServiceAsyncStub"
+    _moves: MutableMapping[str, dict[int, int]] = field(default_factory=lambda: LRUCache(MODELS))
+    """By model: the version of each entry of the alias champion, which never changes."""
 
     async def models(self) -> AsyncIterator[str]:
         """The names of all models."""
@@ -39,9 +45,10 @@ class Clients:
             for model in page.models:
                 yield model.name
 
-    async def versions(self, model: str) -> AsyncIterator[int | DataLoss]:
-        """The numbers of a model's versions, newest first; in place of each that is damaged, the error."""
-        async for page in pages(self.registry.ListModelVersions, ListModelVersionsRequest(model=model)):
+    async def versions(self, model: str, after: int = 0) -> AsyncIterator[int | DataLoss]:
+        """The numbers of a model's versions above `after`, newest first; in place of each that is damaged, the error."""
+        request = ListModelVersionsRequest(model=model, after_version=after)
+        async for page in pages(self.registry.ListModelVersions, request):
             for version in page.model_versions:
                 yield DataLoss(version.problem) if version.problem else version.version
 
@@ -52,16 +59,18 @@ class Clients:
 
     async def champion(self, model: str) -> ChampionAlias:
         """The alias of a model that is known to exist; one that never named a version has no entries. Raises DataLoss."""
+        known = self._moves.get(model, {})
+        request = ListAliasEntriesRequest(model=model, alias=CHAMPION, after_number=max(known, default=0))
         entries: list[AliasEntry] = []
         with suppress(NotFound):
-            async for page in pages(
-                self.registry.ListAliasEntries, ListAliasEntriesRequest(model=model, alias=CHAMPION)
-            ):
+            async for page in pages(self.registry.ListAliasEntries, request):
                 entries += page.entries
         if problems := [entry.problem for entry in entries if entry.problem]:
             # Without that entry another version would seem to be champion, or this one never to have been it.
             raise DataLoss(problems[0])
-        return champion_of(entries)
+        moves = known | {entry.number: entry.version for entry in entries}
+        self._moves[model] = moves
+        return champion_of(moves)
 
     async def gate(self, model: str) -> list[GateRule]:
         """The rules that the model declares; empty: the recipe's own apply."""

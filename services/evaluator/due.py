@@ -1,10 +1,9 @@
 """Which reports are pending: the rule, as a pure function of the champion's ledger and the reports there are."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millstream.registry.v1.model_pb2 import AliasEntry
 from recipekit.gate import is_unsure_of_labels
 
 
@@ -20,12 +19,10 @@ class ChampionAlias:
     """All versions that it ever named."""
 
 
-def champion_of(entries: Collection[AliasEntry]) -> ChampionAlias:
-    """What the ledger's entries, in any order, say of the alias."""
-    if not entries:
-        return ChampionAlias()
-    newest = max(entries, key=lambda entry: entry.number)
-    return ChampionAlias(newest.version, newest.number, frozenset(entry.version for entry in entries))
+def champion_of(moves: Mapping[int, int]) -> ChampionAlias:
+    """What the ledger says of the alias; `moves` is the version of each of its entries."""
+    newest = max(moves, default=0)
+    return ChampionAlias(moves.get(newest, 0), newest, frozenset(moves.values()))
 
 
 def newest_of(reports: Collection[EvaluationReport]) -> EvaluationReport:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -58,33 +58,31 @@ class Subject(NamedTuple):
     """Of the newest request for another report; 0: there is none."""
 
 
-async def pending_of(model: str, clients: Clients, store: Store) -> AsyncIterator[EvaluationKey | DataLoss]:
+async def pending_of(
+    model: str, clients: Clients, store: Store, reported: Mapping[int, str] | None = None
+) -> AsyncIterator[EvaluationKey | DataLoss]:
     """The versions of a model without a report that compares them with the present champion.
 
-    In place of a version that is damaged, or has a damaged report, comes the error. Raises DataLoss for the champion.
+    With `reported`, the versions that have a report with the key of one, of all versions; else only of those above the
+    champion, since only they may need another. In place of a version that is damaged, or has a damaged report, comes the
+    error. Raises DataLoss for the champion.
     """
     champion = await clients.champion(model)
-    reports = await store.reports(model)
-    requested = await store.request_numbers(model)
-    _export_primary(model, reports)
-    async for version in clients.versions(model):
+    requested = {} if reported is None else await store.request_numbers(model)
+    async for version in clients.versions(model, champion.version if reported is None else 0):
         if isinstance(version, DataLoss):
             yield version
             continue
-        on_version = [report for report in reports if report.version == version]
+        if version <= champion.version and version not in requested:
+            key = (reported or {}).get(version, "")
+            if key and await store.blobs.exists(key):
+                continue
+        on_version = await store.reports(model, version)
         damaged = [report.error for report in on_version if is_damaged(report)]
         if damaged:
             yield DataLoss(damaged[0])
         elif is_pending(version, champion, on_version, requested.get(version, 0)):
             yield EvaluationKey(model, version)
-
-
-def _export_primary(model: str, reports: list[EvaluationReport]) -> None:
-    measured = [report for report in reports if report.metrics]
-    if measured:
-        version = max(report.version for report in measured)
-        newest = newest_of([report for report in measured if report.version == version])
-        metrics.PRIMARY.labels(model).set(newest.metrics[0].candidate)
 
 
 class Evaluate(Reconciler[EvaluationKey]):
@@ -98,12 +96,16 @@ class Evaluate(Reconciler[EvaluationKey]):
         self._attempts: dict[EvaluationKey, Attempts] = {}
         """Of reports that are pending."""
         self._one_at_a_time = asyncio.Lock()
+        self._exported: dict[str, int] = {}
+        """By model, the version whose figure is in the metric."""
 
     @override
     async def pending(self) -> AsyncIterator[EvaluationKey | DataLoss]:
         async for model in self.clients.models():
             try:
-                async for key in pending_of(model, self.clients, self.store):
+                reported = await self.store.reported(model)
+                await self._export_primary(model, max(reported, default=0))
+                async for key in pending_of(model, self.clients, self.store, reported):
                     yield key
             except DataLoss as error:
                 yield error
@@ -180,13 +182,20 @@ class Evaluate(Reconciler[EvaluationKey]):
         with suppress(MillstreamError):
             await attempts.end(number, reason, counts=counts, champion=isinstance(error, ChampionDied))
 
+    async def _export_primary(self, model: str, version: int) -> None:
+        """Show the figure of the newest version that was measured."""
+        measured = [report for report in await self.store.reports(model, version) if report.metrics] if version else []
+        if measured and version >= self._exported.get(model, 0):
+            self._exported[model] = version
+            metrics.PRIMARY.labels(model).set(newest_of(measured).metrics[0].candidate)
+
     async def _conclude(self, report: EvaluationReport) -> None:
         first = await self.store.put(report)
         self._attempts.pop(EvaluationKey(report.model, report.version), None)
         status = word_of(EvaluationReport.Status, first.status)
         if first.create_time == report.create_time:
             metrics.REPORTS.labels(status).inc()
-        _export_primary(report.model, await self.store.reports(report.model))
+        await self._export_primary(report.model, report.version)
         log.info("evaluated", extra={"model": first.model, "version": first.version, "status": status})
 
 

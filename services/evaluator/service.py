@@ -37,7 +37,7 @@ class EvaluationService:
     async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
         """Of a model, newest first; a model that does not exist has none."""
         check_name(request.model, "model")
-        found = await self.store.reports(request.model, request.version)
+        found = await self.store.reports(request.model, request.version, request.after_version)
         reports, token = await message_page(found, request, lambda report: report.report_id, itself)
         return ListEvaluationReportsResponse(reports=reports, next_page_token=token)
 

@@ -6,7 +6,9 @@ Requests for another report are a ledger for each version, `evaluations/{model}/
 
 import asyncio
 import re
+from collections.abc import MutableMapping
 
+from cachetools import LRUCache
 from google.protobuf.json_format import MessageToJson
 
 from millstream.errors import DataLoss, InvalidArgument, NotFound
@@ -20,8 +22,11 @@ from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.failpoints import failpoint
 from servicekit.ids import check_name, hash_of
 
+REPORTS = 256
+"""Reports that are kept; one may have 100 kB."""
 READERS = 16
 """Reports read at once."""
+_REPORT_KEY = re.compile(r"reports/[^/]+/[0-9]+/[^/]+/report")
 _REPORT_ID = re.compile(r"([^.]+)\.([1-9][0-9]{0,9})\.([0-9a-f]{16})")
 
 
@@ -67,24 +72,28 @@ class Store:
 
     def __init__(self, blobs: Blobs, outbox: Outbox) -> None:
         self.blobs, self.outbox = blobs, outbox
-        self._known: dict[str, EvaluationReport] = {}
+        self._known: MutableMapping[str, EvaluationReport] = LRUCache(REPORTS)
         """By folder."""
 
     async def report(self, report_id: str) -> EvaluationReport:
         """Raises NotFound, DataLoss, or InvalidArgument for a malformed id."""
         return await self._read(folder_of(report_id))
 
-    async def reports(self, model: str, version: int = 0) -> list[EvaluationReport]:
-        """All reports on a model, or on one version of it, newest first.
+    async def reported(self, model: str) -> dict[int, str]:
+        """Of each version of a model with a report the key of one; it is a hint (see Blobs.list). Raises Unavailable."""
+        keys = [listed.key async for listed in self.blobs.list(f"reports/{model}/")]
+        return {int(key.split("/")[2]): key for key in keys if _REPORT_KEY.fullmatch(key)}
+
+    async def reports(self, model: str, version: int = 0, after: int = 0) -> list[EvaluationReport]:
+        """All reports on a model, on one version of it, or on its versions above `after`, newest first.
 
         One that is damaged has its id, model and version, STATUS_UNSPECIFIED and the error.
         """
         prefix = f"reports/{model}/{version:010d}/" if version else f"reports/{model}/"
         # Attempts are deeper in the tree; a report whose page is stored may not be stored yet itself.
-        keys = [listed.key async for listed in self.blobs.list(prefix)]
-        folders = [
-            key.removesuffix("/report") for key in keys if re.fullmatch(r"reports/[^/]+/[^/]+/[^/]+/report", key)
-        ]
+        place = f"reports/{model}/{after:010d}/~" if after else ""
+        keys = [listed.key async for listed in self.blobs.list(prefix, place)]
+        folders = [key.removesuffix("/report") for key in keys if _REPORT_KEY.fullmatch(key)]
         found: list[EvaluationReport] = []
         for start in range(0, len(folders), READERS):
             some = (self._read_listed(folder) for folder in folders[start : start + READERS])

@@ -110,7 +110,9 @@ class Promote(Reconciler[PromotionKey]):
     async def reconcile(self, key: PromotionKey) -> None:
         name = key.model
         entries = await self.store.alias_entries(name, CHAMPION)
-        reports = await all_reports(self.evaluator, name)
+        # No other version may follow the champion by itself.
+        champion = entries[-1].version if entries else 0
+        reports = await all_reports(self.evaluator, name, after=champion)
         # Read last, so that a gate that was just applied holds.
         spec = (await self.store.model(name)).spec
         if not spec.promotion.automatic:

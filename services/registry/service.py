@@ -76,7 +76,8 @@ class RegistryService:
     async def ListModelVersions(self, request: rpc.ListModelVersionsRequest) -> rpc.ListModelVersionsResponse:
         """A model's versions, newest first, page by page. Raises NotFound."""
         listed = partial(self.store.listed_version, request.model)
-        shown, token = await message_page(await self.store.version_numbers(request.model), request, str, listed)
+        numbers = await self.store.version_numbers(request.model, request.after_version)
+        shown, token = await message_page(numbers, request, str, listed)
         return rpc.ListModelVersionsResponse(model_versions=shown, next_page_token=token)
 
     async def GetAlias(self, request: rpc.GetAliasRequest) -> rpc.GetAliasResponse:
@@ -88,7 +89,7 @@ class RegistryService:
 
     async def ListAliasEntries(self, request: rpc.ListAliasEntriesRequest) -> rpc.ListAliasEntriesResponse:
         """Every move of an alias, newest first, page by page. Raises NotFound."""
-        numbers = await self.store.alias_numbers(request.model, request.alias)
+        numbers = await self.store.alias_numbers(request.model, request.alias, request.after_number)
         listed = partial(self.store.listed_alias_entry, request.model, request.alias)
         shown, token = await message_page(numbers, request, str, listed)
         return rpc.ListAliasEntriesResponse(entries=shown, next_page_token=token)

@@ -83,10 +83,10 @@ class Store:
             raise NotFound(f"{model} has no version {number}; its newest is {await versions.count()}", model=model)
         return to_version(intact(await versions.entry(number)))
 
-    async def version_numbers(self, model: str) -> range:
-        """Of all versions, newest first. Raises NotFound."""
+    async def version_numbers(self, model: str, after: int = 0) -> range:
+        """Of all versions above `after`, newest first. Raises NotFound."""
         await self.check_exists(model)
-        return range(await self.versions(model).count(), 0, -1)
+        return range(await self.versions(model).count(), after, -1)
 
     async def listed_version(self, model: str, number: int) -> ModelVersion:
         """As version(), of one that exists; a damaged one has its number and the problem."""
@@ -113,10 +113,10 @@ class Store:
         number = (await ledger.index()).number_at(time_ns)
         return to_alias(intact(await ledger.entry(number))) if number else None
 
-    async def alias_numbers(self, model: str, alias: str) -> range:
-        """Of all moves of the alias, newest first. Raises NotFound for an unknown model."""
+    async def alias_numbers(self, model: str, alias: str, after: int = 0) -> range:
+        """Of all moves of the alias above `after`, newest first. Raises NotFound for an unknown model."""
         await self.check_exists(model)
-        return range(await self.alias(model, alias).count(), 0, -1)
+        return range(await self.alias(model, alias).count(), after, -1)
 
     async def listed_alias_entry(self, model: str, alias: str, number: int) -> AliasEntry:
         """One move of the alias that exists; a damaged one has its number and the problem."""

@@ -16,7 +16,7 @@ from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.dataset.v1.dataset_service_pb2 import GetSnapshotRequest
 from millstream.errors import DataLoss, MillstreamError, NotFound
 from millstream.registry.v1.model_pb2 import Model
-from millstream.registry.v1.registry_service_pb2 import ListModelsRequest
+from millstream.registry.v1.registry_service_pb2 import GetModelRequest, ListModelsRequest
 from millstream.timestamps import now, seconds_of
 from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
@@ -42,10 +42,11 @@ SUPERSEDED = "superseded by run"
 
 @dataclass(frozen=True)
 class AutomaticKey(Key):
-    """The automatic runs of all models that use one dataset."""
+    """The automatic runs of all models that use one dataset, or of one of them."""
 
     kind = "automatic"
     dataset: str
+    model: str = ""
 
 
 class TrainAutomatically(Reconciler[AutomaticKey]):
@@ -58,17 +59,16 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
 
     @override
     async def pending(self) -> AsyncIterator[AutomaticKey]:
-        for name in sorted({model.spec.dataset for model in await self._models()}):
-            yield AutomaticKey(name)
+        for model in await self._models():
+            yield AutomaticKey(model.spec.dataset, model.name)
 
     @override
     async def reconcile(self, key: AutomaticKey) -> float | None:
-        name = key.dataset
-        models = [model for model in await self._models() if model.spec.dataset == name]
+        models = await self._of_dataset(key)
         if not models:
             return None
         try:
-            snapshot = (await self.dataprep.GetSnapshot(GetSnapshotRequest(dataset=name))).snapshot
+            snapshot = (await self.dataprep.GetSnapshot(GetSnapshotRequest(dataset=key.dataset))).snapshot
         except NotFound:
             # A model may be declared before its data; the first snapshot's event comes back here.
             return None
@@ -129,6 +129,14 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
         outcome.reason, outcome.actor = reason, ACTOR
         if await self.store.end(outcome):
             RUNS_ENDED.labels("cancelled").inc()
+
+    async def _of_dataset(self, key: AutomaticKey) -> list[Model]:
+        """The models that the key names, as they are now."""
+        if key.model:
+            models = [(await self.registry.GetModel(GetModelRequest(model=key.model))).model]
+        else:
+            models = await self._models()
+        return [model for model in models if model.spec.dataset == key.dataset and model.spec.training.automatic]
 
     async def _models(self) -> list[Model]:
         models: list[Model] = []

@@ -9,7 +9,7 @@ from services.trainer.reconcile import RunKey
 
 HANDLERS: Handlers = {
     SnapshotCreated: lambda event: [AutomaticKey(event.dataset)],
-    ModelApplied: lambda event: [AutomaticKey(event.dataset)],
+    ModelApplied: lambda event: [AutomaticKey(event.dataset, event.model)],
     events.TrainingRunCreated: lambda event: [RunKey(event.run_id)],
     events.TrainingRunStarted: lambda event: [RunKey(event.run_id)],
     events.TrainingRunSucceeded: lambda event: [RunKey(event.run_id)],

@@ -117,7 +117,8 @@ class FakeRegistry:
         return registry_rpc.GetModelResponse(model=self.models[request.model])
 
     async def ListModelVersions(self, request: Any) -> Any:
-        mine = [version for version in reversed(self.made) if version.model == request.model]
+        after = request.after_version
+        mine = [one for one in reversed(self.made) if one.model == request.model and one.version > after]
         found, token = page(mine, self.page_size, request.page_token, lambda v: str(v.version))
         return registry_rpc.ListModelVersionsResponse(model_versions=found, next_page_token=token)
 
@@ -129,7 +130,8 @@ class FakeRegistry:
 
     async def ListAliasEntries(self, request: Any) -> Any:
         assert request.alias == "champion"
-        mine = [entry for entry in reversed(self.moves) if entry.model == request.model]
+        after = request.after_number
+        mine = [entry for entry in reversed(self.moves) if entry.model == request.model and entry.number > after]
         found, token = page(mine, self.page_size, request.page_token, lambda e: str(e.number))
         return registry_rpc.ListAliasEntriesResponse(entries=found, next_page_token=token)
 

@@ -125,7 +125,7 @@ class Platform:
         found = (
             await self.registry.service.GetModelVersion(rpc.GetModelVersionRequest(model=MODEL, version=version))
         ).model_version
-        report = report_on(found, champion_of(await entries(self.registry)))
+        report = report_on(found, champion_of({entry.number: entry.version for entry in await entries(self.registry)}))
         report.report_id = f"{MODEL}.{version}.{hash_of('old', version, report.champion_version, str(change))[:16]}"
         report.status = EvaluationReport.STATUS_PASSED
         report.metrics.add(metric="accuracy", candidate=1.0, champion=0.0, higher_is_better=True)

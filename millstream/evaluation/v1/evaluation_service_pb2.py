@@ -26,7 +26,7 @@ from millstream.auth.v1 import role_pb2 as millstream_dot_auth_dot_v1_dot_role__
 from millstream.evaluation.v1 import evaluation_report_pb2 as millstream_dot_evaluation_dot_v1_dot_evaluation__report__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1millstream/evaluation/v1/evaluation_service.proto\x12\x18millstream.evaluation.v1\x1a\x1dmillstream/auth/v1/role.proto\x1a\x30millstream/evaluation/v1/evaluation_report.proto\"/\n\x1aGetEvaluationReportRequest\x12\x11\n\treport_id\x18\x01 \x01(\t\"Y\n\x1bGetEvaluationReportResponse\x12:\n\x06report\x18\x01 \x01(\x0b\x32*.millstream.evaluation.v1.EvaluationReport\"e\n\x1cListEvaluationReportsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"u\n\x1dListEvaluationReportsResponse\x12;\n\x07reports\x18\x01 \x03(\x0b\x32*.millstream.evaluation.v1.EvaluationReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"3\n\x1eGetEvaluationReportPageRequest\x12\x11\n\treport_id\x18\x01 \x01(\t\"/\n\x1fGetEvaluationReportPageResponse\x12\x0c\n\x04html\x18\x01 \x01(\t\"a\n\x1b\x45valuateModelVersionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\"6\n\x1c\x45valuateModelVersionResponse\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x32\xd4\x04\n\x11\x45valuationService\x12\x88\x01\n\x13GetEvaluationReport\x12\x34.millstream.evaluation.v1.GetEvaluationReportRequest\x1a\x35.millstream.evaluation.v1.GetEvaluationReportResponse\"\x04\x88\xb5\x18\x01\x12\x8e\x01\n\x15ListEvaluationReports\x12\x36.millstream.evaluation.v1.ListEvaluationReportsRequest\x1a\x37.millstream.evaluation.v1.ListEvaluationReportsResponse\"\x04\x88\xb5\x18\x01\x12\x94\x01\n\x17GetEvaluationReportPage\x12\x38.millstream.evaluation.v1.GetEvaluationReportPageRequest\x1a\x39.millstream.evaluation.v1.GetEvaluationReportPageResponse\"\x04\x88\xb5\x18\x01\x12\x8b\x01\n\x14\x45valuateModelVersion\x12\x35.millstream.evaluation.v1.EvaluateModelVersionRequest\x1a\x36.millstream.evaluation.v1.EvaluateModelVersionResponse\"\x04\x88\xb5\x18\x02\x42\'Z%millstream/evaluation/v1;evaluationv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1millstream/evaluation/v1/evaluation_service.proto\x12\x18millstream.evaluation.v1\x1a\x1dmillstream/auth/v1/role.proto\x1a\x30millstream/evaluation/v1/evaluation_report.proto\"/\n\x1aGetEvaluationReportRequest\x12\x11\n\treport_id\x18\x01 \x01(\t\"Y\n\x1bGetEvaluationReportResponse\x12:\n\x06report\x18\x01 \x01(\x0b\x32*.millstream.evaluation.v1.EvaluationReport\"|\n\x1cListEvaluationReportsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x15\n\rafter_version\x18\x05 \x01(\x04\"u\n\x1dListEvaluationReportsResponse\x12;\n\x07reports\x18\x01 \x03(\x0b\x32*.millstream.evaluation.v1.EvaluationReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"3\n\x1eGetEvaluationReportPageRequest\x12\x11\n\treport_id\x18\x01 \x01(\t\"/\n\x1fGetEvaluationReportPageResponse\x12\x0c\n\x04html\x18\x01 \x01(\t\"a\n\x1b\x45valuateModelVersionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\"6\n\x1c\x45valuateModelVersionResponse\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x32\xd4\x04\n\x11\x45valuationService\x12\x88\x01\n\x13GetEvaluationReport\x12\x34.millstream.evaluation.v1.GetEvaluationReportRequest\x1a\x35.millstream.evaluation.v1.GetEvaluationReportResponse\"\x04\x88\xb5\x18\x01\x12\x8e\x01\n\x15ListEvaluationReports\x12\x36.millstream.evaluation.v1.ListEvaluationReportsRequest\x1a\x37.millstream.evaluation.v1.ListEvaluationReportsResponse\"\x04\x88\xb5\x18\x01\x12\x94\x01\n\x17GetEvaluationReportPage\x12\x38.millstream.evaluation.v1.GetEvaluationReportPageRequest\x1a\x39.millstream.evaluation.v1.GetEvaluationReportPageResponse\"\x04\x88\xb5\x18\x01\x12\x8b\x01\n\x14\x45valuateModelVersion\x12\x35.millstream.evaluation.v1.EvaluateModelVersionRequest\x1a\x36.millstream.evaluation.v1.EvaluateModelVersionResponse\"\x04\x88\xb5\x18\x02\x42\'Z%millstream/evaluation/v1;evaluationv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,17 +47,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETEVALUATIONREPORTRESPONSE']._serialized_start=209
   _globals['_GETEVALUATIONREPORTRESPONSE']._serialized_end=298
   _globals['_LISTEVALUATIONREPORTSREQUEST']._serialized_start=300
-  _globals['_LISTEVALUATIONREPORTSREQUEST']._serialized_end=401
-  _globals['_LISTEVALUATIONREPORTSRESPONSE']._serialized_start=403
-  _globals['_LISTEVALUATIONREPORTSRESPONSE']._serialized_end=520
-  _globals['_GETEVALUATIONREPORTPAGEREQUEST']._serialized_start=522
-  _globals['_GETEVALUATIONREPORTPAGEREQUEST']._serialized_end=573
-  _globals['_GETEVALUATIONREPORTPAGERESPONSE']._serialized_start=575
-  _globals['_GETEVALUATIONREPORTPAGERESPONSE']._serialized_end=622
-  _globals['_EVALUATEMODELVERSIONREQUEST']._serialized_start=624
-  _globals['_EVALUATEMODELVERSIONREQUEST']._serialized_end=721
-  _globals['_EVALUATEMODELVERSIONRESPONSE']._serialized_start=723
-  _globals['_EVALUATEMODELVERSIONRESPONSE']._serialized_end=777
-  _globals['_EVALUATIONSERVICE']._serialized_start=780
-  _globals['_EVALUATIONSERVICE']._serialized_end=1376
+  _globals['_LISTEVALUATIONREPORTSREQUEST']._serialized_end=424
+  _globals['_LISTEVALUATIONREPORTSRESPONSE']._serialized_start=426
+  _globals['_LISTEVALUATIONREPORTSRESPONSE']._serialized_end=543
+  _globals['_GETEVALUATIONREPORTPAGEREQUEST']._serialized_start=545
+  _globals['_GETEVALUATIONREPORTPAGEREQUEST']._serialized_end=596
+  _globals['_GETEVALUATIONREPORTPAGERESPONSE']._serialized_start=598
+  _globals['_GETEVALUATIONREPORTPAGERESPONSE']._serialized_end=645
+  _globals['_EVALUATEMODELVERSIONREQUEST']._serialized_start=647
+  _globals['_EVALUATEMODELVERSIONREQUEST']._serialized_end=744
+  _globals['_EVALUATEMODELVERSIONRESPONSE']._serialized_start=746
+  _globals['_EVALUATEMODELVERSIONRESPONSE']._serialized_end=800
+  _globals['_EVALUATIONSERVICE']._serialized_start=803
+  _globals['_EVALUATIONSERVICE']._serialized_end=1399
 # @@protoc_insertion_point(module_scope)

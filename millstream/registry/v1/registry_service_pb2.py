@@ -27,7 +27,7 @@ from millstream.auth.v1 import role_pb2 as millstream_dot_auth_dot_v1_dot_role__
 from millstream.registry.v1 import model_pb2 as millstream_dot_registry_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-millstream/registry/v1/registry_service.proto\x12\x16millstream.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmillstream/auth/v1/role.proto\x1a\"millstream/registry/v1/model.proto\"f\n\x11\x41pplyModelRequest\x12/\n\x04spec\x18\x01 \x01(\x0b\x32!.millstream.registry.v1.ModelSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"B\n\x12\x41pplyModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.millstream.registry.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"@\n\x10GetModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.millstream.registry.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.millstream.registry.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x16GetModelVersionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05\x61lias\x18\x03 \x01(\t\"V\n\x17GetModelVersionResponse\x12;\n\rmodel_version\x18\x01 \x01(\x0b\x32$.millstream.registry.v1.ModelVersion\"P\n\x18ListModelVersionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"r\n\x19ListModelVersionsResponse\x12<\n\x0emodel_versions\x18\x01 \x03(\x0b\x32$.millstream.registry.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x0fGetAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\"E\n\x10GetAliasResponse\x12\x31\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\".millstream.registry.v1.AliasEntry\"^\n\x17ListAliasEntriesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"h\n\x18ListAliasEntriesResponse\x12\x33\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\".millstream.registry.v1.AliasEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x0e\x41liasAtRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x0f\x41liasAtResponse\x12\x31\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\".millstream.registry.v1.AliasEntry\"\x8f\x01\n\x1aPromoteModelVersionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08override\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"P\n\x1bPromoteModelVersionResponse\x12\x31\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\".millstream.registry.v1.AliasEntry\"i\n\x14RollbackAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"J\n\x15RollbackAliasResponse\x12\x31\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\".millstream.registry.v1.AliasEntry\"W\n\x13ReleaseAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"I\n\x14ReleaseAliasResponse\x12\x31\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\".millstream.registry.v1.AliasEntry\"H\n\x17\x44ownloadArtifactRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05\x61lias\x18\x03 \x01(\t\"7\n\x18\x44ownloadArtifactResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\x32\xf5\n\n\x0fRegistryService\x12i\n\nApplyModel\x12).millstream.registry.v1.ApplyModelRequest\x1a*.millstream.registry.v1.ApplyModelResponse\"\x04\x88\xb5\x18\x02\x12\x63\n\x08GetModel\x12\'.millstream.registry.v1.GetModelRequest\x1a(.millstream.registry.v1.GetModelResponse\"\x04\x88\xb5\x18\x01\x12i\n\nListModels\x12).millstream.registry.v1.ListModelsRequest\x1a*.millstream.registry.v1.ListModelsResponse\"\x04\x88\xb5\x18\x01\x12x\n\x0fGetModelVersion\x12..millstream.registry.v1.GetModelVersionRequest\x1a/.millstream.registry.v1.GetModelVersionResponse\"\x04\x88\xb5\x18\x01\x12~\n\x11ListModelVersions\x12\x30.millstream.registry.v1.ListModelVersionsRequest\x1a\x31.millstream.registry.v1.ListModelVersionsResponse\"\x04\x88\xb5\x18\x01\x12\x63\n\x08GetAlias\x12\'.millstream.registry.v1.GetAliasRequest\x1a(.millstream.registry.v1.GetAliasResponse\"\x04\x88\xb5\x18\x01\x12{\n\x10ListAliasEntries\x12/.millstream.registry.v1.ListAliasEntriesRequest\x1a\x30.millstream.registry.v1.ListAliasEntriesResponse\"\x04\x88\xb5\x18\x01\x12`\n\x07\x41liasAt\x12&.millstream.registry.v1.AliasAtRequest\x1a\'.millstream.registry.v1.AliasAtResponse\"\x04\x88\xb5\x18\x01\x12\x84\x01\n\x13PromoteModelVersion\x12\x32.millstream.registry.v1.PromoteModelVersionRequest\x1a\x33.millstream.registry.v1.PromoteModelVersionResponse\"\x04\x88\xb5\x18\x02\x12r\n\rRollbackAlias\x12,.millstream.registry.v1.RollbackAliasRequest\x1a-.millstream.registry.v1.RollbackAliasResponse\"\x04\x88\xb5\x18\x02\x12o\n\x0cReleaseAlias\x12+.millstream.registry.v1.ReleaseAliasRequest\x1a,.millstream.registry.v1.ReleaseAliasResponse\"\x04\x88\xb5\x18\x02\x12}\n\x10\x44ownloadArtifact\x12/.millstream.registry.v1.DownloadArtifactRequest\x1a\x30.millstream.registry.v1.DownloadArtifactResponse\"\x04\x88\xb5\x18\x01\x30\x01\x42#Z!millstream/registry/v1;registryv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-millstream/registry/v1/registry_service.proto\x12\x16millstream.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmillstream/auth/v1/role.proto\x1a\"millstream/registry/v1/model.proto\"f\n\x11\x41pplyModelRequest\x12/\n\x04spec\x18\x01 \x01(\x0b\x32!.millstream.registry.v1.ModelSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"B\n\x12\x41pplyModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.millstream.registry.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"@\n\x10GetModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.millstream.registry.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.millstream.registry.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x16GetModelVersionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05\x61lias\x18\x03 \x01(\t\"V\n\x17GetModelVersionResponse\x12;\n\rmodel_version\x18\x01 \x01(\x0b\x32$.millstream.registry.v1.ModelVersion\"g\n\x18ListModelVersionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x15\n\rafter_version\x18\x04 \x01(\x04\"r\n\x19ListModelVersionsResponse\x12<\n\x0emodel_versions\x18\x01 \x03(\x0b\x32$.millstream.registry.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x0fGetAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\"E\n\x10GetAliasResponse\x12\x31\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\".millstream.registry.v1.AliasEntry\"t\n\x17ListAliasEntriesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x14\n\x0c\x61\x66ter_number\x18\x05 \x01(\x04\"h\n\x18ListAliasEntriesResponse\x12\x33\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\".millstream.registry.v1.AliasEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x0e\x41liasAtRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x0f\x41liasAtResponse\x12\x31\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\".millstream.registry.v1.AliasEntry\"\x8f\x01\n\x1aPromoteModelVersionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08override\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"P\n\x1bPromoteModelVersionResponse\x12\x31\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\".millstream.registry.v1.AliasEntry\"i\n\x14RollbackAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"J\n\x15RollbackAliasResponse\x12\x31\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\".millstream.registry.v1.AliasEntry\"W\n\x13ReleaseAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"I\n\x14ReleaseAliasResponse\x12\x31\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\".millstream.registry.v1.AliasEntry\"H\n\x17\x44ownloadArtifactRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05\x61lias\x18\x03 \x01(\t\"7\n\x18\x44ownloadArtifactResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\x32\xf5\n\n\x0fRegistryService\x12i\n\nApplyModel\x12).millstream.registry.v1.ApplyModelRequest\x1a*.millstream.registry.v1.ApplyModelResponse\"\x04\x88\xb5\x18\x02\x12\x63\n\x08GetModel\x12\'.millstream.registry.v1.GetModelRequest\x1a(.millstream.registry.v1.GetModelResponse\"\x04\x88\xb5\x18\x01\x12i\n\nListModels\x12).millstream.registry.v1.ListModelsRequest\x1a*.millstream.registry.v1.ListModelsResponse\"\x04\x88\xb5\x18\x01\x12x\n\x0fGetModelVersion\x12..millstream.registry.v1.GetModelVersionRequest\x1a/.millstream.registry.v1.GetModelVersionResponse\"\x04\x88\xb5\x18\x01\x12~\n\x11ListModelVersions\x12\x30.millstream.registry.v1.ListModelVersionsRequest\x1a\x31.millstream.registry.v1.ListModelVersionsResponse\"\x04\x88\xb5\x18\x01\x12\x63\n\x08GetAlias\x12\'.millstream.registry.v1.GetAliasRequest\x1a(.millstream.registry.v1.GetAliasResponse\"\x04\x88\xb5\x18\x01\x12{\n\x10ListAliasEntries\x12/.millstream.registry.v1.ListAliasEntriesRequest\x1a\x30.millstream.registry.v1.ListAliasEntriesResponse\"\x04\x88\xb5\x18\x01\x12`\n\x07\x41liasAt\x12&.millstream.registry.v1.AliasAtRequest\x1a\'.millstream.registry.v1.AliasAtResponse\"\x04\x88\xb5\x18\x01\x12\x84\x01\n\x13PromoteModelVersion\x12\x32.millstream.registry.v1.PromoteModelVersionRequest\x1a\x33.millstream.registry.v1.PromoteModelVersionResponse\"\x04\x88\xb5\x18\x02\x12r\n\rRollbackAlias\x12,.millstream.registry.v1.RollbackAliasRequest\x1a-.millstream.registry.v1.RollbackAliasResponse\"\x04\x88\xb5\x18\x02\x12o\n\x0cReleaseAlias\x12+.millstream.registry.v1.ReleaseAliasRequest\x1a,.millstream.registry.v1.ReleaseAliasResponse\"\x04\x88\xb5\x18\x02\x12}\n\x10\x44ownloadArtifact\x12/.millstream.registry.v1.DownloadArtifactRequest\x1a\x30.millstream.registry.v1.DownloadArtifactResponse\"\x04\x88\xb5\x18\x01\x30\x01\x42#Z!millstream/registry/v1;registryv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -76,37 +76,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELVERSIONRESPONSE']._serialized_start=672
   _globals['_GETMODELVERSIONRESPONSE']._serialized_end=758
   _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=760
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=840
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=842
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=956
-  _globals['_GETALIASREQUEST']._serialized_start=958
-  _globals['_GETALIASREQUEST']._serialized_end=1005
-  _globals['_GETALIASRESPONSE']._serialized_start=1007
-  _globals['_GETALIASRESPONSE']._serialized_end=1076
-  _globals['_LISTALIASENTRIESREQUEST']._serialized_start=1078
-  _globals['_LISTALIASENTRIESREQUEST']._serialized_end=1172
-  _globals['_LISTALIASENTRIESRESPONSE']._serialized_start=1174
-  _globals['_LISTALIASENTRIESRESPONSE']._serialized_end=1278
-  _globals['_ALIASATREQUEST']._serialized_start=1280
-  _globals['_ALIASATREQUEST']._serialized_end=1368
-  _globals['_ALIASATRESPONSE']._serialized_start=1370
-  _globals['_ALIASATRESPONSE']._serialized_end=1438
-  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_start=1441
-  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_end=1584
-  _globals['_PROMOTEMODELVERSIONRESPONSE']._serialized_start=1586
-  _globals['_PROMOTEMODELVERSIONRESPONSE']._serialized_end=1666
-  _globals['_ROLLBACKALIASREQUEST']._serialized_start=1668
-  _globals['_ROLLBACKALIASREQUEST']._serialized_end=1773
-  _globals['_ROLLBACKALIASRESPONSE']._serialized_start=1775
-  _globals['_ROLLBACKALIASRESPONSE']._serialized_end=1849
-  _globals['_RELEASEALIASREQUEST']._serialized_start=1851
-  _globals['_RELEASEALIASREQUEST']._serialized_end=1938
-  _globals['_RELEASEALIASRESPONSE']._serialized_start=1940
-  _globals['_RELEASEALIASRESPONSE']._serialized_end=2013
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=2015
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=2087
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=2089
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=2144
-  _globals['_REGISTRYSERVICE']._serialized_start=2147
-  _globals['_REGISTRYSERVICE']._serialized_end=3544
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=863
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=865
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=979
+  _globals['_GETALIASREQUEST']._serialized_start=981
+  _globals['_GETALIASREQUEST']._serialized_end=1028
+  _globals['_GETALIASRESPONSE']._serialized_start=1030
+  _globals['_GETALIASRESPONSE']._serialized_end=1099
+  _globals['_LISTALIASENTRIESREQUEST']._serialized_start=1101
+  _globals['_LISTALIASENTRIESREQUEST']._serialized_end=1217
+  _globals['_LISTALIASENTRIESRESPONSE']._serialized_start=1219
+  _globals['_LISTALIASENTRIESRESPONSE']._serialized_end=1323
+  _globals['_ALIASATREQUEST']._serialized_start=1325
+  _globals['_ALIASATREQUEST']._serialized_end=1413
+  _globals['_ALIASATRESPONSE']._serialized_start=1415
+  _globals['_ALIASATRESPONSE']._serialized_end=1483
+  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_start=1486
+  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_end=1629
+  _globals['_PROMOTEMODELVERSIONRESPONSE']._serialized_start=1631
+  _globals['_PROMOTEMODELVERSIONRESPONSE']._serialized_end=1711
+  _globals['_ROLLBACKALIASREQUEST']._serialized_start=1713
+  _globals['_ROLLBACKALIASREQUEST']._serialized_end=1818
+  _globals['_ROLLBACKALIASRESPONSE']._serialized_start=1820
+  _globals['_ROLLBACKALIASRESPONSE']._serialized_end=1894
+  _globals['_RELEASEALIASREQUEST']._serialized_start=1896
+  _globals['_RELEASEALIASREQUEST']._serialized_end=1983
+  _globals['_RELEASEALIASRESPONSE']._serialized_start=1985
+  _globals['_RELEASEALIASRESPONSE']._serialized_end=2058
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=2060
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=2132
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=2134
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=2189
+  _globals['_REGISTRYSERVICE']._serialized_start=2192
+  _globals['_REGISTRYSERVICE']._serialized_end=3589
 # @@protoc_insertion_point(module_scope)

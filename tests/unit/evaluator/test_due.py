@@ -3,7 +3,6 @@
 import pytest
 
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
-from millstream.registry.v1.model_pb2 import AliasEntry
 from services.evaluator.due import ChampionAlias, champion_of, is_pending, newest_of
 
 PASSED, FAILED, ERROR = EvaluationReport.STATUS_PASSED, EvaluationReport.STATUS_FAILED, EvaluationReport.STATUS_ERROR
@@ -90,9 +89,8 @@ def test_pending(name: str) -> None:
 
 
 def test_the_champion_is_what_the_newest_entry_names_in_whatever_order_they_come() -> None:
-    entries = [AliasEntry(number=2, version=5), AliasEntry(number=3, version=4), AliasEntry(number=1, version=4)]
-    assert champion_of(entries) == ChampionAlias(4, 3, frozenset({4, 5}))
-    assert champion_of([]) == ChampionAlias(0, 0, frozenset())
+    assert champion_of({2: 5, 3: 4, 1: 4}) == ChampionAlias(4, 3, frozenset({4, 5}))
+    assert champion_of({}) == ChampionAlias(0, 0, frozenset())
 
 
 @pytest.mark.parametrize("status", [PASSED, FAILED, ERROR])

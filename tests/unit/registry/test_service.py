@@ -184,7 +184,7 @@ async def test_of_two_promotions_at_once_one_wins_and_the_other_is_evaluated_aga
     assert [entry.version for entry in await entries(second)] == [winner], (
         "the loser's report compared with no champion"
     )
-    champion = champion_of(await entries(second))
+    champion = champion_of({entry.number: entry.version for entry in await entries(second)})
     assert is_pending(loser, champion, slow.reports) == evaluated_again
     if evaluated_again:
         slow.passes(loser, winner)

@@ -1,46 +1,23 @@
 """The cost of a ledger: what a call reads follows what it answers, and not how many entries there ever were."""
 
-from collections import Counter
-from collections.abc import AsyncIterator
-
 import pytest
 
 from millstream.errors import Conflict, Unavailable
 from millstream.registry.v1.model_pb2 import AliasEntry
 from servicekit.blobs.memory import MemoryBlobs
-from servicekit.blobs.port import Listed
 from servicekit.facts.ledger import Ledger, intact
 from servicekit.facts.ledger_index import BLOCK
+from tests.worlds.counting import CountingBlobs
 
 PREFIX = "models/m/aliases/champion"
 MANY = 4 * BLOCK + 10
 
 
-class Counting(MemoryBlobs):
-    """Counts its calls by operation and by folder of the key."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-        self.puts_fail = False
-
-    async def get(self, key: str) -> bytes:
-        self.calls["get " + key.partition("/")[0]] += 1
-        return await super().get(key)
-
-    async def exists(self, key: str) -> bool:
-        self.calls["exists"] += 1
-        return await super().exists(key)
+class Full(CountingBlobs):
+    """Takes no puts but those of entries."""
 
     async def put(self, key: str, data: bytes) -> None:
-        if self.puts_fail:
-            raise Unavailable("full")
-        await super().put(key, data)
-
-    async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
-        self.calls["list"] += 1
-        async for listed in super().list(prefix, after):
-            yield listed
+        raise Unavailable("full")
 
 
 def opened(blobs: MemoryBlobs) -> Ledger[AliasEntry]:
@@ -48,8 +25,8 @@ def opened(blobs: MemoryBlobs) -> Ledger[AliasEntry]:
     return Ledger(blobs, PREFIX, AliasEntry)
 
 
-async def filled(count: int) -> Counting:
-    blobs, ledger = Counting(), None
+async def filled(count: int) -> CountingBlobs:
+    blobs = CountingBlobs()
     ledger = opened(blobs)
     for number in range(1, count + 1):
         await ledger.append(AliasEntry(version=number), request_id=f"r{number}")
@@ -106,12 +83,10 @@ async def test_a_block_that_is_gone_or_damaged_is_written_again(damage: str) -> 
 
 
 async def test_a_store_that_takes_no_block_keeps_no_entry_from_being_appended() -> None:
-    blobs = Counting()
-    blobs.puts_fail = True
+    blobs = Full()
     ledger = opened(blobs)
     for number in range(BLOCK + 1):
         await ledger.append(AliasEntry(version=number), request_id=f"r{number}")
-    blobs.puts_fail = False
     assert (await opened(blobs).index()).covered == BLOCK + 1
 
 
@@ -129,7 +104,7 @@ async def test_the_entry_of_a_time_is_found_in_the_index() -> None:
 
 
 async def test_entries_of_many_replicas_are_one_index() -> None:
-    blobs = Counting()
+    blobs = CountingBlobs()
     replicas = [opened(blobs) for _ in range(3)]
     for number in range(BLOCK + 20):
         await replicas[number % 3].append(AliasEntry(version=number), request_id=f"r{number}")

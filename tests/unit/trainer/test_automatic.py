@@ -77,7 +77,7 @@ async def states(store: Store) -> dict[int, str]:
 async def test_a_model_may_be_declared_before_its_data_and_is_trained_when_they_come() -> None:
     registry, dataprep = Registry(), Dataprep(0)
     store, automatic = trainer(MemoryBlobs(), registry, dataprep)
-    assert [name async for name in automatic.pending()] == [AutomaticKey("words")]
+    assert [name async for name in automatic.pending()] == [AutomaticKey("words", "toy")]
     assert await automatic.reconcile(AutomaticKey("words")) is None
     assert not await store.index.newest_first()
     dataprep.number = 1

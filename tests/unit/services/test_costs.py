@@ -1,0 +1,106 @@
+"""What a call or a resync costs follows what it answers and what is open, and not how much there ever was."""
+
+from typing import Any, cast
+
+import pytest
+
+from millstream.timestamps import now
+from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
+from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
+from millstream.training.v1.training_service_pb2 import ListTrainingRunsRequest
+from servicekit.bus.memory import MemoryBus
+from servicekit.facts.open_work import OpenWork
+from servicekit.facts.outbox import Outbox
+from services.trainer.automatic import AutomaticKey, TrainAutomatically
+from services.trainer.reconcile import BringToOutcome, RunKey
+from services.trainer.service import TrainingService
+from services.trainer.store import FACTS, Store
+from tests.unit.trainer.test_automatic import Dataprep, Registry
+from tests.worlds.counting import CountingBlobs
+from tests.worlds.training import NoLauncher
+
+SUCCEEDED = TrainingRun.STATE_SUCCEEDED
+
+
+class Trainer:
+    """A trainer whose process has just started, on a store with so many runs that have ended."""
+
+    def __init__(self, blobs: CountingBlobs) -> None:
+        self.blobs = blobs
+        self.store = Store(blobs, Outbox(blobs, None, "trainer", FACTS), 10)
+        self.service = TrainingService(self.store, cast("Any", NoLauncher()), *cast("Any", (None, None, None)))
+
+    @classmethod
+    async def after(cls, runs: int) -> "Trainer":
+        blobs = CountingBlobs()
+        store = Store(blobs, Outbox(blobs, MemoryBus(), "trainer", FACTS), 10)
+        bring = BringToOutcome(store, NoLauncher(), cast("Any", None), slots=1, time_limit_seconds=60)
+        work = OpenWork(blobs, "trainer")
+        for number in range(runs):
+            run_id, spec = f"run-{number}", TrainingRunSpec(model=f"model-{number % 2}", dataset="words")
+            await store.create(RunRequest(run_id=run_id, spec=spec, time=now(), automatic=True))
+            await store.end(RunOutcome(run_id=run_id, model=spec.model, state=SUCCEEDED))
+            await bring.reconcile(RunKey(run_id))
+            await store.outbox.flush()
+        for fact in await work.facts():
+            await work.done(fact.fact_id)
+        return cls(blobs)
+
+    async def cost(self, **request: Any) -> int:
+        """Calls to the store of one page of five runs, once another page was shown."""
+        await self.service.ListTrainingRuns(ListTrainingRunsRequest(page_size=5, **request))
+        self.blobs.calls.clear()
+        await self.service.ListTrainingRuns(ListTrainingRunsRequest(page_size=5, **request))
+        return self.blobs.calls.total()
+
+
+@pytest.mark.parametrize("asked", [{}, {"model": "model-1"}, {"states": [SUCCEEDED]}], ids=["all", "model", "state"])
+async def test_a_page_of_runs_costs_the_same_however_many_there_are(asked: dict[str, Any]) -> None:
+    few, many = await Trainer.after(20), await Trainer.after(600)
+    assert await few.cost(**asked) == await many.cost(**asked) <= 2
+
+
+async def test_a_trainer_that_starts_shows_a_page_of_many_runs_by_their_blocks() -> None:
+    many = await Trainer.after(600)
+    many.blobs.calls.clear()
+    shown = (await many.service.ListTrainingRuns(ListTrainingRunsRequest(page_size=5))).runs
+    assert [run.run_id for run in shown] == [f"run-{number}" for number in range(599, 594, -1)]
+    assert many.blobs.calls["get ledger-blocks"] == 2
+    assert many.blobs.calls.total() < 150, many.blobs.calls
+
+
+async def test_which_runs_are_open_costs_what_is_open() -> None:
+    many = await Trainer.after(600)
+    await many.store.create(RunRequest(run_id="open", spec=TrainingRunSpec(model="toy"), time=now()))
+    many.blobs.calls.clear()
+    assert await many.store.open_run_ids() == ["open"]
+    assert many.blobs.calls.total() <= 4, many.blobs.calls
+
+
+async def test_an_automatic_run_costs_the_same_however_many_there_were() -> None:
+    costs = []
+    for runs in (20, 600):
+        trainer = await Trainer.after(runs)
+        registry = Registry(model="model-1")
+        automatic = TrainAutomatically(trainer.store, cast("Any", registry), cast("Any", Dataprep()))
+        await trainer.store.index.newest_first()
+        trainer.blobs.calls.clear()
+        await automatic.reconcile(AutomaticKey("words"))
+        costs.append(trainer.blobs.calls.total())
+    assert costs[0] == costs[1] <= 15
+
+
+async def test_a_run_that_is_not_in_the_index_is_added_by_its_reconcile_or_by_a_comparison() -> None:
+    """Its writer died after it stored the request, or an older version wrote it."""
+    blobs = CountingBlobs()
+    for run_id in ("died", "old"):
+        request = RunRequest(run_id=run_id, spec=TrainingRunSpec(model="toy"), time=now())
+        await blobs.put(f"runs/requests/{run_id}", request.SerializeToString())
+    store = Store(blobs, Outbox(blobs, MemoryBus(), "trainer", FACTS), 10)
+    bring = BringToOutcome(store, NoLauncher(), cast("Any", None), slots=1, time_limit_seconds=60)
+    assert await store.index.newest_first() == [] and await store.open_run_ids() == []
+    await bring.reconcile(RunKey("died"))
+    assert await store.index.newest_first() == ["died"]
+    assert {key async for key in bring.pending()} == {RunKey("died"), RunKey("old")}
+    assert await store.index.newest_first("toy") == ["old", "died"]
+    assert await store.open_run_ids() == ["died", "old"], "a resync finds them from now on"
