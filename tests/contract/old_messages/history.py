@@ -217,6 +217,7 @@ async def a_long_ledger(seen: Seen) -> None:
     for number in range(BLOCK):
         entry = AliasEntry(model=MODEL, alias=OTHER_ALIAS, version=1 + number % 2)
         await ledger.append(entry, request_id=f"move-{number}", actor="somebody")
+    await ledger.index()
     async for block in blobs.list("ledger-blocks/"):
         seen.objects[block.key] = await blobs.get(block.key)
 
