@@ -173,6 +173,7 @@ async def test_runs_with_long_reasons_are_listed_and_watched() -> None:
         ended = RunOutcome(run_id=run, state=TrainingRun.STATE_CANCELLED, reason="y" * 9_000_000)
         await blobs.put(f"runs/outcomes/{run}", ended.SerializeToString())
     store = RunStore(blobs, Outbox(blobs, MemoryBus(), "trainer", {}), 10.0)
+    await store.compare()  # an older version has stored them: they are not in the index yet
     service = TrainingService(store, NO_NAME, NO_NAME, NO_NAME, Catalog(["tests.recipes"]))
     name = "millstream.training.v1.TrainingService"
     async with calling(service, training_grpc.add_TrainingServiceServicer_to_server, name) as channel:
