@@ -30,6 +30,8 @@ OUTBOX_PENDING = Gauge("millstream_outbox_pending", "Facts stored and not yet pu
 
 OUTBOX_PARKED = Counter("millstream_outbox_parked", "Facts that cannot be published, parked until the next start.")
 
+BLOBS_CALLS = Counter("millstream_blobs_calls", "Calls to the object store; a listing is one.", ("operation",))
+
 ARTIFACTS_DAMAGED = Counter(
     "millstream_artifact_cache_damaged", "Artifacts on this machine's disk that were damaged, and fetched again."
 )

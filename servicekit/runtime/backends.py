@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from millstream.errors import InvalidArgument
+from servicekit.blobs.counted import CountedBlobs
 from servicekit.blobs.directory import DirectoryBlobs
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.port import Blobs
@@ -33,8 +34,8 @@ def open_blobs(settings: Settings) -> Blobs:
         from servicekit.blobs.faulty import list_in_vain
 
         file = Path(name)  # one key a line, read at each listing: a test adds some meanwhile
-        return list_in_vain(blobs, lambda: file.read_text().split() if file.exists() else ())
-    return blobs
+        blobs = list_in_vain(blobs, lambda: file.read_text().split() if file.exists() else ())
+    return CountedBlobs(blobs)
 
 
 def _open_blobs(settings: Settings) -> Blobs:

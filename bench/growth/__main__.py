@@ -1,0 +1,200 @@
+"""What a platform costs once it holds much: idle, at its start, in memory and by request, beside one that holds little.
+
+`python -m bench.growth [--sizes 100,1000,10000] [--world local] [--seconds 60]`: for each size a platform is started on a
+store that holds so many runs, versions and imports (state.py). `RATIO growth_…` is the worst of the largest size over the
+smallest: of all services for idle CPU, start and memory, of all calls for requests.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+
+from bench.growth.state import ALIAS, DATASET, MODEL, Grown, Size, into_folder, into_store
+from bench.neighbours.memory import resident
+from millstream import Client
+from millstream.defaults import SERVICES
+from millstream.registry.v1.registry_service_pb2 import ListModelVersionsRequest
+from millstream.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from millstream.training.v1.training_service_pb2 import ListTrainingRunsRequest
+from millstream.training.v1.training_service_pb2_grpc import TrainingServiceStub
+from tests.recipes.toy_words.sample import rows
+from tests.worlds.platform import World, wait_until, world
+
+T = TypeVar("T")
+CALLS, TRAININGS, PAGE = 200, 3, 50
+SETTLED_SECONDS = 600
+TICKS = 100
+"""Of /proc/{pid}/stat in a second (sysconf SC_CLK_TCK on Linux)."""
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / TICKS
+
+
+def metric_lines(platform: World, service: str) -> list[str]:
+    """What a service shows at /metrics."""
+    url = f"http://{platform.ports.metrics(service, 0)}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return str(answer.read().decode()).splitlines()
+
+
+def resynced(platform: World, service: str) -> bool:
+    """Whether each kind of work has been compared in full."""
+    kinds: dict[str, set[str]] = {"millstream_work_queued": set(), "millstream_work_resynced_timestamp_seconds": set()}
+    for line in metric_lines(platform, service):
+        name, _, rest = line.partition("{")
+        if name in kinds:
+            kinds[name].add(rest.partition("}")[0])
+    kinds_of_work, compared = kinds.values()
+    return bool(kinds_of_work) and kinds_of_work <= compared
+
+
+def store_calls(platform: World, service: str) -> float:
+    """Calls of a service to the store since its start."""
+    return sum(
+        float(line.split()[-1])
+        for line in metric_lines(platform, service)
+        if line.startswith("millstream_blobs_calls_total")
+    )
+
+
+def p50_ms(call: Callable[[], object]) -> float:
+    """Median of many calls, after some that fill the caches."""
+    for _ in range(10):
+        call()
+    figures = []
+    for _ in range(CALLS):
+        began = time.perf_counter()
+        call()
+        figures.append(1000 * (time.perf_counter() - began))
+    return statistics.median(figures)
+
+
+def first(items: Iterable[T]) -> T:
+    """The first of some items, such as of a listing's first page."""
+    return next(iter(items))
+
+
+def requests(platform: World, client: Client, size: Size) -> dict[str, float]:
+    """p50 in ms by call; a page has as many items at every size."""
+    middle = size.runs // 2
+    moment = client.alias(MODEL, ALIAS).time.ToDatetime(UTC)
+    registry = RegistryServiceStub(grpc.insecure_channel(platform.addresses["registry"]))
+    trainer = TrainingServiceStub(grpc.insecure_channel(platform.addresses["trainer"]))
+    versions = ListModelVersionsRequest(model=MODEL, page_size=PAGE)
+    runs = ListTrainingRunsRequest(model=MODEL, page_size=PAGE)
+    return {
+        "GetModelVersion": p50_ms(lambda: client.version(MODEL, middle)),
+        "ListModelVersions": p50_ms(lambda: registry.ListModelVersions(versions)),
+        "ListTrainingRuns": p50_ms(lambda: trainer.ListTrainingRuns(runs)),
+        "AliasAt": p50_ms(lambda: client.alias_at(MODEL, moment, ALIAS)),
+        "GetSnapshot": p50_ms(lambda: client.snapshot(DATASET)),
+    }
+
+
+def asked_to_registered(client: Client, folder: Path) -> float:
+    """Median seconds from a request for a run to its version, on rows of the toy recipe."""
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows(60, seed=1)))
+    asked = client.import_dataset(file, "bench", recipe="toy_words")
+    client.wait_import("bench", asked.request_id, timeout=60)
+    client.apply_model(
+        {"model": MODEL, "recipe": "toy_words", "preset": "toy", "dataset": "bench", "config": {"steps": 1}}
+    )
+    figures = []
+    for _ in range(TRAININGS):
+        began = time.perf_counter()
+        registered = partial(_is_newest, client, client.train(MODEL).run_id)
+        wait_until(registered, "its version")
+        figures.append(time.perf_counter() - began)
+    return statistics.median(figures)
+
+
+def _is_newest(client: Client, run_id: str) -> bool:
+    return first(client.versions(MODEL)).run_id == run_id
+
+
+def measured(kind: str, size: Size, seconds: float) -> dict[str, Any]:
+    """The figures of one platform."""
+    objects = asyncio.run(Grown(size).make())
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder) / "state"
+        if kind == "local":
+            into_folder(objects, state / "blobs")
+        with world(state, kind=kind) as platform:
+            platform.stop()
+            if kind != "local":
+                asyncio.run(into_store(objects, platform.blobs()))
+            began = time.perf_counter()
+            platform.start()
+            start = time.perf_counter() - began
+            with platform.client() as client:
+                return {"objects": len(objects), "start": start, **_running(platform, client, size, seconds)}
+
+
+def _running(platform: World, client: Client, size: Size, seconds: float) -> dict[str, Any]:
+    began = time.perf_counter()
+    wait_until(lambda: all(resynced(platform, s) for s in SERVICES), "all was compared", SETTLED_SECONDS)
+    compared = time.perf_counter() - began
+    time.sleep(5)
+    pids = {service: platform.pids(service)[0] for service in SERVICES}
+    cpu = {service: cpu_seconds(pids[service]) for service in SERVICES}
+    calls = {service: store_calls(platform, service) for service in SERVICES}
+    time.sleep(seconds)
+    idle = {service: (cpu_seconds(pids[service]) - cpu[service]) / seconds for service in SERVICES}
+    idle_calls = {service: (store_calls(platform, service) - calls[service]) / seconds for service in SERVICES}
+    found = requests(platform, client, size)
+    registered = asked_to_registered(client, platform.state)
+    return {
+        "compared_seconds": compared,
+        "idle_cpu": idle,
+        "idle_store_calls": idle_calls,
+        "memory_mb": {s: resident(pids[s]) / 1e6 for s in SERVICES},
+        "p50_ms": found,
+        "asked_to_registered": registered,
+    }
+
+
+def worst(large: Mapping[str, float], small: Mapping[str, float], least: float = 0.0) -> float:
+    """The greatest ratio of two figures by the same name; figures below `least` count as that."""
+    return max(max(large[name], least) / max(small[name], least) for name in small)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sizes", default="100,1000,10000")
+    parser.add_argument("--world", default="local")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    sizes = [int(text) for text in options.sizes.split(",")]
+    results = {}
+    for runs in sizes:
+        results[runs] = measured(options.world, Size(runs), options.seconds)
+        print(json.dumps({runs: results[runs]}), flush=True)
+    small, large = results[sizes[0]], results[sizes[-1]]
+    print(f"RATIO growth_idle_cpu {worst(large['idle_cpu'], small['idle_cpu'], 0.002):.2f}")
+    print(f"RATIO growth_start {max(0.0, large['start'] - 3) / small['start']:.2f}")
+    print(f"RATIO growth_memory {worst(large['memory_mb'], small['memory_mb']):.2f}")
+    print(f"RATIO growth_request {worst(large['p50_ms'], small['p50_ms']):.2f}")
+    file = Path(__file__).parent / "results.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(
+        json.dumps({**known, options.world: {"at": datetime.now(UTC).isoformat(), **results}}, indent=1) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
