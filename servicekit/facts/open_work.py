@@ -1,13 +1,12 @@
 """Open work: a fact that gives a service something to do stays listed for it until that is done.
 
-Before a fact is stored, a marker `open/{service}/{fact id}` is put for each service that acts on it (flow.py). The service
+Before a fact is stored, a marker `open/{service}/{id}` is put for each service that acts on it (flow.py). The service
 deletes its marker once the reconcile of what the fact asks for found nothing left to do. So a resync lists what is open, not
 everything that ever was. A marker that was lost, or a fact of a version without markers, is found by a comparison in full.
 """
 
 import asyncio
 import logging
-import re
 from dataclasses import dataclass
 
 from google.protobuf import descriptor_pool, message_factory
@@ -19,11 +18,11 @@ from servicekit.blobs.port import Blobs, Listed, check_key
 from servicekit.blobs.stored import decode, unpack
 from servicekit.facts.flow import services_that_act_on
 from servicekit.facts.markers import delete_orphan, fact_id_of
+from servicekit.ids import hash_of
 
 log = logging.getLogger(__name__)
 AT_ONCE = 16
 """Markers read at once."""
-_FACT_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,19 @@ class OpenFact:
     fact_id: str
     fact: Proto
 
+    @property
+    def marker_id(self) -> str:
+        """Names its markers. Of two writers of one object each has markers of its own, since only one fact is stored."""
+        return hash_of(self.fact_id, self.fact)
+
 
 async def open_work_on(blobs: Blobs, key: str, fact: Proto) -> None:
     """Mark the fact, which is about to be stored under `key`, for every service that acts on it. Raises Unavailable."""
     marker = OpenMarker(key=key)
     marker.fact.Pack(fact)
     data = marker.SerializeToString(deterministic=True)
-    names = [f"open/{service}/{fact_id_of(key)}" for service in services_that_act_on(fact)]
+    marker_id = OpenFact(fact_id_of(key), fact).marker_id
+    names = [f"open/{service}/{marker_id}" for service in services_that_act_on(fact)]
     await asyncio.gather(*(blobs.put(name, data) for name in names))
 
 
@@ -52,7 +57,7 @@ class OpenWork:
         """By key of the marker, as of the last listing: a marker never changes."""
 
     async def facts(self) -> list[OpenFact]:
-        """Those that are stored, in order of id. Raises Unavailable."""
+        """Those that are stored, in order of their markers. Raises Unavailable."""
         listed = [one async for one in self.blobs.list(f"open/{self.service}/")]
         new = [one for one in listed if one.key not in self._known]
         known = {one.key: self._known[one.key] for one in listed if one.key in self._known}
@@ -64,11 +69,9 @@ class OpenWork:
         self._known = known
         return [known[key] for key in sorted(known)]
 
-    async def done(self, fact_id: str) -> None:
+    async def done(self, marker_id: str) -> None:
         """The service has acted on the fact. Idempotent. Raises Unavailable."""
-        # An event of a foreign publisher has an id of its own, for which there is no marker.
-        if _FACT_ID.fullmatch(fact_id):
-            await self.blobs.delete(f"open/{self.service}/{fact_id}")
+        await self.blobs.delete(f"open/{self.service}/{marker_id}")
 
     async def _read(self, marker: Listed) -> OpenFact | None:
         """None: its fact is not stored yet, another replica was faster, or only a later version can read it."""
@@ -87,6 +90,6 @@ class OpenWork:
             await self.blobs.delete(marker.key)
             return None
         if await self.blobs.exists(check_key(found.key)):
-            return OpenFact(marker.key.rpartition("/")[2], fact)
+            return OpenFact(fact_id_of(found.key), fact)
         await delete_orphan(self.blobs, self.service, marker)
         return None

@@ -6,31 +6,31 @@ from servicekit.work.keys import Key
 
 
 class Obligations:
-    """Keys and open facts of one process; as many as are open."""
+    """Keys and open facts, by the ids of their markers, of one process; as many as are open."""
 
     def __init__(self) -> None:
         self._keys: dict[str, set[Key]] = {}
         self._facts: dict[Key, set[str]] = {}
 
-    def add(self, fact_id: str, keys: Iterable[Key]) -> None:
+    def add(self, marker_id: str, keys: Iterable[Key]) -> None:
         """The fact gives these keys, which are reconciled from now on."""
         for key in keys:
-            self._keys.setdefault(fact_id, set()).add(key)
-            self._facts.setdefault(key, set()).add(fact_id)
+            self._keys.setdefault(marker_id, set()).add(key)
+            self._facts.setdefault(key, set()).add(marker_id)
 
     def of(self, key: Key) -> frozenset[str]:
         """The facts that gave the key so far."""
         return frozenset(self._facts.get(key, ()))
 
-    def settle(self, key: Key, fact_ids: Iterable[str]) -> list[str]:
+    def settle(self, key: Key, marker_ids: Iterable[str]) -> list[str]:
         """Nothing is left to do for these facts under this key. Returns those that wait for no other key."""
         done = []
-        for fact_id in fact_ids:
-            self._facts[key].discard(fact_id)
-            self._keys[fact_id].discard(key)
-            if not self._keys[fact_id]:
-                del self._keys[fact_id]
-                done.append(fact_id)
+        for marker_id in marker_ids:
+            self._facts[key].discard(marker_id)
+            self._keys[marker_id].discard(key)
+            if not self._keys[marker_id]:
+                del self._keys[marker_id]
+                done.append(marker_id)
         if not self._facts.get(key, True):
             del self._facts[key]
         return done

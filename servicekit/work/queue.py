@@ -143,7 +143,7 @@ class Work:
         """Queue the keys that a fact gives; their reconcile continues its event's trace. Raises what the handler raises."""
         keys = list(self.handlers[type(fact.fact)](fact.fact))
         if self.open_work.service in services_that_act_on(fact.fact):
-            self._obligations.add(fact.fact_id, keys)
+            self._obligations.add(fact.marker_id, keys)
         for key in keys:
             self.add(key)
             self._states[key].trace = traceparent
@@ -232,10 +232,10 @@ class Work:
 
     async def _settle(self, key: Key, facts: Iterable[str]) -> None:
         """Nothing is left to do under the key for facts that gave it before its reconcile began."""
-        for fact_id in self._obligations.settle(key, facts):
+        for marker_id in self._obligations.settle(key, facts):
             failpoint("work.settled")
             with suppress(MillstreamError):  # the next resync lists the fact again
-                await self.open_work.done(fact_id)
+                await self.open_work.done(marker_id)
 
     async def _reconcile(self, key: Key, state: _State) -> float | None:
         """One try; returns the seconds to the next, or None."""

@@ -141,12 +141,16 @@ class Store:
         """The imports without an outcome, in the order in which they end."""
         recorded = [one.fact for one in await self.open_work.facts()]
         mine = [one for one in recorded if isinstance(one, Import) and one.dataset == dataset]
-        found = [one for one in mine if not await self.blobs.exists(_outcome_key(dataset, one.request_id))]
+        # Two replicas that recorded one import at once have left a marker each.
+        earliest = {one.request_id: one for one in sorted(mine, key=_order, reverse=True)}
+        found = [one for one in earliest.values() if not await self.blobs.exists(_outcome_key(dataset, one.request_id))]
         return sorted(found, key=_order)
 
     async def imports_before(self, requested: Import) -> int:
         """How many imports of the dataset must end before this one. Raises DataLoss if the next to end is damaged."""
-        before = [one for one in await self.pending(requested.dataset) if _order(one) < _order(requested)]
+        pending = await self.pending(requested.dataset)
+        mine = next((one for one in pending if one.request_id == requested.request_id), requested)
+        before = [one for one in pending if _order(one) < _order(mine)]
         for following in before[:1]:
             await self.requested(following.dataset, following.request_id)
         return len(before)

@@ -1,7 +1,7 @@
 """TrainingService: message in, message out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from millstream.dataset.v1.dataset_pb2 import Snapshot
@@ -17,7 +17,7 @@ from recipekit.catalog import Catalog
 from recipekit.spec import BadConfig
 from servicekit.ids import check_request_id
 from servicekit.limits import check_reason, check_spec_size
-from servicekit.paging import message_page, trimmed
+from servicekit.paging import AT_ONCE, message_page, trimmed
 from servicekit.processes import this_process
 from servicekit.rpc.caller import actor
 from servicekit.structs import mapping_of
@@ -76,9 +76,19 @@ class TrainingService:
         """Newest first."""
         run_ids = await self.store.index.newest_first(request.model)
         if request.states:
-            run_ids = [run_id for run_id in run_ids if await self.store.fits(run_id, request.states)]
+            run_ids = await self._of_states(run_ids, request.states)
         shown, token = await message_page(run_ids, request, str, self.store.listed_run)
         return rpc.ListTrainingRunsResponse(runs=shown, next_page_token=token)
+
+    async def _of_states(
+        self, run_ids: Sequence[str], states: Collection["TrainingRun.State.ValueType"]
+    ) -> Sequence[str]:
+        found: list[str] = []
+        for start in range(0, len(run_ids), AT_ONCE):
+            some = run_ids[start : start + AT_ONCE]
+            fits = await asyncio.gather(*(self.store.fits(run_id, states) for run_id in some))
+            found += [run_id for run_id, fitting in zip(some, fits, strict=True) if fitting]
+        return found
 
     async def WatchTrainingRun(
         self, request: rpc.WatchTrainingRunRequest

@@ -9,7 +9,6 @@ from cachetools import LRUCache
 from google.protobuf.message import Message
 
 from millstream.errors import DataLoss, NotFound
-from millstream.states import RUN_ENDED
 from millstream.timestamps import now
 from millstream.training.v1 import events_pb2 as events
 from millstream.training.v1.attempt_pb2 import AttemptEnd, AttemptFailure, RunNumerics, RunOutcome, RunRequest
@@ -71,12 +70,15 @@ class Store:
         return found, [*requests.damaged.values(), *outcomes.damaged.values()]
 
     async def fits(self, run_id: str, states: Collection["TrainingRun.State.ValueType"]) -> bool:
-        """Whether the run is in one of the states. Raises Unavailable."""
+        """Whether the run is in one of the states; one whose outcome is damaged is in none. Raises NotFound, Unavailable."""
         if run_id not in self._states:
-            run = await self.listed_run(run_id)
-            if run.state in RUN_ENDED:
-                self._states[run_id] = run.state
-            return run.state in states
+            try:
+                outcome = await self.outcome(run_id)
+            except DataLoss:
+                return False
+            if not outcome:
+                return (await self.listed_run(run_id)).state in states
+            self._states[run_id] = outcome.state
         return self._states[run_id] in states
 
     async def request(self, run_id: str) -> RunRequest:

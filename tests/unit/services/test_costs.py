@@ -43,7 +43,7 @@ class Trainer:
             await bring.reconcile(RunKey(run_id))
             await store.outbox.flush()
         for fact in await work.facts():
-            await work.done(fact.fact_id)
+            await work.done(fact.marker_id)
         return cls(blobs)
 
     async def cost(self, **request: Any) -> int:
