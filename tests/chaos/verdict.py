@@ -2,8 +2,6 @@
 
 import asyncio
 import hashlib
-import importlib
-import re
 import time
 from collections.abc import Iterable
 
@@ -21,15 +19,8 @@ from servicekit.runtime.backends import open_bus
 from servicekit.runtime.settings import Settings
 from tests.chaos import faults
 from tests.chaos.scenario import Flow, weights
-from tests.chaos.stages import OWNERS
 from tests.chaos.target import Platform
-
-PATTERNS = [
-    re.compile(re.escape(pattern).replace(r"\*", "[^/]+"))
-    for owner in OWNERS
-    for pattern in importlib.import_module(f"services.{owner}.store").FACTS
-]
-"""The keys of objects that are published on the bus."""
+from tests.e2e.invariants import PUBLISHED
 
 
 def settle(platform: Platform, flow: Flow) -> float:
@@ -109,7 +100,7 @@ async def _unpublished(platform: Platform, blobs: Blobs, name: str, run_ids: Ite
     return [
         f"{key} was never published"
         for key in keys
-        if any(p.fullmatch(key) for p in PATTERNS) and hash_of(key) not in published
+        if any(p.fullmatch(key) for p in PUBLISHED) and hash_of(key) not in published
     ]
 
 

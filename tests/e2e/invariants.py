@@ -1,6 +1,8 @@
 """The invariants after a flow, with or without faults, read from the store and by gRPC."""
 
 import asyncio
+import importlib
+import re
 from collections import Counter
 
 from google.protobuf.message import Message
@@ -12,6 +14,18 @@ from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from servicekit.blobs.port import Blobs
 from servicekit.facts.ledger import read_entry
+
+OWNERS = ("dataprep", "trainer", "registry", "evaluator")
+"""The services that store facts."""
+UNPUBLISHED = ("datasets/*/imports/*", "evaluations/*/*/*")
+"""The facts that no event announces: they give work to their own service alone."""
+PUBLISHED = [
+    re.compile(re.escape(pattern).replace(r"\*", "[^/]+"))
+    for owner in OWNERS
+    for pattern in importlib.import_module(f"services.{owner}.store").FACTS
+    if pattern not in UNPUBLISHED
+]
+"""The keys of objects that are published on the bus."""
 
 
 def keys(blobs: Blobs, prefix: str) -> list[str]:

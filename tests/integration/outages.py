@@ -3,7 +3,6 @@
 import asyncio
 import importlib
 import os
-import re
 import resource
 import subprocess
 import sys
@@ -31,7 +30,6 @@ from tests.e2e import invariants
 from tests.e2e.scenario import DATASET, MODEL, SPEC
 from tests.worlds.platform import ROOT, World, wait_until
 
-OWNERS = ("dataprep", "trainer", "registry", "evaluator")
 DOMAINS = {
     "dataprep": "dataset",
     "trainer": "training",
@@ -159,11 +157,8 @@ def calls(platform: World) -> Calls:
 
 def facts(platform: World) -> set[str]:
     """The ids of the events of all facts that are stored."""
-    patterns = [p for owner in OWNERS for p in importlib.import_module(f"services.{owner}.store").FACTS]
-    kinds = [re.compile(re.escape(pattern).replace(r"\*", "[^/]+")) for pattern in patterns]
-    roots = {pattern.partition("/")[0] for pattern in patterns}
-    keys = [key for root in roots for key in invariants.keys(platform.blobs(), f"{root}/")]
-    return {hash_of(key) for key in keys if any(kind.fullmatch(key) for kind in kinds)}
+    keys = invariants.keys(platform.blobs(), "")
+    return {hash_of(key) for key in keys if any(kind.fullmatch(key) for kind in invariants.PUBLISHED)}
 
 
 def published(platform: World) -> set[str]:
