@@ -6,6 +6,7 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import grpc
@@ -87,7 +88,7 @@ async def serve(
     raise_file_limit()
     health = health or Health()
     store = DependencyProbe("blobs", blobs.check, health.set, pause=1.0, pause_in_incident=0.2)
-    events = DependencyProbe("bus", bus.check, health.set, pause=5.0, pause_in_incident=0.5)
+    events = DependencyProbe("bus", bus.check, partial(_bus_changed, health, work), pause=5.0, pause_in_incident=0.5)
     consumer, damage = (work.consumer, work.damage) if work else (None, None)
     status = Status(service, health, store, events, consumer, outbox, damage)
     try:
@@ -117,6 +118,12 @@ async def serve(
     log.info("stopped")
     for task in ended:
         raise task.exception() or RuntimeError("a background task ended, which none should")
+
+
+async def _bus_changed(health: Health, work: Work | None, name: str, answers: bool) -> None:
+    await health.set(name, answers)
+    if work:
+        work.bus_answers(answers)
 
 
 async def _start(server: aio.Server, health: Health) -> None:

@@ -110,6 +110,7 @@ class Work:
         self._entries = itertools.count()
         self._states: dict[Key, _State] = {}
         self._delay_added = asyncio.Event()
+        self._bus_answers = True
         self._resyncs = [Resync("open", self._find_open, lambda: self.resync_seconds)]
         self.register(*reconcilers)
 
@@ -165,6 +166,12 @@ class Work:
         for each in self._resyncs:
             each.soon()
 
+    def bus_answers(self, answers: bool) -> None:
+        """The bus answers now, or no more: a broadcast reader misses what is published meanwhile."""
+        self._bus_answers = answers
+        if self.consumer.broadcast:
+            self.resync_soon()
+
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -193,7 +200,7 @@ class Work:
 
     def _pause_of_full(self) -> float:
         """Seconds to the next comparison in full (resync.py)."""
-        misses_events = self.consumer.broadcast and self.consumer.incident.problem
+        misses_events = self.consumer.broadcast and (self.consumer.incident.problem or not self._bus_answers)
         return self.resync_seconds if misses_events or self.damage.texts() else self.full_resync_seconds
 
     async def _queue_delayed(self) -> None:

@@ -234,6 +234,26 @@ async def test_it_resyncs_at_start_and_periodically() -> None:
         await until(lambda: thing.done["a"] >= 3)
 
 
+async def test_a_broadcast_reader_compares_in_full_while_the_bus_does_not_answer() -> None:
+    thing = Thing()
+    async with working(thing, resync_seconds=0.01, broadcast=True) as work:
+        await until(lambda: thing.resyncs)
+        before = thing.resyncs
+        work.bus_answers(False)
+        await until(lambda: thing.resyncs > before + 5)
+        work.bus_answers(True)
+        await until(lambda: work._pause_of_full() == 3600)
+
+
+async def test_readers_of_a_group_do_not_for_what_is_published_is_open() -> None:
+    thing = Thing()
+    async with working(thing, resync_seconds=0.01) as work:
+        await until(lambda: thing.resyncs)
+        work.bus_answers(False)
+        await asyncio.sleep(0.1)
+        assert thing.resyncs == 1
+
+
 async def test_a_resync_that_fails_is_retried_and_keeps_what_it_found() -> None:
     thing = Thing()
     thing.open_keys = ["a"]
