@@ -18,6 +18,10 @@ class Obligations:
             self._keys.setdefault(marker_id, set()).add(key)
             self._facts.setdefault(key, set()).add(marker_id)
 
+    def has(self, marker_id: str) -> bool:
+        """Whether some key of the fact is not settled yet."""
+        return marker_id in self._keys
+
     def of(self, key: Key) -> frozenset[str]:
         """The facts that gave the key so far."""
         return frozenset(self._facts.get(key, ()))

@@ -147,7 +147,7 @@ class Work:
             self._obligations.add(fact.marker_id, keys)
         for key in keys:
             self.add(key)
-            self._states[key].trace = traceparent
+            self._states[key].trace = traceparent or self._states[key].trace
 
     def _compact_delayed(self) -> None:
         """Bound the heap: each shorter delay of a key leaves its older entry there."""
@@ -188,9 +188,9 @@ class Work:
                 group.create_task(self._work())
 
     async def _find_open(self) -> None:
-        """Queue what is open."""
+        """Queue what is open, but for what this process has queued, or tries again after a delay."""
         for fact in await self.open_work.facts():
-            if type(fact.fact) in self.handlers:
+            if type(fact.fact) in self.handlers and not self._obligations.has(fact.marker_id):
                 await self.receive(fact)
 
     async def _compare(self, reconciler: Reconciler[Any]) -> None:

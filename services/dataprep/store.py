@@ -4,6 +4,7 @@ Everything of a dataset is under `datasets/{dataset}/`; uploaded files are under
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,8 @@ class Store:
         found = [name for name in await StoredNames(self.blobs, f"{folder}/imports/").all() if name not in ended]
         for request_id in found:
             if request_id not in marked:
-                await self.outbox.reopen(_import_key(dataset, request_id))
+                with suppress(DataLoss):  # its own reconcile reports it
+                    await self.outbox.reopen(_import_key(dataset, request_id))
         return found
 
     def _open(self, prefix: str, kind: type[Any]) -> Ledger[Any]:

@@ -117,6 +117,29 @@ async def test_what_is_retried_or_waits_is_found_by_another_replica() -> None:
             await asyncio.sleep(0.001)
 
 
+async def test_a_resync_leaves_what_waits_for_its_time_alone() -> None:
+    """Ten thousand imports that wait for one another are not all tried again at each resync."""
+
+    async def later(name: str) -> float:
+        return 3600.0
+
+    blobs, bus, thing = MemoryBlobs(), MemoryBus(), Thing(later)
+    await Outbox(blobs, bus, "dataprep", FACTS).put(KEY, b"s1")
+    work = trainer(blobs, bus, thing, 0.01)
+    looks = 0
+    facts = work.open_work.facts
+
+    async def counted() -> list[OpenFact]:
+        nonlocal looks
+        looks += 1
+        return await facts()
+
+    work.open_work.facts = counted  # type: ignore[method-assign]
+    async with Running(work):
+        await until(lambda: looks > 5)
+    assert thing.done["words"] <= 2, "by its event, and by the first look"
+
+
 async def test_what_has_ended_for_good_is_open_no_more() -> None:
     async def refuse(name: str) -> None:
         raise InvalidArgument("no")
