@@ -1,5 +1,6 @@
 """`millstream events`."""
 
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -20,7 +21,7 @@ def tail(
     """Show events from now on."""
     events = cli.client.events(topic or ())
     if count:
-        events = (event for event, _ in zip(events, range(count), strict=False))
+        events = islice(events, count)
     try:
         cli.screen.stream(events, _line)
     except KeyboardInterrupt:

@@ -5,14 +5,17 @@ from typing import Annotated
 
 import typer
 
-from millstream.cli.command import Cli, command
+from millstream.cli.command import Cli, Failed, command
 from millstream.cli.format import count, report_status, when
 from millstream.cli.output import Cells
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, LabelChange, MetricResult
 
 app = typer.Typer(name="reports", help="Evaluation reports.", no_args_is_help=True)
 
-ReportId = Annotated[str, typer.Argument(help="the report's id")]
+Named = Annotated[str, typer.Argument(metavar="REPORT | MODEL", help="a report's id, or a model's name")]
+Version = Annotated[
+    int, typer.Argument(metavar="[VERSION]", help="of the model; default: the newest that has a report")
+]
 
 
 @command(app, "list")
@@ -38,10 +41,23 @@ def _cells(report: EvaluationReport) -> Cells:
     }
 
 
+def _find(cli: Cli, name: str, version: int) -> EvaluationReport:
+    """The report of this id, which has dots, or the newest of a model or of a version of it. Raises Failed."""
+    if "." in name:
+        if version:
+            raise Failed(f"{name} is a report already: leave {version} out, or name the model")
+        return cli.client.report(name)
+    found = next(cli.client.reports(name, version), None)
+    if not found:
+        what = f"version {version} of {name}" if version else f"model {name}"
+        raise Failed(f"{what} has no report: see `millstream models show {name}`")
+    return found
+
+
 @command(app, "show")
-def show(cli: Cli, report_id: ReportId) -> None:
+def show(cli: Cli, name: Named, version: Version = 0) -> None:
     """A report: its metrics, labels, the results of the gate's rules, and its notes."""
-    report = cli.client.report(report_id)
+    report = _find(cli, name, version)
     lines = [
         f"{report.model} version {report.version} {report_status(report)}, compared with {_compared_with(report)}",
         f"{report.rows_compared} test rows of {report.dataset} {report.dataset_number}, {report.rows_left_out} left out",
@@ -102,10 +118,12 @@ def _metric(metric: MetricResult, report: EvaluationReport) -> str:
 @command(app, "page")
 def page(
     cli: Cli,
-    report_id: ReportId,
+    name: Named,
+    version: Version = 0,
     out: Annotated[Path | None, typer.Option(help="write it to this file", dir_okay=False)] = None,
 ) -> None:
     """A report as one page of HTML, with its plots."""
+    report_id = _find(cli, name, version).report_id
     html = cli.client.report_page(report_id)
     if out:
         out.write_text(html, encoding="utf-8")

@@ -3,6 +3,7 @@
 import codecs
 import json
 from collections import defaultdict
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,7 +55,7 @@ def list_runs(
     if unknown := set(state or ()) - set(STATES):
         raise typer.BadParameter(f"{unknown.pop()!r} is no state: {', '.join(STATES)}", param_hint="--state")
     found = cli.client.runs(model, [STATES[name] for name in state or ()])
-    cli.screen.many((run for _, run in zip(range(limit or 1 << 30), found, strict=False)), _cells)
+    cli.screen.many(islice(found, limit or None), _cells)
 
 
 def _cells(run: TrainingRun) -> Cells:

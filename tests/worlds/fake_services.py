@@ -117,7 +117,7 @@ ENTRY = AliasEntry(
     reason="a slip", time=TIME,
 )  # fmt: skip
 REPORT = EvaluationReport(
-    report_id="report-1", model="toy", version=3, dataset="words", dataset_number=4, champion_version=2,
+    report_id="toy.3.0123456789abcdef", model="toy", version=3, dataset="words", dataset_number=4, champion_version=2,
     status=EvaluationReport.STATUS_FAILED, rows_compared=7, rows_left_out=1, baseline_name="most frequent label",
     metrics=[MetricResult(metric="accuracy", meaning="share that is right", candidate=0.75, baseline=0.5, champion=0.7)],
     gate=[GateResult(passed=False, text="accuracy 0.75 is below 0.8")], notes=["only 7 rows"], create_time=TIME,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from millstream import Client
 from millstream.evaluation.v1 import evaluation_service_pb2 as evaluation
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from tests.unit.millstream.conftest import Command
@@ -14,16 +15,16 @@ from tests.worlds.fake_services import REPORT, Fakes
 def test_reports_are_listed(cli: Command, fakes: Fakes) -> None:
     assert cli("reports", "list", "toy", "--version", "3").stdout.splitlines() == [
         "report\tversion\tstatus\ttest metric\tchampion\tcreated",
-        "report-1\t3\tfailed\taccuracy 0.7500\tversion 2\t2026-09-21 14:13:20",
+        "toy.3.0123456789abcdef\t3\tfailed\taccuracy 0.7500\tversion 2\t2026-09-21 14:13:20",
     ]
     asked = fakes.last(evaluation.ListEvaluationReportsRequest)
     assert (asked.model, asked.version) == ("toy", 3)
     (found,) = json.loads(cli("reports", "list", "toy", "-o", "json").stdout)
-    assert (found["report_id"], found["status"]) == ("report-1", "STATUS_FAILED")
+    assert (found["report_id"], found["status"]) == ("toy.3.0123456789abcdef", "STATUS_FAILED")
 
 
 def test_a_report_shows_its_metrics_and_gate(cli: Command) -> None:
-    assert cli("reports", "show", "report-1").stdout.splitlines() == [
+    assert cli("reports", "show", "toy.3.0123456789abcdef").stdout.splitlines() == [
         "toy version 3 failed, compared with version 2 and most frequent label",
         "7 test rows of words 4, 1 left out",
         r"labels: 'good' (4 rows); new 'fine' (1 row); lost 'b\u200bad' (3 rows)",
@@ -31,7 +32,27 @@ def test_a_report_shows_its_metrics_and_gate(cli: Command) -> None:
         "gate: FAILED: accuracy 0.75 is below 0.8",
         "note: only 7 rows",
     ]
-    assert json.loads(cli("reports", "show", "report-1", "-o", "json").stdout)["gate"][0]["passed"] is False
+    assert (
+        json.loads(cli("reports", "show", "toy.3.0123456789abcdef", "-o", "json").stdout)["gate"][0]["passed"] is False
+    )
+
+
+def test_a_report_is_found_by_its_model_and_version(cli: Command, fakes: Fakes) -> None:
+    by_id = cli("reports", "show", "toy.3.0123456789abcdef").stdout
+    assert cli("reports", "show", "toy").stdout == by_id
+    assert fakes.last(evaluation.ListEvaluationReportsRequest).version == 0
+    assert cli("reports", "show", "toy", "3").stdout == by_id
+    assert fakes.last(evaluation.ListEvaluationReportsRequest).version == 3
+    assert cli("reports", "page", "toy", "3").stdout == "<html>తె</html>\n"
+    assert fakes.last(evaluation.GetEvaluationReportPageRequest).report_id == "toy.3.0123456789abcdef"
+
+
+def test_what_names_no_report_says_what_to_do(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "leave 3 out" in cli("reports", "show", "toy.3.0123456789abcdef", "3", code=1).stderr
+    monkeypatch.setattr(Client, "reports", lambda *_: iter(()))
+    assert cli("reports", "show", "toy", "7", code=1).stderr == (
+        "version 7 of toy has no report: see `millstream models show toy`\n"
+    )
 
 
 def test_a_report_says_on_which_rows_it_compares_with_the_champion(
@@ -41,7 +62,7 @@ def test_a_report_says_on_which_rows_it_compares_with_the_champion(
     wider.CopyFrom(REPORT)
     wider.rows_beside_champion, wider.metrics[0].candidate_beside_champion = 5, 0.6
     monkeypatch.setattr("tests.worlds.fake_services.REPORT", wider)
-    lines = cli("reports", "show", "report-1").stdout.splitlines()
+    lines = cli("reports", "show", "toy.3.0123456789abcdef").stdout.splitlines()
     assert lines[2] == "compared with the champion on the 5 of 7 test rows whose label it answers"
     assert lines[4] == (
         "accuracy: 0.7500, baseline 0.5000, on 5 of 7 rows 0.6000 and champion 0.7000 (share that is right)"
@@ -49,13 +70,13 @@ def test_a_report_says_on_which_rows_it_compares_with_the_champion(
 
 
 def test_the_page_is_printed_or_written(cli: Command, fakes: Fakes, tmp_path: Path) -> None:
-    assert cli("reports", "page", "report-1").stdout == "<html>తె</html>\n"
+    assert cli("reports", "page", "toy.3.0123456789abcdef").stdout == "<html>తె</html>\n"
     out = tmp_path / "report.html"
-    assert cli("reports", "page", "report-1", "--out", str(out)).stdout == f"the page is in {out}\n"
+    assert cli("reports", "page", "toy.3.0123456789abcdef", "--out", str(out)).stdout == f"the page is in {out}\n"
     assert out.read_text(encoding="utf-8") == "<html>తె</html>"
-    assert fakes.last(evaluation.GetEvaluationReportPageRequest).report_id == "report-1"
-    found = json.loads(cli("reports", "page", "report-1", "-o", "json").stdout)
-    assert found == {"report_id": "report-1", "html": "<html>తె</html>"}
+    assert fakes.last(evaluation.GetEvaluationReportPageRequest).report_id == "toy.3.0123456789abcdef"
+    found = json.loads(cli("reports", "page", "toy.3.0123456789abcdef", "-o", "json").stdout)
+    assert found == {"report_id": "toy.3.0123456789abcdef", "html": "<html>తె</html>"}
 
 
 def test_another_report_is_requested(cli: Command, fakes: Fakes) -> None:
