@@ -4,10 +4,11 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import cached_property, wraps
-from typing import Annotated, Any
+from itertools import chain
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -16,6 +17,8 @@ from millstream.cli.output import Screen, write
 from millstream.credentials import Credentials
 from millstream.defaults import HOST, PORT_BASE, SERVICES, address
 from millstream.errors import InvalidArgument, MillstreamError, Unavailable
+
+T = TypeVar("T")
 
 
 class Failed(Exception):
@@ -40,6 +43,14 @@ class Cli:
     def client(self) -> Client:
         """The client of the platform, with the credentials of the environment."""
         return Client(credentials=Credentials.from_env(os.environ), **addresses(self._host, self._port_base))
+
+    def of_model(self, model: str, found: Iterator[T]) -> Iterator[T]:
+        """What was found of a model. Raises NotFound where that is nothing because there is no such model."""
+        first = next(found, None)
+        if first is None:
+            self.client.model(model)
+            return found
+        return chain([first], found)
 
     def replicas(self) -> list[tuple[str, str]]:
         """(service, address) of every replica."""

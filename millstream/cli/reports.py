@@ -25,7 +25,7 @@ def list_reports(
     version: Annotated[int, typer.Option(help="only of this version")] = 0,
 ) -> None:
     """A model's reports, newest first."""
-    cli.screen.many(cli.client.reports(model, version), _cells)
+    cli.screen.many(cli.of_model(model, cli.client.reports(model, version)), _cells)
 
 
 def _cells(report: EvaluationReport) -> Cells:

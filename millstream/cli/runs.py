@@ -55,7 +55,7 @@ def list_runs(
     if unknown := set(state or ()) - set(STATES):
         raise typer.BadParameter(f"{unknown.pop()!r} is no state: {', '.join(STATES)}", param_hint="--state")
     found = cli.client.runs(model, [STATES[name] for name in state or ()])
-    cli.screen.many(islice(found, limit or None), _cells)
+    cli.screen.many(islice(cli.of_model(model, found) if model else found, limit or None), _cells)
 
 
 def _cells(run: TrainingRun) -> Cells:

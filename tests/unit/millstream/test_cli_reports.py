@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from millstream import Client
+from millstream.errors import NotFound
 from millstream.evaluation.v1 import evaluation_service_pb2 as evaluation
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from tests.unit.millstream.conftest import Command
@@ -86,3 +87,17 @@ def test_another_report_is_requested(cli: Command, fakes: Fakes) -> None:
     assert (asked.model, asked.version, asked.reason) == ("toy", 3, "a GPU was out of order") and asked.request_id
     found = json.loads(cli("reports", "again", "toy", "3", "-o", "json").stdout)
     assert found == {"model": "toy", "version": 3, "request_number": 2}
+
+
+@pytest.mark.parametrize("words", [("reports", "list", "nosuch"), ("runs", "list", "--model", "nosuch")])
+def test_what_a_model_that_is_not_there_has_is_an_error_and_not_an_empty_list(
+    words: tuple[str, ...], cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_model(client: Client, name: str) -> None:
+        raise NotFound(f"no model {name}; there are: toy")
+
+    for method in ("reports", "runs"):
+        monkeypatch.setattr(Client, method, lambda *_: iter(()))
+    assert cli(*words).stdout.splitlines()[1:] == [], "a model without any has an empty list"
+    monkeypatch.setattr(Client, "model", no_model)
+    assert cli(*words, code=1).stderr == "no model nosuch; there are: toy\n"
