@@ -25,7 +25,7 @@ from services.trainer.run_index import RunIndex
 M = TypeVar("M", bound=Message)
 Ending = AttemptFailure | AttemptEnd
 RUNS, STATES = 1024, 100_000
-"""Runs that are kept, and runs of which the last state is."""
+"""Runs that are kept, and ended runs of which the state is."""
 REASON_LENGTH = 1000
 """Characters of a reason that its event carries; the outcome has all of it."""
 
@@ -42,7 +42,6 @@ class Store:
         self._requests: MutableMapping[str, RunRequest] = LRUCache(RUNS)
         self._outcomes: MutableMapping[str, RunOutcome] = LRUCache(RUNS)
         self._states: MutableMapping[str, TrainingRun.State.ValueType] = LRUCache(STATES)
-        """Of runs that have ended."""
         self._leases: dict[str, Leases] = {}
         self._endings: dict[str, dict[int, Ending]] = {}
         self._ended: MutableMapping[str, TrainingRun] = LRUCache(RUNS)

@@ -1,7 +1,6 @@
 """The queue of work: every key once at a time, the class of an error decides its fate, no key is lost."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
@@ -225,63 +224,6 @@ def test_backoff_grows_to_its_limit_with_jitter(monkeypatch: pytest.MonkeyPatch)
         full = min(5.0, 0.05 * 2 ** (failures - 1))
         assert 0.5 * full <= backoff.backoff(failures) <= full
     assert len({backoff.backoff(3) for _ in range(10)}) > 1
-
-
-async def test_it_resyncs_at_start_and_periodically() -> None:
-    thing = Thing()
-    thing.open_keys = ["a"]
-    async with working(thing, full_resync_seconds=0.01):
-        await until(lambda: thing.done["a"] >= 3)
-
-
-async def test_a_broadcast_reader_compares_in_full_while_the_bus_does_not_answer() -> None:
-    thing = Thing()
-    async with working(thing, resync_seconds=0.01, broadcast=True) as work:
-        await until(lambda: thing.resyncs)
-        before = thing.resyncs
-        work.bus_answers(False)
-        await until(lambda: thing.resyncs > before + 5)
-        work.bus_answers(True)
-        await until(lambda: work._pause_of_full() == 3600)
-
-
-async def test_readers_of_a_group_do_not_for_what_is_published_is_open() -> None:
-    thing = Thing()
-    async with working(thing, resync_seconds=0.01) as work:
-        await until(lambda: thing.resyncs)
-        work.bus_answers(False)
-        await asyncio.sleep(0.1)
-        assert thing.resyncs == 1
-
-
-async def test_a_resync_that_fails_is_retried_and_keeps_what_it_found() -> None:
-    thing = Thing()
-    thing.open_keys = ["a"]
-    thing.resync_errors = [Unavailable("away"), ValueError("bug"), Unavailable("away")]
-    async with working(thing):
-        await until(lambda: thing.resyncs == 4)
-        await until(lambda: thing.done["a"])
-
-
-async def test_resync_waits_for_one_that_began_after_the_call() -> None:
-    gate, inside = asyncio.Event(), asyncio.Event()
-
-    class Slow(Thing):
-        async def pending(self) -> AsyncIterator[ThingKey]:
-            for name in list(self.open_keys):
-                yield ThingKey(name)
-            inside.set()
-            await gate.wait()
-
-    thing = Slow()
-    async with working(thing) as work:
-        await inside.wait()
-        thing.open_keys.append("new")
-        asked = asyncio.create_task(work.resync())
-        await asyncio.sleep(0.01)
-        gate.set()
-        await asked
-        await until(lambda: thing.done["new"])
 
 
 async def test_it_stops_at_once_whatever_it_is_waiting_for() -> None:
