@@ -67,7 +67,8 @@ async def test_no_slice_is_prepared_after_the_deadline(serving: Serving) -> None
         await Predictions(serving).predict(Call("joy", deadline=time.monotonic() + 0.05), row)
     predictor.may_prepare.set()
     assert len((await Predictions(serving).predict(Call("joy"), row)).values) == 5
-    assert predictor.prepared == [1] * 6 and version.batcher.characters == 0
+    # On a busy machine the deadline may pass before the first of the late call's five.
+    assert predictor.prepared in ([1] * 5, [1] * 6) and version.batcher.characters == 0
 
 
 async def test_a_text_that_is_too_long_is_refused_by_name(service: InferenceService, serving: Serving) -> None:
