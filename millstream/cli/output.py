@@ -5,12 +5,16 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+COLUMN_GAP = "  "
 M = TypeVar("M", bound="Message | Mapping[str, Any]")
 Cells = Mapping[str, object]
 """One row of a table: {column: value}."""
@@ -57,7 +61,10 @@ class Screen:
 
 
 def table(rows: Sequence[Cells]) -> None:
-    """Print a table on a terminal, elsewhere lines with tabs and uncut cells. Without rows, nothing."""
+    """Print a table on a terminal, elsewhere lines with tabs and uncut cells. Without rows, nothing.
+
+    On a terminal that is too narrow for it each row is its first cell, and below it the others by name.
+    """
     if not rows:
         return
     # A line end or a tab inside a cell would make another row or column of it.
@@ -66,17 +73,33 @@ def table(rows: Sequence[Cells]) -> None:
         for line in [list(rows[0]), *shown]:
             write("\t".join(line))
         return
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for name, cells in zip(rows[0], zip(*shown, strict=True), strict=True):
-        # Ids are there to be copied: what has no spaces is never cut or broken.
-        drawn.add_column(name, no_wrap=not any(" " in cell for cell in cells), overflow="fold")
+    console, names = Console(), list(rows[0])
+    widths = [max(map(cell_len, column)) for column in zip(names, *shown, strict=True)]
+    if sum(widths) + len(COLUMN_GAP) * (len(names) - 1) > console.width:
+        _print_stacked(console, names, shown)
+        return
+    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, len(COLUMN_GAP), 0, 0))
+    for name in names:
+        drawn.add_column(name, no_wrap=True)
     for line in shown:
         drawn.add_row(*(Text(cell) for cell in line))
-    Console().print(drawn)
+    console.print(drawn)
+
+
+def _print_stacked(console: "Console", names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    for first, *others in rows:
+        # Ids are there to be copied: what has no spaces is never cut or broken.
+        console.print(Text(first, style="bold"), soft_wrap=True)
+        known = [f"{name} {cell}" for name, cell in zip(names[1:], others, strict=True) if cell not in ("", "-")]
+        console.print(Padding(Text(", ".join(known)), (0, 0, 0, len(COLUMN_GAP))))
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 import codecs
 import json
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -13,11 +15,15 @@ from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_mapping
 from millstream.cli.format import count, figures, run_line, run_state, seconds, when
 from millstream.cli.output import Cells, progress_bar, write
+from millstream.errors import NotFound
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
+T = TypeVar("T")
 app = typer.Typer(name="runs", help="Training runs.", no_args_is_help=True)
 
-RunId = Annotated[str, typer.Argument(help="the run's id")]
+RunId = Annotated[str, typer.Argument(help="the run's id, or so much of its beginning that no other has it")]
+SHORTEST, SEARCHED = 4, 1000
+"""Characters of a beginning, and the newest runs that it is looked for among."""
 STATES = {name.removeprefix("STATE_").lower(): number for name, number in TrainingRun.State.items() if number}
 
 
@@ -69,10 +75,26 @@ def _cells(run: TrainingRun) -> Cells:
     }
 
 
+def with_id(cli: Cli, given: str, call: Callable[[str], T]) -> T:
+    """Call with this id or, where no run has it, with the one that begins so. Raises NotFound, or Failed if several do."""
+    try:
+        return call(given)
+    except NotFound:
+        newest = islice(cli.client.runs(), SEARCHED) if len(given) >= SHORTEST else ()
+        found = [run.run_id for run in newest if run.run_id.startswith(given) and run.run_id != given]
+        if not found:
+            raise
+    if len(found) > 1:
+        raise Failed(
+            f"{count(len(found), 'run')} begin with {given}, such as {', '.join(found[:3])}: give more of the id"
+        )
+    return call(found[0])
+
+
 @command(app, "show")
 def show(cli: Cli, run_id: RunId) -> None:
     """One run."""
-    run = cli.client.run(run_id)
+    run = with_id(cli, run_id, cli.client.run)
     spec, lineage = run.spec, run.lineage
     lines = [
         run_line(run),
@@ -92,7 +114,7 @@ def show(cli: Cli, run_id: RunId) -> None:
 @command(app, "watch")
 def watch(cli: Cli, run_id: RunId) -> None:
     """Show a run's progress until it has ended. Exit code 1 unless it succeeds."""
-    follow(cli, run_id)
+    with_id(cli, run_id, partial(follow, cli))
 
 
 def follow(cli: Cli, run_id: str) -> None:
@@ -119,7 +141,7 @@ def _show_bar(cli: Cli, run_id: str) -> TrainingRun | None:
 @command(app, "cancel")
 def cancel(cli: Cli, run_id: RunId, reason: Annotated[str, typer.Option(help="kept with the run")] = "") -> None:
     """Cancel a run."""
-    run = cli.client.cancel_run(run_id, reason)
+    run = with_id(cli, run_id, lambda found: cli.client.cancel_run(found, reason))
     cli.screen.one(run, run_line(run))
 
 
@@ -130,6 +152,10 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="continue until the run has ended")] = False,
 ) -> None:
     """What the run's workers printed."""
+    with_id(cli, run_id, lambda found: _show_log(cli, found, follow))
+
+
+def _show_log(cli: Cli, run_id: str, follow: bool) -> None:
     decoders: dict[int, Any] = defaultdict(lambda: codecs.getincrementaldecoder("utf-8")("replace"))
     for part in cli.client.run_log(run_id, follow):
         text = decoders[part.attempt].decode(part.chunk)

@@ -51,6 +51,30 @@ def test_on_a_terminal_a_long_id_is_never_broken() -> None:
     assert run in screen.getvalue() and "\t" not in screen.getvalue()
 
 
+RUNS = [
+    {"run": f"0198c1a2-0000-7000-8000-00000000000{number}", "model": "telugu-sentiment", "dataset": "reviews 12",
+     "state": "succeeded", "validation metrics": "accuracy 0.8125, macro_f1 0.7994", "reason": "-", "created": "2026-09-21"}
+    for number in range(2)
+]  # fmt: skip
+
+
+def test_a_table_that_does_not_fit_is_two_lines_a_row_or_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with terminal() as screen:
+        table(RUNS)
+    lines = screen.getvalue().splitlines()
+    assert len(lines) <= 6 and max(map(len, lines)) <= 80
+    assert "  model telugu-sentiment, dataset reviews 12, state succeeded, validation" in screen.getvalue()
+    assert "reason" not in screen.getvalue(), "what a row does not have is left out"
+
+
+def test_a_table_that_fits_has_a_line_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    with terminal() as screen:
+        table(RUNS)
+    assert len(screen.getvalue().splitlines()) == 3
+
+
 def test_an_empty_table_prints_nothing() -> None:
     with terminal() as screen:
         table([])

@@ -3,6 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from millstream import Client
+from millstream.errors import NotFound
 from millstream.training.v1 import training_service_pb2 as training
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from tests.unit.millstream.conftest import Command
@@ -65,3 +69,51 @@ def test_logs_join_characters_that_are_cut_between_chunks(cli: Command, fakes: F
     parts = [json.loads(line) for line in cli("runs", "logs", "run-1", "-o", "json").stdout.splitlines()]
     assert [part["attempt"] for part in parts] == [1, 1]
     assert "".join(part["text"] for part in parts) == "చాలా\n"
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three runs by their ids."""
+    runs = [TrainingRun(run_id=run_id, state=TrainingRun.STATE_SUCCEEDED) for run_id in ("abcd-1", "abcd-2", "abce-1")]
+
+    def run(client: Client, run_id: str) -> TrainingRun:
+        found = [one for one in runs if one.run_id == run_id]
+        if not found:
+            raise NotFound(f"no training run {run_id}; see `millstream runs list`")
+        return found[0]
+
+    monkeypatch.setattr(Client, "run", run)
+    monkeypatch.setattr(Client, "runs", lambda *_: iter(runs))
+
+
+@pytest.mark.parametrize("given", ["abce-1", "abce", "abce-"])
+def test_a_run_is_found_by_the_beginning_of_its_id(given: str, cli: Command, known: None) -> None:
+    assert cli("runs", "show", given).stdout.startswith("run abce-1 succeeded")
+
+
+def test_a_beginning_that_several_runs_or_none_have_is_an_error(cli: Command, known: None) -> None:
+    assert cli("runs", "show", "abcd-", code=1).stderr == (
+        "2 runs begin with abcd-, such as abcd-1, abcd-2: give more of the id\n"
+    )
+    for given in ("abc", "other"):
+        assert "no training run" in cli("runs", "show", given, code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "method"), [("cancel", "cancel_run"), ("logs", "run_log"), ("watch", "watch_run"), ("show", "run")]
+)
+def test_every_command_on_a_run_takes_the_beginning_of_its_id(
+    command: str, method: str, cli: Command, known: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answer(client: Client, run_id: str, *_: object) -> object:
+        asked.append(run_id)
+        if run_id != "abce-1":
+            raise NotFound(f"no training run {run_id}")
+        run = TrainingRun(run_id=run_id, state=TrainingRun.STATE_SUCCEEDED)
+        return {"logs": iter(()), "watch": iter([run])}.get(command, run)
+
+    monkeypatch.setattr(Client, method, answer)
+    cli("runs", command, "abce")
+    assert asked == ["abce", "abce-1"]
