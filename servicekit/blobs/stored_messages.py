@@ -25,7 +25,7 @@ class StoredMessages:
 
 
 async def stored_messages(blobs: Blobs, prefix: str, kind: type[Message]) -> StoredMessages:
-    """Read every object under a prefix that ends with a slash, and keep none of them. Raises Unavailable."""
+    """Read every object just below a prefix that ends with a slash, and keep none of them. Raises Unavailable."""
     found = StoredMessages()
 
     async def look_at(key: str) -> None:
@@ -39,7 +39,7 @@ async def stored_messages(blobs: Blobs, prefix: str, kind: type[Message]) -> Sto
         else:
             found.intact.append(name)
 
-    keys = [listed.key async for listed in blobs.list(prefix)]
+    keys = [listed.key async for listed in blobs.list(prefix) if "/" not in listed.key.removeprefix(prefix)]
     for start in range(0, len(keys), AT_ONCE):
         await asyncio.gather(*map(look_at, keys[start : start + AT_ONCE]))
     found.intact.sort()

@@ -156,8 +156,8 @@ class Ledger(Generic[M]):
         """Of all entries. Raises DataLoss if one is damaged that no block has, and Unavailable."""
         count = await self.count()
         async with self._extending:
-            await self._index.load(count)
             while self._index.covered < count:
+                await self._index.load(count)
                 first = self._index.covered + 1
                 for entry in await self.listed(first, min(first + READ_AT_ONCE - 1, count)):
                     await self._index.add(self._indexed(entry))
@@ -180,7 +180,11 @@ class Ledger(Generic[M]):
         while True:
             index = await self.index()
             if known := index.number_of(request_id):
-                entry = intact(await self.entry(known))
+                found = await self.entry(known)
+                indexed = index.messages[known - 1] if self.small else None
+                if indexed and isinstance(found, DamagedEntry):
+                    return Entry(known, request_id, index.time_ns(known), "", indexed)
+                entry = intact(found)
                 if isinstance(message, Message) and entry.message != message:
                     text = (
                         f"request_id {request_id} was used before for something else in {self.prefix}: send a new one"

@@ -51,6 +51,10 @@ class LedgerIndex(Generic[M]):
         """The entry of a request; 0: there is none."""
         return self._numbers.get(request_id, 0)
 
+    def time_ns(self, number: int) -> int:
+        """The time of a covered entry."""
+        return self._times_ns[number - 1]
+
     def number_at(self, time_ns: int) -> int:
         """The newest entry of that time or before; 0: there is none."""
         return bisect_right(self._times_ns, time_ns)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message as Proto
 
-from millstream.errors import DataLoss, NotFound
+from millstream.errors import DataLoss, InvalidArgument, NotFound
 from millstream.operations.v1.stored_pb2 import OpenMarker
 from servicekit.blobs.port import Blobs, Listed, check_key
 from servicekit.blobs.stored import decode, unpack
@@ -31,6 +31,10 @@ class OpenFact:
 
     fact_id: str
     fact: Proto
+
+    def is_of(self, key: str) -> bool:
+        """Whether the object of this key states it; False for a key that the fact itself names wrongly."""
+        return self.fact_id == fact_id_of(key)
 
     @property
     def marker_id(self) -> str:
@@ -55,6 +59,8 @@ class OpenWork:
         self.blobs, self.service = blobs, service
         self._known: dict[str, OpenFact] = {}
         """By key of the marker, as of the last listing: a marker never changes."""
+        self.damaged = 0
+        """Markers that were damaged, and deleted."""
 
     async def facts(self) -> list[OpenFact]:
         """Those that are stored, in order of their markers. Raises Unavailable."""
@@ -80,16 +86,18 @@ class OpenWork:
             name = found.fact.TypeName()
             kind = message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(name))
             fact = unpack(kind, found.fact, marker.key)
+            check_key(found.key)
         except NotFound:
             return None
         except KeyError:
             return None
-        except DataLoss as error:
+        except (DataLoss, InvalidArgument) as error:
             # What it stood for is found by a comparison in full: nobody can restore it, and nobody needs to.
             log.error("open marker damaged: deleted", extra={"marker": marker.key, "error": error.text})
             await self.blobs.delete(marker.key)
+            self.damaged += 1
             return None
-        if await self.blobs.exists(check_key(found.key)):
+        if await self.blobs.exists(found.key):
             return OpenFact(fact_id_of(found.key), fact)
         await delete_orphan(self.blobs, self.service, marker)
         return None

@@ -25,6 +25,8 @@ from servicekit.work.keys import Handlers, Receiver
 log = logging.getLogger(__name__)
 FLOOD = 20
 """This many malformed messages in a row are a flood: someone publishes garbage, or this version's parser is at fault."""
+MISSED_SECONDS = 30.0
+"""Between two comparisons of a broadcast reader for messages that it could not use."""
 FLOOD_PAUSE_SECONDS = 0.2
 """Between two malformed messages of a flood, so that it does not fill the topic of dead letters at once."""
 
@@ -47,6 +49,7 @@ class Consumer:
         self.lag, self.last_read = 0, 0.0
         self._receiver = receiver
         self._failures = self._malformed_in_a_row = 0
+        self._compared = -MISSED_SECONDS
 
     async def run(self) -> None:
         """Read until cancelled. A broadcast resyncs after each reconnect, since it missed what was published meanwhile."""
@@ -85,13 +88,21 @@ class Consumer:
                     self._count_malformed(0)
                 except NewerEvent:
                     metrics.EVENTS_UNKNOWN.inc()
+                    self._missed()
                 except Malformed as error:
+                    self._missed()
                     await self._bury(message, str(error))
             await asyncio.sleep(0)  # let work on the queued keys begin before the commit
             await subscription.commit()
             self._failures = 0
             self.lag = await subscription.lag()
             metrics.EVENTS_LAG.set(self.lag)
+
+    def _missed(self) -> None:
+        """A message gave no work. For a group it is open all the same; a broadcast reader compares in full, now and then."""
+        if self.broadcast and time.monotonic() - self._compared >= MISSED_SECONDS:
+            self._compared = time.monotonic()
+            self._receiver.resync_soon()
 
     async def _bury(self, message: Received, reason: str) -> None:
         """Make a malformed message a dead letter, unless an operator has resolved it; pause in a flood."""
@@ -126,5 +137,6 @@ class Consumer:
         except Exception:
             # A retry would fail the same way without end; the next resync finds the work.
             log.exception("handler failed", extra={"event_type": event.event_type, "event_id": event.event_id})
+            self._missed()
             return
         self._handled[event.event_type].inc()

@@ -10,10 +10,8 @@ import itertools
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -34,7 +32,8 @@ from servicekit.work.damage import Damage
 from servicekit.work.finality import is_final
 from servicekit.work.keys import Handlers, Key
 from servicekit.work.obligations import Obligations
-from servicekit.work.resync import FULL_RESYNC_SECONDS, Resync
+from servicekit.work.resync import FULL_RESYNC_SECONDS, SECOND_SECONDS, Resync
+from servicekit.work.state import State
 
 log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Key)
@@ -53,30 +52,13 @@ class Reconciler(Protocol[K]):
         """Do what is missing. Idempotent: any replica may run it at any time. A number is the seconds to the next call."""
         ...
 
-    async def end(self, key: K, error: MillstreamError) -> None:
+    async def end(self, key: K, error: MillstreamError) -> bool:
         """Record in the object that the work has failed for good, with the error.
 
-        An error of this call is retried like one of reconcile(); one that is final or repeats gives the key up.
+        False: nothing can be recorded, so the facts that gave the key stay open, and the next resync tries again. An error
+        of this call is retried like one of reconcile(); one that is final or repeats gives the key up in the same way.
         """
         ...
-
-
-@dataclass
-class _State:
-    """What is known of a key between two reconciles."""
-
-    failures: Counter[type[BaseException]] = field(default_factory=Counter)
-    """By class, since the last success: so an outage does not count towards the tries of another error."""
-    end_failures: Counter[type[BaseException]] = field(default_factory=Counter)
-    """By class, of end() since it was first needed."""
-    queued: bool = False
-    running: bool = False
-    added_meanwhile: bool = False
-    """Added while it was being reconciled."""
-    due: float = math.inf
-    """When to queue it, on the monotonic clock; inf: no delay runs."""
-    trace: str = ""
-    """The traceparent of the newest event that gave the key."""
 
 
 class Work:
@@ -108,10 +90,10 @@ class Work:
         self._delayed: list[tuple[float, int, Key]] = []
         """A heap: when each key is due, and a number, because keys of two kinds cannot be compared."""
         self._entries = itertools.count()
-        self._states: dict[Key, _State] = {}
+        self._states: dict[Key, State] = {}
         self._delay_added = asyncio.Event()
         self._bus_answers = True
-        self._resyncs = [Resync("open", self._find_open, lambda: self.resync_seconds)]
+        self._resyncs = [Resync("open", self._find_open, lambda _: self.resync_seconds)]
         self.register(*reconcilers)
 
     def register(self, *reconcilers: Reconciler[Any]) -> None:
@@ -125,7 +107,7 @@ class Work:
 
     def add(self, key: Key, delay: float = 0.0) -> None:
         """Queue a key now, or after `delay` seconds unless it is due earlier."""
-        state = self._states.setdefault(key, _State())
+        state = self._states.setdefault(key, State())
         if delay > 0:
             due = time.monotonic() + delay
             if not state.queued and due < state.due:
@@ -189,7 +171,11 @@ class Work:
 
     async def _find_open(self) -> None:
         """Queue what is open, but for what this process has queued, or tries again after a delay."""
-        for fact in await self.open_work.facts():
+        damaged = self.open_work.damaged
+        facts = await self.open_work.facts()
+        if self.open_work.damaged > damaged:
+            self.resync_soon()
+        for fact in facts:
             if type(fact.fact) in self.handlers and not self._obligations.has(fact.marker_id):
                 await self.receive(fact)
 
@@ -198,10 +184,12 @@ class Work:
         async for key in self.damage.without(reconciler.kind, reconciler.pending()):
             self.add(key)
 
-    def _pause_of_full(self) -> float:
-        """Seconds to the next comparison in full (resync.py)."""
+    def _pause_of_full(self, looks: int) -> float:
+        """Seconds to the next comparison in full (resync.py), after so many."""
         misses_events = self.consumer.broadcast and (self.consumer.incident.problem or not self._bus_answers)
-        return self.resync_seconds if misses_events or self.damage.texts() else self.full_resync_seconds
+        if misses_events or self.damage.texts():
+            return self.resync_seconds
+        return self.full_resync_seconds if looks > 1 else min(SECOND_SECONDS, self.full_resync_seconds)
 
     async def _queue_delayed(self) -> None:
         """Queue delayed keys once they are due."""
@@ -228,7 +216,7 @@ class Work:
             with fields(kind=key.kind, key=str(key)):
                 delay = await self._reconcile(key, state)
             if delay is None:
-                await self._settle(key, facts)
+                await self._settle(key, facts, done=state.is_settled)
             state.running = False
             if state.added_meanwhile:
                 self.add(key)
@@ -237,14 +225,15 @@ class Work:
             elif not state.failures and state.due == math.inf:
                 del self._states[key]
 
-    async def _settle(self, key: Key, facts: Iterable[str]) -> None:
-        """Nothing is left to do under the key for facts that gave it before its reconcile began."""
+    async def _settle(self, key: Key, facts: Iterable[str], *, done: bool) -> None:
+        """Nothing is left to do under the key for facts that gave it before its reconcile began; or it was given up."""
         for marker_id in self._obligations.settle(key, facts):
-            failpoint("work.settled")
-            with suppress(MillstreamError):  # the next resync lists the fact again
-                await self.open_work.done(marker_id)
+            if done:
+                failpoint("work.settled")
+                with suppress(MillstreamError):  # the next resync lists the fact again
+                    await self.open_work.done(marker_id)
 
-    async def _reconcile(self, key: Key, state: _State) -> float | None:
+    async def _reconcile(self, key: Key, state: State) -> float | None:
         """One try; returns the seconds to the next, or None."""
         reconciler = self.reconcilers[key.kind]
         continue_trace(state.trace)
@@ -252,6 +241,7 @@ class Work:
             with self._seconds[key.kind].time():
                 again = await reconciler.reconcile(key)
             state.failures.clear()
+            state.is_settled = True
             self.damage.tried(key)
             return again
         except (Exception, asyncio.CancelledError) as error:
@@ -269,11 +259,12 @@ class Work:
             log.info("reconcile is retried", extra={"error": str(error), "retry_in": round(pause, 3)})
             return pause
 
-    async def _end(self, key: Key, state: _State, error: BaseException) -> float | None:
+    async def _end(self, key: Key, state: State, error: BaseException) -> float | None:
         """Have the failure recorded; returns the seconds to the next try of that, or None."""
         known = error if isinstance(error, MillstreamError) else MillstreamError(f"{type(error).__name__}: {error}")
+        state.is_settled = False
         try:
-            await self.reconcilers[key.kind].end(key, known)
+            state.is_settled = await self.reconcilers[key.kind].end(key, known)
         except Exception as failure:
             state.end_failures[type(failure)] += 1
             if not is_final(failure, state.end_failures[type(failure)]):
@@ -287,4 +278,5 @@ class Work:
         metrics.WORK_ENDED.labels(key.kind).inc()
         state.failures.clear()
         state.end_failures.clear()
-        return None
+        # No marker leads a broadcast reader back to it.
+        return self.resync_seconds if self.consumer.broadcast and not state.is_settled else None

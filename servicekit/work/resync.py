@@ -1,8 +1,9 @@
 """Finds work without events: often what is open, and now and then all there is.
 
 What is open is listed every `resync_seconds`, at a cost that follows it alone. A comparison in full, whose cost follows
-everything that ever was, runs at start and once in `full_resync_seconds`. It runs as often as the other while something is
-damaged, so that it goes on within seconds once that is restored, and while a broadcast reader misses events.
+everything that ever was, runs at start, some minutes later, when the replicas of an older version that left no markers are
+gone, and once in `full_resync_seconds`. It runs as often as the other while something is damaged, so that it goes on within
+seconds once that is restored, and while a broadcast reader misses events.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from servicekit import metrics
 from servicekit.backoff import backoff
 
 log = logging.getLogger(__name__)
-FULL_RESYNC_SECONDS = 3600.0
+FULL_RESYNC_SECONDS, SECOND_SECONDS = 3600.0, 300.0
 BUG_FAILURES = 4
 """A bug waits as if so many tries had failed before: it seldom passes by itself."""
 
@@ -23,8 +24,8 @@ BUG_FAILURES = 4
 class Resync:
     """One loop: it looks, and looks again when it is asked to or its time has come."""
 
-    def __init__(self, kind: str, look: Callable[[], Awaitable[None]], pause: Callable[[], float]) -> None:
-        """`look` queues what it finds; `pause` says after each look how many seconds to wait for the next."""
+    def __init__(self, kind: str, look: Callable[[], Awaitable[None]], pause: Callable[[int], float]) -> None:
+        """`look` queues what it finds; `pause` says after so many looks how many seconds to wait for the next."""
         self.kind, self._look, self._pause = kind, look, pause
         self._now = asyncio.Event()
         self._waiters: list[asyncio.Event] = []
@@ -42,7 +43,7 @@ class Resync:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        failures = 0
+        failures = looks = 0
         while True:
             self._now.clear()
             waiting = list(self._waiters)
@@ -52,7 +53,8 @@ class Resync:
                 for event in waiting:
                     event.set()
                     self._waiters.remove(event)
-                failures, pause = 0, self._pause()
+                failures, looks = 0, looks + 1
+                pause = self._pause(looks)
             except MillstreamError as error:
                 failures += 1
                 pause = backoff(failures)

@@ -117,14 +117,15 @@ class EndImport(Reconciler[ImportKey]):
             raise
 
     @override
-    async def end(self, key: ImportKey, error: MillstreamError) -> None:
+    async def end(self, key: ImportKey, error: MillstreamError) -> bool:
         try:
             requested = await self.store.requested(key.dataset, key.request_id)
         except NotFound:
-            return  # a key may be listed that was never stored (see Blobs.list)
+            return True  # a key may be listed that was never stored (see Blobs.list)
         text = f"the import failed: {error}. See the log of dataprep, then import again with a new request_id"
         await self._end(requested, refused(requested, text))
         await self._forget(key)
+        return True
 
     def _wait(self, key: ImportKey, problem: str) -> float:
         """The machine cannot do the import now, which says nothing against its file: it is tried again, slowly."""

@@ -139,13 +139,20 @@ class Store:
         return await self.blobs.put_if_absent(key, ended.SerializeToString(deterministic=True))
 
     async def pending(self, dataset: str) -> list[Import]:
-        """The imports without an outcome, in the order in which they end."""
-        recorded = [one.fact for one in await self.open_work.facts()]
-        mine = [one for one in recorded if isinstance(one, Import) and one.dataset == dataset]
+        """The imports without an outcome, in the order in which they end; some behind the first may have ended already."""
+        recorded = [(one, one.fact) for one in await self.open_work.facts()]
+        mine = [
+            fact
+            for one, fact in recorded
+            if isinstance(fact, Import) and fact.dataset == dataset and one.is_of(_import_key(dataset, fact.request_id))
+        ]
         # Two replicas that recorded one import at once have left a marker each.
         earliest = {one.request_id: one for one in sorted(mine, key=_order, reverse=True)}
-        found = [one for one in earliest.values() if not await self.blobs.exists(_outcome_key(dataset, one.request_id))]
-        return sorted(found, key=_order)
+        waiting = sorted(earliest.values(), key=_order)
+        for number, one in enumerate(waiting):
+            if not await self.blobs.exists(_outcome_key(dataset, one.request_id)):
+                return waiting[number:]
+        return []
 
     async def imports_before(self, requested: Import) -> int:
         """How many imports of the dataset must end before this one. Raises DataLoss if the next to end is damaged."""
@@ -153,7 +160,8 @@ class Store:
         mine = next((one for one in pending if one.request_id == requested.request_id), requested)
         before = [one for one in pending if _order(one) < _order(mine)]
         for following in before[:1]:
-            await self.requested(following.dataset, following.request_id)
+            with suppress(NotFound):  # it has no end of its own, and is about to be open no more
+                await self.requested(following.dataset, following.request_id)
         return len(before)
 
     async def compare(self, dataset: str) -> list[str]:
@@ -164,7 +172,8 @@ class Store:
         folder = f"datasets/{dataset}"
         ended = set(await StoredNames(self.blobs, f"{folder}/outcomes/").all())
         marked = {one.request_id for one in await self.pending(dataset)}
-        found = [name for name in await StoredNames(self.blobs, f"{folder}/imports/").all() if name not in ended]
+        names = await StoredNames(self.blobs, f"{folder}/imports/").all()
+        found = [name for name in names if name not in ended and "/" not in name]
         for request_id in found:
             if request_id not in marked:
                 with suppress(DataLoss):  # its own reconcile reports it

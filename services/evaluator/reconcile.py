@@ -26,6 +26,8 @@ from services.evaluator.report.build import add_error, report_on
 from services.evaluator.store import Store
 
 log = logging.getLogger(__name__)
+EXPORT_TRIES = 10
+"""The newest versions among which one that was measured is looked for at a start."""
 CHALLENGERS_SECONDS = 30.0
 """Between two looks for challengers without a report: so the change of champion stays open until each has one."""
 POLL_SECONDS = 0.5
@@ -104,7 +106,9 @@ class Evaluate(Reconciler[EvaluationKey]):
         async for model in self.clients.models():
             try:
                 reported = await self.store.reported(model)
-                await self._export_primary(model, max(reported, default=0))
+                for version in sorted(reported, reverse=True)[:EXPORT_TRIES]:
+                    if await self._export_primary(model, version):
+                        break
                 async for key in pending_of(model, self.clients, self.store, reported):
                     yield key
             except DataLoss as error:
@@ -124,13 +128,14 @@ class Evaluate(Reconciler[EvaluationKey]):
             return await self._attempt(report, attempts, await self.evaluator.collect(*subject))
 
     @override
-    async def end(self, key: EvaluationKey, error: MillstreamError) -> None:
+    async def end(self, key: EvaluationKey, error: MillstreamError) -> bool:
         try:
             subject = await self._subject(key)
         except (NotFound, InvalidArgument):
-            return  # the registry does not know the version, so it needs no report
+            return True  # the registry does not know the version, so it needs no report
         if await self._is_pending(subject):
             await self._conclude(add_error(report_on(*subject), str(error)))
+        return True
 
     async def _subject(self, key: EvaluationKey) -> Subject:
         version = await self.clients.version(key.model, key.version)
@@ -182,12 +187,13 @@ class Evaluate(Reconciler[EvaluationKey]):
         with suppress(MillstreamError):
             await attempts.end(number, reason, counts=counts, champion=isinstance(error, ChampionDied))
 
-    async def _export_primary(self, model: str, version: int) -> None:
-        """Show the figure of the newest version that was measured."""
-        measured = [report for report in await self.store.reports(model, version) if report.metrics] if version else []
+    async def _export_primary(self, model: str, version: int) -> bool:
+        """Show the figure of a version, unless it was not measured or a newer one's is shown; returns whether it was."""
+        measured = [report for report in await self.store.reports(model, version) if report.metrics]
         if measured and version >= self._exported.get(model, 0):
             self._exported[model] = version
             metrics.PRIMARY.labels(model).set(newest_of(measured).metrics[0].candidate)
+        return bool(measured)
 
     async def _conclude(self, report: EvaluationReport) -> None:
         first = await self.store.put(report)
@@ -218,12 +224,13 @@ class FindChallengers(Reconciler[ChallengersKey]):
     async def reconcile(self, key: ChallengersKey) -> float | None:
         again = None
         async for found in pending_of(key.model, self.clients, self.store):
-            if not isinstance(found, DataLoss):  # the resync of Evaluate reports it
+            again = CHALLENGERS_SECONDS
+            if not isinstance(found, DataLoss):  # the comparison of Evaluate reports it
                 self.work.add(found)
-                again = CHALLENGERS_SECONDS
         return again
 
     @override
-    async def end(self, key: ChallengersKey, error: MillstreamError) -> None:
+    async def end(self, key: ChallengersKey, error: MillstreamError) -> bool:
         # There is nothing to store: each version's evaluation has an end of its own.
         log.warning("challengers not found", extra={"model": key.model, "error": str(error)})
+        return False

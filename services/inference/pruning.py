@@ -44,5 +44,6 @@ class PruneCache(Reconciler[CacheKey]):
         return PRUNE_SECONDS
 
     @override
-    async def end(self, key: CacheKey, error: MillstreamError) -> None:
+    async def end(self, key: CacheKey, error: MillstreamError) -> bool:
         log.warning("cache not pruned", extra={"error": error.text})
+        return False

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from millstream.client.aio.pages import pages
 from millstream.defaults import CHAMPION
-from millstream.errors import DataLoss, DeadlineExceeded, MillstreamError, NotFound, Unavailable
+from millstream.errors import DataLoss, DeadlineExceeded, InvalidArgument, MillstreamError, NotFound, Unavailable
 from millstream.inference.v1.events_pb2 import VersionServed
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.registry.v1.registry_service_pb2 import (
@@ -125,9 +125,10 @@ class ServeModel(Reconciler[ModelKey]):
         return self._failures.pause(name)
 
     @override
-    async def end(self, key: ModelKey, error: MillstreamError) -> None:
-        # An error of the registry, or a bug: it says nothing about a version. The next resync tries again.
+    async def end(self, key: ModelKey, error: MillstreamError) -> bool:
+        # An error of the registry, or a bug: it says nothing about a version. It is tried again, unless no model is meant.
         self.serving.settled(key.model)
+        return isinstance(error, InvalidArgument)
 
     async def _serve(self, model: str, alias: str, failed_here: set[int]) -> bool:
         """Serve an alias by the version that it names. False: it cannot be, and the one before goes on serving.

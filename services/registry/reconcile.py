@@ -19,7 +19,7 @@ from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES, VERSIONS
-from services.registry.rules import next_promotion, present_gate
+from services.registry.rules import damaged, next_promotion, present_gate
 from services.registry.store import Store
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+DAMAGED_SECONDS = 30.0
+"""Between two looks at a model with a damaged report."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,9 @@ class RegisterVersion(Reconciler[VersionKey]):
             VERSIONS.labels(model).inc()
 
     @override
-    async def end(self, key: VersionKey, error: MillstreamError) -> None:
+    async def end(self, key: VersionKey, error: MillstreamError) -> bool:
         log.error("version not registered", extra={"run_id": key.run_id, "error": str(error)})
+        return False
 
 
 class Promote(Reconciler[PromotionKey]):
@@ -107,7 +110,7 @@ class Promote(Reconciler[PromotionKey]):
                 yield PromotionKey(name)
 
     @override
-    async def reconcile(self, key: PromotionKey) -> None:
+    async def reconcile(self, key: PromotionKey) -> float | None:
         name = key.model
         entries = await self.store.alias_entries(name, CHAMPION)
         # No other version may follow the champion by itself.
@@ -116,7 +119,7 @@ class Promote(Reconciler[PromotionKey]):
         # Read last, so that a gate that was just applied holds.
         spec = (await self.store.model(name)).spec
         if not spec.promotion.automatic:
-            return
+            return None
         report = next_promotion(entries, reports, partial(present_gate, spec, self.catalog))
         if report:
             await self.store.version(name, report.version)
@@ -131,7 +134,10 @@ class Promote(Reconciler[PromotionKey]):
             ledger = self.store.alias(name, CHAMPION)
             await ledger.append(entry, request_id=report.report_id, actor="registry", expected=len(entries))
             MOVES.labels(name, "promoted_automatically").inc()
+        # Once it is restored, no event says so.
+        return DAMAGED_SECONDS if damaged(reports) else None
 
     @override
-    async def end(self, key: PromotionKey, error: MillstreamError) -> None:
+    async def end(self, key: PromotionKey, error: MillstreamError) -> bool:
         log.error("promotion failed; the next resync tries again", extra={"model": key.model, "error": str(error)})
+        return False

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 ACTOR = "trainer"
 """Who requests automatic runs, and supersedes them."""
+DAMAGED_SECONDS = 30.0
+"""Between two looks at a dataset whose models may be more than those that can be read."""
 SUPERSEDED = "superseded by run"
 """How the reason of such a run begins."""
 
@@ -58,41 +60,45 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
         self.store, self.registry, self.dataprep = store, registry, dataprep
 
     @override
-    async def pending(self) -> AsyncIterator[AutomaticKey]:
-        for model in await self._models():
+    async def pending(self) -> AsyncIterator[AutomaticKey | DataLoss]:
+        models, damaged = await self._models()
+        for model in models:
             yield AutomaticKey(model.spec.dataset, model.name)
+        for problem in damaged:
+            yield DataLoss(problem)
 
     @override
     async def reconcile(self, key: AutomaticKey) -> float | None:
-        models = await self._of_dataset(key)
+        models, waits = await self._of_dataset(key)
         if not models:
-            return None
+            return min(waits, default=None)
         try:
             snapshot = (await self.dataprep.GetSnapshot(GetSnapshotRequest(dataset=key.dataset))).snapshot
         except NotFound:
             # A model may be declared before its data; the first snapshot's event comes back here.
             return None
-        waits: list[float | None] = []
         damaged: DataLoss | None = None
         for model in models:
             try:
-                waits.append(await self._train(model, snapshot))
+                if (wait := await self._train(model, snapshot)) is not None:
+                    waits.append(wait)
             except DataLoss as error:
                 damaged = error  # of this model alone
         if damaged:
             raise damaged
-        return min((wait for wait in waits if wait is not None), default=None)
+        return min(waits, default=None)
 
     @override
-    async def end(self, key: AutomaticKey, error: MillstreamError) -> None:
+    async def end(self, key: AutomaticKey, error: MillstreamError) -> bool:
         # There is nothing to end: the next resync tries again.
         log.error("automatic training failed", extra={"dataset": key.dataset, "error": str(error)})
+        return False
 
     async def _train(self, model: Model, snapshot: Snapshot) -> float | None:
         """Request the run that is due and cancel those that it supersedes. Returns the seconds that the interval lasts."""
         wanted = wanted_run(model, snapshot)
-        greatest, newest = await self.store.index.newest_automatic(model.name) or ((0, 0), 0.0)
-        if greatest > order(wanted):
+        newest = await self.store.index.newest_automatic(model.name)
+        if newest.order > order(wanted):
             return None
         while await self._is_superseded(wanted.run_id):
             # The model came back to what it asked for before: the run that was superseded then is due again.
@@ -100,20 +106,23 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
         try:
             await self.store.request(wanted.run_id)
         except NotFound:
-            wait = interval_left(model, newest, time.time())
+            wait = interval_left(model, newest.time, time.time())
             if wait > 0:
                 return wait
             await self.store.create(wanted)
             failpoint("trainer.run-asked")
+            newest = await self.store.index.newest_automatic(model.name)
+            if newest.order > order(wanted):  # another task or replica was faster
+                await self._supersede(wanted, await self.store.request(newest.run_id))
+                return None
         await self._supersede_earlier(wanted)
         return None
 
     async def _supersede_earlier(self, wanted: RunRequest) -> None:
-        for run_id in set(await self.store.open_run_ids()) - {wanted.run_id}:
-            with suppress(DataLoss):  # nobody knows of which model it is
+        for run_id in set(await self.store.open_run_ids(wanted.spec.model)) - {wanted.run_id}:
+            with suppress(DataLoss):  # nobody knows what it follows
                 request = await self.store.request(run_id)
-                same_model = request.automatic and request.spec.model == wanted.spec.model
-                if same_model and order(request) < order(wanted):
+                if request.automatic and order(request) < order(wanted):
                     await self._supersede(request, wanted)
 
     async def _is_superseded(self, run_id: str) -> bool:
@@ -130,19 +139,22 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
         if await self.store.end(outcome):
             RUNS_ENDED.labels("cancelled").inc()
 
-    async def _of_dataset(self, key: AutomaticKey) -> list[Model]:
-        """The models that the key names, as they are now."""
+    async def _of_dataset(self, key: AutomaticKey) -> tuple[list[Model], list[float]]:
+        """The models that the key names, as they are now, and the seconds to wait for one that may be, and is damaged."""
         if key.model:
-            models = [(await self.registry.GetModel(GetModelRequest(model=key.model))).model]
+            models, damaged = [(await self.registry.GetModel(GetModelRequest(model=key.model))).model], list[str]()
         else:
-            models = await self._models()
-        return [model for model in models if model.spec.dataset == key.dataset and model.spec.training.automatic]
+            models, damaged = await self._models()
+        mine = [model for model in models if model.spec.dataset == key.dataset and model.spec.training.automatic]
+        return mine, [DAMAGED_SECONDS] if damaged else []
 
-    async def _models(self) -> list[Model]:
-        models: list[Model] = []
+    async def _models(self) -> tuple[list[Model], list[str]]:
+        """All that are trained automatically, and the problem of each that is damaged, so that nobody knows."""
+        models, damaged = list[Model](), list[str]()
         async for page in pages(self.registry.ListModels, ListModelsRequest(page_size=1000)):
             models += [model for model in page.models if model.spec.training.automatic]
-        return models
+            damaged += [model.problem for model in page.models if model.problem]
+        return models, damaged
 
 
 def wanted_run(model: Model, snapshot: Snapshot, after: str = "") -> RunRequest:

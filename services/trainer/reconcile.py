@@ -139,7 +139,7 @@ class BringToOutcome(Reconciler[RunKey]):
         return POLL_SECONDS
 
     @override
-    async def end(self, key: RunKey, error: MillstreamError) -> None:
+    async def end(self, key: RunKey, error: MillstreamError) -> bool:
         try:
             request = await self.store.request(key.run_id)
         except (NotFound, InvalidArgument):
@@ -147,12 +147,13 @@ class BringToOutcome(Reconciler[RunKey]):
             await self.launcher.stop(key.run_id)
             for worker in self.launcher.ended().get(key.run_id, []):
                 self.launcher.forget(worker.process)
-            return
+            return True
         if is_trouble(error):
             # Such as a token that is wrong for a moment: nothing is wrong with the run.
             self.work.add(key, LONGEST_PAUSE_SECONDS)
-            return
+            return False
         await self._fail(request, str(error))
+        return True
 
     def worker_ended(self, run_id: str) -> None:
         """Callback of the launcher: queues the worker's run and every run that waits for a slot."""
@@ -199,10 +200,10 @@ class BringToOutcome(Reconciler[RunKey]):
         """Of the automatic runs of one model only one is active at a time."""
         if not request.automatic:
             return False
-        for run_id in await self.store.open_run_ids():
-            with suppress(DataLoss):  # nobody knows of which model it is, or whether it is active
+        for run_id in await self.store.open_run_ids(request.spec.model):
+            with suppress(DataLoss):  # nobody knows whether it is active
                 other = await self.store.request(run_id)
-                if run_id != request.run_id and other.automatic and other.spec.model == request.spec.model:
+                if run_id != request.run_id and other.automatic:
                     newest = await self.store.attempts(run_id).newest()
                     if newest and await self.store.attempts(run_id).is_alive(newest):
                         return True

@@ -1,6 +1,7 @@
 """All runs in the order of their requests: a ledger of small entries, `runs/index/{n}`, and what of it is in memory."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from millstream.timestamps import seconds_of
 from millstream.training.v1.attempt_pb2 import IndexedRun, RunRequest
@@ -9,6 +10,14 @@ from servicekit.facts.ledger import Ledger
 
 Order = tuple[int, int]
 """Of a model's automatic runs: number of the model's spec, then of the snapshot."""
+
+
+class NewestAutomatic(NamedTuple):
+    """Of a model's automatic runs the one of the greatest order, and the time of the newest request in seconds."""
+
+    order: Order = (0, 0)
+    run_id: str = ""
+    time: float = 0.0
 
 
 class RunIndex:
@@ -20,8 +29,8 @@ class RunIndex:
         self._known: set[str] = set()
         self._ids: dict[str, list[str]] = {}
         """By model, oldest first; of all models under ""."""
-        self._newest_automatic: dict[str, tuple[Order, float]] = {}
-        """By model: the greatest order, and the time of the newest request in seconds."""
+        self._newest_automatic: dict[str, NewestAutomatic] = {}
+        """By model."""
 
     def has(self, run_id: str) -> bool:
         """Whether the run is known to be in the index."""
@@ -29,6 +38,8 @@ class RunIndex:
 
     async def add(self, request: RunRequest) -> None:
         """Put a run into the index, once. Raises Unavailable."""
+        if not self.has(request.run_id):
+            await self._refresh()
         if self.has(request.run_id):
             return
         entry = IndexedRun(run_id=request.run_id, model=request.spec.model, automatic=request.automatic)
@@ -42,13 +53,10 @@ class RunIndex:
         await self._refresh()
         return self._ids.get(model, [])[::-1]
 
-    async def newest_automatic(self, model: str) -> tuple[Order, float] | None:
-        """Of a model's automatic runs the greatest order, and the time of the newest request; None: it has none.
-
-        Raises Unavailable.
-        """
+    async def newest_automatic(self, model: str) -> NewestAutomatic:
+        """Of a model's automatic runs. Raises Unavailable."""
         await self._refresh()
-        return self._newest_automatic.get(model)
+        return self._newest_automatic.get(model, NewestAutomatic())
 
     async def _refresh(self) -> None:
         index = await self._ledger.index()
@@ -63,6 +71,7 @@ class RunIndex:
         for model in ("", run.model):
             self._ids.setdefault(model, []).append(run.run_id)
         if run.automatic:
-            known, newest = self._newest_automatic.get(run.model, ((0, 0), 0.0))
-            order = (run.model_spec_number, run.dataset_number)
-            self._newest_automatic[run.model] = max(known, order), max(newest, seconds_of(run.time))
+            known = self._newest_automatic.get(run.model, NewestAutomatic())
+            order, time = (run.model_spec_number, run.dataset_number), max(known.time, seconds_of(run.time))
+            greatest = (order, run.run_id) if order > known.order else (known.order, known.run_id)
+            self._newest_automatic[run.model] = NewestAutomatic(*greatest, time)

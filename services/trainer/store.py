@@ -20,6 +20,7 @@ from servicekit.facts.lease import Leases
 from servicekit.facts.open_work import OpenWork
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.failpoints import failpoint
+from services.trainer.described import describe, fill_in
 from services.trainer.run_index import RunIndex
 
 M = TypeVar("M", bound=Message)
@@ -46,10 +47,16 @@ class Store:
         self._endings: dict[str, dict[int, Ending]] = {}
         self._ended: MutableMapping[str, TrainingRun] = LRUCache(RUNS)
 
-    async def open_run_ids(self) -> list[str]:
-        """Of runs that have no outcome, in order of id."""
-        created = [one.fact for one in await self.open_work.facts()]
-        run_ids = sorted(fact.run_id for fact in created if isinstance(fact, events.TrainingRunCreated))
+    async def open_run_ids(self, model: str = "") -> list[str]:
+        """Of runs that have no outcome, of one model or of all, in order of id."""
+        created = [(one, one.fact) for one in await self.open_work.facts()]
+        run_ids = sorted(
+            fact.run_id
+            for one, fact in created
+            if isinstance(fact, events.TrainingRunCreated)
+            and model in ("", fact.model)
+            and one.is_of(f"runs/requests/{fact.run_id}")
+        )
         return [run_id for run_id in run_ids if not await self._has_ended(run_id)]
 
     async def compare(self) -> tuple[list[str], list[DataLoss]]:
@@ -201,7 +208,7 @@ class Store:
             return self._ended[run_id]
         request, outcome = await self.request(run_id), await self.outcome(run_id)
         run = TrainingRun(run_id=run_id)
-        _describe(run, request)
+        describe(run, request)
         run.attempt = await self.attempts(run_id).newest()
         problem = ""
         if run.attempt:
@@ -213,7 +220,7 @@ class Store:
                 run.progress.CopyFrom(progress)
         run.state = TrainingRun.STATE_RUNNING if run.attempt else TrainingRun.STATE_PENDING
         if outcome:
-            _fill_in(run, outcome)
+            fill_in(run, outcome)
             run.reason = run.reason or problem
             if not problem:
                 self._ended[run_id] = run
@@ -231,7 +238,7 @@ class Store:
             run = TrainingRun(run_id=run_id, reason=error.text)
         with suppress(DataLoss):
             request = await self.request(run_id)
-            _describe(run, request)
+            describe(run, request)
         return run
 
     async def _has_ended(self, run_id: str) -> bool:
@@ -251,21 +258,6 @@ class Store:
 def reason_of(ending: Ending) -> str:
     """Why an attempt ended, in a line."""
     return f"{ending.error_class}: {ending.message}" if isinstance(ending, AttemptFailure) else ending.reason
-
-
-def _describe(run: TrainingRun, request: RunRequest) -> None:
-    run.spec.CopyFrom(request.spec)
-    run.create_time.CopyFrom(request.time)
-    run.actor, run.automatic = request.actor, request.automatic
-
-
-def _fill_in(run: TrainingRun, outcome: RunOutcome) -> None:
-    run.state, run.reason = outcome.state, outcome.reason
-    run.end_time.CopyFrom(outcome.time)
-    if outcome.state == TrainingRun.STATE_SUCCEEDED:
-        run.artifact.CopyFrom(outcome.artifact)
-        run.lineage.CopyFrom(outcome.lineage)
-        run.metrics.update(outcome.metrics)
 
 
 def _bytes(message: Message) -> bytes:

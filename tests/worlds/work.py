@@ -52,6 +52,7 @@ class Thing:
         self.done: Counter[str] = Counter()
         self.ended: dict[str, MillstreamError] = {}
         self.end_errors: list[Exception] = []
+        self.records_ends = True
         self.running: set[str] = set()
         self._do = do
 
@@ -72,10 +73,11 @@ class Thing:
         finally:
             self.running.discard(name)
 
-    async def end(self, key: ThingKey, error: MillstreamError) -> None:
+    async def end(self, key: ThingKey, error: MillstreamError) -> bool:
         if self.end_errors:
             raise self.end_errors.pop(0)
         self.ended[key.name] = error
+        return self.records_ends
 
 
 @asynccontextmanager

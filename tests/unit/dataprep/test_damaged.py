@@ -5,6 +5,7 @@ import pytest
 from millstream.dataset.v1.dataset_service_pb2 import ListDatasetsRequest, ListSnapshotsRequest
 from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import DataLoss
+from services.dataprep.reconcile import ImportKey
 from tests.worlds.damage import halved
 from tests.worlds.dataprep import World, sample
 from tests.worlds.waiting import until
@@ -77,3 +78,13 @@ async def test_a_damaged_outcome_is_an_error_of_its_import_and_nothing_is_import
             await world.get(Import(dataset=HURT, request_id="first"))
         assert [found async for found in world.imports.pending()] == []
     assert (await world.get(Import(dataset=HURT, request_id="first"))).snapshot_number == 1
+
+
+async def test_a_stray_object_keeps_no_other_import_from_being_found() -> None:
+    world = World()
+    await world.blobs.put("datasets/aaa/imports/x/y", b"a stray")
+    asked = await world.ask(sample(20), dataset=WELL, request_id="first")
+    async for marker in world.blobs.list("open/"):
+        await world.blobs.delete(marker.key)  # as after an older version
+    assert [found async for found in world.imports.pending()] == [ImportKey(WELL, asked.request_id)]
+    assert [one.request_id for one in await world.store.pending(WELL)] == ["first"], "it is open from now on"

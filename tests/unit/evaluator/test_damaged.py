@@ -11,7 +11,7 @@ from millstream.evaluation.v1.evaluation_service_pb2 import GetEvaluationReportR
 from millstream.registry.v1 import registry_service_pb2 as registry_rpc
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelVersion
 from millstream.training.v1.training_run_pb2 import Artifact
-from services.evaluator.reconcile import EvaluationKey
+from services.evaluator.reconcile import ChallengersKey, EvaluationKey
 from services.evaluator.store import folder_of
 from tests.worlds.damage import halved
 from tests.worlds.evaluator import MODEL, World, trained
@@ -93,3 +93,12 @@ async def test_a_damaged_manifest_costs_no_attempt_and_the_report_follows_its_re
             await replica.evaluate.reconcile(EvaluationKey(MODEL, 1))
         assert [listed.key async for listed in world.blobs.list("reports/")] == []
     assert (await replica.report()).metrics
+
+
+async def test_a_change_of_champion_stays_open_while_a_report_on_a_challenger_is_damaged(world: World) -> None:
+    await world.version()
+    replica = world.replica()
+    report = await replica.report()
+    assert await replica.find.reconcile(ChallengersKey(MODEL)) is None
+    async with halved(world.blobs, f"{folder_of(report.report_id)}/report", EvaluationReport):
+        assert await world.replica().find.reconcile(ChallengersKey(MODEL)) == 30

@@ -112,3 +112,13 @@ async def test_a_version_with_a_damaged_report_waits_until_that_is_restored() ->
     evaluator.reports.remove(damaged)
     await replica.promote.reconcile(PromotionKey(WELL))
     assert (await replica.service.GetAlias(rpc.GetAliasRequest(model=WELL))).entry.version == 2
+
+
+async def test_a_promotion_that_passes_over_a_damaged_report_is_looked_at_again() -> None:
+    """Once the report is restored no event says so."""
+    replica = await two_models(evaluator := Evaluator())
+    damaged = EvaluationReport(report_id=f"{WELL}.2.0", model=WELL, version=2, error="the report is damaged")
+    evaluator.reports.append(damaged)
+    assert await replica.promote.reconcile(PromotionKey(WELL)) == 30
+    evaluator.reports.remove(damaged)
+    assert await replica.promote.reconcile(PromotionKey(WELL)) is None

@@ -111,3 +111,22 @@ async def test_entries_of_many_replicas_are_one_index() -> None:
     for replica in (*replicas, opened(blobs)):
         index = await replica.index()
         assert [index.number_of(f"r{number}") for number in range(BLOCK + 20)] == list(range(1, BLOCK + 21))
+
+
+async def test_one_block_that_is_gone_costs_its_own_entries_alone() -> None:
+    blobs = await filled(MANY)
+    await blobs.delete(f"ledger-blocks/{PREFIX}/{1:010d}")
+    blobs.calls.clear()
+    assert (await opened(blobs).index()).covered == MANY
+    assert blobs.calls["get models"] == BLOCK + 10
+
+
+async def test_an_entry_of_small_ones_that_a_block_has_may_be_damaged() -> None:
+    blobs = CountingBlobs()
+    small = Ledger(blobs, PREFIX, AliasEntry, small=True)
+    for number in range(1, BLOCK + 2):
+        await small.append(AliasEntry(version=number), request_id=f"r{number}")
+    await blobs.put(small.key(7), b"damaged")
+    again = Ledger(blobs, PREFIX, AliasEntry, small=True)
+    assert (await again.append(AliasEntry(version=7), request_id="r7")).message.version == 7
+    assert (await again.append(AliasEntry(version=0), request_id="new")).number == BLOCK + 2

@@ -152,6 +152,24 @@ async def test_what_has_ended_for_good_is_open_no_more() -> None:
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.parametrize("gives_up", ["an end that records nothing", "an end that fails"])
+async def test_what_is_given_up_without_an_end_is_tried_again_by_the_next_resync(gives_up: str) -> None:
+    """Such as automatic training after three errors of a peer: nothing has ended, so it stays open."""
+
+    async def fail(name: str) -> None:
+        if thing.done[name] <= 3:
+            raise RuntimeError("a bug of a peer, for a moment")
+
+    blobs, bus, thing = MemoryBlobs(), MemoryBus(), Thing(fail)
+    thing.records_ends = False
+    thing.end_errors = [InvalidArgument("no")] if gives_up == "an end that fails" else []
+    await Outbox(blobs, bus, "dataprep", FACTS).put(KEY, b"s1")
+    async with Running(trainer(blobs, DroppingBus(), thing, 0.01)):
+        await until(lambda: thing.done["words"] == 4)
+        while await open_keys(blobs):
+            await asyncio.sleep(0.001)
+
+
 async def test_a_fact_stored_while_its_key_is_reconciled_stays_open_for_the_next_reconcile() -> None:
     """Such as the report on a second version while the first is being promoted."""
     gates = [asyncio.Event(), asyncio.Event()]
@@ -230,10 +248,23 @@ async def test_a_marker_of_a_later_version_is_left_and_a_damaged_one_deleted() -
     later.fact.type_url = "type.googleapis.com/millstream.dataset.v9.NotYet"
     await blobs.put(f"open/trainer/{'0' * 32}", later.SerializeToString())
     await blobs.put(f"open/trainer/{'1' * 32}", b"")
+    odd = OpenMarker(key="../no key")
+    odd.fact.Pack(FACT)
+    await blobs.put(f"open/trainer/{'2' * 32}", odd.SerializeToString())
     await blobs.put(KEY, b"s1")
     work = OpenWork(blobs, "trainer")
-    assert await work.facts() == []
+    assert await work.facts() == [] and work.damaged == 2
     assert await open_keys(blobs) == [f"open/trainer/{'0' * 32}"]
+
+
+async def test_a_damaged_marker_has_all_compared_at_once() -> None:
+    blobs, thing = MemoryBlobs(), Thing()
+    work = trainer(blobs, MemoryBus(), thing, 0.01)
+    async with Running(work):
+        await until(lambda: thing.resyncs == 1)
+        thing.open_keys = ["words"]
+        await blobs.put(f"open/trainer/{'1' * 32}", b"")
+        await until(lambda: thing.done["words"])
 
 
 async def test_an_event_with_an_id_of_its_own_does_no_harm() -> None:

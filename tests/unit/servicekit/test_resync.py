@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from millstream.errors import Unavailable
+from servicekit.bus.memory import MemoryBus
+from servicekit.bus.port import Message
 from tests.worlds.waiting import until
-from tests.worlds.work import Thing, ThingKey, quick, working
+from tests.worlds.work import TOPIC, Thing, ThingKey, quick, working
 
 pytestmark = pytest.mark.usefixtures("quick")
 __all__ = ["quick"]
@@ -28,7 +30,22 @@ async def test_a_broadcast_reader_compares_in_full_while_the_bus_does_not_answer
         work.bus_answers(False)
         await until(lambda: thing.resyncs > before + 5)
         work.bus_answers(True)
-        await until(lambda: work._pause_of_full() == 3600)
+        await until(lambda: work._pause_of_full(2) == 3600)
+
+
+async def test_a_broadcast_reader_compares_in_full_after_a_message_that_it_cannot_use() -> None:
+    bus, thing = MemoryBus(), Thing()
+    async with working(thing, bus, broadcast=True) as work:
+        await until(lambda: work.consumer.positioned.is_set() and thing.resyncs)
+        before = thing.resyncs
+        await bus.publish(Message(TOPIC, "key", b"\xff", {}))
+        await until(lambda: thing.resyncs > before)
+
+
+async def test_a_second_comparison_follows_some_minutes_after_the_start() -> None:
+    """By then the replicas of an older version, whose facts have no markers, are gone."""
+    async with working(Thing()) as work:
+        assert [work._pause_of_full(looks) for looks in (1, 2, 3)] == [300, 3600, 3600]
 
 
 async def test_readers_of_a_group_do_not_for_what_is_published_is_open() -> None:

@@ -17,6 +17,7 @@ from services.trainer.service import TrainingService
 from services.trainer.store import FACTS, Store
 from tests.unit.trainer.test_automatic import Dataprep, Registry
 from tests.worlds.counting import CountingBlobs
+from tests.worlds.dataprep import World, sample
 from tests.worlds.training import NoLauncher
 
 SUCCEEDED = TrainingRun.STATE_SUCCEEDED
@@ -104,3 +105,27 @@ async def test_a_run_that_is_not_in_the_index_is_added_by_its_reconcile_or_by_a_
     assert {key async for key in bring.pending()} == {RunKey("died"), RunKey("old")}
     assert await store.index.newest_first("toy") == ["old", "died"]
     assert await store.open_run_ids() == ["died", "old"], "a resync finds them from now on"
+
+
+async def test_an_import_whose_turn_it_is_not_costs_a_few_looks_however_many_wait() -> None:
+    blobs = CountingBlobs()
+    world = World(blobs)
+    for number in range(30):
+        await world.ask(sample(5), request_id=f"r{number:02d}")
+    last = await world.store.requested("words", "r29")
+    await world.store.imports_before(last)
+    blobs.calls.clear()
+    assert await world.store.imports_before(last) == 29
+    assert blobs.calls.total() <= 3, blobs.calls
+
+
+async def test_another_automatic_run_of_the_model_is_looked_for_among_its_own() -> None:
+    blobs = CountingBlobs()
+    store = Store(blobs, Outbox(blobs, None, "trainer", FACTS), 10)
+    for number in range(30):
+        spec = TrainingRunSpec(model=f"model-{number}")
+        await store.create(RunRequest(run_id=f"run-{number}", spec=spec, time=now(), automatic=True))
+    await store.open_run_ids()
+    blobs.calls.clear()
+    assert await store.open_run_ids("model-7") == ["run-7"]
+    assert blobs.calls.total() == 2, blobs.calls

@@ -221,3 +221,30 @@ def test_a_runs_id_names_what_decides_the_result() -> None:
 
     assert run_id() == run_id() == run_id(promotion={"automatic": True})
     assert len({run_id(), run_id(2), run_id(preset="toy"), run_id(config={"seed": 1}), run_id(recipe="other")}) == 5
+
+
+async def test_a_run_for_an_older_snapshot_that_was_asked_for_at_once_is_superseded() -> None:
+    """Two tasks or replicas: one has read the older snapshot, and stores its run when the newer one's is there."""
+    blobs, registry = MemoryBlobs(), Registry()
+    store, behind = trainer(blobs, registry, Dataprep(1))
+    _, ahead = trainer(blobs, registry, Dataprep(2))
+    create = store.create
+
+    async def create_late(request: RunRequest) -> bool:
+        await ahead.reconcile(AutomaticKey("words"))
+        return await create(request)
+
+    store.create = create_late  # type: ignore[method-assign]
+    await behind.reconcile(AutomaticKey("words"))
+    assert await states(store) == {1: "CANCELLED", 2: "PENDING"}
+
+
+async def test_a_snapshot_stays_open_while_a_model_that_may_use_it_is_damaged() -> None:
+    registry = Registry()
+    store, automatic = trainer(MemoryBlobs(), registry, Dataprep())
+    registry.models = [Model(name="toy", problem="models/toy/spec/0000000001 is damaged")]
+    assert await automatic.reconcile(AutomaticKey("words")) == 30
+    registry.models.clear()
+    registry.apply()
+    assert await automatic.reconcile(AutomaticKey("words")) is None
+    assert await states(store) == {1: "PENDING"}
