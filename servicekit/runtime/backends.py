@@ -16,9 +16,12 @@ from servicekit.runtime.settings import Settings
 
 
 def open_both(settings: Settings) -> tuple[Blobs, Bus]:
-    """The store and the bus of a service. Ends the process with exit code 2 and one line for an invalid address."""
+    """The store, whose calls are counted, and the bus of a service.
+
+    Ends the process with exit code 2 and one line for an invalid address.
+    """
     try:
-        return open_blobs(settings), open_bus(settings)
+        return CountedBlobs(open_blobs(settings)), open_bus(settings)
     except InvalidArgument as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
@@ -34,8 +37,8 @@ def open_blobs(settings: Settings) -> Blobs:
         from servicekit.blobs.faulty import list_in_vain
 
         file = Path(name)  # one key a line, read at each listing: a test adds some meanwhile
-        blobs = list_in_vain(blobs, lambda: file.read_text().split() if file.exists() else ())
-    return CountedBlobs(blobs)
+        return list_in_vain(blobs, lambda: file.read_text().split() if file.exists() else ())
+    return blobs
 
 
 def _open_blobs(settings: Settings) -> Blobs:

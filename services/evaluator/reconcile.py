@@ -75,10 +75,16 @@ async def pending_of(
         if isinstance(version, DataLoss):
             yield version
             continue
-        if version <= champion.version and version not in requested:
-            key = (reported or {}).get(version, "")
-            if key and await store.blobs.exists(key):
+        key = (reported or {}).get(version, "")
+        if key and version <= champion.version and version not in requested:
+            try:
+                await store.stored_report(key)
                 continue
+            except DataLoss as error:
+                yield error
+                continue
+            except NotFound:
+                pass  # it was listed in vain
         on_version = await store.reports(model, version)
         damaged = [report.error for report in on_version if is_damaged(report)]
         if damaged:

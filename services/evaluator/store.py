@@ -84,6 +84,10 @@ class Store:
         keys = [listed.key async for listed in self.blobs.list(f"reports/{model}/")]
         return {int(key.split("/")[2]): key for key in keys if _REPORT_KEY.fullmatch(key)}
 
+    async def stored_report(self, key: str) -> EvaluationReport:
+        """The report of a key that reported() names. Raises NotFound, DataLoss, Unavailable."""
+        return await self._read(key.removesuffix("/report"))
+
     async def reports(self, model: str, version: int = 0, after: int = 0) -> list[EvaluationReport]:
         """All reports on a model, on one version of it, or on its versions above `after`, newest first.
 
