@@ -106,7 +106,7 @@ class Handle:
     async def reconcile(self, key: FactKey) -> None:
         self.handled.record(key.snapshot_id, key.number)
 
-    async def end(self, key: FactKey, error: MillstreamError) -> None:
+    async def end(self, key: FactKey, error: MillstreamError) -> bool:
         raise error
 
 
