@@ -4,22 +4,21 @@ A page is never larger than a message may be, whatever was stored: the limits of
 for objects that older versions accepted.
 """
 
-import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
 from millstream.errors import InvalidArgument, NotFound
+from servicekit.concurrency import in_order
 from servicekit.limits import PAGE_BYTES, SENT_BYTES
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 DEFAULT_SIZE = 100
 LARGEST_SIZE = 1000
-AT_ONCE = 16
-"""Messages of a page that are made at once."""
 LONGEST_NAME = 255
 """Characters of a text that stays in a field of which the rest is left out."""
 
@@ -83,24 +82,22 @@ async def message_page(
     """
     found, token = page(items, request.page_size, request.page_token, name)
     messages, size, last = list[M](), 0, ""
-    for start in range(0, len(found), AT_ONCE):
-        some = found[start : start + AT_ONCE]
-        for item, made in zip(some, await asyncio.gather(*(_made(item, message) for item in some)), strict=True):
-            if made is None:
-                continue
-            size += made.ByteSize()
-            if messages and size > PAGE_BYTES:
-                return messages, _token(last)
-            messages.append(made)
-            last = name(item)
+    async for item, made in in_order(partial(_made, message), found):
+        if made is None:
+            continue
+        size += made.ByteSize()
+        if messages and size > PAGE_BYTES:
+            return messages, _token(last)
+        messages.append(made)
+        last = name(item)
     return messages, token
 
 
-async def _made(item: T, message: Callable[[T], Awaitable[M]]) -> M | None:
+async def _made(message: Callable[[T], Awaitable[M]], item: T) -> tuple[T, M | None]:
     try:
-        return trimmed(await message(item), PAGE_BYTES)
+        return item, trimmed(await message(item), PAGE_BYTES)
     except NotFound:
-        return None
+        return item, None
 
 
 async def itself(message: M) -> M:

@@ -1,6 +1,5 @@
 """All messages under a prefix, read once: which are stored, and which are damaged. Its cost follows all that is stored."""
 
-import asyncio
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
@@ -8,7 +7,7 @@ from google.protobuf.message import Message
 from millstream.errors import DataLoss, NotFound
 from servicekit.blobs.port import Blobs
 from servicekit.blobs.stored import decode
-from servicekit.blobs.stored_names import AT_ONCE
+from servicekit.concurrency import in_order
 
 
 @dataclass
@@ -28,19 +27,18 @@ async def stored_messages(blobs: Blobs, prefix: str, kind: type[Message]) -> Sto
     """Read every object just below a prefix that ends with a slash, and keep none of them. Raises Unavailable."""
     found = StoredMessages()
 
-    async def look_at(key: str) -> None:
-        name = key.removeprefix(prefix)
+    async def look_at(key: str) -> NotFound | DataLoss | None:
         try:
             decode(kind, await blobs.get(key), key)
-        except NotFound:
-            return  # it was listed in vain (Blobs.list)
-        except DataLoss as error:
-            found.damaged[name] = error
-        else:
-            found.intact.append(name)
+        except (NotFound, DataLoss) as error:
+            return error
+        return None
 
     keys = [listed.key async for listed in blobs.list(prefix) if "/" not in listed.key.removeprefix(prefix)]
-    for start in range(0, len(keys), AT_ONCE):
-        await asyncio.gather(*map(look_at, keys[start : start + AT_ONCE]))
-    found.intact.sort()
+    errors = [error async for error in in_order(look_at, keys)]
+    for key, error in zip(keys, errors, strict=True):
+        if error is None:
+            found.intact.append(key.removeprefix(prefix))
+        elif isinstance(error, DataLoss):  # and not listed in vain (Blobs.list)
+            found.damaged[key.removeprefix(prefix)] = error
     return found

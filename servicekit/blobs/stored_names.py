@@ -4,12 +4,8 @@ A listing may show a key that was never stored, and go on showing it (Blobs.list
 such as "this has ended", asks here.
 """
 
-import asyncio
-
 from servicekit.blobs.port import Blobs
-
-AT_ONCE = 16
-"""Look-ups in flight."""
+from servicekit.concurrency import in_order
 
 
 class StoredNames:
@@ -24,10 +20,9 @@ class StoredNames:
         """Every stored name, sorted. Raises Unavailable."""
         names = [listed.key.removeprefix(self.prefix) async for listed in self.blobs.list(self.prefix)]
         new = [name for name in names if name not in self._found]
-        for start in range(0, len(new), AT_ONCE):
-            await asyncio.gather(*(self._look_up(name) for name in new[start : start + AT_ONCE]))
+        stored = [exists async for exists in in_order(self._exists, new)]
+        self._found |= {name for name, exists in zip(new, stored, strict=True) if exists}
         return [name for name in names if name in self._found]
 
-    async def _look_up(self, name: str) -> None:
-        if await self.blobs.exists(self.prefix + name):
-            self._found.add(name)
+    async def _exists(self, name: str) -> bool:
+        return await self.blobs.exists(self.prefix + name)

@@ -18,10 +18,10 @@ from millstream.operations.v1.stored_pb2 import LedgerEntry
 from millstream.timestamps import timestamp_of_ns
 from servicekit.blobs.port import Blobs
 from servicekit.blobs.stored import decode, unpack
+from servicekit.concurrency import in_order
 from servicekit.facts.ledger_index import Indexed, LedgerIndex
 
 M = TypeVar("M", bound=Message)
-READ_AT_ONCE = 16
 CACHED = 256
 """Entries that a ledger keeps by default, unless it shares a cache with others."""
 EntryCache = MutableMapping[str, "Entry[Any]"]
@@ -137,11 +137,7 @@ class Ledger(Generic[M]):
 
     async def listed(self, first: int, last: int) -> list[Entry[M] | DamagedEntry]:
         """The entries of these numbers, both included. Raises NotFound, Unavailable."""
-        found: list[Entry[M] | DamagedEntry] = []
-        for start in range(first, last + 1, READ_AT_ONCE):
-            numbers = range(start, min(start + READ_AT_ONCE, last + 1))
-            found += await asyncio.gather(*map(self.entry, numbers))
-        return found
+        return [entry async for entry in in_order(self.entry, range(first, last + 1))]
 
     async def entries(self, last: int = 0) -> list[Entry[M]]:
         """All entries, or those up to `last`, oldest first. Raises DataLoss if one is damaged, and Unavailable."""
@@ -157,9 +153,8 @@ class Ledger(Generic[M]):
         count = await self.count()
         async with self._extending:
             while self._index.covered < count:
-                await self._index.load(count)
-                first = self._index.covered + 1
-                for entry in await self.listed(first, min(first + READ_AT_ONCE - 1, count)):
+                last = await self._index.load(count)
+                async for entry in in_order(self.entry, range(self._index.covered + 1, last + 1)):
                     await self._index.add(self._indexed(entry))
         return self._index
 

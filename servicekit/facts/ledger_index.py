@@ -59,16 +59,20 @@ class LedgerIndex(Generic[M]):
         """The newest entry of that time or before; 0: there is none."""
         return bisect_right(self._times_ns, time_ns)
 
-    async def load(self, count: int) -> None:
-        """Read the stored blocks of entries that are not covered, of a ledger with so many. Raises Unavailable."""
+    async def load(self, count: int) -> int:
+        """Read the stored blocks of entries that are not covered, of a ledger with so many.
+
+        Returns the number of the last entry to read before it may help to load again. Raises Unavailable.
+        """
         while self.covered % BLOCK == 0 and self.covered + BLOCK <= count:
             key = self._key(self.covered // BLOCK + 1)
             try:
                 block = self._read(await self.blobs.get(key), key)
             except (NotFound, DataLoss):
-                return  # the entries are read, and the block is written again
+                break  # the entries are read, and the block is written again
             for entry in block:
                 self._add(entry)
+        return min((self.covered // BLOCK + 1) * BLOCK, count)
 
     async def add(self, entry: Indexed[M]) -> None:
         """Cover the next entry; the last of a block stores it."""

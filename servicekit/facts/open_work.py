@@ -16,13 +16,12 @@ from millstream.errors import DataLoss, InvalidArgument, NotFound
 from millstream.operations.v1.stored_pb2 import OpenMarker
 from servicekit.blobs.port import Blobs, Listed, check_key
 from servicekit.blobs.stored import decode, unpack
+from servicekit.concurrency import in_order
 from servicekit.facts.flow import services_that_act_on
 from servicekit.facts.markers import delete_orphan, fact_id_of
 from servicekit.ids import hash_of
 
 log = logging.getLogger(__name__)
-AT_ONCE = 16
-"""Markers read at once."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,8 @@ class OpenWork:
         listed = [one async for one in self.blobs.list(f"open/{self.service}/")]
         new = [one for one in listed if one.key not in self._known]
         known = {one.key: self._known[one.key] for one in listed if one.key in self._known}
-        for start in range(0, len(new), AT_ONCE):
-            some = new[start : start + AT_ONCE]
-            for one, fact in zip(some, await asyncio.gather(*map(self._read, some)), strict=True):
-                if fact:
-                    known[one.key] = fact
+        read = [fact async for fact in in_order(self._read, new)]
+        known |= {one.key: fact for one, fact in zip(new, read, strict=True) if fact}
         self._known = known
         return [known[key] for key in sorted(known)]
 

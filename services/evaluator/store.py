@@ -4,7 +4,6 @@ Requests for another report are a ledger for each version, `evaluations/{model}/
 `{name}` is the last part of the report's id, `{model}.{version}.{name}`.
 """
 
-import asyncio
 import re
 from collections.abc import MutableMapping
 
@@ -17,6 +16,7 @@ from millstream.evaluation.v1.evaluation_request_pb2 import EvaluationRequest
 from millstream.evaluation.v1.events_pb2 import EvaluationCompleted
 from servicekit.blobs.port import Blobs
 from servicekit.blobs.stored import decode
+from servicekit.concurrency import in_order
 from servicekit.facts.ledger import Ledger, read_entry
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.failpoints import failpoint
@@ -24,8 +24,6 @@ from servicekit.ids import check_name, hash_of
 
 REPORTS = 256
 """Reports that are kept; one may have 100 kB."""
-READERS = 16
-"""Reports read at once."""
 _REPORT_KEY = re.compile(r"reports/[^/]+/[0-9]+/[^/]+/report")
 _REPORT_ID = re.compile(r"([^.]+)\.([1-9][0-9]{0,9})\.([0-9a-f]{16})")
 
@@ -98,10 +96,7 @@ class Store:
         place = f"reports/{model}/{after:010d}/~" if after else ""
         keys = [listed.key async for listed in self.blobs.list(prefix, place)]
         folders = [key.removesuffix("/report") for key in keys if _REPORT_KEY.fullmatch(key)]
-        found: list[EvaluationReport] = []
-        for start in range(0, len(folders), READERS):
-            some = (self._read_listed(folder) for folder in folders[start : start + READERS])
-            found += [report for report in await asyncio.gather(*some) if report]
+        found = [report async for report in in_order(self._read_listed, folders) if report]
         return sorted(found, key=lambda report: (-report.create_time.ToNanoseconds(), report.report_id))
 
     def requests(self, model: str, version: int) -> Ledger[EvaluationRequest]:

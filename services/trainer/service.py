@@ -15,9 +15,10 @@ from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from recipekit.catalog import Catalog
 from recipekit.spec import BadConfig
+from servicekit.concurrency import in_order
 from servicekit.ids import check_request_id
 from servicekit.limits import check_reason, check_spec_size
-from servicekit.paging import AT_ONCE, message_page, trimmed
+from servicekit.paging import message_page, trimmed
 from servicekit.processes import this_process
 from servicekit.rpc.caller import actor
 from servicekit.structs import mapping_of
@@ -83,12 +84,8 @@ class TrainingService:
     async def _of_states(
         self, run_ids: Sequence[str], states: Collection["TrainingRun.State.ValueType"]
     ) -> Sequence[str]:
-        found: list[str] = []
-        for start in range(0, len(run_ids), AT_ONCE):
-            some = run_ids[start : start + AT_ONCE]
-            fits = await asyncio.gather(*(self.store.fits(run_id, states) for run_id in some))
-            found += [run_id for run_id, fitting in zip(some, fits, strict=True) if fitting]
-        return found
+        fits = [fitting async for fitting in in_order(lambda run_id: self.store.fits(run_id, states), run_ids)]
+        return [run_id for run_id, fitting in zip(run_ids, fits, strict=True) if fitting]
 
     async def WatchTrainingRun(
         self, request: rpc.WatchTrainingRunRequest
