@@ -14,7 +14,10 @@ app = typer.Typer(name="reports", help="Evaluation reports.", no_args_is_help=Tr
 
 Named = Annotated[str, typer.Argument(metavar="REPORT | MODEL", help="a report's id, or a model's name")]
 Version = Annotated[
-    int, typer.Argument(metavar="[VERSION]", help="of the model; default: the newest that has a report")
+    int,
+    typer.Argument(
+        metavar="VERSION", min=0, show_default=False, help="of the model; else the newest that has a report"
+    ),
 ]
 
 

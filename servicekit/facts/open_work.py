@@ -7,7 +7,9 @@ everything that ever was. A marker that was lost, or a fact of a version without
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message as Proto
@@ -21,6 +23,7 @@ from servicekit.facts.flow import services_that_act_on
 from servicekit.facts.markers import delete_orphan, fact_id_of
 from servicekit.ids import hash_of
 
+F = TypeVar("F", bound=Proto)
 log = logging.getLogger(__name__)
 
 
@@ -30,10 +33,6 @@ class OpenFact:
 
     fact_id: str
     fact: Proto
-
-    def is_of(self, key: str) -> bool:
-        """Whether the object of this key states it; False for a key that the fact itself names wrongly."""
-        return self.fact_id == fact_id_of(key)
 
     @property
     def marker_id(self) -> str:
@@ -71,6 +70,11 @@ class OpenWork:
         self._known = known
         return [known[key] for key in sorted(known)]
 
+    async def of_kind(self, kind: type[F], key_of: Callable[[F], str]) -> list[F]:
+        """The facts of one kind, without those that name another object than `key_of` says. Raises Unavailable."""
+        found = [(one.fact_id, one.fact) for one in await self.facts()]
+        return [fact for fact_id, fact in found if isinstance(fact, kind) and fact_id == fact_id_of(key_of(fact))]
+
     async def done(self, marker_id: str) -> None:
         """The service has acted on the fact. Idempotent. Raises Unavailable."""
         await self.blobs.delete(f"open/{self.service}/{marker_id}")
@@ -83,9 +87,7 @@ class OpenWork:
             kind = message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(name))
             fact = unpack(kind, found.fact, marker.key)
             check_key(found.key)
-        except NotFound:
-            return None
-        except KeyError:
+        except (NotFound, KeyError):
             return None
         except (DataLoss, InvalidArgument) as error:
             # What it stood for is found by a comparison in full: nobody can restore it, and nobody needs to.

@@ -17,6 +17,8 @@ from servicekit.backoff import backoff
 
 log = logging.getLogger(__name__)
 FULL_RESYNC_SECONDS, SECOND_SECONDS = 3600.0, 300.0
+LOOK_AGAIN_SECONDS = 30.0
+"""Until the next look at work that waits for what no event announces, such as a damaged object that is restored."""
 BUG_FAILURES = 4
 """A bug waits as if so many tries had failed before: it seldom passes by itself."""
 

@@ -140,12 +140,8 @@ class Store:
 
     async def pending(self, dataset: str) -> list[Import]:
         """The imports without an outcome, in the order in which they end; some behind the first may have ended already."""
-        recorded = [(one, one.fact) for one in await self.open_work.facts()]
-        mine = [
-            fact
-            for one, fact in recorded
-            if isinstance(fact, Import) and fact.dataset == dataset and one.is_of(_import_key(dataset, fact.request_id))
-        ]
+        recorded = await self.open_work.of_kind(Import, lambda fact: _import_key(fact.dataset, fact.request_id))
+        mine = [fact for fact in recorded if fact.dataset == dataset]
         # Two replicas that recorded one import at once have left a marker each.
         earliest = {one.request_id: one for one in sorted(mine, key=_order, reverse=True)}
         waiting = sorted(earliest.values(), key=_order)

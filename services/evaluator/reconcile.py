@@ -17,6 +17,7 @@ from recipekit.gate import is_damaged
 from servicekit.failpoints import failpoint
 from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler, Work
+from servicekit.work.resync import LOOK_AGAIN_SECONDS
 from services.evaluator import metrics
 from services.evaluator.attempts import Attempts
 from services.evaluator.clients import Clients
@@ -28,8 +29,6 @@ from services.evaluator.store import Store
 log = logging.getLogger(__name__)
 EXPORT_TRIES = 10
 """The newest versions among which one that was measured is looked for at a start."""
-CHALLENGERS_SECONDS = 30.0
-"""Between two looks for challengers without a report: so the change of champion stays open until each has one."""
 POLL_SECONDS = 0.5
 """Between two reads of an attempt that another replica works on."""
 
@@ -79,12 +78,12 @@ async def pending_of(
         if key and version <= champion.version and version not in requested:
             try:
                 await store.stored_report(key)
-                continue
             except DataLoss as error:
                 yield error
-                continue
             except NotFound:
-                pass  # it was listed in vain
+                key = ""  # it was listed in vain
+            if key:
+                continue
         on_version = await store.reports(model, version)
         damaged = [report.error for report in on_version if is_damaged(report)]
         if damaged:
@@ -230,7 +229,7 @@ class FindChallengers(Reconciler[ChallengersKey]):
     async def reconcile(self, key: ChallengersKey) -> float | None:
         again = None
         async for found in pending_of(key.model, self.clients, self.store):
-            again = CHALLENGERS_SECONDS
+            again = LOOK_AGAIN_SECONDS  # so the change of champion stays open until each challenger has its report
             if not isinstance(found, DataLoss):  # the comparison of Evaluate reports it
                 self.work.add(found)
         return again

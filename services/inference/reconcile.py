@@ -26,6 +26,7 @@ from servicekit.facts.events import to_message
 from servicekit.ids import new_id
 from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler
+from servicekit.work.resync import LOOK_AGAIN_SECONDS
 from services.inference import metrics
 from services.inference.store import Store
 from services.inference.versions.failures import LoadFailures
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FALLBACKS = 3
-RECHECK_SECONDS = 30.0
-"""Between two looks at a model with an alias that is not served: its version may be retried through another replica."""
 SetHealth = Callable[[str, bool], Awaitable[None]]
 
 
@@ -120,8 +119,8 @@ class ServeModel(Reconciler[ModelKey]):
         if errors:
             raise errors[0]
         self._failures.keep_only(name, failed_here)
-        if problems:
-            return min(RECHECK_SECONDS, self._failures.pause(name) or RECHECK_SECONDS)
+        if problems:  # another replica may be told to retry the version
+            return min(LOOK_AGAIN_SECONDS, self._failures.pause(name) or LOOK_AGAIN_SECONDS)
         return self._failures.pause(name)
 
     @override

@@ -17,6 +17,7 @@ from millstream.training.v1.training_service_pb2 import GetTrainingRunRequest, L
 from recipekit.catalog import Catalog
 from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler
+from servicekit.work.resync import LOOK_AGAIN_SECONDS
 from services.registry.clients import all_reports
 from services.registry.metrics import MOVES, VERSIONS
 from services.registry.rules import damaged, next_promotion, present_gate
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-DAMAGED_SECONDS = 30.0
-"""Between two looks at a model with a damaged report."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ class Promote(Reconciler[PromotionKey]):
             await ledger.append(entry, request_id=report.report_id, actor="registry", expected=len(entries))
             MOVES.labels(name, "promoted_automatically").inc()
         # Once it is restored, no event says so.
-        return DAMAGED_SECONDS if damaged(reports) else None
+        return LOOK_AGAIN_SECONDS if damaged(reports) else None
 
     @override
     async def end(self, key: PromotionKey, error: MillstreamError) -> bool:

@@ -24,6 +24,7 @@ from servicekit.failpoints import failpoint
 from servicekit.ids import hash_of
 from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler
+from servicekit.work.resync import LOOK_AGAIN_SECONDS
 from services.trainer.metrics import RUNS_ENDED
 from services.trainer.run_index import Order
 from services.trainer.store import Store
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 ACTOR = "trainer"
 """Who requests automatic runs, and supersedes them."""
-DAMAGED_SECONDS = 30.0
-"""Between two looks at a dataset whose models may be more than those that can be read."""
 SUPERSEDED = "superseded by run"
 """How the reason of such a run begins."""
 
@@ -146,7 +145,7 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
         else:
             models, damaged = await self._models()
         mine = [model for model in models if model.spec.dataset == key.dataset and model.spec.training.automatic]
-        return mine, [DAMAGED_SECONDS] if damaged else []
+        return mine, [LOOK_AGAIN_SECONDS] if damaged else []
 
     async def _models(self) -> tuple[list[Model], list[str]]:
         """All that are trained automatically, and the problem of each that is damaged, so that nobody knows."""

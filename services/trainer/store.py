@@ -49,14 +49,8 @@ class Store:
 
     async def open_run_ids(self, model: str = "") -> list[str]:
         """Of runs that have no outcome, of one model or of all, in order of id."""
-        created = [(one, one.fact) for one in await self.open_work.facts()]
-        run_ids = sorted(
-            fact.run_id
-            for one, fact in created
-            if isinstance(fact, events.TrainingRunCreated)
-            and model in ("", fact.model)
-            and one.is_of(f"runs/requests/{fact.run_id}")
-        )
+        created = await self.open_work.of_kind(events.TrainingRunCreated, lambda fact: f"runs/requests/{fact.run_id}")
+        run_ids = sorted(fact.run_id for fact in created if model in ("", fact.model))
         return [run_id for run_id in run_ids if not await self._has_ended(run_id)]
 
     async def compare(self) -> tuple[list[str], list[DataLoss]]:
@@ -69,9 +63,8 @@ class Store:
         found = sorted(requests.names - outcomes.names)
         for run_id in set(found) - {*requests.damaged, *await self.open_run_ids()}:
             await self.outbox.reopen(f"runs/requests/{run_id}")
-        indexed = set(await self.index.newest_first())
         for run_id in requests.intact:
-            if run_id not in indexed:
+            if not self.index.has(run_id):
                 await self.index.add(await self.request(run_id))
         return found, [*requests.damaged.values(), *outcomes.damaged.values()]
 
