@@ -32,6 +32,10 @@ OUTBOX_PARKED = Counter("millstream_outbox_parked", "Facts that cannot be publis
 
 BLOBS_CALLS = Counter("millstream_blobs_calls", "Calls to the object store; a listing is one.", ("operation",))
 
+STORED_BYTES = Gauge("millstream_storage_bytes", "Bytes stored, at the last listing of all objects.", ("kind",))
+STORED_OBJECTS = Gauge("millstream_storage_objects", "Objects stored, at the last listing of all.", ("kind",))
+STORAGE_DELETED = Counter("millstream_storage_deleted_bytes", "Bytes deleted that are kept no longer.", ("kind",))
+
 ARTIFACTS_DAMAGED = Counter(
     "millstream_artifact_cache_damaged", "Artifacts on this machine's disk that were damaged, and fetched again."
 )

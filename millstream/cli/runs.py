@@ -22,6 +22,7 @@ T = TypeVar("T")
 app = typer.Typer(name="runs", help="Training runs.", no_args_is_help=True)
 
 RunId = Annotated[str, typer.Argument(help="the run's id, or so much of its beginning that no other has it")]
+NO_LOG = "its workers printed nothing yet, or it is kept no longer (MILLSTREAM_KEEP_LOGS_SECONDS of the trainer)"
 SHORTEST, SEARCHED = 4, 1000
 """Characters of a beginning, and the newest runs that it is looked for among."""
 STATES = {name.removeprefix("STATE_").lower(): number for name, number in TrainingRun.State.items() if number}
@@ -157,9 +158,12 @@ def logs(
 
 def _show_log(cli: Cli, run_id: str, follow: bool) -> None:
     decoders: dict[int, Any] = defaultdict(lambda: codecs.getincrementaldecoder("utf-8")("replace"))
+    part = None
     for part in cli.client.run_log(run_id, follow):
         text = decoders[part.attempt].decode(part.chunk)
         if cli.screen.as_json:
             write(json.dumps({"attempt": part.attempt, "text": text}, ensure_ascii=False))
         else:
             write(text.replace("\r\n", "\n").replace("\r", "\n"), end="")  # a progress bar draws over itself
+    if part is None:
+        write(f"run {run_id} has no log: {NO_LOG}", error=True)

@@ -10,6 +10,7 @@ import typer
 from millstream.cli.command import Cli, Failed, command, explain
 from millstream.cli.format import count
 from millstream.cli.output import Cells, as_dict, table
+from millstream.cli.storage import show as show_storage
 from millstream.errors import DeadlineExceeded, MillstreamError, Unavailable
 from millstream.operations.v1.service_status_pb2 import Dependency, ServiceStatus
 
@@ -50,13 +51,19 @@ def add_commands(root: typer.Typer) -> None:
 
 
 def status(
-    cli: Cli, timeout: Annotated[float, typer.Option(help="seconds that a service has to answer")] = 5.0
+    cli: Cli,
+    timeout: Annotated[float, typer.Option(help="seconds that a service has to answer")] = 5.0,
+    storage: Annotated[
+        bool, typer.Option("--storage", help="what is stored, by kind, and how long it is kept")
+    ] = False,
 ) -> None:
     """The status of every replica, by its last probes. Exit code 1 if anything is wrong."""
     places = cli.replicas()
     with ThreadPoolExecutor(len(places)) as threads:
         replicas = list(threads.map(lambda place: _replica(cli, place[0], place[1], timeout), places))
-    if cli.screen.as_json:
+    if storage:
+        show_storage(cli.screen, [replica.status for replica in replicas if replica.status])
+    elif cli.screen.as_json:
         cli.screen.many([_document(replica) for replica in replicas], dict)
     else:
         table([_cells(replica) for replica in replicas])

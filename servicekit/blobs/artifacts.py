@@ -7,7 +7,7 @@ from two places at once, is one artifact.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 from millstream.errors import InvalidArgument
@@ -85,7 +85,11 @@ async def download(blobs: Blobs, prefix: str, folder: Path, digest: str = "") ->
 
 
 async def delete(blobs: Blobs, prefix: str) -> None:
-    """Remove a stored folder, its manifest first, so that no reader takes what is left for a whole one."""
-    await blobs.delete(prefix + _MANIFEST)
-    async for listed in blobs.list(f"{prefix}/"):
-        await blobs.delete(listed.key)
+    """Remove a stored folder, or all of them under a prefix that ends with no slash. Idempotent. Raises Unavailable."""
+    for key in manifests_first([listed.key async for listed in blobs.list(f"{prefix}/")]):
+        await blobs.delete(key)
+
+
+def manifests_first(keys: Iterable[str]) -> list[str]:
+    """The order in which to delete them: no reader takes what is left for a whole folder."""
+    return sorted(keys, key=lambda key: not key.endswith(_MANIFEST))

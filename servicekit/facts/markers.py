@@ -14,12 +14,12 @@ def fact_id_of(key: str) -> str:
 
 async def delete_orphan(blobs: Blobs, service: str, marker: Listed) -> None:
     """Delete a marker whose fact does not exist, once it is an orphan by the store's own clock. Raises Unavailable."""
-    if await _store_time(blobs, service) - marker.modified > ORPHAN_SECONDS:
+    if await store_time(blobs, service) - marker.modified > ORPHAN_SECONDS:
         await blobs.delete(marker.key)
 
 
-async def _store_time(blobs: Blobs, service: str) -> float:
-    """The time of the store's own clock, which `modified` in its listings is of."""
+async def store_time(blobs: Blobs, service: str) -> float:
+    """The time of the store's own clock, which `modified` in its listings is of. Raises Unavailable."""
     probe = f"clock/{service}"
     await blobs.put(probe, b"")
     async for listed in blobs.list(probe):

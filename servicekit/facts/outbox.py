@@ -11,7 +11,6 @@ it.
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from google.protobuf.message import Message as Proto
 from millstream.defaults import is_event
 from millstream.errors import DataLoss, InvalidArgument, MillstreamError, NotFound
 from millstream.operations.v1.stored_pb2 import OutboxMarker
+from servicekit.blobs.patterns import matcher
 from servicekit.blobs.port import Blobs, check_key
 from servicekit.blobs.stored import decode
 from servicekit.bus.port import Bus, Message
@@ -62,7 +62,7 @@ class _Kind:
 
     def __init__(self, pattern: str, build: Callable[[str, bytes], Fact]) -> None:
         self.name, self.build = kind_name(pattern), build
-        self._expression = re.compile(re.escape(pattern).replace(r"\*", "[^/]+"))
+        self._expression = matcher(pattern)
 
     def matches(self, key: str) -> bool:
         return self._expression.fullmatch(key) is not None

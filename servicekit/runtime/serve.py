@@ -33,6 +33,7 @@ from servicekit.runtime.settings import Settings
 from servicekit.runtime.status import Status
 from servicekit.work.deadletters import DeadLetters
 from servicekit.work.queue import Work
+from servicekit.work.storage import Storage
 
 log = logging.getLogger(__name__)
 HEALTH_NOTICE_SECONDS = 0.05
@@ -78,6 +79,7 @@ async def serve(
     bus: Bus,
     work: Work | None = None,
     outbox: Outbox | None = None,
+    storage: Storage | None = None,
     background: Sequence[Coroutine[Any, Any, None]] = (),
     health: Health | None = None,
 ) -> None:
@@ -90,7 +92,7 @@ async def serve(
     store = DependencyProbe("blobs", blobs.check, health.set, pause=1.0, pause_in_incident=0.2)
     events = DependencyProbe("bus", bus.check, partial(_bus_changed, health, work), pause=5.0, pause_in_incident=0.5)
     consumer, damage = (work.consumer, work.damage) if work else (None, None)
-    status = Status(service, health, store, events, consumer, outbox, damage)
+    status = Status(service, health, store, events, consumer, outbox, damage, storage)
     try:
         roles = roles_of([*(one.descriptor for one in services), OPERATIONS])
         interceptor = ServerInterceptor(Tokens(settings.tokens_file, roles), settings.concurrent_calls)
@@ -107,7 +109,7 @@ async def serve(
 
     ready = next((one.service.ready for one in services if isinstance(one.service, Ready)), store.require)
     running = [*background, store.run(), events.run(), _watch_readiness(health, ready)]
-    running += [part.run() for part in (work, outbox) if part]
+    running += [part.run() for part in (work, outbox, storage) if part]
     tasks = [asyncio.create_task(coroutine) for coroutine in running]
     ended = await _until_stopped(tasks)
 

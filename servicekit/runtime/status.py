@@ -3,14 +3,15 @@
 import time
 from dataclasses import dataclass, field
 
-from millstream.operations.v1.service_status_pb2 import ConsumerStatus, OutboxStatus, ServiceStatus
-from millstream.timestamps import timestamp
+from millstream.operations.v1.service_status_pb2 import ConsumerStatus, OutboxStatus, ServiceStatus, StoredKind
+from millstream.timestamps import duration, timestamp
 from servicekit.build_info import BuildInfo
 from servicekit.facts.outbox import Outbox
 from servicekit.rpc.health import Health
 from servicekit.runtime.probes import DependencyProbe
 from servicekit.work.consumer import Consumer
 from servicekit.work.damage import Damage
+from servicekit.work.storage import Storage, Stored
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Status:
     consumer: Consumer | None = None
     outbox: Outbox | None = None
     damage: Damage | None = None
+    storage: Storage | None = None
     started: float = field(default_factory=time.time)
 
     def message(self, build: BuildInfo) -> ServiceStatus:
@@ -47,6 +49,9 @@ class Status:
             status.outbox.CopyFrom(
                 OutboxStatus(pending=outbox.pending, problem=outbox.incident.problem, parked=outbox.parked)
             )
+        if self.storage and self.storage.listed_at:
+            status.storage_time.CopyFrom(timestamp(self.storage.listed_at))
+            status.storage.extend(map(_stored_kind, self.storage.stored.values()))
         return status
 
 
@@ -55,3 +60,16 @@ def _consumer(consumer: Consumer) -> ConsumerStatus:
     if consumer.last_read:
         status.last_read_time.CopyFrom(timestamp(consumer.last_read))
     return status
+
+
+def _stored_kind(stored: Stored) -> StoredKind:
+    kind = StoredKind(
+        kind=stored.kind.name,
+        objects=stored.total.objects,
+        size_bytes=stored.total.size_bytes,
+        deleted_objects=stored.deleted.objects,
+        deleted_bytes=stored.deleted.size_bytes,
+    )
+    if stored.kind.keep_seconds is not None:
+        kind.keep.CopyFrom(duration(stored.kind.keep_seconds))
+    return kind

@@ -12,10 +12,12 @@ from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import GrpcService, serve
 from servicekit.work.queue import Work
+from servicekit.work.storage import Storage
 from services.dataprep.handlers import HANDLERS
 from services.dataprep.reconcile import EndImport
 from services.dataprep.service import DatasetService
 from services.dataprep.settings import Settings
+from services.dataprep.storage import kinds
 from services.dataprep.store import FACTS, Store
 from services.dataprep.uploads import Uploads
 
@@ -47,7 +49,10 @@ async def main() -> None:
         work.register(imports)
         service = DatasetService(store, catalog, uploads, imports, work)
         grpc_service = GrpcService(CONTRACT, add_to_server, service)
-        await serve(settings, "dataprep", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)
+        storage = Storage(blobs, "dataprep", kinds(store, settings.keep_uploads_seconds), settings.full_resync_seconds)
+        await serve(
+            settings, "dataprep", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox, storage=storage
+        )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pydantic import Field
 from millstream.defaults import address, metrics_address
 from recipekit.text_limits import LONGEST_TEXT
 from servicekit.runtime.settings import Settings as Base
+from servicekit.work.storage import LONGEST_KEEP_SECONDS
 
 
 class Settings(Base):
@@ -20,6 +21,13 @@ class Settings(Base):
     uploads_at_once: int = Field(64, ge=1, description="files that this replica receives at once; more are refused")
     upload_pause_seconds: float = Field(
         60.0, gt=0, description="seconds without a message after which an unfinished upload is refused"
+    )
+    keep_uploads_seconds: float = Field(
+        7 * 86400.0,
+        ge=3600,
+        le=LONGEST_KEEP_SECONDS,
+        description="how long an uploaded file is kept, at least, once its import has ended; an hour or more, since an "
+        "upload is stored before its import is recorded",
     )
     state: Path = Field(
         Path(".millstream"), description="folder for received files and imports on this machine; replicas may share it"

@@ -133,6 +133,10 @@ class Store:
         except NotFound:
             return None
 
+    async def has_ended(self, dataset: str, request_id: str) -> bool:
+        """Whether the import has an outcome."""
+        return await self.blobs.exists(_outcome_key(dataset, request_id))
+
     async def end(self, ended: Import) -> bool:
         """Store how an import ended. False: another outcome was stored before, and holds."""
         key = _outcome_key(ended.dataset, ended.request_id)
@@ -146,7 +150,7 @@ class Store:
         earliest = {one.request_id: one for one in sorted(mine, key=_order, reverse=True)}
         waiting = sorted(earliest.values(), key=_order)
         for number, one in enumerate(waiting):
-            if not await self.blobs.exists(_outcome_key(dataset, one.request_id)):
+            if not await self.has_ended(dataset, one.request_id):
                 return waiting[number:]
         return []
 

@@ -17,12 +17,14 @@ from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import GrpcService, serve
 from servicekit.work.queue import Work
+from servicekit.work.storage import Storage
 from services.evaluator.clients import Clients
 from services.evaluator.evaluate import Evaluator
 from services.evaluator.handlers import HANDLERS
 from services.evaluator.reconcile import Evaluate, FindChallengers
 from services.evaluator.service import EvaluationService
 from services.evaluator.settings import Settings
+from services.evaluator.storage import kinds
 from services.evaluator.store import FACTS, Store
 
 CONTRACT = DESCRIPTOR.services_by_name["EvaluationService"]
@@ -51,7 +53,8 @@ async def main() -> None:
     )
     work.register(Evaluate(store, clients, evaluator, settings.lease_seconds), FindChallengers(store, clients, work))
     grpc_service = GrpcService(CONTRACT, add_to_server, EvaluationService(store, clients, work))
-    await serve(settings, "evaluator", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)
+    storage = Storage(blobs, "evaluator", kinds(blobs), settings.full_resync_seconds)
+    await serve(settings, "evaluator", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox, storage=storage)
 
 
 if __name__ == "__main__":

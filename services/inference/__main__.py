@@ -15,6 +15,7 @@ from servicekit.rpc.health import Health
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import GrpcService, serve
 from servicekit.work.queue import Work
+from servicekit.work.storage import Storage
 from services.inference.doors.native import InferenceService
 from services.inference.engine.queue import Limits
 from services.inference.handlers import HANDLERS
@@ -23,6 +24,7 @@ from services.inference.pruning import PruneCache
 from services.inference.reconcile import ServeModel
 from services.inference.retries import Retries
 from services.inference.settings import Settings
+from services.inference.storage import KINDS
 from services.inference.store import Store
 from services.inference.versions.loader import Loader
 from services.inference.versions.serving import Serving
@@ -64,7 +66,8 @@ async def main() -> None:
     grpc_service = GrpcService(
         CONTRACT, add_to_server, InferenceService(Predictions(serving), Retries(registry, store, serving, work))
     )
-    await serve(settings, "inference", [grpc_service], blobs=blobs, bus=bus, work=work, health=health)
+    storage = Storage(blobs, "inference", KINDS, settings.full_resync_seconds)
+    await serve(settings, "inference", [grpc_service], blobs=blobs, bus=bus, work=work, health=health, storage=storage)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import GrpcService, serve
 from servicekit.work.queue import Work
+from servicekit.work.storage import Storage
 from services.registry.handlers import HANDLERS
 from services.registry.reconcile import Promote, RegisterVersion
 from services.registry.service import RegistryService
 from services.registry.settings import Settings
+from services.registry.storage import KINDS
 from services.registry.store import FACTS, Store
 
 CONTRACT = DESCRIPTOR.services_by_name["RegistryService"]
@@ -44,7 +46,8 @@ async def main() -> None:
     work.register(RegisterVersion(store, trainer), Promote(store, evaluator, catalog))
     service = RegistryService(store, evaluator, catalog)
     grpc_service = GrpcService(CONTRACT, add_to_server, service)
-    await serve(settings, "registry", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)
+    storage = Storage(blobs, "registry", KINDS, settings.full_resync_seconds)
+    await serve(settings, "registry", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox, storage=storage)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,14 @@ from servicekit.logs import setup_logs
 from servicekit.runtime.backends import open_both
 from servicekit.runtime.serve import GrpcService, serve
 from servicekit.work.queue import Work
+from servicekit.work.storage import Storage
 from services.trainer.automatic import TrainAutomatically
 from services.trainer.handlers import HANDLERS
 from services.trainer.launchers.process import ProcessLauncher
 from services.trainer.reconcile import BringToOutcome
 from services.trainer.service import TrainingService
 from services.trainer.settings import Settings
+from services.trainer.storage import kinds
 from services.trainer.store import FACTS, Store
 
 CONTRACT = DESCRIPTOR.services_by_name["TrainingService"]
@@ -45,11 +47,24 @@ async def main() -> None:
         resync_seconds=settings.resync_seconds,
         full_resync_seconds=settings.full_resync_seconds,
     )
-    runs = BringToOutcome(store, launcher, work, slots=settings.slots, time_limit_seconds=settings.time_limit_seconds)
+    runs = BringToOutcome(
+        store,
+        launcher,
+        work,
+        slots=settings.slots,
+        time_limit_seconds=settings.time_limit_seconds,
+        keep_checkpoints_seconds=settings.keep_checkpoints_seconds,
+    )
     work.register(runs, TrainAutomatically(store, registry, dataprep))
     service = TrainingService(store, launcher, registry, dataprep, Catalog(settings.recipes.split(",")))
     grpc_service = GrpcService(CONTRACT, add_to_server, service)
-    await serve(settings, "trainer", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox)
+    storage = Storage(
+        blobs,
+        "trainer",
+        kinds(store, settings.keep_checkpoints_seconds, settings.keep_logs_seconds),
+        settings.full_resync_seconds,
+    )
+    await serve(settings, "trainer", [grpc_service], blobs=blobs, bus=bus, work=work, outbox=outbox, storage=storage)
 
 
 if __name__ == "__main__":

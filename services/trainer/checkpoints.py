@@ -33,6 +33,11 @@ async def stored(blobs: Blobs, run_id: str) -> list[Checkpoint]:
     return found
 
 
+async def delete(blobs: Blobs, run_id: str) -> None:
+    """Delete all checkpoints of a run that has ended. Idempotent. Raises Unavailable."""
+    await artifacts.delete(blobs, f"checkpoints/{run_id}")
+
+
 async def newest_step(blobs: Blobs, run_id: str) -> int:
     """The step of a run's newest checkpoint; 0: it has none."""
     return max([checkpoint.step for checkpoint in await stored(blobs, run_id)], default=0)

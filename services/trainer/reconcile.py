@@ -16,7 +16,7 @@ from millstream.training.v1.training_run_pb2 import TrainingRun
 from servicekit.processes import is_running
 from servicekit.work.keys import Key
 from servicekit.work.queue import Reconciler, Work
-from services.trainer import metrics
+from services.trainer import checkpoints, metrics
 from services.trainer.launchers.port import Launcher
 from services.trainer.observed import ObservedAttempts
 from services.trainer.store import Store
@@ -60,9 +60,18 @@ class BringToOutcome(Reconciler[RunKey]):
 
     kind = RunKey.kind
 
-    def __init__(self, store: Store, launcher: Launcher, work: Work, *, slots: int, time_limit_seconds: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        launcher: Launcher,
+        work: Work,
+        *,
+        slots: int,
+        time_limit_seconds: float,
+        keep_checkpoints_seconds: float = 0.0,
+    ) -> None:
         self.store, self.launcher, self.work = store, launcher, work
-        self.slots, self.time_limit = slots, time_limit_seconds
+        self.slots, self.time_limit, self.keep_checkpoints = slots, time_limit_seconds, keep_checkpoints_seconds
         launcher.on_end(self.worker_ended)
         self.observed = ObservedAttempts(store, launcher)
         self.slot_queue = SlotQueue()
@@ -227,6 +236,8 @@ class BringToOutcome(Reconciler[RunKey]):
         self.slot_queue.leave(run_id)
         if run_id not in self.launcher.workers():
             self.observed.forget(run_id)
+            if not self.keep_checkpoints:  # otherwise storage.py does
+                await checkpoints.delete(self.store.blobs, run_id)
             return None
         await self.launcher.stop(run_id)
         return POLL_SECONDS

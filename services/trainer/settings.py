@@ -4,6 +4,7 @@ from pydantic import Field
 
 from millstream.defaults import address, metrics_address
 from servicekit.runtime.settings import Settings as Base
+from servicekit.work.storage import LONGEST_KEEP_SECONDS
 from services.trainer.worker.settings import WorkerSettings
 
 
@@ -30,6 +31,18 @@ class Settings(Base):
         description="seconds that a worker has to save a checkpoint and end after SIGTERM; then it gets SIGKILL",
     )
     time_limit_seconds: float = Field(86400.0, gt=0, description="training time of a run that sets no limit")
+    keep_checkpoints_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=LONGEST_KEEP_SECONDS,
+        description="how long checkpoints are kept, at least, of a run that has ended; nothing resumes from them",
+    )
+    keep_logs_seconds: float = Field(
+        30 * 86400.0,
+        ge=0,
+        le=LONGEST_KEEP_SECONDS,
+        description="how long the log and progress of a run are kept, at least, once it has ended",
+    )
     require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")
     state: str = Field(".millstream", description="folder for the workers' files on this machine")
 

@@ -51,7 +51,7 @@ class Store:
         """Of runs that have no outcome, of one model or of all, in order of id."""
         created = await self.open_work.of_kind(events.TrainingRunCreated, lambda fact: f"runs/requests/{fact.run_id}")
         run_ids = sorted(fact.run_id for fact in created if model in ("", fact.model))
-        return [run_id for run_id in run_ids if not await self._has_ended(run_id)]
+        return [run_id for run_id in run_ids if not await self.has_ended(run_id)]
 
     async def compare(self) -> tuple[list[str], list[DataLoss]]:
         """Runs that have no outcome, found among all there are, and an error for each request or outcome that is damaged.
@@ -234,7 +234,8 @@ class Store:
             describe(run, request)
         return run
 
-    async def _has_ended(self, run_id: str) -> bool:
+    async def has_ended(self, run_id: str) -> bool:
+        """Whether the run has an outcome, damaged or not."""
         return run_id in self._outcomes or await self.blobs.exists(f"runs/outcomes/{run_id}")
 
     def _folder(self, run_id: str, attempt: int) -> str:

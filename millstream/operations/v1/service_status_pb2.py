@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-millstream/operations/v1/service_status.proto\x12\x18millstream.operations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x03\n\rServiceStatus\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\t\x12\r\n\x05\x64irty\x18\x03 \x01(\x08\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x18\n\x10not_ready_reason\x18\x06 \x01(\t\x12\x33\n\x05\x62lobs\x18\x07 \x01(\x0b\x32$.millstream.operations.v1.Dependency\x12\x31\n\x03\x62us\x18\x08 \x01(\x0b\x32$.millstream.operations.v1.Dependency\x12:\n\x08\x63onsumer\x18\t \x01(\x0b\x32(.millstream.operations.v1.ConsumerStatus\x12\x36\n\x06outbox\x18\n \x01(\x0b\x32&.millstream.operations.v1.OutboxStatus\x12\x0f\n\x07\x64\x61maged\x18\x0b \x03(\t\"`\n\nDependency\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x35\n\x11last_success_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"q\n\x0e\x43onsumerStatus\x12\x0b\n\x03lag\x18\x01 \x01(\x03\x12\x32\n\x0elast_read_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x03 \x01(\t\x12\r\n\x05\x66lood\x18\x04 \x01(\t\"@\n\x0cOutboxStatus\x12\x0f\n\x07pending\x18\x01 \x01(\x03\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x0e\n\x06parked\x18\x03 \x01(\x03\x42\'Z%millstream/operations/v1;operationsv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-millstream/operations/v1/service_status.proto\x12\x18millstream.operations.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x03\n\rServiceStatus\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\t\x12\r\n\x05\x64irty\x18\x03 \x01(\x08\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05ready\x18\x05 \x01(\x08\x12\x18\n\x10not_ready_reason\x18\x06 \x01(\t\x12\x33\n\x05\x62lobs\x18\x07 \x01(\x0b\x32$.millstream.operations.v1.Dependency\x12\x31\n\x03\x62us\x18\x08 \x01(\x0b\x32$.millstream.operations.v1.Dependency\x12:\n\x08\x63onsumer\x18\t \x01(\x0b\x32(.millstream.operations.v1.ConsumerStatus\x12\x36\n\x06outbox\x18\n \x01(\x0b\x32&.millstream.operations.v1.OutboxStatus\x12\x0f\n\x07\x64\x61maged\x18\x0b \x03(\t\x12\x35\n\x07storage\x18\x0c \x03(\x0b\x32$.millstream.operations.v1.StoredKind\x12\x30\n\x0cstorage_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\nDependency\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x35\n\x11last_success_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"q\n\x0e\x43onsumerStatus\x12\x0b\n\x03lag\x18\x01 \x01(\x03\x12\x32\n\x0elast_read_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x03 \x01(\t\x12\r\n\x05\x66lood\x18\x04 \x01(\t\"@\n\x0cOutboxStatus\x12\x0f\n\x07pending\x18\x01 \x01(\x03\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x0e\n\x06parked\x18\x03 \x01(\x03\"\x98\x01\n\nStoredKind\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07objects\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\'\n\x04keep\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x64\x65leted_objects\x18\x05 \x01(\x03\x12\x15\n\rdeleted_bytes\x18\x06 \x01(\x03\x42\'Z%millstream/operations/v1;operationsv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +34,14 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millstream.operations.v1.se
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z%millstream/operations/v1;operationsv1'
-  _globals['_SERVICESTATUS']._serialized_start=109
-  _globals['_SERVICESTATUS']._serialized_end=498
-  _globals['_DEPENDENCY']._serialized_start=500
-  _globals['_DEPENDENCY']._serialized_end=596
-  _globals['_CONSUMERSTATUS']._serialized_start=598
-  _globals['_CONSUMERSTATUS']._serialized_end=711
-  _globals['_OUTBOXSTATUS']._serialized_start=713
-  _globals['_OUTBOXSTATUS']._serialized_end=777
+  _globals['_SERVICESTATUS']._serialized_start=141
+  _globals['_SERVICESTATUS']._serialized_end=635
+  _globals['_DEPENDENCY']._serialized_start=637
+  _globals['_DEPENDENCY']._serialized_end=733
+  _globals['_CONSUMERSTATUS']._serialized_start=735
+  _globals['_CONSUMERSTATUS']._serialized_end=848
+  _globals['_OUTBOXSTATUS']._serialized_start=850
+  _globals['_OUTBOXSTATUS']._serialized_end=914
+  _globals['_STOREDKIND']._serialized_start=917
+  _globals['_STOREDKIND']._serialized_end=1069
 # @@protoc_insertion_point(module_scope)

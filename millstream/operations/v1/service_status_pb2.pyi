@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -36,6 +37,8 @@ class ServiceStatus(_message.Message):
     CONSUMER_FIELD_NUMBER: _builtins.int
     OUTBOX_FIELD_NUMBER: _builtins.int
     DAMAGED_FIELD_NUMBER: _builtins.int
+    STORAGE_FIELD_NUMBER: _builtins.int
+    STORAGE_TIME_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     commit: _builtins.str
     """The commit of the running code. Empty if neither a checkout nor an image names it."""
@@ -63,6 +66,14 @@ class ServiceStatus(_message.Message):
     def damaged(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The damaged stored objects that its work has met, each with its key and what to do. At most 100."""
 
+    @_builtins.property
+    def storage(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredKind]:
+        """What the service has stored, by kind, at the last listing of all its objects, and when that was. Empty and unset before the
+        first, a minute after a start.
+        """
+
+    @_builtins.property
+    def storage_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -77,10 +88,12 @@ class ServiceStatus(_message.Message):
         consumer: Global___ConsumerStatus | None = ...,
         outbox: Global___OutboxStatus | None = ...,
         damaged: _abc.Iterable[_builtins.str] | None = ...,
+        storage: _abc.Iterable[Global___StoredKind] | None = ...,
+        storage_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bus", b"bus", "consumer", b"consumer", "outbox", b"outbox", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bus", b"bus", "consumer", b"consumer", "outbox", b"outbox", "start_time", b"start_time", "storage_time", b"storage_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bus", b"bus", "commit", b"commit", "consumer", b"consumer", "damaged", b"damaged", "dirty", b"dirty", "not_ready_reason", b"not_ready_reason", "outbox", b"outbox", "ready", b"ready", "service", b"service", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bus", b"bus", "commit", b"commit", "consumer", b"consumer", "damaged", b"damaged", "dirty", b"dirty", "not_ready_reason", b"not_ready_reason", "outbox", b"outbox", "ready", b"ready", "service", b"service", "start_time", b"start_time", "storage", b"storage", "storage_time", b"storage_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,3 +193,44 @@ class OutboxStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OutboxStatus: _TypeAlias = OutboxStatus  # noqa: Y015
+
+@_typing.final
+class StoredKind(_message.Message):
+    """Stored objects of one kind. All replicas of a service share them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    DELETED_OBJECTS_FIELD_NUMBER: _builtins.int
+    DELETED_BYTES_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Such as uploads, checkpoints or artifacts."""
+    objects: _builtins.int
+    size_bytes: _builtins.int
+    deleted_objects: _builtins.int
+    """Deleted by this replica since its start, because they are kept no longer."""
+    deleted_bytes: _builtins.int
+    @_builtins.property
+    def keep(self) -> _duration_pb2.Duration:
+        """How long one is kept at least after it was last written, and until what it belongs to has ended. Unset: for ever."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        objects: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        keep: _duration_pb2.Duration | None = ...,
+        deleted_objects: _builtins.int = ...,
+        deleted_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep", b"keep"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_bytes", b"deleted_bytes", "deleted_objects", b"deleted_objects", "keep", b"keep", "kind", b"kind", "objects", b"objects", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredKind: _TypeAlias = StoredKind  # noqa: Y015

@@ -5,7 +5,6 @@ here. Tests fail on an object of no kind, and on a message of the protos that ne
 """
 
 import importlib
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
 from millstream.training.v1.attempt_pb2 import AttemptEnd as TrainingAttemptEnd
 from millstream.training.v1.attempt_pb2 import AttemptFailure, IndexedRun, RunNumerics, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import Artifact, RunProgress
+from servicekit.blobs.patterns import matcher
 from servicekit.facts.outbox import Fact
 
 PROTOS = Path(__file__).resolve().parents[3] / "protos"
@@ -50,8 +50,7 @@ class Kind:
     """The message is inside a LedgerEntry."""
 
     def matches(self, key: str) -> bool:
-        expression = re.escape(self.pattern).replace(r"\*\*", ".+").replace(r"\*", "[^/]+")
-        return re.fullmatch(expression, key) is not None
+        return matcher(self.pattern).fullmatch(key) is not None
 
 
 OBJECTS = (

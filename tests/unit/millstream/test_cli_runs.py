@@ -71,6 +71,18 @@ def test_logs_join_characters_that_are_cut_between_chunks(cli: Command, fakes: F
     assert "".join(part["text"] for part in parts) == "చాలా\n"
 
 
+def test_a_run_without_a_log_says_why_there_may_be_none(
+    cli: Command, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "run_log", lambda *_: iter(()))
+    shown = cli("runs", "logs", "run-1")
+    assert shown.stdout == ""
+    assert shown.stderr == (
+        "run run-1 has no log: its workers printed nothing yet, or it is kept no longer "
+        "(MILLSTREAM_KEEP_LOGS_SECONDS of the trainer)\n"
+    )
+
+
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three runs by their ids."""

@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from millstream.operations.v1.service_status_pb2 import ConsumerStatus, Dependency, OutboxStatus, ServiceStatus
+from millstream.operations.v1.service_status_pb2 import (
+    ConsumerStatus,
+    Dependency,
+    OutboxStatus,
+    ServiceStatus,
+    StoredKind,
+)
+from millstream.timestamps import duration, timestamp
 from tests.unit.millstream.conftest import Command
 from tests.worlds.fake_services import Fakes
 
@@ -67,3 +74,44 @@ def test_damaged_objects_are_problems_of_the_replicas_that_met_them(cli: Command
         ready=True, blobs=Dependency(ok=True), bus=Dependency(ok=True), damaged=["the stored object a/b is damaged"]
     )
     assert "the stored object a/b is damaged" in cli("status", code=1).stderr
+
+
+STORED = ServiceStatus(
+    service="trainer",
+    ready=True,
+    blobs=Dependency(ok=True),
+    bus=Dependency(ok=True),
+    storage_time=timestamp(1_700_000_000.0),
+    storage=[
+        StoredKind(kind="runs", objects=1200, size_bytes=1_234_567),
+        StoredKind(
+            kind="checkpoints", objects=2, size_bytes=532, keep=duration(0), deleted_objects=7, deleted_bytes=2**31
+        ),
+        StoredKind(kind="logs", objects=40, size_bytes=20_000, keep=duration(30 * 86_400)),
+        StoredKind(kind="markers"),
+    ],
+)
+
+
+def test_storage_is_shown_by_kind_the_most_first(cli: Command, fakes: Fakes) -> None:
+    fakes.status = STORED
+    lines = cli("status", "--storage").stdout.splitlines()
+    assert [line.split("\t") for line in lines[:-1]] == [
+        ["service", "kind", "objects", "size", "kept", "deleted"],
+        ["trainer", "runs", "1,200", "1.2 MB", "for ever", "-"],
+        ["trainer", "logs", "40", "20.0 kB", "at least 30 days", "-"],
+        ["trainer", "checkpoints", "2", "532 B", "while needed", "2.1 GB"],
+    ]
+    assert lines[-1].startswith("1.3 MB in all, listed at 2023-11-1")
+
+
+def test_storage_is_a_document_for_each_service(cli: Command, fakes: Fakes) -> None:
+    fakes.status = STORED
+    (found,) = json.loads(cli("status", "--storage", "-o", "json").stdout)
+    assert (found["service"], found["storage_time"]) == ("trainer", "2023-11-14T22:13:20Z")
+    assert found["storage"][1]["deleted_bytes"] == str(2**31)
+
+
+def test_storage_that_was_not_listed_yet_says_when_it_will_be(cli: Command, fakes: Fakes) -> None:
+    fakes.status = ServiceStatus(service="trainer", ready=True, blobs=Dependency(ok=True), bus=Dependency(ok=True))
+    assert cli("status", "--storage").stdout == "not listed yet by trainer: ask again a minute after its start\n"

@@ -1,11 +1,12 @@
 """The status of a replica is what its parts last reported."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from millstream.errors import DataLoss, Unavailable
 from servicekit.blobs.memory import MemoryBlobs
+from servicekit.blobs.port import Listed
 from servicekit.build_info import BuildInfo
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
@@ -14,6 +15,7 @@ from servicekit.runtime.probes import DependencyProbe
 from servicekit.runtime.status import Status
 from servicekit.work.damage import Damage
 from servicekit.work.queue import Work
+from servicekit.work.storage import Kind, Storage
 from tests.worlds.work import HANDLERS, ThingKey
 
 BUILD = BuildInfo("0123abcd", dirty=True)
@@ -77,3 +79,23 @@ async def test_it_names_the_damaged_objects_that_its_work_has_met() -> None:
     damage = Damage()
     damage.tried(ThingKey("words"), DataLoss("a/b is damaged"))
     assert list(Status("trainer", health, probe, probe, damage=damage).message(BUILD).damaged) == ["a/b is damaged"]
+
+
+async def test_it_reports_what_is_stored_once_all_was_listed() -> None:
+    health, blobs = Health(), MemoryBlobs()
+    probe = await checked(blobs.check, health, "blobs")
+    storage = Storage(blobs, "thing", [Kind("things", ("things/*",)), Kind("scraps", ("scraps/*",), 0.0, every)])
+    status = Status("thing", health, probe, probe, storage=storage)
+    assert not status.message(BUILD).HasField("storage_time") and not status.message(BUILD).storage
+    await blobs.put("things/a", b"12345")
+    await blobs.put("scraps/a", b"123")
+    await storage.look()
+    found = status.message(BUILD)
+    assert found.HasField("storage_time")
+    things, scraps = found.storage[:2]
+    assert (things.kind, things.objects, things.size_bytes, things.HasField("keep")) == ("things", 1, 5, False)
+    assert (scraps.objects, scraps.deleted_objects, scraps.deleted_bytes, scraps.HasField("keep")) == (0, 1, 3, True)
+
+
+async def every(old: Sequence[Listed]) -> list[str]:
+    return [listed.key for listed in old]

@@ -1,0 +1,1 @@
+"""What stays stored once nobody needs it."""
