@@ -51,6 +51,14 @@ def wrong_token() -> InvalidArgument:
     return InvalidArgument("page_token is not from this listing: begin again without one", field="page_token")
 
 
+def place_of(token: str) -> str:
+    """The name of the last item of the page before; "" for the first page. Raises InvalidArgument."""
+    try:
+        return base64.urlsafe_b64decode(token).decode()
+    except ValueError:
+        raise wrong_token() from None
+
+
 def page(items: Sequence[T], size: int, token: str, name: Callable[[T], str]) -> tuple[Sequence[T], str]:
     """One page of items and the token of the next ("" after the last).
 
@@ -60,10 +68,7 @@ def page(items: Sequence[T], size: int, token: str, name: Callable[[T], str]) ->
     size = page_size(size)
     start = 0
     if token:
-        try:
-            last = base64.urlsafe_b64decode(token).decode()
-        except ValueError:
-            last = ""
+        last = place_of(token)
         start = next((i for i, item in enumerate(items, 1) if name(item) == last), 0)
         if not start:
             raise wrong_token()

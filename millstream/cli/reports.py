@@ -27,7 +27,7 @@ def list_reports(
     model: Annotated[str, typer.Argument(help="the model's name")],
     version: Annotated[int, typer.Option(help="only of this version")] = 0,
 ) -> None:
-    """A model's reports, newest first."""
+    """A model's reports, of the newest version first."""
     cli.screen.many(cli.of_model(model, cli.client.reports(model, version)), _cells)
 
 

@@ -1,6 +1,6 @@
 """EvaluationService: message in, message out."""
 
-from millstream.errors import NotFound
+from millstream.errors import InvalidArgument, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.evaluation.v1.evaluation_request_pb2 import EvaluationRequest
 from millstream.evaluation.v1.evaluation_service_pb2 import (
@@ -17,11 +17,15 @@ from servicekit.facts.markers import fact_id_of
 from servicekit.facts.open_work import OpenFact
 from servicekit.ids import check_name, check_request_id
 from servicekit.limits import PAGE_BYTES, check_reason
-from servicekit.paging import itself, message_page, trimmed
+from servicekit.paging import itself, message_page, page_size, place_of, trimmed, wrong_token
 from servicekit.rpc.caller import actor
 from servicekit.work.queue import Work
 from services.evaluator.clients import Clients
-from services.evaluator.store import Store
+from services.evaluator.store import Store, version_of
+
+
+def _id_of(report: EvaluationReport) -> str:
+    return report.report_id
 
 
 class EvaluationService:
@@ -35,11 +39,27 @@ class EvaluationService:
         return GetEvaluationReportResponse(report=trimmed(await self._report(request.report_id)))
 
     async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
-        """Of a model, newest first; a model that does not exist has none."""
+        """Of a model, of the newest version first; a model that does not exist has none. Reads a page, not all."""
         check_name(request.model, "model")
-        found = await self.store.reports(request.model, request.version, request.after_version)
-        reports, token = await message_page(found, request, lambda report: report.report_id, itself)
+        reports, token = await message_page(await self._to_page_end(request), request, _id_of, itself)
         return ListEvaluationReportsResponse(reports=reports, next_page_token=token)
+
+    async def _to_page_end(self, request: ListEvaluationReportsRequest) -> list[EvaluationReport]:
+        """The reports from the one that the token names to the one after the page. Raises InvalidArgument."""
+        last, size = place_of(request.page_token), page_size(request.page_size)
+        try:
+            start = version_of(last) if last else 0
+        except InvalidArgument:
+            raise wrong_token() from None
+        found: list[EvaluationReport] = []
+        rest = 0 if last else size + 1
+        async for report in self.store.listed(request.model, request.version, above=request.after_version, start=start):
+            found.append(report)
+            if report.report_id == last:
+                rest = len(found) + size + 1
+            if len(found) == rest or (not rest and report.version < start):
+                break
+        return found
 
     async def GetEvaluationReportPage(self, request: GetEvaluationReportPageRequest) -> GetEvaluationReportPageResponse:
         """Rendered from the report at each call; the stored page is a copy for people who read the store."""

@@ -5,7 +5,8 @@ Requests for another report are a ledger for each version, `evaluations/{model}/
 """
 
 import re
-from collections.abc import MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
+from functools import partial
 
 from cachetools import LRUCache
 from google.protobuf.json_format import MessageToJson
@@ -55,6 +56,11 @@ def report_id_of(model: str, version: int, snapshot_id: str, champion_version: i
     return f"{model}.{version}.{hash_of(snapshot_id, champion_version, 'common labels', *asked)[:16]}"
 
 
+def version_of(report_id: str) -> int:
+    """The version that a report is on, by its id. Raises InvalidArgument for a malformed one."""
+    return int(folder_of(report_id).split("/")[2])
+
+
 def folder_of(report_id: str) -> str:
     """The folder of a report and its attempts. Raises InvalidArgument for a malformed id."""
     parts = _REPORT_ID.fullmatch(report_id)
@@ -86,15 +92,27 @@ class Store:
         """The report of a key that reported() names. Raises NotFound, DataLoss, Unavailable."""
         return await self._read(key.removesuffix("/report"))
 
-    async def reports(self, model: str, version: int = 0, after: int = 0) -> list[EvaluationReport]:
-        """All reports on a model, on one version of it, or on its versions above `after`, newest first.
+    async def reports(self, model: str, version: int = 0) -> list[EvaluationReport]:
+        """All reports on a model, or on one version of it, in the order of listed()."""
+        return [report async for report in self.listed(model, version)]
+
+    async def listed(
+        self, model: str, version: int = 0, *, above: int = 0, start: int = 0
+    ) -> AsyncIterator[EvaluationReport]:
+        """Reports on a model, on one version of it, or on its versions above one: of the newest version first, and of one
+        version the newest first. It begins with the version `start`, 0: the newest, and reads on as its caller does.
 
         One that is damaged has its id, model and version, STATUS_UNSPECIFIED and the error.
         """
-        prefix = f"reports/{model}/{version:010d}/" if version else f"reports/{model}/"
+        versions = [version] if version else [int(name) async for name in self.blobs.children(f"reports/{model}/")]
+        wanted = sorted((one for one in versions if one > above and (not start or one <= start)), reverse=True)
+        async for reports in in_order(partial(self._on_version, model), wanted):
+            for report in reports:
+                yield report
+
+    async def _on_version(self, model: str, version: int) -> list[EvaluationReport]:
         # Attempts are deeper in the tree; a report whose page is stored may not be stored yet itself.
-        place = f"reports/{model}/{after:010d}/~" if after else ""
-        keys = [listed.key async for listed in self.blobs.list(prefix, place)]
+        keys = [listed.key async for listed in self.blobs.list(f"reports/{model}/{version:010d}/")]
         folders = [key.removesuffix("/report") for key in keys if _REPORT_KEY.fullmatch(key)]
         found = [report async for report in in_order(self._read_listed, folders) if report]
         return sorted(found, key=lambda report: (-report.create_time.ToNanoseconds(), report.report_id))

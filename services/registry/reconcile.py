@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from millstream.client.aio.pages import pages
 from millstream.defaults import CHAMPION
-from millstream.errors import DataLoss, MillstreamError
+from millstream.errors import DataLoss, MillstreamError, NotFound
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from millstream.training.v1.training_service_pb2 import GetTrainingRunRequest, ListTrainingRunsRequest
@@ -99,12 +99,14 @@ class Promote(Reconciler[PromotionKey]):
 
     @override
     async def pending(self) -> AsyncIterator[PromotionKey | DataLoss]:
-        for name in await self.store.models():
+        for name in await self.store.names():
             try:
                 model = await self.store.model(name)
             except DataLoss as error:
                 yield error
                 continue
+            except NotFound:
+                continue  # a name may be listed that was never stored (see Blobs.list)
             if model.spec.promotion.automatic:
                 yield PromotionKey(name)
 

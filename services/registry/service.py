@@ -64,7 +64,7 @@ class RegistryService:
 
     async def ListModels(self, request: rpc.ListModelsRequest) -> rpc.ListModelsResponse:
         """Models by name, page by page."""
-        models, token = await message_page(await self.store.models(), request, str, self.store.listed_model)
+        models, token = await message_page(await self.store.names(), request, str, self.store.listed_model)
         return rpc.ListModelsResponse(models=models, next_page_token=token)
 
     async def GetModelVersion(self, request: rpc.GetModelVersionRequest) -> rpc.GetModelVersionResponse:

@@ -20,6 +20,7 @@ LEDGERS = 10_000
 """Ledgers that are kept with what was read of them, also those of names that callers make up; others are read again."""
 ENTRIES = 4096
 """Entries that are kept, of all of them together."""
+NAMES_SHOWN = 20
 
 
 class Store:
@@ -46,16 +47,26 @@ class Store:
         alias = alias or CHAMPION
         return self._ledger(f"models/{check_name(model, 'model')}/aliases/{check_name(alias, 'alias')}", AliasEntry)
 
-    async def models(self) -> list[str]:
-        """The names of all models that were applied, also of those whose spec is damaged."""
-        names = [name async for name in self.blobs.children("models/")]
-        return [name for name in names if await self.specs(name).has(1)]
+    async def names(self) -> list[str]:
+        """The names of all models; one may be listed that does not exist (see Blobs.list)."""
+        return [name async for name in self.blobs.children("models/")]
 
     async def check_exists(self, model: str) -> None:
         """Raise NotFound for a model that was never applied."""
         if not await self.specs(model).has(1):
-            known = ", ".join(await self.models()) or "none yet"
-            raise NotFound(f"no model {model}; there are: {known}. Declare it with `millstream apply -f`.", model=model)
+            raise NotFound(
+                f"no model {model}; there are: {await self._some_names()}. Declare it with `millstream apply -f`.",
+                model=model,
+            )
+
+    async def _some_names(self) -> str:
+        """The first few, for an error; a platform may have thousands."""
+        found: list[str] = []
+        async for name in self.blobs.children("models/"):
+            if len(found) == NAMES_SHOWN:
+                return f"{', '.join(found)} and others"
+            found.append(name)
+        return ", ".join(found) or "none yet"
 
     async def model(self, name: str) -> Model:
         """A model with its newest spec. Raises NotFound, and DataLoss if that is damaged."""

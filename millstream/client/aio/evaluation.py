@@ -18,7 +18,7 @@ class Reports(Connection):
         return (await self._evaluation.GetEvaluationReport(request)).report
 
     async def reports(self, model: str, version: int = 0) -> AsyncIterator[EvaluationReport]:
-        """A model's reports, newest first. `version` 0: of every version."""
+        """A model's reports, of the newest version first. `version` 0: of every version."""
         request = evaluation.ListEvaluationReportsRequest(model=model, version=version, page_size=PAGE)
         async for page in pages(self._evaluation.ListEvaluationReports, request):
             for found in page.reports:

@@ -19,7 +19,7 @@ class Reports(Connection):
         return (self._evaluation.GetEvaluationReport(request)).report
 
     def reports(self, model: str, version: int = 0) -> Iterator[EvaluationReport]:
-        """A model's reports, newest first. `version` 0: of every version."""
+        """A model's reports, of the newest version first. `version` 0: of every version."""
         request = evaluation.ListEvaluationReportsRequest(model=model, version=version, page_size=PAGE)
         for page in pages(self._evaluation.ListEvaluationReports, request):
             yield from page.reports

@@ -60,7 +60,7 @@ Global___GetEvaluationReportResponse: _TypeAlias = GetEvaluationReportResponse  
 
 @_typing.final
 class ListEvaluationReportsRequest(_message.Message):
-    """Newest first."""
+    """Reports on the newest version first, and of one version the newest report first."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -1,9 +1,15 @@
 """What a call or a resync costs follows what it answers and what is open, and not how much there ever was."""
 
+import base64
 from typing import Any, cast
 
 import pytest
 
+from millstream.errors import InvalidArgument, NotFound
+from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest, ListEvaluationReportsResponse
+from millstream.registry.v1.model_pb2 import ModelSpec
+from millstream.registry.v1.registry_service_pb2 import GetModelRequest, ListModelsRequest
 from millstream.timestamps import now
 from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
@@ -11,6 +17,13 @@ from millstream.training.v1.training_service_pb2 import ListTrainingRunsRequest
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.open_work import OpenWork
 from servicekit.facts.outbox import Outbox
+from services.evaluator.service import EvaluationService
+from services.evaluator.store import FACTS as EVALUATOR_FACTS
+from services.evaluator.store import Store as EvaluatorStore
+from services.evaluator.store import folder_of, report_id_of
+from services.registry.service import RegistryService
+from services.registry.store import FACTS as REGISTRY_FACTS
+from services.registry.store import Store as RegistryStore
 from services.trainer.automatic import AutomaticKey, TrainAutomatically
 from services.trainer.reconcile import BringToOutcome, RunKey
 from services.trainer.service import TrainingService
@@ -129,3 +142,92 @@ async def test_another_automatic_run_of_the_model_is_looked_for_among_its_own() 
     blobs.calls.clear()
     assert await store.open_run_ids("model-7") == ["run-7"]
     assert blobs.calls.total() == 2, blobs.calls
+
+
+class Evaluator:
+    """An evaluator that has just started, on a store with two reports on each version of a model."""
+
+    def __init__(self, blobs: CountingBlobs) -> None:
+        self.blobs = blobs
+        store = EvaluatorStore(blobs, Outbox(blobs, None, "evaluator", EVALUATOR_FACTS))
+        self.service = EvaluationService(store, *cast("Any", (None, None)))
+
+    @classmethod
+    async def after(cls, versions: int) -> "Evaluator":
+        blobs = CountingBlobs()
+        store = EvaluatorStore(blobs, Outbox(blobs, MemoryBus(), "evaluator", EVALUATOR_FACTS))
+        for version in range(1, versions + 1):
+            for champion in (0, 1):
+                report_id = report_id_of("toy", version, "snapshot", champion)
+                report = EvaluationReport(report_id=report_id, model="toy", version=version, create_time=now())
+                await blobs.put(f"{folder_of(report_id)}/report", report.SerializeToString())
+        await store.outbox.flush()
+        return cls(blobs)
+
+    async def page(self, token: str = "") -> ListEvaluationReportsResponse:
+        request = ListEvaluationReportsRequest(model="toy", page_size=7, page_token=token)
+        return await self.service.ListEvaluationReports(request)
+
+
+async def test_a_page_of_reports_costs_the_same_however_many_versions_there_are() -> None:
+    costs = []
+    for versions in (40, 600):
+        evaluator = await Evaluator.after(versions)
+        second = (await evaluator.page()).next_page_token
+        evaluator.blobs.calls.clear()
+        assert (await evaluator.page(second)).reports[0].version == versions - 3
+        costs.append(evaluator.blobs.calls.total())
+    assert costs[0] == costs[1] <= 40, costs
+
+
+async def test_page_after_page_names_each_report_once_of_the_newest_version_first() -> None:
+    evaluator = await Evaluator.after(40)
+    found, token = [], ""
+    while True:
+        page = await evaluator.page(token)
+        found += [(report.version, report.report_id) for report in page.reports]
+        token = page.next_page_token
+        if not token:
+            break
+    assert len(set(found)) == len(found) == 80
+    assert [version for version, _ in found] == sorted((version for version, _ in found), reverse=True)
+
+
+@pytest.mark.parametrize("last", ["toy.41.0123456789abcdef", "toy.7.0123456789abcdef", "another", "\udcff"])
+async def test_a_token_of_another_listing_is_refused_before_all_is_read(last: str) -> None:
+    evaluator = await Evaluator.after(40)
+    token = base64.urlsafe_b64encode(last.encode("utf-8", "surrogateescape")).decode()
+    evaluator.blobs.calls.clear()
+    with pytest.raises(InvalidArgument, match="page_token"):
+        await evaluator.page(token)
+    assert evaluator.blobs.calls["get reports"] <= 32, "two batches of the versions below it"
+
+
+async def registry_of(models: int) -> tuple[CountingBlobs, RegistryService]:
+    blobs = CountingBlobs()
+    store = RegistryStore(blobs, Outbox(blobs, MemoryBus(), "registry", REGISTRY_FACTS))
+    for number in range(models):
+        name = f"model-{number:04d}"
+        await store.specs(name).append(ModelSpec(model=name), request_id=name, actor="test")
+    await store.outbox.flush()
+    fresh = RegistryStore(blobs, Outbox(blobs, None, "registry", REGISTRY_FACTS))
+    return blobs, RegistryService(fresh, *cast("Any", (None, None)))
+
+
+async def test_a_page_of_models_costs_the_same_however_many_there_are() -> None:
+    costs = []
+    for models in (20, 600):
+        blobs, service = await registry_of(models)
+        blobs.calls.clear()
+        assert len((await service.ListModels(ListModelsRequest(page_size=5))).models) == 5
+        costs.append(blobs.calls.total())
+    assert costs[0] == costs[1], costs
+
+
+async def test_a_model_that_does_not_exist_costs_a_look_and_names_a_few_that_do() -> None:
+    blobs, service = await registry_of(600)
+    blobs.calls.clear()
+    with pytest.raises(NotFound) as raised:
+        await service.GetModel(GetModelRequest(model="nosuch"))
+    assert "there are: model-0000, model-0001, " in str(raised.value) and "model-0019 and others" in str(raised.value)
+    assert blobs.calls.total() <= 2, blobs.calls
