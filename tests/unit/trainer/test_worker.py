@@ -8,15 +8,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
-from millstream.errors import Unauthenticated, Unavailable
+from millstream.errors import FailedPrecondition, InvalidArgument, Unauthenticated, Unavailable
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
 from recipekit.run import Progress
+from recipekit.spec import BadConfig, BadData
 from servicekit.blobs.memory import MemoryBlobs
 from services.trainer.settings import Settings
 from services.trainer.store import Store
 from services.trainer.trouble import is_trouble
+from services.trainer.verdict import verdict
 from services.trainer.worker import attempt as worker
 from services.trainer.worker.output import CapturedLog
 from services.trainer.worker.settings import WorkerSettings
@@ -29,6 +32,9 @@ class SilentLog:
 
     def unshipped(self) -> list[tuple[int, bytes]]:
         return []
+
+    def tail(self) -> str:
+        return ""
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -123,6 +129,30 @@ def test_a_chunk_of_the_log_is_handed_out_until_it_is_stored(tmp_path: Path) -> 
             os.dup2(kept, number)
             os.close(kept)
     assert (first, again, second) == ([(1, b"one\n")], [(1, b"one\n")], [(2, b"two\n")])
+
+
+class Weight(BaseModel):
+    weight: int
+
+
+def wrong_row() -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        Weight.model_validate({"weight": "much"})
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BadConfig("steps", "is 0"), BadData("no rows"), InvalidArgument("no"), FailedPrecondition("no"), wrong_row()],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_is_wrong_with_the_request_itself_is_not_tried_again(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await claimed_run(MemoryBlobs())
+    await attempt(store, tmp_path, monkeypatch)._record(error)
+    reason = verdict(await store.endings(RUN, 1))
+    assert type(error).__name__ in reason, f"the next attempt would fail by the same: {reason!r}"
 
 
 @pytest.mark.parametrize(
