@@ -47,7 +47,7 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "linear": lambda: Linear(0.3),
     "cosine": lambda: Cosine(0.3),
     "plateau": lambda: ReduceOnPlateau(patience=0, factor=0.5),
-    "plateau, still waiting": lambda: ReduceOnPlateau(patience=3, factor=0.1),
+    "plateau, waiting at the stop": lambda: ReduceOnPlateau(patience=4, factor=0.1),
 }
 LOOPS: dict[str, Callable[[], Loop]] = {
     **{
