@@ -30,6 +30,17 @@ class Steps(list[tuple[str, int]]):
 
         monkeypatch.setattr(os, name, noted)
 
+    def watch_unlink(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Note each os.unlink, with the inode that lost the name."""
+        real = os.unlink
+
+        def noted(path: str, *, dir_fd: int | None = None) -> None:
+            inode = os.stat(path, dir_fd=dir_fd).st_ino
+            real(path, dir_fd=dir_fd)
+            self.append(("unnamed", inode))
+
+        monkeypatch.setattr(os, "unlink", noted)
+
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
@@ -70,3 +81,16 @@ async def test_an_object_is_synced_before_it_has_its_name_and_its_folders_after(
     assert ("synced", inner) in steps[named:], "its name is not on the disk"
     for made in (root, outer):
         assert ("synced", made) in steps, "the name of a new folder is not on the disk"
+
+
+async def test_a_deletion_is_on_the_disk_before_the_next_one_begins(
+    tmp_path: Path, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut could bring the manifest of a deleted folder back, and none of its files."""
+    blobs, folder = DirectoryBlobs(tmp_path), tmp_path / "checkpoint"
+    for name in ("manifest", "file"):
+        await blobs.put(f"checkpoint/{name}", DATA)
+    manifest, inner = (folder / "manifest").stat().st_ino, folder.stat().st_ino
+    steps.watch_unlink(monkeypatch)
+    await blobs.delete("checkpoint/manifest")
+    assert ("synced", inner) in steps[steps.index(("unnamed", manifest)) :], "that its name is gone is not on the disk"
