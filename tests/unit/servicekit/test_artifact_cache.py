@@ -57,6 +57,27 @@ async def test_an_artifact_is_downloaded_once(cache: ArtifactCache, folder: Path
     assert await ArtifactCache(MemoryBlobs(), cache.folder).fetch(digest) == found, "not even its store is asked"
 
 
+async def test_an_artifact_is_on_the_disk_before_it_has_its_name(
+    cache: ArtifactCache, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut could leave a folder of that name with empty files in it."""
+    synced, before_rename, sync, rename = set[int](), set[int](), os.fsync, Path.rename
+
+    def noted(opened: int) -> None:
+        sync(opened)
+        synced.add(os.fstat(opened).st_ino)
+
+    def renamed(path: Path, target: Path) -> Path:
+        before_rename.update(synced)
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "rename", renamed)
+    found = await cache.fetch((await store(cache.blobs, folder)).digest)
+    late = [path.name for path in (found, *found.rglob("*")) if path.stat().st_ino not in before_rename]
+    assert not late, f"not on the disk when the artifact got its name: {late}"
+
+
 async def test_five_callers_at_once_get_one_artifact(cache: ArtifactCache, folder: Path) -> None:
     digest = (await store(cache.blobs, folder)).digest
     found = await asyncio.gather(*(cache.fetch(digest) for _ in range(5)))

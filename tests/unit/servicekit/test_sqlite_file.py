@@ -30,6 +30,13 @@ def test_a_transaction_is_committed_whole_or_not_at_all(tmp_path: Path) -> None:
     assert file.opened == 2
 
 
+def test_the_log_is_synced_before_it_is_copied_into_the_file(tmp_path: Path) -> None:
+    """Without it a power cut could leave a file that is no database, which a person would have to remove."""
+    with SqliteFile(tmp_path / "bus.sqlite", 1.0).using() as db:
+        found = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert found == ["wal", 1], "1: synchronous=NORMAL"
+
+
 def test_a_reader_sees_one_snapshot(tmp_path: Path) -> None:
     reader, writer = (SqliteFile(tmp_path / "bus.sqlite", 1.0) for _ in range(2))
     with reader.reading() as db:
