@@ -34,23 +34,14 @@ def write_synced(path: Path, source: BinaryIO) -> None:
         os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the folder's entries durable. Raises OSError."""
-    _sync(folder, os.O_DIRECTORY)
-
-
 def sync_tree(folder: Path) -> None:
     """Make all files and folders in the folder durable, then the folder itself. Raises OSError."""
     for path in (*folder.rglob("*"), folder):
-        _sync(path)
-
-
-def _sync(path: Path, flags: int = 0) -> None:
-    opened = os.open(path, os.O_RDONLY | flags)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def unavailable(error: OSError, path: Path, otherwise: str) -> Unavailable:

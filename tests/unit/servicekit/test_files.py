@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from servicekit.files import read_file, scratch_folder, sync_folder, write_synced
+from servicekit.files import read_file, scratch_folder, write_synced
 
 
 def test_a_file_is_read_whole(tmp_path: Path) -> None:
@@ -24,18 +24,10 @@ def test_a_file_that_cannot_be_read_ends_the_process_with_its_name(tmp_path: Pat
 def test_a_synced_file_is_written_whole_and_never_over_another(tmp_path: Path) -> None:
     data = bytes(range(256)) * 8192
     write_synced(tmp_path / "new", BytesIO(data))
-    sync_folder(tmp_path)
     assert (tmp_path / "new").read_bytes() == data
     with pytest.raises(FileExistsError):
         write_synced(tmp_path / "new", BytesIO(b"other"))
     assert (tmp_path / "new").read_bytes() == data
-
-
-def test_only_a_folder_can_be_synced_as_one(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    for path in (tmp_path / "file", tmp_path / "missing"):
-        with pytest.raises(OSError, match=str(path)):
-            sync_folder(path)
 
 
 HOLD_SCRATCH = """
