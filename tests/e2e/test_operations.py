@@ -123,7 +123,7 @@ def test_a_broken_store_is_reported_by_all_until_it_is_repaired(tmp_path: Path) 
 def test_a_start_without_a_store_reports_what_it_waits_for_and_fails_with_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     store = ("--set", f"blobs=directory:{tmp_path / 'file'}")
-    for seconds in ("8", "20", "45"):  # a busy machine needs longer before every service has answered
+    for seconds in ("8", "20", "45", "180"):  # a busy machine needs longer before every service has answered
         run = up(
             "--state",
             str(tmp_path / seconds),

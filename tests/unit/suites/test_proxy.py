@@ -107,7 +107,8 @@ def test_slowed_it_delays_each_way(echo: tuple[str, list[bytes]]) -> None:
 
 
 def test_without_a_target_a_connection_is_reset() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        target = f"127.0.0.1:{gone.getsockname()[1]}"
-    with Proxy(target) as proxy, pytest.raises(ConnectionResetError), call(proxy) as caller:
-        caller.recv(1)
+    with socket.socket() as nobody:  # bound, so that no other process listens there; it does not listen itself
+        nobody.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with Proxy(target) as proxy, pytest.raises(ConnectionResetError), call(proxy) as caller:
+            caller.recv(1)
