@@ -18,6 +18,7 @@ from grpc import aio
 from millstream.credentials import PLAINTEXT, Credentials
 from millstream.defaults import is_address
 from millstream.errors import InvalidArgument, from_rpc_error
+from millstream.reopened import ReopenedAioChannel, ReopenedChannel
 from millstream.trace import traceparent
 
 log = logging.getLogger(__name__)
@@ -129,25 +130,32 @@ def _is_loopback(host: str) -> bool:
 def open_channel(address: str, credentials: Credentials = PLAINTEXT, retry: bool = False) -> aio.Channel:
     """A channel for asyncio. `retry`: retry calls that end UNAVAILABLE, for about two seconds.
 
-    Raises InvalidArgument for an address list that gRPC cannot use, and for a TLS file that cannot be read.
+    Raises InvalidArgument for an address list that gRPC cannot use, and for a TLS file that cannot be used.
     """
     _warn_of_clear(address, credentials)
+    target, options = _target(address), _options(retry)
     interceptors = [_AsyncUnary(credentials), _AsyncStream(credentials), _AsyncUpload(credentials)]
-    if ssl := credentials.ssl():
-        return aio.secure_channel(
-            _target(address), ssl, options=_named(address, _options(retry)), interceptors=interceptors
-        )
-    return aio.insecure_channel(_target(address), options=_options(retry), interceptors=interceptors)
+    if not (trusted := credentials.ssl()):
+        return aio.insecure_channel(target, options=options, interceptors=interceptors)
+
+    def opening(trusted: grpc.ChannelCredentials) -> aio.Channel:
+        return aio.secure_channel(target, trusted, options=_named(address, options), interceptors=interceptors)
+
+    return ReopenedAioChannel(credentials, trusted, opening)
 
 
 def open_sync_channel(address: str, credentials: Credentials = PLAINTEXT, retry: bool = False) -> grpc.Channel:
     """A channel for threads; parameters and errors as for open_channel()."""
     _warn_of_clear(address, credentials)
-    if ssl := credentials.ssl():
-        channel = grpc.secure_channel(_target(address), ssl, options=_named(address, _options(retry)))
-    else:
-        channel = grpc.insecure_channel(_target(address), options=_options(retry))
-    return grpc.intercept_channel(channel, _Sync(credentials))
+    target, options, interceptor = _target(address), _options(retry), _Sync(credentials)
+    if not (trusted := credentials.ssl()):
+        return grpc.intercept_channel(grpc.insecure_channel(target, options=options), interceptor)
+
+    def opening(trusted: grpc.ChannelCredentials) -> grpc.Channel:
+        channel = grpc.secure_channel(target, trusted, options=_named(address, options))
+        return grpc.intercept_channel(channel, interceptor)
+
+    return ReopenedChannel(credentials, trusted, opening)
 
 
 def _details(

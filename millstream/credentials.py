@@ -1,24 +1,31 @@
 """What a channel sends with its calls, and what it trusts: a token and TLS files."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import grpc
 
 from millstream.errors import InvalidArgument
-from millstream.files import WatchedFile
+from millstream.files import WatchedFiles
+from millstream.tls import check_authorities, check_pair
 
+T = TypeVar("T")
 _TOKEN = "the token must be one line of printable ASCII characters"
+_VARIABLES = {
+    "token_file": "MILLSTREAM_TOKEN_FILE",
+    "ca_file": "MILLSTREAM_TLS_CA_FILE",
+    "cert_file": "MILLSTREAM_TLS_CLIENT_CERT_FILE",
+    "key_file": "MILLSTREAM_TLS_CLIENT_KEY_FILE",
+}
 
 
 @dataclass(frozen=True)
 class Credentials:
     """A channel's token and TLS files (PEM). `ca_file` "": plaintext. `cert_file` and `key_file`: mutual TLS.
 
-    With a `token_file` the token of each call is the one that the file has then.
+    Files are read again when they change: a call sends the token, and opens a connection by the certificates, of then.
 
     Raises InvalidArgument for a token that cannot be sent, and for a certificate without its key or the reverse.
     """
@@ -41,10 +48,10 @@ class Credentials:
 
     @classmethod
     def from_files(cls, token_file: str = "", ca_file: str = "", cert_file: str = "", key_file: str = "") -> Self:
-        """Credentials with the token read from a file; `token_file` "": none. Raises InvalidArgument if it is unreadable."""
-        # Bytes that are not ASCII make a token that is refused.
-        token = _read(token_file, "token_file", "TOKEN_FILE").decode(errors="replace").strip() if token_file else ""
-        return cls(token, ca_file, cert_file, key_file, token_file)
+        """Credentials by files; `token_file` "": no token. Raises InvalidArgument for one that cannot be read or sent."""
+        made = cls("", ca_file, cert_file, key_file, token_file)
+        made.bearer()
+        return made
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Self:
@@ -52,47 +59,57 @@ class Credentials:
 
         Raises InvalidArgument for a token file that cannot be read or sent.
         """
-        names = ("TOKEN_FILE", "TLS_CA_FILE", "TLS_CLIENT_CERT_FILE", "TLS_CLIENT_KEY_FILE")
-        return cls.from_files(*(environment.get(f"MILLSTREAM_{name}", "") for name in names))
+        return cls.from_files(*(environment.get(variable, "") for variable in _VARIABLES.values()))
 
     @cached_property
-    def _watched(self) -> WatchedFile[str]:
-        return WatchedFile(self.token_file, _token_of)
+    def _token(self) -> WatchedFiles[str]:
+        return self._watched(("token_file",), _token_of)
+
+    @cached_property
+    def _tls(self) -> WatchedFiles[grpc.ChannelCredentials]:
+        return self._watched(("ca_file", *(("cert_file", "key_file") if self.cert_file else ())), self._tls_of)
+
+    def _watched(self, fields: Sequence[str], parse: Callable[..., T]) -> WatchedFiles[T]:
+        paths = {str(getattr(self, field)): field for field in reversed(fields)}
+        try:
+            return WatchedFiles([getattr(self, field) for field in fields], parse)
+        except OSError as error:
+            field = paths[str(error.filename)]
+            text = f"cannot read {error.filename}: {error.strerror}; {_VARIABLES[field]} names it"
+            raise InvalidArgument(text, field=field) from None
+        except ValueError as error:
+            raise InvalidArgument(str(error), field=fields[0]) from None
 
     def bearer(self) -> str:
-        """The token for a call that begins now; "": none."""
-        return self._watched.value if self.token_file else self.token
+        """The token for a call that begins now; "": none. Raises InvalidArgument where its file never could be used."""
+        return self._token.value if self.token_file else self.token
 
     def ssl(self) -> grpc.ChannelCredentials | None:
-        """gRPC's TLS credentials; None without a `ca_file`: plaintext. Raises InvalidArgument for an unreadable file."""
-        if not self.ca_file:
-            return None
-        authorities = _read(self.ca_file, "ca_file", "TLS_CA_FILE")
-        if not self.cert_file:
-            return grpc.ssl_channel_credentials(authorities)
-        key = _read(self.key_file, "key_file", "TLS_CLIENT_KEY_FILE")
-        return grpc.ssl_channel_credentials(
-            authorities, key, _read(self.cert_file, "cert_file", "TLS_CLIENT_CERT_FILE")
-        )
+        """gRPC's TLS credentials by the files of now, others once they change; None without a `ca_file`: plaintext.
+
+        Raises InvalidArgument for files that cannot be read or used.
+        """
+        return self._tls.value if self.ca_file else None
+
+    def _tls_of(
+        self, authorities: bytes, cert: bytes | None = None, key: bytes | None = None
+    ) -> grpc.ChannelCredentials:
+        check_authorities(self.ca_file, authorities)
+        if cert:
+            check_pair(self.cert_file, self.key_file)
+        return grpc.ssl_channel_credentials(authorities, key, cert)
 
 
 def _token_of(data: bytes) -> str:
+    # Bytes that are not ASCII make a token that is refused.
     token = data.decode(errors="replace").strip()
     if not _can_be_sent(token):
-        raise ValueError(_TOKEN)
+        raise ValueError(f"{_TOKEN}; {_VARIABLES['token_file']} names its file")
     return token
 
 
 def _can_be_sent(token: str) -> bool:
     return token.isascii() and token.isprintable()
-
-
-def _read(path: str, field: str, variable: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        text = f"cannot read {path}: {error.strerror}; MILLSTREAM_{variable} names it"
-        raise InvalidArgument(text, field=field) from None
 
 
 PLAINTEXT = Credentials()

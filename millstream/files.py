@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
 
@@ -29,26 +29,27 @@ def path_inside(folder: Path, name: str) -> Path:
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 FRESH_SECONDS = 1.0
-"""How long a watched file is taken to be as it was."""
+"""How long watched files are taken to be as they were."""
 
 
-class WatchedFile(Generic[T]):
-    """What a small file says, read again when the file changes, so that a rotation needs no restart.
+class WatchedFiles(Generic[T]):
+    """What small files say together, read again when one changes, so that a rotation needs no restart.
 
-    A changed file that cannot be read or parsed is logged, and what it said before stays.
+    Changed files that cannot be read or parsed are logged, and what they said before stays.
     """
 
-    def __init__(self, path: str, parse: Callable[[bytes], T]) -> None:
-        """Read it. Raises OSError, and what `parse` raises."""
-        self.path, self.parse = path, parse
+    def __init__(self, paths: Sequence[str], parse: Callable[..., T]) -> None:
+        """Read them; `parse` gets the bytes of each. Raises OSError, and what `parse` raises."""
+        self.paths, self.parse = paths, parse
         self._lock = threading.Lock()
-        self._version = self._look()
-        self._value = parse(Path(path).read_bytes())
+        # Before the bytes are read: what changes meanwhile is found at the next look.
+        self._versions = self._look()
+        self._value = self._read()
         self._looked = time.monotonic()
 
     @property
     def value(self) -> T:
-        """What it says now; at most FRESH_SECONDS old."""
+        """What they say now; at most FRESH_SECONDS old."""
         if time.monotonic() - self._looked >= FRESH_SECONDS and self._lock.acquire(blocking=False):
             try:
                 self._reread()
@@ -58,16 +59,18 @@ class WatchedFile(Generic[T]):
 
     def _reread(self) -> None:
         self._looked = time.monotonic()
+        files = ", ".join(self.paths)
         try:
-            if (version := self._look()) != self._version:
-                self._value = self.parse(Path(self.path).read_bytes())
-                self._version = version
-                log.info("read again", extra={"file": self.path})
+            if (versions := self._look()) != self._versions:
+                self._value = self._read()
+                self._versions = versions
+                log.info("read again", extra={"file": files})
         except (OSError, ValueError) as error:
-            log.error(
-                "a changed file cannot be used, the one before is", extra={"file": self.path, "error": str(error)}
-            )
+            log.error("a changed file cannot be used, the one before is", extra={"file": files, "error": str(error)})
 
-    def _look(self) -> tuple[int, int, int]:
-        found = os.stat(self.path)
-        return found.st_ino, found.st_size, found.st_mtime_ns
+    def _read(self) -> T:
+        return self.parse(*(Path(path).read_bytes() for path in self.paths))
+
+    def _look(self) -> list[tuple[int, int, int]]:
+        found = [os.stat(path) for path in self.paths]
+        return [(one.st_ino, one.st_size, one.st_mtime_ns) for one in found]

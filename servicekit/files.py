@@ -1,4 +1,4 @@
-"""Files: read because a setting names them, written durably, or kept only while a process lives."""
+"""Files: written durably, or kept only while a process lives."""
 
 import errno
 import fcntl
@@ -16,14 +16,6 @@ BLOCK = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LINKS = {errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
-
-
-def read_file(path: str) -> bytes:
-    """The bytes of a file that a setting names. Ends the process when it cannot be read."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise SystemExit(f"cannot read {path}: {error.strerror}") from None
 
 
 def write_synced(path: Path, source: BinaryIO) -> None:

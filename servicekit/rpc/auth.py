@@ -7,7 +7,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from millstream.auth.v1.role_pb2 import ROLE_OPERATOR, ROLE_READER, ROLE_UNSPECIFIED, ROLE_WRITER, Role, role
 from millstream.errors import PermissionDenied, Unauthenticated
-from millstream.files import WatchedFile
+from millstream.files import WatchedFiles
 from millstream.states import word_of
 from servicekit.limits import CALLER_CHARACTERS
 
@@ -49,10 +49,10 @@ class Tokens:
 
     def __init__(self, path: str, roles: Mapping[str, Role.ValueType]) -> None:
         self.roles, self._path = roles, path
-        self._file: WatchedFile[dict[str, Caller]] | None = None
+        self._file: WatchedFiles[dict[str, Caller]] | None = None
         if path:
             try:
-                self._file = WatchedFile(path, self._callers_of)
+                self._file = WatchedFiles([path], self._callers_of)
             except OSError as error:
                 raise SystemExit(f"cannot read {path}: {error.strerror}") from None
             except ValueError as error:

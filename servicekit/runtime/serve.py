@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
@@ -20,7 +19,6 @@ from millstream.operations.v1.operations_service_pb2 import DESCRIPTOR
 from servicekit.blobs.port import Blobs
 from servicekit.bus.port import Bus
 from servicekit.facts.outbox import Outbox
-from servicekit.files import read_file
 from servicekit.processes import raise_file_limit
 from servicekit.rpc.auth import Tokens, roles_of
 from servicekit.rpc.health import Health
@@ -31,6 +29,7 @@ from servicekit.runtime.operations import Operations, add_operations
 from servicekit.runtime.probes import TIMEOUT_SECONDS, DependencyProbe
 from servicekit.runtime.settings import Settings
 from servicekit.runtime.status import Status
+from servicekit.runtime.tls import server_credentials
 from servicekit.work.deadletters import DeadLetters
 from servicekit.work.queue import Work
 from servicekit.work.storage import Storage
@@ -194,17 +193,11 @@ def _limits(settings: Settings) -> ConnectionLimits:
 def _listen(server: aio.Server, settings: Settings) -> int:
     try:
         if settings.tls_cert_file:
-            return server.add_secure_port(settings.listen, _server_credentials(settings))
+            return server.add_secure_port(settings.listen, server_credentials(settings))
         return server.add_insecure_port(settings.listen)
     except RuntimeError:
         text = f"cannot listen on {settings.listen}: it is taken, or no address of this machine. Set MILLSTREAM_LISTEN."
         raise SystemExit(text) from None
-
-
-def _server_credentials(settings: Settings) -> grpc.ServerCredentials:
-    pair = (read_file(settings.tls_key_file), read_file(settings.tls_cert_file))
-    authorities = read_file(settings.tls_client_ca_file) if settings.tls_client_ca_file else None
-    return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
 
 
 async def _watch_readiness(health: Health, ready: Callable[[], Awaitable[None]]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from millstream import files
 from millstream.errors import InvalidArgument
-from millstream.files import WatchedFile, file_digest, path_inside
+from millstream.files import WatchedFiles, file_digest, path_inside
 
 
 def test_the_digest_is_sha256_in_hex(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_watched_file_is_read_again_when_it_changes_and_a_broken_one_changes_n
         (tmp_path / "new").rename(tmp_path / "file")  # as Kubernetes swaps a secret
 
     write("1", 1)
-    watched = WatchedFile(str(tmp_path / "file"), number)
+    watched = WatchedFiles([str(tmp_path / "file")], number)
     assert watched.value == 1
     write("20", 2)
     assert watched.value == 20
@@ -55,7 +55,7 @@ def test_a_watched_file_is_read_again_when_it_changes_and_a_broken_one_changes_n
 
 def test_a_watched_file_is_not_looked_at_for_each_call(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("1")
-    watched = WatchedFile(str(tmp_path / "file"), number)
+    watched = WatchedFiles([str(tmp_path / "file")], number)
     (tmp_path / "file").write_text("20")
     assert watched.value == 1
 
@@ -63,6 +63,6 @@ def test_a_watched_file_is_not_looked_at_for_each_call(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_used_at_first_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("many")
     with pytest.raises(ValueError, match="many"):
-        WatchedFile(str(tmp_path / "file"), number)
+        WatchedFiles([str(tmp_path / "file")], number)
     with pytest.raises(FileNotFoundError):
-        WatchedFile(str(tmp_path / "none"), number)
+        WatchedFiles([str(tmp_path / "none")], number)

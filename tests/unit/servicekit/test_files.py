@@ -1,4 +1,4 @@
-"""Files: read whole or the process ends; synced whole or not there; scratch of a killed process is swept."""
+"""Files: synced whole or not there; scratch of a killed process is swept."""
 
 import subprocess
 import sys
@@ -7,18 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from servicekit.files import read_file, scratch_folder, write_synced
-
-
-def test_a_file_is_read_whole(tmp_path: Path) -> None:
-    (tmp_path / "token").write_bytes(b"secret\n\xff")
-    assert read_file(str(tmp_path / "token")) == b"secret\n\xff"
-
-
-def test_a_file_that_cannot_be_read_ends_the_process_with_its_name(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path / "missing", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(SystemExit, match=f"cannot read {path}: {reason}"):
-            read_file(str(path))
+from servicekit.files import scratch_folder, write_synced
 
 
 def test_a_synced_file_is_written_whole_and_never_over_another(tmp_path: Path) -> None:
