@@ -2,14 +2,22 @@
 
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
 from prometheus_client.parser import text_string_to_metric_families
 
 from millstream.defaults import SERVICES
 from tests.e2e import scenario
+from tests.unit.servicekit.test_auth import services
 from tests.worlds.platform import World, wait_until, world
+from tests.worlds.waiting import HANG
 
 MOVED = {
     "dataprep": ["millstream_dataprep_imports", "millstream_outbox_published"],
@@ -74,3 +82,56 @@ def test_names_and_labels_follow_the_rules(platform: World, service: str) -> Non
         for name, labels, _ in samples:
             assert not name.endswith("_quantile") and "quantile" not in labels, f"{name}: histograms can be summed"
             assert not IDS & set(labels), f"{name} has a label without bound: {labels}"
+
+
+OWNERS = {
+    "dataset": "dataprep",
+    "training": "trainer",
+    "evaluation": "evaluator",
+    "registry": "registry",
+    "inference": "inference",
+}
+"""By the part of a proto package that names it: the service that answers."""
+
+
+def asks(method: MethodDescriptor, name: str) -> Any:
+    """A request with this name in each text, so also for the model, the dataset or the run."""
+    made: Any = GetMessageClass(method.input_type)()
+    for field in method.input_type.fields:
+        if field.type == field.TYPE_STRING:
+            if field.is_repeated:
+                getattr(made, field.name).append(name)
+            else:
+                setattr(made, field.name, name)
+    return made
+
+
+def test_names_that_callers_invent_make_no_labels(platform: World) -> None:
+    methods = [
+        method
+        for contract in services()
+        if contract.full_name.split(".")[1] in OWNERS
+        for method in contract.methods
+        if any(field.type == field.TYPE_STRING for field in method.input_type.fields)
+    ]
+    with ExitStack() as opened:
+        channels = {
+            owner: opened.enter_context(grpc.insecure_channel(platform.addresses[owner])) for owner in OWNERS.values()
+        }
+        for number, method in zip(range(1000), cycle(methods), strict=False):
+            contract = method.containing_service
+            channel = channels[OWNERS[contract.full_name.split(".")[1]]]
+            kind = (
+                f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
+            )
+            request = asks(method, f"invented-{number}").SerializeToString()
+            call = getattr(channel, kind)(f"/{contract.full_name}/{method.name}")
+            with suppress(grpc.RpcError):
+                answer = call(iter([request]) if method.client_streaming else request, timeout=HANG)
+                if method.server_streaming:
+                    list(answer)
+    assert len(methods) > 30
+    for service in SERVICES:
+        for samples in shown(platform, service).values():
+            for name, labels, _ in samples:
+                assert not any("invented" in value for value in labels.values()), f"{name} of {service}: {labels}"
