@@ -91,7 +91,7 @@ async def fair_reports(platform: Platform, kinds: Counter[str]) -> set[str]:
     return fair
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_no_sequence_of_events_changes_the_labels_of_the_champion_without_a_person(tmp_path: Path) -> None:
     kinds: Counter[str] = Counter()
     for seed in range(8):
