@@ -24,6 +24,9 @@ Written by `make docs` from the services' `settings.py`: do not edit. Every sett
 prefix `MILLSTREAM_`, read once at start. `millstream up --set NAME=VALUE` takes the name without the prefix, in either case.
 An unknown `MILLSTREAM_` variable ends a service at once, with the list of those that it reads. `python -m services.NAME
 --check` prints the values that a service would run with. Secrets are in files, which variables name.
+
+Kubernetes gives a pod variables for each Service of its namespace: `MILLSTREAM_REGISTRY_PORT=tcp://10.0.0.1:50054` and those
+beside it, for one named `millstream-registry`. A service ignores them, and logs their names once.
 """
 METRICS = """# Metrics
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from deploy.local.ports import MOST_REPLICAS, Ports, metrics_base_for
 from deploy.local.supervisor import Child
 from millstream.defaults import METRICS_BASE, PORT_BASE, SERVICES
+from servicekit.runtime.service_links import service_links
 from services.trainer.launchers.worker_folder import WorkerFolder
 
 PREFIX = "MILLSTREAM_"
@@ -112,7 +113,8 @@ def platform_of(options: argparse.Namespace) -> Platform:
     """The platform of these options and of the environment; --set takes precedence. SystemExit for a wrong setting."""
     pairs = (text.split("=", 1) for text in options.set)
     given = {f"{PREFIX}{name.upper().removeprefix(PREFIX)}": value for name, value in pairs}
-    named = {name: value for name, value in os.environ.items() if name.startswith(PREFIX) and name != BASE_VARIABLE}
+    not_ours = {BASE_VARIABLE, *service_links(os.environ, PREFIX)}
+    named = {name: value for name, value in os.environ.items() if name.startswith(PREFIX) and name not in not_ours}
     return Platform(
         options.state.absolute(), platform_ports(options), options.recipes, check_settings({**named, **given})
     )

@@ -104,6 +104,8 @@ async def serve(
             coroutine.close()
         raise
     await _start(server, health)
+    if settings.ignored:
+        log.info("variables that the cluster injected are ignored", extra={"variables": settings.ignored})
     log.info("serving", extra={"port": port})
 
     ready = next((one.service.ready for one in services if isinstance(one.service, Ready)), store.require)

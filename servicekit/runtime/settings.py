@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -20,6 +20,7 @@ from millstream.defaults import HOST
 from millstream.errors import InvalidArgument
 from servicekit.blobs.s3.options import MinioOptions
 from servicekit.bus.kafka.options import KafkaOptions
+from servicekit.runtime.service_links import service_links
 from servicekit.work.resync import FULL_RESYNC_SECONDS
 
 PREFIX = "MILLSTREAM_"
@@ -83,6 +84,7 @@ class Settings(BaseSettings):
     tokens_file: str = Field(
         "", description="file of accepted tokens, one `token name role` a line; empty: no authentication"
     )
+    _ignored: list[str] = PrivateAttr(default_factory=list)
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
@@ -103,8 +105,13 @@ class Settings(BaseSettings):
 
         `arguments` is the command line: `--check` prints the settings as lines `NAME=value` and ends the process; any
         other argument is wrong usage.
+
+        Variables that the cluster has injected (service_links.py) leave the environment, and are `ignored`.
         """
         options = cls._parser().parse_args(arguments)
+        ignored = service_links(os.environ, PREFIX)
+        for name in ignored:
+            del os.environ[name]
         try:
             known = [variable.name for variable in cls.variables()]
             if unknown := sorted(set(cls._named()) - set(known)):
@@ -122,7 +129,13 @@ class Settings(BaseSettings):
                 print(f"{variable.name}={settings.value(variable)}  # {variable.field.description}")
             raise SystemExit(0)
         os.umask(0o077)
+        settings._ignored = ignored
         return settings
+
+    @property
+    def ignored(self) -> list[str]:
+        """Names of environment variables that begin as ours do and were injected by the cluster."""
+        return self._ignored
 
     @classmethod
     def variables(cls) -> list[Variable]:

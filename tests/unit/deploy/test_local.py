@@ -101,6 +101,12 @@ def test_the_ports_come_from_the_environment_where_no_option_says_them(monkeypat
         arguments([])
 
 
+def test_what_kubernetes_injects_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLSTREAM_REGISTRY_PORT", "tcp://10.0.0.1:9104")
+    monkeypatch.setenv("MILLSTREAM_REGISTRY_SERVICE_HOST", "10.0.0.1")
+    assert not platform_of(arguments([])).settings
+
+
 @pytest.mark.parametrize("words", [["--port-base", "65531"], ["--port-base", "-1"], ["--metrics-base", "65600"]])
 def test_ports_that_no_machine_has_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -152,6 +152,11 @@ def test_addresses_come_from_options_then_the_environment_then_the_usual(monkeyp
         addresses(None, None)
 
 
+def test_what_kubernetes_injects_names_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLSTREAM_REGISTRY_PORT", "tcp://10.0.0.1:9104")
+    assert addresses(None, None)["registry"] == "127.0.0.1:50054"
+
+
 def leaves(group: Any, *above: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, found in group.commands.items():
         if hasattr(found, "commands"):

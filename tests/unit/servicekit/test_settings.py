@@ -1,5 +1,6 @@
 """Settings: the environment alone, nothing unknown, nothing changed afterwards."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,37 @@ def test_an_unknown_name_is_refused(
     assert ended.value.code == 2
     printed = capsys.readouterr().err
     assert f"unknown setting {name}" in printed and "MILLSTREAM_MOST_ROWS" in printed
+
+
+LINKS = {
+    "MILLSTREAM_REGISTRY_PORT": "tcp://10.0.0.1:9104",
+    "MILLSTREAM_REGISTRY_PORT_9104_TCP": "tcp://10.0.0.1:9104",
+    "MILLSTREAM_REGISTRY_PORT_9104_TCP_ADDR": "10.0.0.1",
+    "MILLSTREAM_REGISTRY_PORT_9104_TCP_PORT": "9104",
+    "MILLSTREAM_REGISTRY_PORT_9104_TCP_PROTO": "tcp",
+    "MILLSTREAM_REGISTRY_SERVICE_HOST": "10.0.0.1",
+    "MILLSTREAM_REGISTRY_SERVICE_PORT": "9104",
+    "MILLSTREAM_REGISTRY_SERVICE_PORT_GRPC": "9104",
+    "MILLSTREAM_KAFKA_PORT": "tcp://10.0.0.2:9092",  # settings.kafka is a group of options
+    "MILLSTREAM_PORT": "tcp://10.0.0.3:80",
+}
+
+
+def test_what_kubernetes_injects_for_a_service_of_our_name_is_ignored(environment: pytest.MonkeyPatch) -> None:
+    for name, value in LINKS.items():
+        environment.setenv(name, value)
+    environment.setenv("MILLSTREAM_MOST_ROWS", "7")
+    settings = Mine.read()
+    assert settings.most_rows == 7
+    assert settings.ignored == sorted(LINKS)
+    assert not set(os.environ) & set(LINKS)  # no child sees them either
+
+
+def test_a_port_of_another_shape_is_a_slip(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    environment.setenv("MILLSTREAM_REGISTRY_PORT", "9104")
+    with pytest.raises(SystemExit):
+        Mine.read()
+    assert "unknown setting MILLSTREAM_REGISTRY_PORT" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
