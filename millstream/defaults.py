@@ -19,8 +19,9 @@ CHAMPION = "champion"
 
 
 def address(service: str, base: int = PORT_BASE, host: str = HOST) -> str:
-    """`host:port` of a service's gRPC server."""
-    return f"{host}:{base + 1 + SERVICES.index(service)}"
+    """`host:port` of a service's gRPC server; an IPv6 host may have its brackets or not."""
+    port = base + 1 + SERVICES.index(service)
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
 def is_address(text: str) -> bool:

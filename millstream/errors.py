@@ -22,9 +22,11 @@ MAX_TEXT_BYTES, MAX_NAME_BYTES = 1200, 200
 class MillstreamError(Exception):
     """The parent of all. `reason` is UPPER_SNAKE and stable; `metadata` holds the names that the text mentions.
 
-    `field` is the path of the wrong field ("": none), `retry_after` the seconds to wait (0: not given).
+    `field` is the path of the wrong field ("": none), `retry_after` the seconds to wait (0: not given). `answered` is False
+    where no service has raised it, but gRPC on the way to one.
     """
 
+    answered = True
     code: grpc.StatusCode = grpc.StatusCode.INTERNAL
     default_reason = "INTERNAL"
 
@@ -174,6 +176,7 @@ def from_rpc_error(error: grpc.RpcError) -> MillstreamError:
         status = rpc_status.from_call(cast(grpc.Call, error))
     except (ValueError, AttributeError):
         status = None
+    rebuilt.answered = status is not None
     for packed in status.details if status else ():
         _read_detail(packed, rebuilt)
     return rebuilt

@@ -131,10 +131,10 @@ async def _serve(platform: Platform, supervisor: Supervisor, ready_file: Path | 
     serving.result()
     supervisor.ready = True
     found: dict[str, Any] = {**platform.ports.addresses(), "pid": os.getpid(), "state": str(platform.state)}
-    if ready_file:
-        beside = ready_file.with_name(f".{ready_file.name}.part")
+    for file in (platform.ready_file, *([ready_file] if ready_file else [])):
+        beside = file.with_name(f".{file.name}.part")
         beside.write_text(json.dumps(found))
-        beside.replace(ready_file)
+        beside.replace(file)
     report(f"all five services serve, after {time.monotonic() - started:.1f} s; logs: {platform.logs}; Ctrl-C stops")
     print(f"ready {json.dumps(found)}", flush=True)
     watching = asyncio.create_task(starting.watch_bus())
@@ -162,6 +162,7 @@ def main() -> None:
     os.umask(0o077)  # state and logs hold people's data
     with locked(platform.state) as lock:
         check_ports(platform.ports, patience=15.0 if lock.seek(0) == 0 and lock.read() else 0.0)
+        platform.ready_file.unlink(missing_ok=True)  # of a platform that was killed
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -170,6 +171,7 @@ def main() -> None:
         except CannotRun as error:
             raise SystemExit(str(error)) from None
         finally:
+            platform.ready_file.unlink(missing_ok=True)
             lock.truncate(0)
             if options.ready_file:
                 options.ready_file.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deploy.local.ports import MOST_REPLICAS, Ports, metrics_base_for
 from deploy.local.supervisor import Child
+from millstream.cli.local import READY_FILE
 from millstream.defaults import METRICS_BASE, PORT_BASE, SERVICES
 from servicekit.runtime.service_links import service_links
 from services.trainer.launchers.worker_folder import WorkerFolder
@@ -31,6 +32,11 @@ class Platform:
     def logs(self) -> Path:
         """The folder of the services' logs."""
         return self.state / "logs"
+
+    @property
+    def ready_file(self) -> Path:
+        """Holds the addresses of all replicas while they serve, as the line `ready` does; the command line reads it."""
+        return self.state / READY_FILE
 
     @property
     def workers(self) -> WorkerFolder:

@@ -1,5 +1,6 @@
 """The command `millstream`. It needs the extra `cli`; the client alone does not."""
 
+import os
 import sys
 
 
@@ -12,6 +13,8 @@ def main() -> None:
     except ImportError as error:
         print(f"the command line needs {error.name}: pip install 'millstream[cli]'", file=sys.stderr)
         raise SystemExit(1) from None
+    # Errors have what there is to know; gRPC's own lines on stderr would stand above them.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from millstream.cli.app import app
 
     app()

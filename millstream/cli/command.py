@@ -1,22 +1,28 @@
-"""What every command has: the options -o, --host and --port-base, and errors as one sentence with exit code 1."""
+"""What every command has: -o, --host, --port-base, --call-timeout, and errors as one sentence with exit code 1."""
 
 import inspect
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from functools import cached_property, wraps
 from itertools import chain
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from millstream import Client
-from millstream.cli.output import Screen, write
+from millstream.channel import call_timeout
+from millstream.cli.hints import PlatformOptions, carrying
+from millstream.cli.local import STATE, at_same_place, running_platform
+from millstream.cli.output import Screen, advise
+from millstream.cli.reach import why_not_reached
 from millstream.credentials import Credentials
 from millstream.defaults import HOST, PORT_BASE, SERVICES, address
-from millstream.errors import InvalidArgument, MillstreamError, Unavailable
+from millstream.errors import DeadlineExceeded, InvalidArgument, MillstreamError, Unauthenticated, Unavailable
 
 T = TypeVar("T")
 
@@ -52,9 +58,17 @@ class Cli:
             return found
         return chain([first], found)
 
-    def replicas(self) -> list[tuple[str, str]]:
-        """(service, address) of every replica."""
-        found = addresses(self._host, self._port_base)
+    def replicas(self, state: Path | None = None) -> list[tuple[str, str]]:
+        """(service, address) of every replica that is known: of the platform that `up` runs on this folder, else as the
+        options and the environment name them, with those of the platform on .millstream where it is the same.
+
+        Raises Failed where no platform serves on the folder.
+        """
+        found, platform = addresses(self._host, self._port_base), running_platform(state or STATE)
+        if state and not (platform and platform.addresses):
+            raise Failed(f"no platform serves on {state}: `millstream up --state {state}` starts one")
+        if platform and (state or at_same_place(platform, found)):
+            found = dict(platform.addresses)
         return [(service, address) for service in SERVICES for address in found[service].split(",")]
 
     def client_of(self, service: str, address: str) -> Client:
@@ -91,10 +105,15 @@ HostOption = Annotated[str | None, typer.Option(help="where the services are; el
 PortBaseOption = Annotated[
     int | None, typer.Option(help=f"service i listens on this + i; else MILLSTREAM_PORT_BASE or {PORT_BASE}")
 ]
+CallTimeoutOption = Annotated[
+    float | None,
+    typer.Option(help="seconds that each call has, its retries and its stream counted; else 30, a stream ∞"),
+]
 _COMMON = [
     inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, default=Output.TEXT, annotation=OutputOption),
     inspect.Parameter("host", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=HostOption),
     inspect.Parameter("port_base", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=PortBaseOption),
+    inspect.Parameter("call_timeout", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=CallTimeoutOption),
 ]
 
 
@@ -105,15 +124,19 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
         own = list(inspect.signature(function).parameters.values())[1:]
 
         @wraps(function)
-        def run(output: Output, host: str | None, port_base: int | None, **given: Any) -> None:
+        def run(
+            output: Output, host: str | None, port_base: int | None, call_timeout: float | None, **given: Any
+        ) -> None:
             cli = Cli(output, host, port_base)
             try:
-                function(cli, **given)
+                with carrying(PlatformOptions.of(host, port_base)), _limited(call_timeout):
+                    function(cli, **given)
             except BrokenPipeError:  # the reader, `head` for example, has closed the pipe
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(1) from None
             except (MillstreamError, Failed, OSError) as error:
-                write(explain(error), error=True)
+                with carrying(PlatformOptions.of(host, port_base)):
+                    advise(explain(error), error=True)
                 raise typer.Exit(1) from None
             finally:
                 cli.close()
@@ -128,10 +151,21 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
     return add
 
 
+def _limited(seconds: float | None) -> AbstractContextManager[None]:
+    return nullcontext() if seconds is None else call_timeout(seconds)
+
+
+_STATUS = "`millstream status` shows what each service waits for"
+
+
 def explain(error: Exception) -> str:
-    """The error as one sentence for people, led by its field where the text does not name it."""
+    """The error as one sentence for people, led by its field where the text does not name it, with the next step."""
     text = str(error)
-    if isinstance(error, Unavailable) and ("connect" in text or "resol" in text):
-        return f"no answer ({text}): is the platform up? `millstream up` starts one on this machine"
+    if isinstance(error, Unavailable | Unauthenticated) and not error.answered:
+        return why_not_reached(error)
+    if isinstance(error, DeadlineExceeded) and not error.answered:
+        return f"no answer in time ({text}): {_STATUS}; --call-timeout gives more"
+    if isinstance(error, Unavailable) and "`millstream " not in text:
+        return f"{text}: {_STATUS}"
     field = getattr(error, "field", "")
     return f"{field}: {text}" if field and field not in text else text

@@ -10,7 +10,7 @@ import typer
 from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_spec
 from millstream.cli.format import file_lines, import_line, label_lines, when
-from millstream.cli.output import Cells, write
+from millstream.cli.output import Cells, advise, write
 from millstream.client.shared import ImportMode
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, Dataset, DatasetSpec, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
@@ -63,7 +63,7 @@ def import_file(
         lines = [f"see how it ends, and what is quarantined: `{again}`"]
     for line in lines:
         # On stderr where the output is JSON: the import has those of the file, `datasets show` those of the labels.
-        write(line, error=cli.screen.as_json)
+        advise(line, error=cli.screen.as_json)
 
 
 @command(app, "list")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+from millstream.cli.hints import with_options
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -38,7 +40,7 @@ class Screen:
         if self.as_json:
             write(json.dumps(as_dict(value), ensure_ascii=False, indent=2))
         else:
-            write(text)
+            advise(text)
 
     def many(self, values: Iterable[M], cells: Callable[[M], Cells]) -> None:
         """Print a listing: a JSON array, or a table with one row each."""
@@ -51,7 +53,10 @@ class Screen:
         """Print each result when it comes, as one line; returns the last one, None if there was none."""
         last = None
         for last in values:
-            write(json.dumps(as_dict(last), ensure_ascii=False) if self.as_json else text(last))
+            if self.as_json:
+                write(json.dumps(as_dict(last), ensure_ascii=False))
+            else:
+                advise(text(last))
         return last
 
     @property
@@ -68,7 +73,7 @@ def table(rows: Sequence[Cells]) -> None:
     if not rows:
         return
     # A line end or a tab inside a cell would make another row or column of it.
-    shown = [[" ".join(escaped(str(cell)).split()) for cell in row.values()] for row in rows]
+    shown = [[" ".join(escaped(with_options(str(cell))).split()) for cell in row.values()] for row in rows]
     if not sys.stdout.isatty():
         for line in [list(rows[0]), *shown]:
             write("\t".join(line))
@@ -121,6 +126,11 @@ def progress_bar(title: str) -> Iterator[Callable[[float, float, str], None]]:
 def write(text: str, *, end: str = "\n", error: bool = False) -> None:
     """Print text, some of which others may have written, as escaped() makes it."""
     print(escaped(text), end=end, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def advise(text: str, *, error: bool = False) -> None:
+    """Print text that may name next commands, which work as they stand there (hints.py)."""
+    write(with_options(text), error=error)
 
 
 def escaped(text: str) -> str:

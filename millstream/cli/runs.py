@@ -14,7 +14,7 @@ import typer
 from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_mapping
 from millstream.cli.format import count, figures, run_line, run_state, seconds, when
-from millstream.cli.output import Cells, progress_bar, write
+from millstream.cli.output import Cells, advise, progress_bar, write
 from millstream.errors import NotFound
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
@@ -135,7 +135,7 @@ def _show_bar(cli: Cli, run_id: str) -> TrainingRun | None:
         for run in cli.client.watch_run(run_id):
             bar(run.progress.step, run.progress.total_steps, run_line(run).partition(", ")[2])
     if run:
-        write(run_line(run))
+        advise(run_line(run))
     return run
 
 

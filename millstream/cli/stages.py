@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from millstream import Client
 from millstream.cli.command import Failed
 from millstream.cli.format import run_line
-from millstream.cli.output import write
+from millstream.cli.output import advise
 from millstream.client.shared import WatchDeadline
 from millstream.defaults import CHAMPION
 from millstream.errors import NotFound, Unavailable
@@ -45,7 +45,7 @@ def wait_served(client: Client, model: str, version: int, timeout: float) -> Non
             return
         if stage.text != shown:
             if not stage.ended:
-                write(stage.text, error=True)
+                advise(stage.text, error=True)
             shown, since = stage.text, time.monotonic()
             deadline.unmet = f"{CHAMPION} of {model} does not serve version {version} ({shown})"
         elif stage.ended and time.monotonic() - since >= SETTLED_SECONDS:

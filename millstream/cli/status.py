@@ -1,18 +1,24 @@
 """`millstream status`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import typer
 
+from millstream.channel import call_timeout
 from millstream.cli.command import Cli, Failed, command, explain
 from millstream.cli.format import count
+from millstream.cli.hints import with_options
 from millstream.cli.output import Cells, as_dict, table
 from millstream.cli.storage import show as show_storage
 from millstream.errors import DeadlineExceeded, MillstreamError, Unavailable
+from millstream.inference.v1.inference_service_pb2 import LoadProblem
 from millstream.operations.v1.service_status_pb2 import Dependency, ServiceStatus
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,10 @@ class Replica:
     address: str
     status: ServiceStatus | None = None
     error: MillstreamError | None = None
+    dead_letters: int | None = None
+    """Without a resolution; None: not known, as to a caller who is no operator."""
+    unserved: tuple[LoadProblem, ...] = ()
+    """Of inference: the aliases that it does not serve by the version that they name."""
 
     def problems(self) -> Iterator[str]:
         """One text for each thing that is wrong, each once."""
@@ -41,8 +51,25 @@ class Replica:
         if outbox.problem and outbox.problem not in dependencies.values():
             yield f"outbox: {outbox.problem}"
         if outbox.parked:
-            yield f"outbox: {count(outbox.parked, 'fact')} parked that a bug keeps from being published; see its log"
+            yield (
+                f"outbox: {count(outbox.parked, 'fact')} parked that this version cannot publish; its log has them (`fact "
+                "parked`), and its next start, as of a corrected version, retries them"
+            )
         yield from status.damaged
+        if self.dead_letters:
+            letters = count(self.dead_letters, "dead letter")
+            yield f"{letters} that nobody has replayed or dropped: `millstream dlq list {self.service}`"
+        yield from map(_unserved_line, self.unserved)
+
+
+def _unserved_line(problem: LoadProblem) -> str:
+    if not problem.version:
+        return f"{problem.model} {problem.alias}: {problem.reason}: `millstream models problems {problem.model}`"
+    version = f"{problem.model} version {problem.version}, which {problem.alias} names"
+    if not problem.refused:
+        return f"{version}, is not loaded here: {problem.reason}: `millstream models problems {problem.model}`"
+    ways = f"`millstream rollback {problem.model}`, or `millstream models retry {problem.model} {problem.version}`"
+    return f"{version}, is refused by inference: {problem.reason}: {ways}"
 
 
 def add_commands(root: typer.Typer) -> None:
@@ -56,9 +83,16 @@ def status(
     storage: Annotated[
         bool, typer.Option("--storage", help="what is stored, by kind, and how long it is kept")
     ] = False,
+    state: Annotated[
+        Path | None, typer.Option(help="the folder that `up` was given: all replicas of the platform on it")
+    ] = None,
 ) -> None:
-    """The status of every replica, by its last probes. Exit code 1 if anything is wrong."""
-    places = cli.replicas()
+    """The status of every replica, by its last probes. Exit code 1 if anything is wrong, or waits for a person.
+
+    That includes dead letters, parked facts, and versions that inference does not serve; each has a line with the next
+    command. Without --state the replicas are those of --host and --port-base, or of the platform on .millstream.
+    """
+    places = cli.replicas(state)
     with ThreadPoolExecutor(len(places)) as threads:
         replicas = list(threads.map(lambda place: _replica(cli, place[0], place[1], timeout), places))
     if storage:
@@ -74,14 +108,28 @@ def status(
 def _replica(cli: Cli, service: str, address: str, timeout: float) -> Replica:
     with cli.client_of(service, address) as client:
         try:
-            return Replica(service, address, client.status(service, timeout))
+            status = client.status(service, timeout)
         except MillstreamError as error:
             return Replica(service, address, error=error)
+        with call_timeout(timeout):
+            letters = _known(lambda: sum(1 for _ in client.dead_letters(service)))
+            unserved = _known(lambda: tuple(client.load_problems())) if service == "inference" else ()
+        return Replica(service, address, status, dead_letters=letters, unserved=unserved or ())
+
+
+def _known(ask: Callable[[], T]) -> T | None:
+    """None where the service cannot answer now, as its status says, or the caller may not know."""
+    try:
+        return ask()
+    except MillstreamError:
+        return None
 
 
 def _document(replica: Replica) -> dict[str, Any]:
     status = as_dict(replica.status) if replica.status else {}
-    return {"service": replica.service, "address": replica.address, **status, "problems": list(replica.problems())}
+    more = {"dead_letters": replica.dead_letters, "unserved": [as_dict(one) for one in replica.unserved]}
+    problems = [with_options(problem) for problem in replica.problems()]
+    return {"service": replica.service, "address": replica.address, **status, **more, "problems": problems}
 
 
 def _problem_lines(replicas: list[Replica]) -> list[str]:
@@ -106,11 +154,12 @@ def _cells(replica: Replica) -> Cells:
         "bus": _format_dependency(status.bus),
         "consumer": _format_consumer(status),
         "outbox": _format_outbox(status),
+        "dead letters": "unknown" if replica.dead_letters is None else replica.dead_letters,
         "commit": (status.commit[:12] or "-") + ("+" if status.dirty else ""),
     }
 
 
-COLUMNS = ("ready", "blobs", "bus", "consumer", "outbox", "commit")
+COLUMNS = ("ready", "blobs", "bus", "consumer", "outbox", "dead letters", "commit")
 
 
 def _format_dependency(dependency: Dependency) -> str:

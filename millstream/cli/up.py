@@ -1,6 +1,5 @@
 """`millstream up` and `millstream down`: the platform of the checkout in the current folder."""
 
-import fcntl
 import os
 import signal
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from millstream.cli.local import STATE, is_held, pid_of
 
 STOP_SECONDS = 90.0
 
@@ -33,27 +34,18 @@ def up(context: typer.Context) -> None:
 
 
 def down(
-    state: Annotated[Path, typer.Option(help="the folder that `up` was given")] = Path(".millstream"),
+    state: Annotated[Path, typer.Option(help="the folder that `up` was given")] = STATE,
 ) -> None:
     """Stop the platform of a state folder, and wait until it has ended."""
-    lock = state / "lock"
-    if not lock.exists() or not _held(lock) or not (pid := lock.read_text().strip()):
+    pid = pid_of(state)
+    if not pid:
         print(f"no platform runs on {state}", file=sys.stderr)
         raise typer.Exit(1)
-    os.kill(int(pid), signal.SIGTERM)
+    os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
-    while _held(lock):
+    while is_held(state / "lock"):
         if time.monotonic() > deadline:
             print(f"process {pid} does not end", file=sys.stderr)
             raise typer.Exit(1)
         time.sleep(0.05)
     print(f"the platform of {state} has ended")
-
-
-def _held(lock: Path) -> bool:
-    with lock.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,8 +35,12 @@ from millstream.training.v1.training_service_pb2_grpc import (
 class Answers(RegistryServiceServicer, TrainingServiceServicer):
     def __init__(self) -> None:
         self.authorization = ""
+        self.lists = threading.Event()
+        """Until it is set, a listing has no answer."""
+        self.lists.set()
 
     def ListModels(self, request: Any, context: Any) -> registry.ListModelsResponse:
+        self.lists.wait(20)
         self.authorization = dict(context.invocation_metadata()).get("authorization", "")
         return registry.ListModelsResponse(models=[Model(name="toy", etag="7")])
 
@@ -129,7 +134,10 @@ def test_wrong_usage_is_exit_code_2(words: tuple[str, ...], answers: Answers) ->
 def test_a_platform_that_is_down_is_named_with_the_fix() -> None:
     alone = run("models", "list", "--port-base", "1")
     assert alone.exit_code == 1
-    assert "is the platform up? `millstream up` starts one" in alone.stderr
+    assert (
+        "nothing listens at 127.0.0.1:5, so no platform is up there: `millstream up --port-base 1` starts one"
+        in alone.stderr
+    )
 
 
 def test_addresses_come_from_options_then_the_environment_then_the_usual(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +165,15 @@ def test_what_kubernetes_injects_names_no_address(monkeypatch: pytest.MonkeyPatc
     assert addresses(None, None)["registry"] == "127.0.0.1:50054"
 
 
+def test_a_call_ends_at_its_timeout(answers: Answers) -> None:
+    answers.lists.clear()
+    late = run("models", "list", "--call-timeout", "0.2")
+    answers.lists.set()
+    assert late.exit_code == 1
+    assert late.stderr.startswith("no answer in time (") and "--call-timeout gives more" in late.stderr
+    assert "leaves no time" in run("models", "list", "--call-timeout", "0").stderr
+
+
 def leaves(group: Any, *above: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, found in group.commands.items():
         if hasattr(found, "commands"):
@@ -171,7 +188,7 @@ def test_every_command_takes_o_json_and_has_a_help_text() -> None:
     for words, command in found.items():
         assert command.help, words
         options = {option for parameter in command.params for option in parameter.opts}
-        assert words in (("up",), ("down",)) or {"-o", "--host", "--port-base"} <= options, words
+        assert words in (("up",), ("down",)) or {"-o", "--host", "--port-base", "--call-timeout"} <= options, words
 
 
 def test_without_the_extra_one_sentence_says_how_to_get_it() -> None:
