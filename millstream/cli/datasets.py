@@ -40,7 +40,8 @@ def import_file(
 ) -> None:
     """Import a file into a dataset. From its second import on, --append or --replace says what becomes of its rows."""
     if append and replace:
-        raise Failed("--append and --replace are two ways: leave one of them out")
+        text = "--append keeps the rows of the dataset and --replace drops them: leave one of the two out"
+        raise typer.BadParameter(text, param_hint="--append")
     whole = read_spec(spec, DatasetSpec) if spec else None
     if whole and recipe:
         whole.recipe = recipe

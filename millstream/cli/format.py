@@ -12,7 +12,7 @@ from millstream.defaults import CHAMPION
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.inference.v1.prediction_pb2 import Served
 from millstream.operations.v1.stored_pb2 import DeadLetterResolution
-from millstream.registry.v1.model_pb2 import AliasEntry
+from millstream.registry.v1.model_pb2 import AliasEntry, GateRule
 from millstream.states import word_of
 from millstream.timestamps import seconds_of
 from millstream.training.v1.training_run_pb2 import TrainingRun
@@ -151,6 +151,15 @@ def run_line(run: TrainingRun) -> str:
     if run.reason:
         parts.append(run.reason)
     return ", ".join(parts)
+
+
+def rule_line(rule: GateRule) -> str:
+    """A rule of a gate: `accuracy at least 0.8, at least +0.01 over the champion`."""
+    limits = [f"at least {rule.at_least:g}"] if rule.HasField("at_least") else []
+    limits += [f"at most {rule.at_most:g}"] if rule.HasField("at_most") else []
+    limits += [f"at least {rule.over_baseline:+g} over the baseline"] if rule.HasField("over_baseline") else []
+    limits += [f"at least {rule.over_champion:+g} over the champion"] if rule.HasField("over_champion") else []
+    return f"{rule.metric} {', '.join(limits) or 'without a limit'}"
 
 
 def alias_line(entry: AliasEntry) -> str:

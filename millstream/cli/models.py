@@ -1,5 +1,6 @@
 """`millstream apply | promote | rollback | release` and `millstream models`."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -8,8 +9,8 @@ import typer
 
 from millstream.cli.command import Cli, command
 from millstream.cli.files import read_spec
-from millstream.cli.format import action, alias_line, count, figures, hold_line, when
-from millstream.cli.output import Cells
+from millstream.cli.format import action, alias_line, count, figures, hold_line, rule_line, when
+from millstream.cli.output import Cells, as_dict
 from millstream.defaults import CHAMPION
 from millstream.errors import DataLoss, NotFound
 from millstream.inference.v1.inference_service_pb2 import LoadProblem
@@ -130,7 +131,7 @@ def show(
     version: Annotated[int, typer.Option(help="show this version instead")] = 0,
     alias: Annotated[str, typer.Option(help="show the version that this alias names instead")] = "",
 ) -> None:
-    """A model as it is declared, or one of its versions with its lineage."""
+    """A model as it is declared, with its aliases and gate, or one of its versions with its lineage."""
     if version or alias:
         found = cli.client.version(name, version, alias=alias)
         cli.screen.one(found, describe(found))
@@ -138,10 +139,23 @@ def show(
     model = cli.client.model(name)
     lines = [f"{name}: {cell} {value}" for cell, value in list(_cells(model).items())[1:]]
     lines.append(f"{name}: etag {model.etag}, by {model.actor}")
-    if not cli.screen.as_json:
-        entry = _champion_entry(cli, name)
-        lines.append(f"{name}: {hold_line(entry) if entry else f'{CHAMPION} names no version yet'}")
-    cli.screen.one(model, "\n".join(lines))
+    entries = {entry.alias: entry for entry in cli.client.aliases(name)}
+    served = list(model.spec.serving.aliases) or [CHAMPION]
+    lines += [
+        f"{name}: {_alias_line(alias, entries, served)}" for alias in dict.fromkeys([CHAMPION, *served, *entries])
+    ]
+    lines.append(f"{name}: gate {'; '.join(map(rule_line, model.present_gate)) or 'none'}")
+    newest = [as_dict(entry) for entry in entries.values()]
+    cli.screen.one({**as_dict(model), "aliases": newest}, "\n".join(lines))
+
+
+def _alias_line(alias: str, entries: Mapping[str, AliasEntry], served: Sequence[str]) -> str:
+    """Which version an alias names, and whether callers get it by that name."""
+    entry = entries.get(alias)
+    named = f"{alias} names no version yet" if entry is None else hold_line(entry)
+    if entry and entry.problem:
+        named = f"{alias}: {entry.problem}"
+    return named if alias in served else f"{named}; inference does not serve it (serving.aliases)"
 
 
 def describe(version: ModelVersion) -> str:

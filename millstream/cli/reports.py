@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from millstream.cli.command import Cli, Failed, command
-from millstream.cli.format import count, report_status, when
-from millstream.cli.output import Cells
+from millstream.cli.format import count, report_status, rule_line, when
+from millstream.cli.output import Cells, as_dict
+from millstream.errors import MillstreamError
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport, LabelChange, MetricResult
+from millstream.registry.v1.model_pb2 import GateRule
 
 app = typer.Typer(name="reports", help="Evaluation reports.", no_args_is_help=True)
 
@@ -59,7 +61,7 @@ def _find(cli: Cli, name: str, version: int) -> EvaluationReport:
 
 @command(app, "show")
 def show(cli: Cli, name: Named, version: Version = 0) -> None:
-    """A report: its metrics, labels, the results of the gate's rules, and its notes."""
+    """A report: its metrics, labels, the results of the gate's rules, its notes, and the present gate if that differs."""
     report = _find(cli, name, version)
     lines = [
         f"{report.model} version {report.version} {report_status(report)}, compared with {_compared_with(report)}",
@@ -75,7 +77,26 @@ def show(cli: Cli, name: Named, version: Version = 0) -> None:
     lines += [f"note: {note}" for note in report.notes]
     if report.error:
         lines.append(report.error)
-    cli.screen.one(report, "\n".join(lines))
+    changed = _changed_gate(cli, report)
+    lines += changed[1]
+    cli.screen.one({**as_dict(report), "changed_gate": [as_dict(rule) for rule in changed[0]]}, "\n".join(lines))
+
+
+def _changed_gate(cli: Cli, report: EvaluationReport) -> tuple[list[GateRule], list[str]]:
+    """The model's present rules where they are not those of the report, and lines on them; neither if they are not known."""
+    try:
+        model = cli.client.model(report.model)
+    except MillstreamError:
+        return [], []
+    of_recipe = not model.spec.gate and report.lineage.recipe not in ("", model.spec.recipe)
+    before, now = [result.rule for result in report.gate if result.HasField("rule")], list(model.present_gate)
+    was_judged = bool(before) or report.status == EvaluationReport.STATUS_PASSED
+    if before == now or of_recipe or not was_judged or not now:
+        return [], []
+    return now, [
+        f"the gate of {report.model} has changed since; it is now: {'; '.join(map(rule_line, now))}",
+        "a promotion judges the figures of this report by the present gate",
+    ]
 
 
 def _compared_with(report: EvaluationReport) -> str:

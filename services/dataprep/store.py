@@ -28,6 +28,8 @@ from servicekit.ids import check_name
 
 LEDGERS = 10_000
 """Ledgers that are kept with what is known of them, also those of names that callers make up; others are read again."""
+IMPORTS_READ = 100
+"""Of a dataset without a snapshot, to find its newest: more than these were hardly all refused."""
 ENTRIES = 1024
 """Entries that are kept, of all of them together: a snapshot is some 10 kB."""
 
@@ -84,11 +86,26 @@ class Store:
         snapshots = self.snapshots(dataset)
         number = number or await snapshots.count()
         if not number:
-            raise NotFound(f"{dataset} has no snapshot yet: see how its imports ended", dataset=dataset)
+            raise NotFound(f"{dataset} has no snapshot yet: {await self._why_empty(dataset)}", dataset=dataset)
         if not await snapshots.has(number):
             newest = await snapshots.count()
             raise NotFound(f"{dataset} has no snapshot {number}; its newest is {newest}", dataset=dataset)
         return to_snapshot(intact(await snapshots.entry(number)))
+
+    async def _why_empty(self, dataset: str) -> str:
+        """How the newest import of a dataset without a snapshot stands, and what to do."""
+        names = [name async for name in self.blobs.children(f"datasets/{dataset}/imports/")]
+        imports = []
+        for name in names[:IMPORTS_READ]:
+            with suppress(NotFound, DataLoss):
+                imports.append(await self.outcome(dataset, name) or await self.requested(dataset, name))
+        if not imports:
+            return f"import a file with `millstream datasets import FILE -d {dataset}`"
+        newest = max(imports, key=_order)
+        if newest.state != Import.STATE_REFUSED:
+            return f"import {newest.request_id} of {newest.source.file_name} has not ended; ask again in a moment"
+        again = f"`millstream datasets import FILE -d {dataset} --recipe {newest.spec.recipe or 'RECIPE'} --watch`"
+        return f"its newest import, of {newest.source.file_name}, was refused: {newest.refusal}. Correct it: {again}"
 
     async def snapshot_numbers(self, dataset: str) -> range:
         """Of all snapshots, newest first. Raises NotFound for an unknown dataset."""

@@ -13,6 +13,14 @@ Rules = Callable[[EvaluationReport], Sequence[GateRule]]
 """The model's present gate, for the version of a report."""
 
 
+def gate_of(spec: ModelSpec, catalog: Catalog) -> list[GateRule]:
+    """The rules that hold now for a version of the spec's recipe; none where this registry does not have the recipe."""
+    try:
+        return list(spec.gate) or rules_of(catalog.spec(spec.recipe))
+    except UnknownRecipe:
+        return []
+
+
 def present_gate(spec: ModelSpec, catalog: Catalog, report: EvaluationReport) -> list[GateRule]:
     """The rules that hold now for the version of a report: the model's own, else those of the version's recipe.
 

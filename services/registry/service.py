@@ -22,6 +22,7 @@ from services.registry.metrics import MOVES
 from services.registry.rules import (
     damaged,
     deciding_report,
+    gate_of,
     objections,
     present_gate,
     rollback_target,
@@ -59,8 +60,10 @@ class RegistryService:
         return rpc.ApplyModelResponse(model=await self.store.model(spec.model))
 
     async def GetModel(self, request: rpc.GetModelRequest) -> rpc.GetModelResponse:
-        """One model. Raises NotFound."""
-        return rpc.GetModelResponse(model=trimmed(await self.store.model(request.model)))
+        """One model, with its present gate. Raises NotFound."""
+        model = await self.store.model(request.model)
+        model.present_gate.extend(gate_of(model.spec, self.catalog))
+        return rpc.GetModelResponse(model=trimmed(model))
 
     async def ListModels(self, request: rpc.ListModelsRequest) -> rpc.ListModelsResponse:
         """Models by name, page by page."""
@@ -86,6 +89,12 @@ class RegistryService:
         if not entry:
             raise _names_nothing(request.model, request.alias)
         return rpc.GetAliasResponse(entry=trimmed(entry))
+
+    async def ListAliases(self, request: rpc.ListAliasesRequest) -> rpc.ListAliasesResponse:
+        """The newest move of each alias, by name, page by page. Raises NotFound."""
+        names, newest = await self.store.aliases(request.model), partial(self.store.listed_alias, request.model)
+        shown, token = await message_page(names, request, str, newest)
+        return rpc.ListAliasesResponse(entries=shown, next_page_token=token)
 
     async def ListAliasEntries(self, request: rpc.ListAliasEntriesRequest) -> rpc.ListAliasEntriesResponse:
         """Every move of an alias, newest first, page by page. Raises NotFound."""

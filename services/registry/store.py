@@ -106,6 +106,18 @@ class Store:
             return ModelVersion(model=model, version=entry.number, problem=entry.problem)
         return to_version(entry)
 
+    async def aliases(self, model: str) -> list[str]:
+        """The names of the model's aliases; one may be listed that does not exist. Raises NotFound for an unknown model."""
+        await self.check_exists(model)
+        return [name async for name in self.blobs.children(f"models/{model}/aliases/")]
+
+    async def listed_alias(self, model: str, alias: str) -> AliasEntry:
+        """The newest move of the alias; a damaged one has its number and the problem. Raises NotFound: it has none."""
+        number = await self.alias(model, alias).count()
+        if not number:
+            raise NotFound(f"{alias} of {model} names no version yet", model=model)
+        return await self.listed_alias_entry(model, alias, number)
+
     async def newest_alias_entry(self, model: str, alias: str) -> AliasEntry | None:
         """The newest move of the alias; None: it was never moved. Raises NotFound for an unknown model."""
         await self.check_exists(model)

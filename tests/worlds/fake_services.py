@@ -269,6 +269,10 @@ class Fakes(
             context.abort(self.alias_code, "champion of toy names no version yet")
         return self._keep(request, registry.GetAliasResponse(entry=self.entry))
 
+    def ListAliases(self, request: Any, context: Any) -> Any:
+        entries = [self.entry] if self.entry else []
+        return self._keep(request, registry.ListAliasesResponse(entries=entries))
+
     def ListAliasEntries(self, request: Any, context: Any) -> Any:
         return self._keep(request, registry.ListAliasEntriesResponse(entries=[ENTRY]))
 

@@ -61,6 +61,13 @@ class Models(Connection):
         """The newest entry of an alias: the version that it names, since when and why. Raises NotFound."""
         return (await self._registry.GetAlias(registry.GetAliasRequest(model=model, alias=alias))).entry
 
+    async def aliases(self, model: str) -> AsyncIterator[AliasEntry]:
+        """The newest entry of each alias that ever named a version, by the alias's name. Raises NotFound."""
+        request = registry.ListAliasesRequest(model=model, page_size=PAGE)
+        async for page in pages(self._registry.ListAliases, request):
+            for found in page.entries:
+                yield found
+
     async def alias_history(self, model: str, alias: str = CHAMPION) -> AsyncIterator[AliasEntry]:
         """Every entry of an alias, newest first."""
         request = registry.ListAliasEntriesRequest(model=model, alias=alias, page_size=PAGE)

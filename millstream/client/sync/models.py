@@ -60,6 +60,12 @@ class Models(Connection):
         """The newest entry of an alias: the version that it names, since when and why. Raises NotFound."""
         return (self._registry.GetAlias(registry.GetAliasRequest(model=model, alias=alias))).entry
 
+    def aliases(self, model: str) -> Iterator[AliasEntry]:
+        """The newest entry of each alias that ever named a version, by the alias's name. Raises NotFound."""
+        request = registry.ListAliasesRequest(model=model, page_size=PAGE)
+        for page in pages(self._registry.ListAliases, request):
+            yield from page.entries
+
     def alias_history(self, model: str, alias: str = CHAMPION) -> Iterator[AliasEntry]:
         """Every entry of an alias, newest first."""
         request = registry.ListAliasEntriesRequest(model=model, alias=alias, page_size=PAGE)

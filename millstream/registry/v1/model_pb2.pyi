@@ -221,6 +221,7 @@ class Model(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    PRESENT_GATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     etag: _builtins.str
     """Number of the newest entry of the spec's ledger."""
@@ -234,6 +235,12 @@ class Model(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def present_gate(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateRule]:
+        """The rules by which a report's figures are judged now: the spec's, else those of its recipe. Set by GetModel; empty if
+        neither has any, or if this registry lacks the recipe.
+        """
+
     def __init__(
         self,
         *,
@@ -244,10 +251,11 @@ class Model(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         actor: _builtins.str = ...,
         problem: _builtins.str = ...,
+        present_gate: _abc.Iterable[Global___GateRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "etag", b"etag", "name", b"name", "problem", b"problem", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "etag", b"etag", "name", b"name", "present_gate", b"present_gate", "problem", b"problem", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

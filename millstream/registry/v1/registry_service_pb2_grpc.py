@@ -65,6 +65,11 @@ class RegistryServiceStub:
                 request_serializer=millstream_dot_registry_dot_v1_dot_registry__service__pb2.GetAliasRequest.SerializeToString,
                 response_deserializer=millstream_dot_registry_dot_v1_dot_registry__service__pb2.GetAliasResponse.FromString,
                 _registered_method=True)
+        self.ListAliases = channel.unary_unary(
+                '/millstream.registry.v1.RegistryService/ListAliases',
+                request_serializer=millstream_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasesRequest.SerializeToString,
+                response_deserializer=millstream_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasesResponse.FromString,
+                _registered_method=True)
         self.ListAliasEntries = channel.unary_unary(
                 '/millstream.registry.v1.RegistryService/ListAliasEntries',
                 request_serializer=millstream_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasEntriesRequest.SerializeToString,
@@ -134,6 +139,13 @@ class RegistryServiceServicer:
 
     def GetAlias(self, request, context):
         """The newest entry of an alias.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliases(self, request, context):
+        """The newest entry of each alias that ever named a version, by the alias's name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,6 +227,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.GetAlias,
                     request_deserializer=millstream_dot_registry_dot_v1_dot_registry__service__pb2.GetAliasRequest.FromString,
                     response_serializer=millstream_dot_registry_dot_v1_dot_registry__service__pb2.GetAliasResponse.SerializeToString,
+            ),
+            'ListAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliases,
+                    request_deserializer=millstream_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasesRequest.FromString,
+                    response_serializer=millstream_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasesResponse.SerializeToString,
             ),
             'ListAliasEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAliasEntries,
@@ -410,6 +427,33 @@ class RegistryService:
             '/millstream.registry.v1.RegistryService/GetAlias',
             millstream_dot_registry_dot_v1_dot_registry__service__pb2.GetAliasRequest.SerializeToString,
             millstream_dot_registry_dot_v1_dot_registry__service__pb2.GetAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millstream.registry.v1.RegistryService/ListAliases',
+            millstream_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasesRequest.SerializeToString,
+            millstream_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class RegistryServiceStub:
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelVersionsRequest, _registry_service_pb2.ListModelVersionsResponse]
     GetAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetAliasRequest, _registry_service_pb2.GetAliasResponse]
     """The newest entry of an alias."""
+    ListAliases: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasesRequest, _registry_service_pb2.ListAliasesResponse]
+    """The newest entry of each alias that ever named a version, by the alias's name."""
     ListAliasEntries: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasEntriesRequest, _registry_service_pb2.ListAliasEntriesResponse]
     """Every entry of an alias, newest first."""
     AliasAt: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.AliasAtRequest, _registry_service_pb2.AliasAtResponse]
@@ -70,6 +72,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelVersionsRequest, _registry_service_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
     GetAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetAliasRequest, _registry_service_pb2.GetAliasResponse]  # type: ignore[assignment]
     """The newest entry of an alias."""
+    ListAliases: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasesRequest, _registry_service_pb2.ListAliasesResponse]  # type: ignore[assignment]
+    """The newest entry of each alias that ever named a version, by the alias's name."""
     ListAliasEntries: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasEntriesRequest, _registry_service_pb2.ListAliasEntriesResponse]  # type: ignore[assignment]
     """Every entry of an alias, newest first."""
     AliasAt: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.AliasAtRequest, _registry_service_pb2.AliasAtResponse]  # type: ignore[assignment]
@@ -132,6 +136,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.GetAliasResponse, _abc.Awaitable[_registry_service_pb2.GetAliasResponse]]:
         """The newest entry of an alias."""
+
+    @_abc_1.abstractmethod
+    def ListAliases(
+        self,
+        request: _registry_service_pb2.ListAliasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.ListAliasesResponse, _abc.Awaitable[_registry_service_pb2.ListAliasesResponse]]:
+        """The newest entry of each alias that ever named a version, by the alias's name."""
 
     @_abc_1.abstractmethod
     def ListAliasEntries(

@@ -9,7 +9,7 @@ import pytest
 from millstream.dataset.v1.dataset_pb2 import DatasetSpec, SplitSpec
 from millstream.dataset.v1.dataset_service_pb2 import ImportDatasetRequest, ImportHeader
 from millstream.dataset.v1.import_pb2 import Import
-from millstream.errors import FailedPrecondition, InvalidArgument, Unavailable
+from millstream.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from servicekit.work.finality import BUG_TRIES
 from services.dataprep.reconcile import MACHINE_SECONDS, ImportKey
 from tests.recipes.toy_words.sample import rows as sample_rows
@@ -99,6 +99,26 @@ async def test_a_file_without_rows_to_train_on_ends_refused(why: str) -> None:
         assert re.search(text, ended.refusal), ended.refusal
         assert not ended.snapshot_id and ended.end_time.ToNanoseconds() > 0
         assert not world.bus.log and await world.store.snapshots("words").newest() is None
+
+
+async def test_a_dataset_whose_imports_were_refused_says_why_it_has_no_snapshot() -> None:
+    async with World().running() as world:
+        await world.do(b"", file_name="empty.jsonl")
+        ended = await world.do(b'{"text": "a"}\n', file_name="unlabelled.jsonl")
+        assert ended.state == Import.STATE_REFUSED
+        with pytest.raises(NotFound) as shown:
+            await world.snapshot()
+    text = str(shown.value)
+    assert text.startswith("words has no snapshot yet: its newest import, of unlabelled.jsonl, was refused: ")
+    assert ended.refusal in text
+    assert text.endswith("`millstream datasets import FILE -d words --recipe toy_words --watch`")
+
+
+async def test_a_dataset_whose_first_import_goes_on_says_so() -> None:
+    world = World()
+    asked = await world.ask(sample())
+    with pytest.raises(NotFound, match=f"import {asked.request_id} of words.jsonl has not ended"):
+        await world.snapshot()
 
 
 @pytest.mark.parametrize(

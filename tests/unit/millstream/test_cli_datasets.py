@@ -80,6 +80,12 @@ def test_a_refused_import_is_exit_code_1_with_its_reason(cli: Command, fakes: Fa
     assert refused.stderr == "the import was refused: no row is valid\n"
 
 
+def test_append_and_replace_together_are_wrong_usage(cli: Command, fakes: Fakes, file: Path) -> None:
+    refused = cli("datasets", "import", str(file), "-d", "words", "--append", "--replace", code=2)
+    assert "leave one of the two out" in " ".join(refused.stderr.replace("│", " ").split())
+    assert not fakes.requests
+
+
 def test_datasets_are_listed(cli: Command) -> None:
     assert cli("datasets", "list").stdout == "dataset\trecipe\tsnapshots\nwords\ttoy_words\t4\n"
     (found,) = json.loads(cli("datasets", "list", "-o", "json").stdout)

@@ -7,7 +7,7 @@ import pytest
 
 from millstream.inference.v1 import inference_service_pb2 as inference
 from millstream.registry.v1 import registry_service_pb2 as registry
-from millstream.registry.v1.model_pb2 import AliasEntry
+from millstream.registry.v1.model_pb2 import AliasEntry, GateRule, Model
 from tests.unit.millstream.conftest import Command
 from tests.worlds.fake_services import TIME, WEIGHTS, Fakes
 
@@ -74,8 +74,30 @@ def test_a_model_is_shown(cli: Command) -> None:
         "toy: etag 7, by ada",
         "toy: champion version 3, rolled back 2026-09-21 14:13:20 by ada (a slip); "
         "on hold: nothing is promoted automatically until `millstream release toy`",
+        "toy: gate none",
     ]
     assert json.loads(cli("models", "show", "toy", "-o", "json").stdout)["etag"] == "7"
+
+
+def test_a_model_is_shown_with_every_alias_and_its_gate(cli: Command, fakes: Fakes) -> None:
+    rule = GateRule(metric="accuracy", at_least=0.8, over_champion=0.01)
+    model = Model(name="toy", present_gate=[rule, GateRule(metric="loss", at_most=2, over_baseline=-0.5)])
+    model.spec.serving.aliases[:] = ["champion", "shadow"]
+    fakes.answers[registry.GetModelResponse] = registry.GetModelResponse(model=model)
+    canary = AliasEntry(
+        model="toy", alias="canary", version=2, action=AliasEntry.ACTION_PROMOTED, actor="ada", time=TIME
+    )
+    fakes.answers[registry.ListAliasesResponse] = registry.ListAliasesResponse(
+        entries=[canary, AliasEntry(model="toy", alias="champion", version=1, problem="a/b is damaged")]
+    )
+    assert cli("models", "show", "toy").stdout.splitlines()[-4:] == [
+        "toy: champion: a/b is damaged",
+        "toy: shadow names no version yet",
+        "toy: canary version 2, promoted 2026-09-21 14:13:20 by ada; inference does not serve it (serving.aliases)",
+        "toy: gate accuracy at least 0.8, at least +0.01 over the champion; loss at most 2, at least -0.5 over the baseline",
+    ]
+    shown = json.loads(cli("models", "show", "toy", "-o", "json").stdout)
+    assert [entry["alias"] for entry in shown["aliases"]] == ["canary", "champion"]
 
 
 def test_a_champion_that_is_free_or_names_nothing_is_not_on_hold(
@@ -87,10 +109,10 @@ def test_a_champion_that_is_free_or_names_nothing_is_not_on_hold(
     monkeypatch.setattr(fakes, "entry", free)
     assert cli("models", "list").stdout.splitlines()[1].endswith("\tversion 4")
     shown = cli("models", "show", "toy").stdout.splitlines()
-    assert shown[-1] == "toy: champion version 4, released 2026-09-21 14:13:20 by ada"
+    assert shown[-2] == "toy: champion version 4, released 2026-09-21 14:13:20 by ada"
     monkeypatch.setattr(fakes, "entry", None)
     assert cli("models", "list").stdout.splitlines()[1].endswith("\t-")
-    assert cli("models", "show", "toy").stdout.splitlines()[-1] == "toy: champion names no version yet"
+    assert cli("models", "show", "toy").stdout.splitlines()[-2] == "toy: champion names no version yet"
 
 
 def test_a_version_is_shown_with_its_lineage(cli: Command, fakes: Fakes) -> None:

@@ -9,6 +9,8 @@ from millstream import Client
 from millstream.errors import NotFound
 from millstream.evaluation.v1 import evaluation_service_pb2 as evaluation
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
+from millstream.registry.v1 import registry_service_pb2 as registry
+from millstream.registry.v1.model_pb2 import GateRule, Model
 from tests.unit.millstream.conftest import Command
 from tests.worlds.fake_services import REPORT, Fakes
 
@@ -36,6 +38,31 @@ def test_a_report_shows_its_metrics_and_gate(cli: Command) -> None:
     assert (
         json.loads(cli("reports", "show", "toy.3.0123456789abcdef", "-o", "json").stdout)["gate"][0]["passed"] is False
     )
+
+
+def judged_by(fakes: Fakes, *rules: GateRule) -> None:
+    """The report holds one rule, and the model's present gate is these."""
+    report = EvaluationReport()
+    report.CopyFrom(REPORT)
+    report.gate[0].rule.CopyFrom(GateRule(metric="accuracy", at_least=0.8))
+    fakes.answers[evaluation.GetEvaluationReportResponse] = evaluation.GetEvaluationReportResponse(report=report)
+    fakes.answers[registry.GetModelResponse] = registry.GetModelResponse(model=Model(name="toy", present_gate=rules))
+
+
+def test_a_report_shows_the_present_gate_where_it_differs(cli: Command, fakes: Fakes) -> None:
+    judged_by(fakes, GateRule(metric="accuracy", at_least=0.7))
+    assert cli("reports", "show", "toy.3.0123456789abcdef").stdout.splitlines()[-2:] == [
+        "the gate of toy has changed since; it is now: accuracy at least 0.7",
+        "a promotion judges the figures of this report by the present gate",
+    ]
+    (rule,) = json.loads(cli("reports", "show", "toy.3.0123456789abcdef", "-o", "json").stdout)["changed_gate"]
+    assert (rule["metric"], rule["at_least"]) == ("accuracy", 0.7)
+
+
+def test_a_report_by_the_present_gate_says_nothing_of_it(cli: Command, fakes: Fakes) -> None:
+    judged_by(fakes, GateRule(metric="accuracy", at_least=0.8))
+    assert "has changed since" not in cli("reports", "show", "toy.3.0123456789abcdef").stdout
+    assert json.loads(cli("reports", "show", "toy.3.0123456789abcdef", "-o", "json").stdout)["changed_gate"] == []
 
 
 def test_a_report_is_found_by_its_model_and_version(cli: Command, fakes: Fakes) -> None:

@@ -81,6 +81,31 @@ async def test_versions_are_found_by_number_and_by_alias() -> None:
         await replica.service.GetAlias(rpc.GetAliasRequest(model="toy", alias="canary"))
 
 
+async def test_every_alias_of_a_model_is_listed_by_its_newest_move() -> None:
+    evaluator = Evaluator()
+    replica = await registered(2, evaluator)
+    assert not (await replica.service.ListAliases(rpc.ListAliasesRequest(model="toy"))).entries
+    for alias, version in (("shadow", 1), ("shadow", 2), ("canary", 1)):
+        request = rpc.PromoteModelVersionRequest(model="toy", alias=alias, version=version, override="a trial")
+        await replica.service.PromoteModelVersion(request)
+    listed = (await replica.service.ListAliases(rpc.ListAliasesRequest(model="toy"))).entries
+    assert [(entry.alias, entry.version) for entry in listed] == [("canary", 1), ("shadow", 2)]
+    with pytest.raises(errors.NotFound, match="no model other"):
+        await replica.service.ListAliases(rpc.ListAliasesRequest(model="other"))
+
+
+async def test_a_model_is_shown_with_its_present_gate() -> None:
+    replica = await registered(0, Evaluator())
+
+    async def gate() -> list[tuple[str, float]]:
+        model = (await replica.service.GetModel(rpc.GetModelRequest(model="toy"))).model
+        return [(rule.metric, rule.at_least) for rule in model.present_gate]
+
+    of_recipe = await gate()
+    await apply(replica, gate=[{"metric": "accuracy", "at_least": 0.125}])
+    assert await gate() == [("accuracy", 0.125)] != of_recipe
+
+
 async def test_a_promotion_keeps_its_actor_time_reason_and_report() -> None:
     evaluator = Evaluator()
     replica = await registered(1, evaluator)
