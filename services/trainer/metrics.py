@@ -2,7 +2,12 @@
 
 from prometheus_client import Counter, Gauge
 
-RUNS_ENDED = Counter("millstream_trainer_runs_ended", "Training runs that this replica ended, by state.", ("state",))
+RUNS_ENDED = Counter(
+    "millstream_trainer_runs_ended",
+    "Training runs that ended, by state: succeeded ones in a worker of this replica, failed and cancelled ones by its "
+    "outcome; each once over all replicas. A replica that is down while its worker succeeds counts it when it is back.",
+    ("state",),
+)
 WORKERS_STARTED = Counter("millstream_trainer_workers_started", "Workers started by this replica.")
 WORKERS_KILLED = Counter(
     "millstream_trainer_workers_killed", "Workers that did not end in time after SIGTERM, and got SIGKILL."

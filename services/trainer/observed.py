@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from millstream.errors import MillstreamError
 from millstream.operations.v1.stored_pb2 import Process
 from millstream.timestamps import duration, seconds_of
-from millstream.training.v1.attempt_pb2 import AttemptEnd
+from millstream.training.v1.attempt_pb2 import AttemptEnd, RunOutcome
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from servicekit.processes import is_running
 from services.trainer import checkpoints, metrics
 from services.trainer.launchers.port import AGAIN, ENDED, EndedWorker, Launcher
@@ -80,16 +81,27 @@ class ObservedAttempts:
     async def record_ended(self, run_id: str) -> None:
         """Record the ends of this replica's workers that are gone, so that every replica and later trainer counts them.
 
-        One that died before it had an attempt gets one now.
+        One that died before it had an attempt gets one now. The one that ended the run with success is counted: by the one
+        replica that it belongs to, because the worker itself has no metrics.
         """
         for worker in self.launcher.ended().get(run_id, []):
-            if not await self.store.outcome(run_id):
+            if outcome := await self.store.outcome(run_id):
+                if await self._succeeded(outcome, worker):
+                    metrics.RUNS_ENDED.labels("succeeded").inc()
+            else:
                 number = await self._number(run_id, worker)
                 if number and not await self.store.ending(run_id, number):
                     await self._ship_rest(run_id, number, worker)
                     await self._record(run_id, number, _cause(worker), _end_of(worker), worker.output)
             self._idle.pop(run_id, None)
             self.launcher.forget(worker.process)
+
+    async def _succeeded(self, outcome: RunOutcome, worker: EndedWorker) -> bool:
+        """Whether the run succeeded in the attempt of this worker."""
+        number = outcome.lineage.attempts
+        if outcome.state != TrainingRun.STATE_SUCCEEDED or not number:
+            return False
+        return (await self.store.attempts(outcome.run_id).read(number)).process == worker.process
 
     async def record_lost(self, run_id: str, newest: int) -> bool:
         """Record the end of an attempt whose lease has expired; False: not yet, its own trainer may know more."""

@@ -15,6 +15,7 @@ from servicekit.facts import lease
 from servicekit.facts.outbox import Outbox
 from servicekit.processes import this_process
 from services.trainer import metrics, observed, reconcile
+from services.trainer.launchers.port import EndedWorker
 from services.trainer.reconcile import BringToOutcome, RunKey
 from services.trainer.store import FACTS, Store
 from tests.worlds.clock import Clock
@@ -30,6 +31,7 @@ class OneProcess(NoLauncher):
         super().__init__()
         self.processes: dict[str, Process] = {}
         self.stopped: list[str] = []
+        self.gone: list[EndedWorker] = []
 
     async def stop(self, run_id: str) -> None:
         self.stopped.append(run_id)
@@ -41,6 +43,12 @@ class OneProcess(NoLauncher):
     def workers(self) -> dict[str, Process]:
         return self.processes
 
+    def ended(self) -> dict[str, list[EndedWorker]]:
+        return {"run": list(self.gone)} if self.gone else {}
+
+    def forget(self, process: Process) -> None:
+        self.gone = [worker for worker in self.gone if worker.process != process]
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
@@ -51,8 +59,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Trainer:
-    def __init__(self, slots: int = 1, time_limit_seconds: float = 60) -> None:
-        blobs = MemoryBlobs()
+    def __init__(self, slots: int = 1, time_limit_seconds: float = 60, blobs: MemoryBlobs | None = None) -> None:
+        blobs = blobs or MemoryBlobs()
         self.store = Store(blobs, Outbox(blobs, MemoryBus(), "trainer", FACTS), LEASE)
         self.launcher = OneProcess()
         work = cast("Any", None)
@@ -107,6 +115,41 @@ async def test_a_run_that_ends_while_it_waits_leaves_the_queue() -> None:
     trainer.launcher.processes.clear()
     await trainer.reconcile("last")
     assert trainer.launcher.launched == ["first", "last"]
+
+
+async def succeed(trainer: Trainer, attempt: int) -> None:
+    """What a worker leaves that succeeds in this attempt."""
+    outcome = RunOutcome(run_id="run", model="toy", state=TrainingRun.STATE_SUCCEEDED)
+    outcome.lineage.attempts = attempt
+    assert await trainer.store.end(outcome)
+
+
+async def test_a_run_that_succeeded_is_counted_once_by_the_replica_of_its_worker() -> None:
+    """Its outcome is written by the worker, which has no metrics: no replica counted it."""
+    mine, before = Trainer(), ended("succeeded")
+    other = Trainer(blobs=cast("MemoryBlobs", mine.store.blobs))
+    await mine.request("run")
+    await mine.claimed_by_the_dead("run", 1)
+    assert await mine.store.attempts("run").claim(2)
+    await succeed(mine, 2)
+    first = (await mine.store.attempts("run").read(1)).process
+    other.launcher.gone = [EndedWorker(first, None, b"", 0)]  # its attempt was lost, and another succeeded
+    mine.launcher.gone = [EndedWorker(this_process(), 0, b"", 0)]
+    await other.reconcile("run")
+    assert ended("succeeded") == before
+    for trainer in (mine, other, mine):
+        await trainer.reconcile("run")
+    assert ended("succeeded") == before + 1 and not mine.launcher.gone
+
+
+async def test_a_run_that_failed_or_was_cancelled_is_no_success() -> None:
+    trainer, before = Trainer(), ended("succeeded")
+    await trainer.request("run")
+    assert await trainer.store.attempts("run").claim(1)
+    await trainer.runs._fail(await trainer.store.request("run"), "not wanted")
+    trainer.launcher.gone = [EndedWorker(this_process(), 0, b"", 0)]
+    await trainer.reconcile("run")
+    assert ended("succeeded") == before
 
 
 async def test_a_worker_that_another_trainer_lost_is_counted_once_and_followed_by_another(clock: Clock) -> None:
