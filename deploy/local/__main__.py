@@ -20,7 +20,7 @@ from typing import IO, Any
 from deploy.local.options import Platform, arguments, platform_of
 from deploy.local.ports import Ports
 from deploy.local.supervisor import CannotRun, Supervisor, follow
-from millstream.defaults import SERVICES
+from millstream.defaults import PORT_BASE, SERVICES
 
 STOP_SECONDS, WORKER_SECONDS = 20.0, 60.0
 
@@ -137,11 +137,25 @@ async def _serve(platform: Platform, supervisor: Supervisor, ready_file: Path | 
         beside.replace(file)
     report(f"all five services serve, after {time.monotonic() - started:.1f} s; logs: {platform.logs}; Ctrl-C stops")
     print(f"ready {json.dumps(found)}", flush=True)
+    report(_next_step(platform))
     watching = asyncio.create_task(starting.watch_bus())
     try:
         await broken
     finally:
         watching.cancel()
+
+
+def _next_step(platform: Platform) -> str:
+    from recipekit.catalog import Catalog
+
+    base = platform.ports.base
+    at = "" if base == PORT_BASE else f" --port-base {base}"
+    recipes = Catalog(platform.recipes.split(",")).names()
+    return (
+        "next, in another terminal: `millstream datasets import FILE -d DATASET --recipe "
+        f"{recipes[0] if len(recipes) == 1 else 'RECIPE'} --watch{at}`, with a file of JSON Lines or CSV"
+        + (f"; recipes: {', '.join(recipes)}" if len(recipes) > 1 else "")
+    )
 
 
 async def _end(platform: Platform, supervisor: Supervisor, tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from millstream.cli import datasets, dlq, events, models, predict, reports, runs, status, up
+from millstream.cli import apply, datasets, dlq, events, models, predict, reports, runs, status, up
 
 app = typer.Typer(
     name="millstream",
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 up.add_commands(app)
 status.add_commands(app)
+apply.add_commands(app)
 models.add_commands(app)
 runs.add_train(app)
 predict.add_commands(app)

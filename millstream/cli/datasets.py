@@ -14,6 +14,7 @@ from millstream.cli.output import Cells, advise, write
 from millstream.client.shared import ImportMode
 from millstream.dataset.v1.dataset_pb2 import ColumnReport, Dataset, DatasetSpec, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
+from millstream.errors import MillstreamError
 
 app = typer.Typer(name="datasets", help="Datasets, their imports and snapshots.", no_args_is_help=True)
 
@@ -56,6 +57,8 @@ def import_file(
         cli.screen.one(created, import_line(created))
     if ended.snapshot_number:
         lines = [*file_lines(ended), *label_lines(cli.client.snapshot(dataset, ended.snapshot_number))]
+        if not cli.screen.as_json:
+            lines += _after_import(cli, dataset)
     elif ended.state == Import.STATE_REFUSED:
         lines = []
     else:
@@ -65,6 +68,22 @@ def import_file(
     for line in lines:
         # On stderr where the output is JSON: the import has those of the file, `datasets show` those of the labels.
         advise(line, error=cli.screen.as_json)
+
+
+def _after_import(cli: Cli, dataset: str) -> list[str]:
+    """Which models train on the dataset, or how one is declared; nothing while the registry does not answer."""
+    try:
+        models = [model for model in cli.client.models() if model.spec.dataset == dataset]
+    except MillstreamError:
+        return []
+    if not models:
+        return [f"declare a model that trains on it, by a name of its own: `millstream apply MODEL -d {dataset}`"]
+    return [
+        f"{model.name} trains on it by itself: `millstream runs list --model {model.name}`"
+        if model.spec.training.automatic
+        else f"train {model.name} on it: `millstream train {model.name} --watch`"
+        for model in models
+    ]
 
 
 @command(app, "list")

@@ -1,4 +1,4 @@
-"""`millstream apply | promote | rollback | release` and `millstream models`."""
+"""`millstream promote | rollback | release` and `millstream models`."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -8,13 +8,12 @@ from typing import Annotated
 import typer
 
 from millstream.cli.command import Cli, command
-from millstream.cli.files import read_spec
 from millstream.cli.format import action, alias_line, count, figures, hold_line, rule_line, when
 from millstream.cli.output import Cells, as_dict
 from millstream.defaults import CHAMPION
 from millstream.errors import DataLoss, NotFound
 from millstream.inference.v1.inference_service_pb2 import LoadProblem
-from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
+from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelVersion
 
 app = typer.Typer(name="models", help="Models, their versions and their aliases.", no_args_is_help=True)
 
@@ -24,21 +23,10 @@ Reason = Annotated[str, typer.Option(help="kept with the entry")]
 
 
 def add_commands(root: typer.Typer) -> None:
-    """Add apply, promote, rollback and release."""
-    command(root, "apply")(apply)
+    """Add promote, rollback and release."""
     command(root, "promote")(promote)
     command(root, "rollback")(rollback)
     command(root, "release")(release)
-
-
-def apply(
-    cli: Cli,
-    file: Annotated[Path, typer.Option("-f", "--file", help="a ModelSpec as YAML", exists=True, dir_okay=False)],
-    etag: Annotated[str, typer.Option(help="fail unless it is the present etag")] = "",
-) -> None:
-    """Declare a model, or change it. An equal spec changes nothing."""
-    model = cli.client.apply_model(read_spec(file, ModelSpec), etag=etag)
-    cli.screen.one(model, f"{model.name} is declared (etag {model.etag})")
 
 
 def promote(

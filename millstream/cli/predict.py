@@ -10,7 +10,7 @@ import typer
 from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_rows
 from millstream.cli.format import served_line
-from millstream.cli.output import Cells, as_dict
+from millstream.cli.output import Cells, advise, as_dict
 from millstream.cli.stages import wait_served
 from millstream.defaults import CHAMPION
 from millstream.errors import MillstreamError, NotFound
@@ -175,8 +175,12 @@ def served(
         raise typer.BadParameter("--wait needs a model", param_hint="MODEL")
     if wait:
         wait_served(cli.client, model, wait, timeout)
-    holds = _Holds(cli)
-    cli.screen.many(cli.client.served(model), lambda found: _cells(found, holds))
+    holds, found = _Holds(cli), list(cli.client.served(model))
+    cli.screen.many(found, lambda one: _cells(one, holds))
+    if wait and not cli.screen.as_json:
+        takes_text = any("text" in one.columns for one in found if one.served.alias == CHAMPION)
+        rows = "'TEXT'" if takes_text else "--file FILE"
+        advise(f"ask it: `millstream predict {model} {rows}`", error=True)
 
 
 class _Holds:

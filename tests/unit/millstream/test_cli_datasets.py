@@ -9,6 +9,8 @@ from millstream.cli.datasets import describe
 from millstream.dataset.v1 import dataset_service_pb2 as dataset
 from millstream.dataset.v1.dataset_pb2 import RowCounts, Snapshot
 from millstream.dataset.v1.import_pb2 import Import
+from millstream.registry.v1 import registry_service_pb2 as registry
+from millstream.registry.v1.model_pb2 import Model
 from tests.unit.millstream.conftest import Command
 from tests.worlds.fake_services import IMPORT, Fakes
 
@@ -27,6 +29,9 @@ LABELS = [
     "label bad: 0 train, 0 validation, 1 test",
     "warning: 1 label of test that train does not have",
 ]
+
+
+NEXT = "train toy on it: `millstream train toy --watch`"
 
 
 @pytest.fixture
@@ -58,6 +63,7 @@ def test_a_watched_import_shows_each_change(cli: Command, file: Path) -> None:
         "import import-1 succeeded, 9 rows read → snapshot 4",
         *FILE,
         *LABELS,
+        NEXT,
     ]
     shown = cli("datasets", "import", str(file), "-d", "words", "--watch", "-o", "json")
     documents = [json.loads(line) for line in shown.stdout.splitlines()]
@@ -71,13 +77,24 @@ def test_a_watched_import_shows_each_change(cli: Command, file: Path) -> None:
 def test_an_import_that_has_ended_says_so_without_watching(cli: Command, fakes: Fakes, file: Path) -> None:
     fakes.recorded = IMPORT
     lines = cli("datasets", "import", str(file), "-d", "words", "--request-id", "import-1").stdout.splitlines()
-    assert lines == ["import import-1 succeeded, 9 rows read → snapshot 4", *FILE, *LABELS]
+    assert lines == ["import import-1 succeeded, 9 rows read → snapshot 4", *FILE, *LABELS, NEXT]
 
 
 def test_a_refused_import_is_exit_code_1_with_its_reason(cli: Command, fakes: Fakes, file: Path) -> None:
     fakes.import_states = [Import.STATE_REFUSED]
     refused = cli("datasets", "import", str(file), "-d", "words", "--watch", code=1)
     assert refused.stderr == "the import was refused: no row is valid\n"
+
+
+def test_an_import_says_how_a_model_is_declared_where_none_trains_on_it(cli: Command, fakes: Fakes, file: Path) -> None:
+    fakes.answers[registry.ListModelsResponse] = registry.ListModelsResponse()
+    *_, last = cli("datasets", "import", str(file), "-d", "words", "--watch").stdout.splitlines()
+    assert last == "declare a model that trains on it, by a name of its own: `millstream apply MODEL -d words`"
+    automatic = Model(name="toy")
+    automatic.spec.dataset, automatic.spec.training.automatic = "words", True
+    fakes.answers[registry.ListModelsResponse] = registry.ListModelsResponse(models=[automatic])
+    *_, last = cli("datasets", "import", str(file), "-d", "words", "--watch").stdout.splitlines()
+    assert last == "toy trains on it by itself: `millstream runs list --model toy`"
 
 
 def test_append_and_replace_together_are_wrong_usage(cli: Command, fakes: Fakes, file: Path) -> None:

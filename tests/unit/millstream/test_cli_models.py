@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from millstream import Client
+from millstream.errors import NotFound
 from millstream.inference.v1 import inference_service_pb2 as inference
 from millstream.registry.v1 import registry_service_pb2 as registry
 from millstream.registry.v1.model_pb2 import AliasEntry, GateRule, Model
@@ -19,10 +21,46 @@ HELD = (
 
 def test_apply_sends_the_spec_of_the_file(cli: Command, fakes: Fakes, tmp_path: Path) -> None:
     (tmp_path / "model.yaml").write_text("model: toy\npromotion: {automatic: true}\n")
-    assert cli("apply", "-f", str(tmp_path / "model.yaml"), "--etag", "6").stdout == "toy is declared (etag 7)\n"
+    assert cli("apply", "-f", str(tmp_path / "model.yaml"), "--etag", "6").stdout == (
+        "toy is declared (etag 7)\ntrain it: `millstream train toy --watch`\n"
+    )
     asked = fakes.last(registry.ApplyModelRequest)
     assert (asked.spec.model, asked.spec.promotion.automatic, asked.etag) == ("toy", True, "6")
     assert json.loads(cli("apply", "-f", str(tmp_path / "model.yaml"), "-o", "json").stdout)["etag"] == "7"
+
+
+def no_model_yet(monkeypatch: pytest.MonkeyPatch, fakes: Fakes) -> None:
+    """Nothing is declared, and what is applied has no version."""
+
+    def missing(*_: object) -> Model:
+        raise NotFound("no model mine")
+
+    monkeypatch.setattr(Client, "model", missing)
+    fakes.answers[registry.ListModelVersionsResponse] = registry.ListModelVersionsResponse()
+    made = Model(name="mine", etag="1")
+    made.spec.training.automatic = True
+    fakes.answers[registry.ApplyModelResponse] = registry.ApplyModelResponse(model=made)
+
+
+def test_a_new_model_needs_no_file(cli: Command, fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_model_yet(monkeypatch, fakes)
+    assert cli("apply", "mine", "-d", "words", "--preset", "toy").stdout.splitlines() == [
+        "mine is declared (etag 1)",
+        "wait until it is trained, evaluated and served: `millstream served mine --wait 1`",
+    ]
+    spec = fakes.last(registry.ApplyModelRequest).spec
+    assert (spec.model, spec.recipe, spec.preset, spec.dataset) == ("mine", "toy_words", "toy", "words")
+    assert spec.training.automatic and spec.promotion.automatic
+
+
+def test_a_declared_model_does_not_lose_what_its_file_says(cli: Command, fakes: Fakes) -> None:
+    assert "toy is declared otherwise" in cli("apply", "toy", "-d", "words", code=1).stderr
+    assert not any(isinstance(request, registry.ApplyModelRequest) for request in fakes.requests)
+
+
+@pytest.mark.parametrize("words", [(), ("toy",), ("toy", "-d", "words", "-f", __file__), ("-d", "words")])
+def test_a_model_is_applied_by_a_file_or_by_its_name(words: tuple[str, ...], cli: Command) -> None:
+    assert "give a file with -f" in " ".join(cli("apply", *words, code=2).stderr.replace("│", " ").split())
 
 
 def test_promote_sends_every_option(cli: Command, fakes: Fakes) -> None:

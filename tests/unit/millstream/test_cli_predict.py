@@ -103,6 +103,7 @@ def test_served_versions_are_listed(cli: Command, fakes: Fakes) -> None:
         "model\talias\thold\tversion\ttasks\tbackend\tdataset\trun",
         "toy\tchampion\ton hold\t3\tclassify,embed\tpython float64\twords 4\trun-1",
     ]
+    assert cli("served", "toy", "--wait", "3").stderr == "ask it: `millstream predict toy 'TEXT'`\n"
     (found,) = json.loads(cli("served", "toy", "--wait", "3", "-o", "json").stdout)
     assert (found["served"]["version"], found["lineage"]["recipe"]) == ("3", "toy_words")
     assert fakes.last(inference.ListServedModelsRequest).model == "toy"
