@@ -142,15 +142,31 @@ def run_line(run: TrainingRun) -> str:
     parts = [f"run {run.run_id} {run_state(run)}"]
     if run.attempt > 1:
         parts.append(f"attempt {run.attempt}")
-    if now.step:
-        parts += [f"step {now.step}/{now.total_steps}", f"loss {now.loss:.4f}"]
+    parts += progress_parts(run)
     if run.metrics or now.metrics:
         parts.append(f"validation: {figures(run.metrics or now.metrics)}")
-    if now.HasField("remaining") and run.state == TrainingRun.STATE_RUNNING:
-        parts.append(f"at most {seconds(now.remaining)} to go")
     if run.reason:
         parts.append(run.reason)
     return ", ".join(parts)
+
+
+def progress_parts(run: TrainingRun) -> list[str]:
+    """How far a run is: what a narrow terminal must show comes first."""
+    now = run.progress
+    parts = [f"step {now.step}/{now.total_steps}"] if now.step else []
+    if now.HasField("remaining") and run.state == TrainingRun.STATE_RUNNING:
+        parts.append(f"at most {time_left(seconds_of(now.remaining))} to go")
+    return [*parts, f"loss {now.loss:.4f}"] if now.step else parts
+
+
+def time_left(left: float) -> str:
+    """A time in its two largest units: `45 s`, `2 min 5 s`, `3 h 10 min`."""
+    whole = round(left)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def rule_line(rule: GateRule) -> str:

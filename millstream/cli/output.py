@@ -114,7 +114,7 @@ def progress_bar(title: str) -> Iterator[Callable[[float, float, str], None]]:
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=8),
         TimeElapsedColumn(),
         TextColumn("{task.fields[text]}"),
     )

@@ -13,7 +13,7 @@ import typer
 
 from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_mapping
-from millstream.cli.format import count, figures, run_line, run_state, seconds, when
+from millstream.cli.format import count, figures, progress_parts, run_line, run_state, seconds, when
 from millstream.cli.output import Cells, advise, progress_bar, write
 from millstream.errors import NotFound
 from millstream.training.v1.training_run_pb2 import TrainingRun
@@ -133,7 +133,8 @@ def _show_bar(cli: Cli, run_id: str) -> TrainingRun | None:
     write(f"run {run_id}")
     with progress_bar("training") as bar:
         for run in cli.client.watch_run(run_id):
-            bar(run.progress.step, run.progress.total_steps, run_line(run).partition(", ")[2])
+            text = ", ".join(progress_parts(run)) or run_state(run)
+            bar(run.progress.step, run.progress.total_steps, text)
     if run:
         advise(run_line(run))
     return run

@@ -284,7 +284,9 @@ class RunProgress(_message.Message):
 
     @_builtins.property
     def remaining(self) -> _duration_pb2.Duration:
-        """Upper limit of the time left at the present pace."""
+        """Upper limit of the time left, at the pace of this attempt's latest steps, evaluations and checkpoints. Unset until it has
+        done a step after the first.
+        """
 
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...

@@ -207,10 +207,8 @@ class Attempt:
             message.learning_rate, message.gradient_norm = progress.learning_rate, progress.gradient_norm
             message.rows_per_second, message.tokens_per_second = progress.rows_per_second, progress.tokens_per_second
             message.metrics.update(self.run.metrics)
-            done = progress.step - self.run.resumed_from
-            if done > 0:
-                left = elapsed / done * (progress.total_steps - progress.step)
-                message.remaining.CopyFrom(duration(max(0.0, left)))
+            if (left := self.run.remaining.seconds(progress.total_steps)) is not None:
+                message.remaining.CopyFrom(duration(left))
         return message
 
 

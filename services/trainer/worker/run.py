@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from servicekit.blobs import artifacts
 from servicekit.failpoints import failpoint
 from services.trainer.checkpoints import folder_of, prefix_of, stored
 from services.trainer.store import Store
+from services.trainer.worker.remaining import RemainingTime
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -46,6 +48,7 @@ class StoredRun(Run):
         self.artifact.mkdir()
         self.loop = asyncio.get_running_loop()
         self.progress: Progress | None = None
+        self.remaining = RemainingTime()
         self.metrics: dict[str, float] = {}
         self.resumed_from = 0
         self.untried = ""
@@ -54,6 +57,7 @@ class StoredRun(Run):
 
     @override
     def report(self, progress: Progress) -> None:
+        self.remaining.add(time.monotonic(), progress.step)
         self.progress, self.untried = progress, ""
         if progress.metrics:
             self.metrics = dict(progress.metrics)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from millstream.cli.format import count, file_lines, run_line, when
+from millstream.cli.format import count, file_lines, run_line, time_left, when
 from millstream.dataset.v1.import_pb2 import FileReport, Import
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
@@ -35,8 +35,15 @@ def test_a_run_in_one_line() -> None:
     run.progress.metrics["accuracy"] = 0.5
     run.progress.remaining.seconds = 3
     assert run_line(run) == (
-        "run r running, attempt 2, step 5/10, loss 0.2500, validation: accuracy 0.5000, at most 3.0 s to go"
+        "run r running, attempt 2, step 5/10, at most 3 s to go, loss 0.2500, validation: accuracy 0.5000"
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (125, "2 min 5 s"), (11_400, "3 h 10 min")]
+)
+def test_a_time_left_has_its_two_largest_units(seconds: float, text: str) -> None:
+    assert time_left(seconds) == text
 
 
 def test_a_file_that_is_mostly_quarantined_stands_out_with_its_main_reasons() -> None:

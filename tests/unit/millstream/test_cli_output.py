@@ -7,7 +7,9 @@ from contextlib import contextmanager, redirect_stdout
 
 import pytest
 
+from millstream.cli.format import progress_parts
 from millstream.cli.output import Screen, as_dict, escaped, progress_bar, table, write
+from millstream.training.v1.training_run_pb2 import TrainingRun
 from tests.worlds.fake_services import MODEL
 
 
@@ -91,6 +93,16 @@ def test_a_progress_bar_shows_its_text() -> None:
     with terminal() as screen, progress_bar("training") as bar:
         bar(1, 2, "step 1/2")
     assert "training" in screen.getvalue() and "step 1/2" in screen.getvalue()
+
+
+def test_a_long_training_shows_step_and_time_left_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run = TrainingRun(run_id="r", state=TrainingRun.STATE_RUNNING)
+    run.progress.step, run.progress.total_steps, run.progress.loss = 12_345, 20_000, 0.3473
+    run.progress.remaining.seconds = 3599
+    with terminal() as screen, progress_bar("training") as bar:
+        bar(12_345, 20_000, ", ".join(progress_parts(run)))
+    assert "step 12345/20000, at most 59 min 59 s to go" in screen.getvalue()
 
 
 HOSTILE = "\x1b]0;owned\x07 \x9b31m red \u202egnp.exe \x08 end"
