@@ -26,16 +26,41 @@ def cpu_model(listing: str) -> str:
 
 def visible_gpus(listing: str, visible: str | None) -> str:
     """The distinct products among lines of `index, uuid, name`, that CUDA_VISIBLE_DEVICES (None: not set) lets CUDA see."""
-    gpus = [line.split(", ", 2) for line in listing.splitlines() if line.count(", ") >= 2]
+    gpus = _rows(listing)
     if visible is not None:
-        wanted = [device.strip() for device in visible.split(",")]
-        # CUDA sees the devices before the first -1.
-        wanted = list(takewhile(lambda device: device not in ("", "-1"), wanted))
+        wanted = _named(visible)
         # A MIG slice has an id of its own, which the listing of whole GPUs lacks.
         if not any(device.startswith("MIG-") for device in wanted):
             uuids = tuple(device for device in wanted if device.startswith("GPU-"))
             gpus = [gpu for gpu in gpus if gpu[0] in wanted or gpu[1].startswith(uuids)]
     return ", ".join(dict.fromkeys(name.strip() for _, _, name in gpus))
+
+
+def gpus() -> dict[str, str]:
+    """By id, as CUDA_VISIBLE_DEVICES takes it: the product of each GPU that this process may see. Blocks."""
+    return gpus_of(_gpu_listing(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def gpus_of(listing: str, visible: str | None) -> dict[str, str]:
+    """The GPUs among lines of `index, uuid, name` that CUDA_VISIBLE_DEVICES (None: not set) names, as it names them."""
+    rows = _rows(listing)
+    if visible is None or not rows:
+        return {uuid: name.strip() for _, uuid, name in rows}
+    found = {}
+    for one in _named(visible):
+        names = [name.strip() for index, uuid, name in rows if one == index or uuid.startswith(one)]
+        if names or one.startswith("MIG-"):
+            found[one] = names[0] if names else ""
+    return found
+
+
+def _rows(listing: str) -> list[list[str]]:
+    return [line.split(", ", 2) for line in listing.splitlines() if line.count(", ") >= 2]
+
+
+def _named(visible: str) -> list[str]:
+    """CUDA sees the devices before the first -1."""
+    return list(takewhile(lambda one: one not in ("", "-1"), (one.strip() for one in visible.split(","))))
 
 
 def _cpu_listing() -> str:

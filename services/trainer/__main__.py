@@ -38,7 +38,7 @@ async def main() -> None:
     registry = RegistryServiceStub(open_channel(settings.registry, settings.credentials()))
     dataprep = DatasetServiceStub(open_channel(settings.dataprep, settings.credentials()))
     environment, state = settings.worker_environment(), Path(settings.state)
-    launcher = ProcessLauncher(state, settings.listen, environment, settings.stop_seconds)
+    launcher = ProcessLauncher(state, settings.listen, environment, settings.stop_seconds, settings.gpus)
     work = Work(
         blobs,
         bus,

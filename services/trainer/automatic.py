@@ -160,11 +160,13 @@ def wanted_run(model: Model, snapshot: Snapshot, after: str = "") -> RunRequest:
     """The run that a model's spec asks for on a snapshot. `after`: the equal run that was superseded before.
 
     Its id is a hash of what decides the result and of nothing else: a changed gate or time limit trains nothing again, and a
-    run that a caller cancelled stays cancelled.
+    run that a caller cancelled stays cancelled. Resources decide it too: a run that waits for those that no machine has is
+    superseded once they are changed.
     """
     spec = model.spec
     config = json.dumps(MessageToDict(spec.config), sort_keys=True)
-    parts = ("automatic", model.name, spec.recipe, spec.preset, config, spec.dataset, snapshot.number)
+    resources = json.dumps(MessageToDict(spec.training.resources), sort_keys=True)
+    parts = ("automatic", model.name, spec.recipe, spec.preset, config, spec.dataset, snapshot.number, resources)
     run_id = hash_of(*parts, after) if after else hash_of(*parts)
     run = RunRequest(run_id=run_id, request_id=run_id, spec=run_spec(model, snapshot), time=now(), actor=ACTOR)
     run.automatic, run.model_spec_number = True, int(model.etag)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from typing_extensions import override
 
-from millstream.errors import DataLoss, InvalidArgument, MillstreamError, NotFound
+from millstream.errors import DataLoss, FailedPrecondition, InvalidArgument, MillstreamError, NotFound
 from millstream.operations.v1.stored_pb2 import Process
 from millstream.timestamps import seconds_of
 from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
@@ -172,9 +172,9 @@ class BringToOutcome(Reconciler[RunKey]):
         self.store.outbox.sweep_soon()
 
     async def _start(self, request: RunRequest, newest: int) -> None:
-        """Launch a worker if the run's turn has come and a slot is free."""
+        """Launch a worker if the run's turn has come, and a slot and its resources are free."""
         has_worker = request.run_id in self.launcher.workers()
-        if has_worker or await self._another_is_active(request):
+        if has_worker or await self._another_is_active(request) or await self._lacks_resources(request):
             self.slot_queue.leave(request.run_id)
             if has_worker and not await self.observed.holder(request.run_id, newest):
                 await self.observed.end_idle(request.run_id, newest)
@@ -183,9 +183,10 @@ class BringToOutcome(Reconciler[RunKey]):
             self.slot_queue.join(request)
             used = await self._slots_used()
             metrics.SLOTS_USED.set(used)
-            if self.slot_queue.first() == request.run_id and used < self.slots:
+            has_turn = self.slot_queue.first() == request.run_id and used < self.slots
+            if has_turn and await self.launcher.has_room(request.spec.resources):
                 self.slot_queue.leave(request.run_id)
-                await self.launcher.launch(request.run_id)
+                await self.launcher.launch(request.run_id, request.spec.resources)
                 metrics.SLOTS_USED.set(used + 1)
 
     async def _slots_used(self) -> int:
@@ -216,6 +217,14 @@ class BringToOutcome(Reconciler[RunKey]):
                     newest = await self.store.attempts(run_id).newest()
                     if newest and await self.store.attempts(run_id).is_alive(newest):
                         return True
+        return False
+
+    async def _lacks_resources(self, request: RunRequest) -> bool:
+        """No worker of this replica can have what the run asks for: it waits for another replica, or for a cancellation."""
+        try:
+            await self.launcher.check(request.spec.resources)
+        except FailedPrecondition:
+            return True
         return False
 
     async def _over_limit(self, request: RunRequest, newest: int) -> str:

@@ -54,32 +54,49 @@ class TrainingService:
     async def CreateTrainingRun(self, request: rpc.CreateTrainingRunRequest) -> rpc.CreateTrainingRunResponse:
         """The run of this request_id.
 
-        Raises InvalidArgument, NotFound for the model or its snapshot, FailedPrecondition if the recipe needs other columns,
-        Unavailable.
+        Raises InvalidArgument, NotFound for the model or its snapshot, FailedPrecondition if the recipe needs other columns
+        or no worker can have the resources, Unavailable.
         """
         run_id = check_request_id(request.request_id)
         check_spec_size(request.spec)
         try:
             stored = await self.store.request(run_id)
         except NotFound:
-            await self.store.create(await self._filled_in(run_id, request.spec))
+            filled_in = await self._filled_in(run_id, request.spec)
+            await self.launcher.check(filled_in.spec.resources)
+            await self.store.create(filled_in)
             stored = await self.store.request(run_id)
         if stored.asked != request.spec:
             text = f"request_id {run_id} was used before for another training run: send a new one"
             raise InvalidArgument(text, field="request_id")
-        return rpc.CreateTrainingRunResponse(run=trimmed(await self.store.run(run_id)))
+        return rpc.CreateTrainingRunResponse(run=await self._shown(run_id))
 
     async def GetTrainingRun(self, request: rpc.GetTrainingRunRequest) -> rpc.GetTrainingRunResponse:
         """Raises NotFound."""
-        return rpc.GetTrainingRunResponse(run=trimmed(await self.store.run(request.run_id)))
+        return rpc.GetTrainingRunResponse(run=await self._shown(request.run_id))
 
     async def ListTrainingRuns(self, request: rpc.ListTrainingRunsRequest) -> rpc.ListTrainingRunsResponse:
         """Newest first."""
         run_ids = await self.store.index.newest_first(request.model)
         if request.states:
             run_ids = await self._of_states(run_ids, request.states)
-        shown, token = await message_page(run_ids, request, str, self.store.listed_run)
+        shown, token = await message_page(run_ids, request, str, self._listed)
         return rpc.ListTrainingRunsResponse(runs=shown, next_page_token=token)
+
+    async def _shown(self, run_id: str) -> TrainingRun:
+        """The run, and why it waits if no worker can have what it asks for, such as an automatic run."""
+        return trimmed(await self._explained(await self.store.run(run_id)))
+
+    async def _listed(self, run_id: str) -> TrainingRun:
+        return await self._explained(await self.store.listed_run(run_id))
+
+    async def _explained(self, run: TrainingRun) -> TrainingRun:
+        if run.state == TrainingRun.STATE_PENDING:
+            try:
+                await self.launcher.check(run.spec.resources)
+            except FailedPrecondition as error:
+                run.reason = f"waits: {error.text}"
+        return run
 
     async def _of_states(
         self, run_ids: Sequence[str], states: Collection["TrainingRun.State.ValueType"]
@@ -93,9 +110,9 @@ class TrainingService:
         """Each change of the run, until it has an outcome. Raises NotFound."""
         before = TrainingRun()
         while before.state not in RUN_ENDED:
-            run = await self.store.run(request.run_id)
+            run = await self._shown(request.run_id)
             if run != before:
-                yield rpc.WatchTrainingRunResponse(run=trimmed(run))
+                yield rpc.WatchTrainingRunResponse(run=run)
                 before = run
             else:
                 await asyncio.sleep(POLL_SECONDS)

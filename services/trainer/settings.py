@@ -5,6 +5,7 @@ from pydantic import Field
 from millstream.defaults import address, metrics_address
 from servicekit.runtime.settings import Settings as Base
 from servicekit.work.storage import LONGEST_KEEP_SECONDS
+from services.trainer.launchers.devices import AUTO
 from services.trainer.worker.settings import WorkerSettings
 
 
@@ -20,6 +21,11 @@ class Settings(Base):
         address("registry"), description="host:port of registry; several replicas separated by commas"
     )
     slots: int = Field(1, ge=1, description="how many workers this replica runs at once")
+    gpus: str = Field(
+        AUTO,
+        description="GPUs that workers take turns on, as CUDA_VISIBLE_DEVICES names them; auto: all that nvidia-smi lists; "
+        "empty: none, workers train on the processor",
+    )
     lease_seconds: float = Field(
         30.0,
         gt=0,

@@ -54,7 +54,9 @@ class Trainer:
         self.bus = MemoryBus()
         self.outbox = Outbox(self.blobs, self.bus, "trainer", FACTS)
         self.store = Store(self.blobs, self.outbox, self.settings.lease_seconds)
-        self.launcher = ProcessLauncher(folder, owner, self.settings.worker_environment(), self.settings.stop_seconds)
+        self.launcher = ProcessLauncher(
+            folder, owner, self.settings.worker_environment(), self.settings.stop_seconds, self.settings.gpus
+        )
         self.work = Work(self.blobs, self.bus, "trainer", HANDLERS, resync_seconds=1)
         self.runs = BringToOutcome(self.store, self.launcher, self.work, slots=slots, time_limit_seconds=3600)
         self.work.register(self.runs)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from millstream.operations.v1.stored_pb2 import Process
 from millstream.training.v1.attempt_pb2 import RunRequest
-from millstream.training.v1.training_run_pb2 import TrainingRunSpec
+from millstream.training.v1.training_run_pb2 import Resources, TrainingRunSpec
 from servicekit.blobs.port import Blobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.outbox import Outbox
@@ -28,7 +28,13 @@ class NoLauncher(Launcher):
     def __init__(self) -> None:
         self.launched: list[str] = []
 
-    async def launch(self, run_id: str) -> None:
+    async def check(self, resources: Resources) -> None:
+        """Whatever a run asks for is there."""
+
+    async def has_room(self, resources: Resources) -> bool:
+        return True
+
+    async def launch(self, run_id: str, resources: Resources) -> None:
         self.launched.append(run_id)
 
     def workers(self) -> dict[str, Process]:

@@ -78,7 +78,9 @@ Global___TrainingRunSpec: _TypeAlias = TrainingRunSpec  # noqa: Y015
 
 @_typing.final
 class Resources(_message.Message):
-    """Hardware that a worker needs beside a processor. The launcher that starts child processes ignores it."""
+    """Hardware that a worker needs beside a processor. A run that asks for more than the trainer's machines have is refused, or waits
+    with the reason.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -86,6 +88,7 @@ class Resources(_message.Message):
     GPU_PRODUCT_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     gpus: _builtins.int
+    """On a machine with GPUs a worker gets one even if it asks for none."""
     gpu_product: _builtins.str
     """For example NVIDIA-H100-80GB-HBM3; empty: any."""
     nodes: _builtins.int

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from millstream.operations.v1.stored_pb2 import Process
+from millstream.training.v1.training_run_pb2 import Resources
 
 ENDED, AGAIN = 0, 75
 """Exit codes of a worker: the run has an outcome; it has none yet, start another worker."""
@@ -24,9 +25,17 @@ class EndedWorker:
 
 
 class Launcher(Protocol):
-    """Workers of one replica of the trainer, or of the one that ran at its address before."""
+    """Workers of one replica of the trainer, or of those that ran before it."""
 
-    async def launch(self, run_id: str) -> None:
+    async def check(self, resources: Resources) -> None:
+        """Raise FailedPrecondition, with what to do, for resources that no worker of this launcher can have."""
+        ...
+
+    async def has_room(self, resources: Resources) -> bool:
+        """Whether these resources are free for a worker now."""
+        ...
+
+    async def launch(self, run_id: str, resources: Resources) -> None:
         """Start a worker for the run; it claims the next attempt itself. Raises Unavailable."""
         ...
 

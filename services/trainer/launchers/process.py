@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from typing_extensions import override
 
 from millstream.errors import Unavailable
 from millstream.operations.v1.stored_pb2 import Process
+from millstream.training.v1.training_run_pb2 import Resources
 from servicekit.processes import is_running
+from services.trainer.launchers.devices import Devices
 from services.trainer.launchers.port import EndedWorker, Launcher
 from services.trainer.launchers.worker_folder import Worker, WorkerFolder
 from services.trainer.metrics import WORKERS_KILLED, WORKERS_STARTED
@@ -28,16 +30,21 @@ _INHERITED = (
     *("CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF", "OMP_NUM_THREADS", "OMP_WAIT_POLICY"),
 )
 """What a worker gets of the trainer's environment: where things are, and how torch uses the machine."""
+_DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""OpenMP threads that spin while they wait take the processors from those that they wait for on a busy machine."""
 
 
 class ProcessLauncher(Launcher):
     """Workers as processes with sessions of their own, so that they outlive the trainer.
 
-    A trainer that starts again finds the workers of its address (`owner`) in the WorkerFolder.
+    A trainer that starts finds in the WorkerFolder those of its address (`owner`) and of trainers that are gone.
     """
 
-    def __init__(self, state: Path, owner: str, environment: dict[str, str], stop_seconds: float) -> None:
+    def __init__(
+        self, state: Path, owner: str, environment: dict[str, str], stop_seconds: float, gpus: str = ""
+    ) -> None:
         self.folder, self.owner, self.environment = WorkerFolder(state), owner, environment
+        self.devices = Devices(gpus)
         self.stop_seconds = stop_seconds
         """From SIGTERM to SIGKILL."""
         self.callbacks: list[Callable[[str], None]] = []
@@ -47,6 +54,8 @@ class ProcessLauncher(Launcher):
         self._exit_codes: dict[int, int] = {}
         self._asked: dict[int, float] = {}
         """When a pid was sent SIGTERM, on the monotonic clock."""
+        with suppress(OSError):  # told at the first launch
+            self.folder.adopt(owner)
         self.folder.sweep(owner)
 
     @override
@@ -54,27 +63,56 @@ class ProcessLauncher(Launcher):
         self.callbacks.append(callback)
 
     @override
-    async def launch(self, run_id: str) -> None:
+    async def check(self, resources: Resources) -> None:
+        await self._find_devices()
+        self.devices.check(resources)
+
+    @override
+    async def has_room(self, resources: Resources) -> bool:
+        await self._find_devices()
+        return self.devices.choose(resources, self._used_gpus()) is not None
+
+    @override
+    async def launch(self, run_id: str, resources: Resources) -> None:
+        await self._find_devices()
         try:
-            worker = self._spawn(run_id)
+            # Replicas on this machine share its GPUs.
+            with self.folder.locked():
+                gpus = self.devices.choose(resources, self._used_gpus())
+                if gpus is None:
+                    raise Unavailable("no GPU is free: another worker has just taken it")
+                worker = self._spawn(run_id, gpus)
+                self._record(worker, run_id, gpus)
         except OSError as error:
             raise Unavailable(f"no worker can be started on this machine: {error}") from None
-        try:
-            self.folder.add(worker.pid, run_id, self.owner)
-        except OSError as error:
-            # Nobody would find it again.
-            worker.kill()
-            worker.wait()
-            raise Unavailable(f"a worker cannot be recorded below {self.folder.path}: {error}") from None
-        self._watched.add(worker.pid)
         WORKERS_STARTED.inc()
-        log.info("worker started", extra={"run_id": run_id, "pid": worker.pid})
+        log.info("worker started", extra={"run_id": run_id, "pid": worker.pid, "gpus": gpus})
+
+    async def _find_devices(self) -> None:
+        """Ask the driver at the first use, which takes it a while."""
+        await asyncio.to_thread(lambda: self.devices.products)
+
+    def _used_gpus(self) -> set[str]:
+        """Those of the workers of every replica on this machine."""
+        return {gpu for worker in self.folder.recorded() if self._lives(worker) for gpu in worker.gpus}
+
+    def _record(self, worker: "subprocess.Popen[bytes]", run_id: str, gpus: Sequence[str]) -> None:
+        """Write the worker down and watch for its end. One that nobody would find again is killed: Unavailable."""
         arguments = (asyncio.get_running_loop(), run_id, worker)
         watcher = threading.Thread(target=self._watch, args=arguments, daemon=True)
+        try:
+            self.folder.add(worker.pid, run_id, self.owner, gpus)
+            watcher.start()
+        except (OSError, RuntimeError) as error:
+            worker.kill()
+            worker.wait()
+            with suppress(OSError):
+                self.folder.clear(worker.pid)
+            raise Unavailable(f"a worker cannot be recorded below {self.folder.path} and watched: {error}") from None
+        self._watched.add(worker.pid)
         self.watchers.add(watcher)
-        watcher.start()
 
-    def _spawn(self, run_id: str) -> "subprocess.Popen[bytes]":
+    def _spawn(self, run_id: str, gpus: Sequence[str]) -> "subprocess.Popen[bytes]":
         """Without asyncio, whose transports kill their process when the loop ends: a worker outlives its trainer."""
         kept = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("TEST_")}
         early = self.folder.log(run_id)
@@ -82,7 +120,7 @@ class ProcessLauncher(Launcher):
         with early.open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "services.trainer.worker", run_id],
-                env={**kept, **self.environment},
+                env={**_DEFAULTS, **kept, **self.devices.environment(gpus), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -1,13 +1,14 @@
 """The files of this machine's training workers, by pid, for the trainer and for the command that stops the platform."""
 
+import fcntl
 import shutil
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from millstream.operations.v1.stored_pb2 import Process
-from servicekit.processes import is_running, process_here
+from servicekit.processes import is_running, process_here, this_process
 
 OUTPUT = "output.log"
 """In a worker's scratch: what it prints once it has an attempt."""
@@ -17,27 +18,55 @@ LOG_TAIL = 4000
 
 @dataclass(frozen=True)
 class Worker:
-    """One worker: its process, its run, and the trainer replica that started it (its listening address)."""
+    """One worker: its process, its run, its GPUs, and the trainer replicas that started it and look after it (addresses)."""
 
     process: Process
     run_id: str
     owner: str
+    started_by: str
+    owner_process: Process
+    gpus: tuple[str, ...]
 
 
 class WorkerFolder:
-    """`{state}/workers`: `{pid}` holds `start_time run_id owner`, `{pid}.files` is scratch, `{run_id}.log` early output.
+    """`{state}/workers`: `{pid}` holds one line on a worker, `{pid}.files` is scratch, `{run_id}.log` early output.
 
-    The start time tells a worker from a later process with the same pid. The files of a dead worker stay until its trainer
-    has recorded its end.
+    The line: `start_time run_id owner started_by owner_pid owner_start_time [gpu …]`. A start time tells a process
+    from a later one with the same pid. The files of a dead worker stay until its trainer has recorded its end.
     """
 
     def __init__(self, state: Path) -> None:
         self.path = state / "workers"
 
-    def add(self, pid: int, run_id: str, owner: str) -> None:
-        """Record a worker that was just started."""
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One replica at a time chooses GPUs, or takes over workers. Raises OSError."""
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / str(pid)).write_text(f"{process_here(pid).start_time} {run_id} {owner}\n")
+        with (self.path / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def add(self, pid: int, run_id: str, owner: str, gpus: Sequence[str] = ()) -> None:
+        """Record a worker that was just started. Raises OSError."""
+        self._write(Worker(process_here(pid), run_id, owner, owner, this_process(), tuple(gpus)))
+
+    def adopt(self, owner: str) -> None:
+        """Make this process the owner of the workers that its address started, and of those whose owner is gone.
+
+        They go on training, so they count among somebody's slots. Raises OSError.
+        """
+        with self.locked():
+            for worker in list(self.recorded()):
+                if worker.started_by == owner or is_running(worker.owner_process) is False:
+                    self._write(replace(worker, owner=owner, owner_process=this_process()))
+
+    def _write(self, worker: Worker) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        owner, pid = worker.owner_process, worker.process.pid
+        words = (worker.process.start_time, worker.run_id, worker.owner, worker.started_by, owner.pid, owner.start_time)
+        fresh = self.path / f"{pid}.new"
+        fresh.write_text(" ".join(map(str, (*words, *worker.gpus))) + "\n")
+        fresh.replace(self.path / str(pid))
 
     def scratch(self, pid: int) -> Path:
         """The folder for a worker's own files; the worker creates it."""
@@ -54,8 +83,10 @@ class WorkerFolder:
             if path.suffix:
                 continue
             with suppress(OSError, ValueError):
-                start_time, run_id, owner = path.read_text().split()
-                yield Worker(process_here(int(path.name), int(start_time)), run_id, owner)
+                start_time, run_id, owner, started_by, owner_pid, owner_start, *gpus = path.read_text().split()
+                process = process_here(int(path.name), int(start_time))
+                owner_process = process_here(int(owner_pid), int(owner_start))
+                yield Worker(process, run_id, owner, started_by, owner_process, tuple(gpus))
 
     def running(self) -> list[Worker]:
         """The workers whose process lives."""

@@ -46,6 +46,22 @@ def test_each_gpu_product_that_cuda_may_see_is_named_once(visible: str | None, p
     assert hardware.visible_gpus(GPUS, visible) == products
 
 
+@pytest.mark.parametrize(
+    ("visible", "ids"),
+    [
+        (None, ["GPU-aa11", "GPU-bb22", "GPU-cc33"]),
+        ("2,0", ["2", "0"]),
+        ("GPU-c", ["GPU-c"]),
+        ("", []),
+        ("0,-1,2", ["0"]),
+        ("7", []),
+    ],
+)
+def test_each_gpu_has_the_name_that_cuda_takes(visible: str | None, ids: list[str]) -> None:
+    assert list(hardware.gpus_of(GPUS, visible)) == ids
+    assert hardware.gpus_of("", visible) == {}
+
+
 def test_a_machine_without_the_driver_has_no_gpu() -> None:
     assert hardware.visible_gpus("", None) == ""
 

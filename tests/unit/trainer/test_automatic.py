@@ -214,6 +214,17 @@ async def test_a_model_without_automatic_training_is_left_alone() -> None:
     assert not await store.index.newest_first()
 
 
+async def test_a_run_that_waits_for_gpus_gives_way_once_the_model_asks_for_none() -> None:
+    registry, dataprep = Registry(training={"automatic": True, "resources": {"gpus": 8}}), Dataprep()
+    store, automatic = trainer(MemoryBlobs(), registry, dataprep)
+    await automatic.reconcile(AutomaticKey(registry.models[0].spec.dataset))
+    registry.apply(training={"automatic": True})
+    await automatic.reconcile(AutomaticKey(registry.models[0].spec.dataset))
+    newest, waiting = [await store.run(run_id) for run_id in await store.index.newest_first()]
+    assert (newest.state, newest.spec.resources.gpus) == (TrainingRun.STATE_PENDING, 0)
+    assert waiting.state == TrainingRun.STATE_CANCELLED
+
+
 def test_a_runs_id_names_what_decides_the_result() -> None:
     def run_id(number: int = 1, **change: Any) -> str:
         spec = ParseDict({**SPEC, **change}, ModelSpec())

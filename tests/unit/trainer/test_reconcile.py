@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from millstream.errors import InvalidArgument, Unauthenticated, Unavailable
 from millstream.operations.v1.stored_pb2 import Claim, Heartbeat, Process
 from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
-from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun, TrainingRunSpec
+from millstream.training.v1.training_run_pb2 import Resources, RunProgress, TrainingRun, TrainingRunSpec
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts import lease
@@ -36,8 +36,8 @@ class OneProcess(NoLauncher):
     async def stop(self, run_id: str) -> None:
         self.stopped.append(run_id)
 
-    async def launch(self, run_id: str) -> None:
-        await super().launch(run_id)
+    async def launch(self, run_id: str, resources: Resources) -> None:
+        await super().launch(run_id, resources)
         self.processes[run_id] = this_process()
 
     def workers(self) -> dict[str, Process]:

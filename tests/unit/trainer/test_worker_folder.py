@@ -17,10 +17,35 @@ def test_a_recorded_worker_is_found_with_its_run_and_its_trainer(tmp_path: Path)
 def test_a_pid_that_was_used_again_is_no_running_worker(tmp_path: Path) -> None:
     folder = WorkerFolder(tmp_path)
     folder.add(os.getpid(), "run-1", "here")
-    start_time = process_here(os.getpid()).start_time
-    (folder.path / str(os.getpid())).write_text(f"{start_time - 1} run-1 here\n")
+    path, start_time = folder.path / str(os.getpid()), process_here(os.getpid()).start_time
+    path.write_text(path.read_text().replace(str(start_time), str(start_time - 1), 1))
     assert [worker.run_id for worker in folder.recorded()] == ["run-1"]
     assert folder.running() == []
+
+
+def orphan(folder: WorkerFolder, address: str) -> None:
+    """This process as a worker of a trainer that listened there, and is gone."""
+    folder.add(os.getpid(), "run-1", address)
+    path, mine = folder.path / str(os.getpid()), process_here(os.getpid())
+    path.write_text(path.read_text().replace(f"{mine.pid} {mine.start_time}\n", f"{2**22 + 1} 7\n"))
+
+
+def test_a_trainer_at_another_address_takes_over_the_workers_of_one_that_is_gone(tmp_path: Path) -> None:
+    folder = WorkerFolder(tmp_path)
+    orphan(folder, "127.0.0.1:50052")
+    folder.adopt("127.0.0.1:60052")
+    (worker,) = folder.running()
+    assert (worker.owner, worker.started_by) == ("127.0.0.1:60052", "127.0.0.1:50052")
+    folder.adopt("127.0.0.1:50052")
+    assert [worker.owner for worker in folder.running()] == ["127.0.0.1:50052"], "its own again, after a restart"
+
+
+def test_the_workers_of_a_replica_that_lives_stay_its_own(tmp_path: Path) -> None:
+    folder = WorkerFolder(tmp_path)
+    folder.add(os.getpid(), "run-1", "there", ["GPU-a"])
+    folder.adopt("here")
+    (worker,) = folder.running()
+    assert (worker.owner, worker.gpus) == ("there", ("GPU-a",))
 
 
 def test_scratch_logs_and_files_that_were_cut_short_are_no_workers(tmp_path: Path) -> None:
