@@ -104,24 +104,39 @@ class Supervisor:
     async def _keep(self, child: Child) -> None:
         while not self._stopping.is_set():
             started = time.monotonic()
-            process = await child.start()
-            if self._stopping.is_set():
-                child.send(signal.SIGTERM)
-            code = await process.wait()
+            ended = await self._run(child)
             if self._stopping.is_set():
                 return
             child.deaths = 1 if time.monotonic() - started > LONG_LIFE else child.deaths + 1
-            if not self.ready and (code == WRONG_SETTINGS or (code > 0 and child.deaths == 3)):
-                raise CannotRun(
-                    f"{child.name} cannot run (exit code {code}). The end of its log {child.log}:\n{child.last_lines()}"
-                )
+            self._check_can_run(child, ended)
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (child.deaths - 1))
-            self.report(f"{child.name} {_format_exit(code)}; it starts again in {pause:g} s (its log: {child.log})")
+            self.report(f"{child.name} {_format_exit(ended)}; it starts again in {pause:g} s (its log: {child.log})")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
+    async def _run(self, child: Child) -> int | OSError:
+        """Run one process to its end: its exit code, or why none could be started."""
+        try:
+            process = await child.start()
+        except OSError as error:
+            return error
+        if self._stopping.is_set():
+            child.send(signal.SIGTERM)
+        return await process.wait()
 
-def _format_exit(code: int) -> str:
+    def _check_can_run(self, child: Child, ended: int | OSError) -> None:
+        """Raise CannotRun where a restart is no use. A machine that starts no process now may do so later."""
+        if self.ready or isinstance(ended, OSError):
+            return
+        if ended == WRONG_SETTINGS or (ended > 0 and child.deaths >= 3):
+            raise CannotRun(
+                f"{child.name} cannot run (exit code {ended}). The end of its log {child.log}:\n{child.last_lines()}"
+            )
+
+
+def _format_exit(code: int | OSError) -> str:
+    if isinstance(code, OSError):
+        return f"could not be started by this machine ({code.strerror or code})"
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 

@@ -1,6 +1,8 @@
 """The supervisor with real child processes, each of which runs a small fake service."""
 
 import asyncio
+import errno
+import os
 import sys
 from pathlib import Path
 
@@ -87,6 +89,28 @@ async def test_three_failures_in_a_row_end_the_start(tmp_path: Path) -> None:
         "failing-0 ended with exit code 1; it starts again in 0.2 s",
         "failing-0 ended with exit code 1; it starts again in 0.4 s",
     ]
+
+
+async def test_a_process_that_the_machine_cannot_start_is_tried_again_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, failures = FakeChild.start, [OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) for _ in range(4)]
+
+    async def start_at_last(child: FakeChild) -> asyncio.subprocess.Process:
+        if failures:
+            raise failures.pop()
+        return await start(child)
+
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(FakeChild, "start", start_at_last)
+    watched = Watched("steady", tmp_path)
+    await watched.until_started()
+    await watched.supervisor.stop(30)
+    assert len(watched.reported) == 4
+    text = (
+        "steady-0 could not be started by this machine (Resource temporarily unavailable); it starts again in 0.001 s"
+    )
+    assert watched.reported[0].startswith(text)
 
 
 async def test_a_child_that_ignores_sigterm_is_killed_at_the_timeout(tmp_path: Path) -> None:
