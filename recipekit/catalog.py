@@ -3,6 +3,7 @@
 A message never chooses an import: a name that the listing does not hold raises UnknownRecipe.
 """
 
+import hashlib
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -59,6 +60,15 @@ class Catalog:
     def load(self, name: str) -> Callable[[Path], Any]:
         """`load(artifact folder) → Predictor`; importing it may import torch."""
         return cast(Callable[[Path], Any], self._module(name, "predict").load)
+
+    def code_digest(self, name: str) -> str:
+        """The sha256 of the source that trains a recipe: its own, and recipekit's. Raises UnknownRecipe."""
+        digest = hashlib.sha256()
+        for folder in (self.folder(name), Path(__file__).parent):
+            for path in sorted(folder.rglob("*.py")):
+                if not path.name.startswith("test_"):
+                    digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+        return digest.hexdigest()
 
     def _find(self, name: str) -> tuple[str, Path]:
         if name not in self._folders:

@@ -1,4 +1,4 @@
-"""What a worker runs on, for lineage and for the promise of exact resume. Needs no torch."""
+"""What a worker runs on and with, for lineage and for the promise of exact resume. Needs no torch."""
 
 import os
 import platform
@@ -7,6 +7,8 @@ from functools import cache
 from itertools import takewhile
 from pathlib import Path
 
+PACKAGES = ("torch", "numpy", "safetensors", "scikit-learn", "tokenizers", "pydantic")
+"""The packages that a training's bits rest on."""
 CPU_KEYS = ("model name", "cpu family", "model", "CPU implementer", "CPU part")
 """Name, family and model number, because clouds give the same name to several generations; the last two: Arm."""
 

@@ -14,10 +14,9 @@ from typing import Any, Literal
 import torch
 
 from recipekit.backends.torch import device
-from recipekit.hardware import processor
+from recipekit.hardware import PACKAGES, processor
 
 Precision = Literal["auto", "fp32", "bf16"]
-PACKAGES = ("torch", "numpy", "safetensors", "scikit-learn", "tokenizers", "pydantic")
 
 
 @dataclass(frozen=True)

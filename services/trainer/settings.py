@@ -49,7 +49,10 @@ class Settings(Base):
         le=LONGEST_KEEP_SECONDS,
         description="how long the log and progress of a run are kept, at least, once it has ended",
     )
-    require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")
+    require_exact: bool = Field(
+        False,
+        description="fail a run that resumes on another kind of processor, with other packages or with other code",
+    )
     state: str = Field(".millstream", description="folder for the workers' files on this machine")
 
     def worker_environment(self) -> dict[str, str]:

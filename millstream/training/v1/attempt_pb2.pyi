@@ -191,27 +191,63 @@ Global___RunOutcome: _TypeAlias = RunOutcome  # noqa: Y015
 
 @_typing.final
 class RunNumerics(_message.Message):
-    """Stored: the numerics that a run's first attempt chose. Every later attempt uses them."""
+    """Stored: the numerics that a run's first attempt chose, and what it ran with. Every later attempt uses the numerics; one that
+    resumes with something else is not bit-exact, and the run's lineage says so.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class PackagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NUMERICS_FIELD_NUMBER: _builtins.int
     PROCESSOR_FIELD_NUMBER: _builtins.int
+    PACKAGES_FIELD_NUMBER: _builtins.int
+    CODE_DIGEST_FIELD_NUMBER: _builtins.int
+    CODE_COMMIT_FIELD_NUMBER: _builtins.int
     processor: _builtins.str
-    """Kind of processor of the first attempt: GPU product, else CPU model. On another kind the run is not bit-exact."""
+    """Kind of processor of the first attempt: GPU product, else CPU model."""
+    code_digest: _builtins.str
+    """sha256 of the source of the recipe and of recipekit."""
+    code_commit: _builtins.str
+    """"" where it is unknown."""
     @_builtins.property
     def numerics(self) -> _struct_pb2.Struct:
         """dtype, threads, device and the like, as the recipe measured them."""
+
+    @_builtins.property
+    def packages(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Version by package, of those that a training's bits rest on."""
 
     def __init__(
         self,
         *,
         numerics: _struct_pb2.Struct | None = ...,
         processor: _builtins.str = ...,
+        packages: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        code_digest: _builtins.str = ...,
+        code_commit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["numerics", b"numerics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["numerics", b"numerics", "processor", b"processor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_commit", b"code_commit", "code_digest", b"code_digest", "numerics", b"numerics", "packages", b"packages", "processor", b"processor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

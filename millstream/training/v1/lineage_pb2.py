@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$millstream/training/v1/lineage.proto\x12\x16millstream.training.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xbe\x03\n\x07Lineage\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x61taset_number\x18\x03 \x01(\x04\x12\x13\n\x0bsnapshot_id\x18\x04 \x01(\t\x12\x0e\n\x06recipe\x18\x05 \x01(\t\x12\'\n\x06\x63onfig\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x0b\x63ode_commit\x18\x07 \x01(\t\x12\x12\n\ncode_dirty\x18\x08 \x01(\x08\x12?\n\x08packages\x18\t \x03(\x0b\x32-.millstream.training.v1.Lineage.PackagesEntry\x12\x0c\n\x04seed\x18\n \x01(\x04\x12\x10\n\x08hardware\x18\x0b \x01(\t\x12)\n\x08numerics\x18\x0c \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08\x61ttempts\x18\r \x01(\r\x12\x1e\n\x11inexact_from_step\x18\x0e \x01(\x04H\x00\x88\x01\x01\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x14\n\x12_inexact_from_stepB#Z!millstream/training/v1;trainingv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$millstream/training/v1/lineage.proto\x12\x16millstream.training.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xd2\x03\n\x07Lineage\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x61taset_number\x18\x03 \x01(\x04\x12\x13\n\x0bsnapshot_id\x18\x04 \x01(\t\x12\x0e\n\x06recipe\x18\x05 \x01(\t\x12\'\n\x06\x63onfig\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x0b\x63ode_commit\x18\x07 \x01(\t\x12\x12\n\ncode_dirty\x18\x08 \x01(\x08\x12?\n\x08packages\x18\t \x03(\x0b\x32-.millstream.training.v1.Lineage.PackagesEntry\x12\x0c\n\x04seed\x18\n \x01(\x04\x12\x10\n\x08hardware\x18\x0b \x01(\t\x12)\n\x08numerics\x18\x0c \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08\x61ttempts\x18\r \x01(\r\x12\x1e\n\x11inexact_from_step\x18\x0e \x01(\x04H\x00\x88\x01\x01\x12\x12\n\ndepartures\x18\x0f \x03(\t\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x14\n\x12_inexact_from_stepB#Z!millstream/training/v1;trainingv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINEAGE_PACKAGESENTRY']._loaded_options = None
   _globals['_LINEAGE_PACKAGESENTRY']._serialized_options = b'8\001'
   _globals['_LINEAGE']._serialized_start=95
-  _globals['_LINEAGE']._serialized_end=541
-  _globals['_LINEAGE_PACKAGESENTRY']._serialized_start=472
-  _globals['_LINEAGE_PACKAGESENTRY']._serialized_end=519
+  _globals['_LINEAGE']._serialized_end=561
+  _globals['_LINEAGE_PACKAGESENTRY']._serialized_start=492
+  _globals['_LINEAGE_PACKAGESENTRY']._serialized_end=539
 # @@protoc_insertion_point(module_scope)

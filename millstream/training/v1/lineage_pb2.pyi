@@ -59,6 +59,7 @@ class Lineage(_message.Message):
     NUMERICS_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     INEXACT_FROM_STEP_FIELD_NUMBER: _builtins.int
+    DEPARTURES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     dataset: _builtins.str
     dataset_number: _builtins.int
@@ -72,7 +73,7 @@ class Lineage(_message.Message):
     """Kind of processor: GPU product, else CPU model."""
     attempts: _builtins.int
     inexact_from_step: _builtins.int
-    """Set if the last attempt ran on another kind of processor than the first: from this step on the run is not bit-exact."""
+    """Set if an attempt resumed with something else than the first: from this step on the run is not bit-exact."""
     @_builtins.property
     def config(self) -> _struct_pb2.Struct:
         """The complete config of the training."""
@@ -84,6 +85,10 @@ class Lineage(_message.Message):
     @_builtins.property
     def numerics(self) -> _struct_pb2.Struct:
         """dtype, threads and the like, as the first attempt chose them."""
+
+    @_builtins.property
+    def departures(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was different then, such as `from step 40 on: torch 2.9.0, not 2.8.0`; by attempt, the first one first."""
 
     def __init__(
         self,
@@ -102,10 +107,11 @@ class Lineage(_message.Message):
         numerics: _struct_pb2.Struct | None = ...,
         attempts: _builtins.int = ...,
         inexact_from_step: _builtins.int | None = ...,
+        departures: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_inexact_from_step", b"_inexact_from_step", "config", b"config", "inexact_from_step", b"inexact_from_step", "numerics", b"numerics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_inexact_from_step", b"_inexact_from_step", "attempts", b"attempts", "code_commit", b"code_commit", "code_dirty", b"code_dirty", "config", b"config", "dataset", b"dataset", "dataset_number", b"dataset_number", "hardware", b"hardware", "inexact_from_step", b"inexact_from_step", "numerics", b"numerics", "packages", b"packages", "recipe", b"recipe", "run_id", b"run_id", "seed", b"seed", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_inexact_from_step", b"_inexact_from_step", "attempts", b"attempts", "code_commit", b"code_commit", "code_dirty", b"code_dirty", "config", b"config", "dataset", b"dataset", "dataset_number", b"dataset_number", "departures", b"departures", "hardware", b"hardware", "inexact_from_step", b"inexact_from_step", "numerics", b"numerics", "packages", b"packages", "recipe", b"recipe", "run_id", b"run_id", "seed", b"seed", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__inexact_from_step: _TypeAlias = _typing.Literal["inexact_from_step"]  # noqa: Y015
     _WhichOneofArgType__inexact_from_step: _TypeAlias = _typing.Literal["_inexact_from_step", b"_inexact_from_step"]  # noqa: Y015

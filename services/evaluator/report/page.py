@@ -170,6 +170,7 @@ def _lineage(report: EvaluationReport) -> list[tuple[str, str]]:
         ("seed", str(lineage.seed)),
         ("attempts", str(lineage.attempts) if lineage.attempts else ""),
         ("no longer bit-exact from step", _step(report)),
+        ("because it resumed with something else", "; ".join(lineage.departures)),
         ("evaluated by code", _commit(report.code_commit, report.code_dirty)),
         ("backend", report.backend),
         ("precision", report.precision),

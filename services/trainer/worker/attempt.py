@@ -5,6 +5,7 @@ import logging
 import time
 import traceback
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -32,6 +33,7 @@ from services.trainer.launchers.worker_folder import OUTPUT
 from services.trainer.store import Store
 from services.trainer.trouble import is_trouble
 from services.trainer.verdict import verdict
+from services.trainer.worker.origin import origin_here
 from services.trainer.worker.output import CapturedLog
 from services.trainer.worker.run import StoredRun
 from services.trainer.worker.settings import WorkerSettings
@@ -58,8 +60,9 @@ class Attempt:
         stop: asyncio.Event,
     ) -> None:
         self.store, self.request, self.number, self.stop = store, request, number, stop
-        self.run = StoredRun(store, request.run_id, number, folder, settings.require_exact)
         self.catalog = Catalog(settings.recipes.split(","))
+        origin = partial(origin_here, self.catalog, request.spec.recipe)
+        self.run = StoredRun(store, request.run_id, number, folder, origin, settings.require_exact)
         self.log = CapturedLog(folder / OUTPUT)
         self.began = time.monotonic()
         self.earlier_seconds = 0.0
@@ -167,8 +170,9 @@ class Attempt:
         lineage.hardware, lineage.attempts = processor(), self.number
         lineage.numerics.CopyFrom(self.run.fixed.numerics)
         ParseDict(config.model_dump(mode="json"), lineage.config)
-        if self.run.is_elsewhere:
-            lineage.inexact_from_step = self.run.resumed_from
+        if departures := self.run.departures:
+            lineage.inexact_from_step = departures[0].step
+            lineage.departures.extend(f"from step {step} on: {difference}" for step, difference in departures)
         return lineage
 
     async def _report_until_stopped(self) -> None:

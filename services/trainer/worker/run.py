@@ -12,19 +12,19 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 from typing_extensions import override
 
 from millstream.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from millstream.training.v1.attempt_pb2 import AttemptEnd, RunNumerics
-from recipekit.hardware import processor
 from recipekit.run import Progress, Run
 from servicekit.blobs import artifacts
 from servicekit.failpoints import failpoint
 from services.trainer.checkpoints import folder_of, prefix_of, stored
 from services.trainer.store import Store
+from services.trainer.worker.origin import differences
 from services.trainer.worker.remaining import RemainingTime
 
 log = logging.getLogger(__name__)
@@ -35,15 +35,33 @@ _UNREADABLE = (NotFound, InvalidArgument, DataLoss, ValueError, TypeError, FileN
 METRICS = "reported-metrics.json"
 """In each checkpoint: an attempt that resumes after the last evaluation measures nothing again."""
 
+DEPARTURES = "departures.json"
+"""In each checkpoint: the attempts before that resumed with something else than the first."""
+
+
+class Departure(NamedTuple):
+    """From a step on, a run was trained with something else than its first attempt."""
+
+    step: int
+    difference: str
+
 
 class StoredRun(Run):
     """A run over the object store. The recipe calls it from the training thread; its I/O happens on the event loop."""
 
     stop_requested = False
 
-    def __init__(self, store: Store, run_id: str, attempt: int, folder: Path, require_exact: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        attempt: int,
+        folder: Path,
+        origin: Callable[[], RunNumerics],
+        require_exact: bool,
+    ) -> None:
         self.store, self.run_id, self.attempt, self.folder = store, run_id, attempt, folder
-        self.require_exact = require_exact
+        self.origin, self.require_exact = origin, require_exact
         self.artifact = folder / "artifact"
         self.artifact.mkdir()
         self.loop = asyncio.get_running_loop()
@@ -54,6 +72,9 @@ class StoredRun(Run):
         self.untried = ""
         """Prefix of the checkpoint that was handed to the recipe, until the recipe has trained on from it."""
         self.fixed = RunNumerics()
+        self.departures: list[Departure] = []
+        self._differs = ""
+        """In what this attempt differs from the first."""
 
     @override
     def report(self, progress: Progress) -> None:
@@ -64,24 +85,18 @@ class StoredRun(Run):
 
     @override
     def numerics(self, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        found = self._wait(self.store.numerics(self.run_id))
+        found, mine = self._wait(self.store.numerics(self.run_id)), self.origin()
         if found is None:
-            mine = RunNumerics(processor=processor())
             ParseDict(measure(), mine.numerics)
             failpoint("worker.numerics-measured")
             found = self._wait(self.store.fix_numerics(self.run_id, mine))
-        self.fixed = found
-        if self.require_exact and self.is_elsewhere:
+        self.fixed, self._differs = found, differences(found, mine)
+        if self.require_exact and self._differs:
             raise FailedPrecondition(
-                f"the run began on {found.processor} and this is {processor()}, where it cannot continue bit for bit: start "
-                "a worker on the first kind, or unset MILLSTREAM_REQUIRE_EXACT"
+                f"the run cannot continue bit for bit here ({self._differs}): start a worker like the first attempt's, or "
+                "unset MILLSTREAM_REQUIRE_EXACT"
             )
         return {name: _whole(value) for name, value in MessageToDict(found.numerics).items()}
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Another kind of processor than the first attempt's."""
-        return bool(self.fixed.processor) and self.fixed.processor != processor()
 
     @override
     def latest_checkpoint(self) -> Path | None:
@@ -94,6 +109,7 @@ class StoredRun(Run):
         try:
             write(fresh)
             (fresh / METRICS).write_text(json.dumps(self.metrics))
+            (fresh / DEPARTURES).write_text(json.dumps(self.departures))
             self._wait(self._store(step, fresh))
         finally:
             shutil.rmtree(fresh)
@@ -127,7 +143,7 @@ class StoredRun(Run):
             folder = Path(tempfile.mkdtemp(dir=self.folder))
             try:
                 await artifacts.download(self.store.blobs, newest.prefix, folder)
-                self.metrics = _read_metrics(folder / METRICS)
+                self.metrics, self.departures = _read_metrics(folder / METRICS), _read_departures(folder / DEPARTURES)
             except _UNREADABLE as error:
                 # Its worker pruned it meanwhile, and has a newer one; or it is damaged, and an older one may be whole.
                 log.warning("checkpoint not readable", extra={"checkpoint": newest.prefix, "error": str(error)})
@@ -136,12 +152,29 @@ class StoredRun(Run):
                 continue
             self.resumed_from, self.untried = newest.step, newest.prefix
             log.info("resuming", extra={"from_attempt": newest.attempt, "step": newest.step})
+            self._note_departure()
             return folder
+
+    def _note_departure(self) -> None:
+        """Keep, and log, in what the run is no longer as it began, unless the attempt before said the same."""
+        if self._differs:
+            log.warning(
+                "resumed with something else: not bit-exact from here",
+                extra={"step": self.resumed_from, "difference": self._differs},
+            )
+            if not self.departures or self.departures[-1].difference != self._differs:
+                self.departures.append(Departure(self.resumed_from, self._differs))
 
 
 def _read_metrics(path: Path) -> dict[str, float]:
     """Raises ValueError or FileNotFoundError."""
     return {str(name): float(value) for name, value in dict(json.loads(path.read_text())).items()}
+
+
+def _read_departures(path: Path) -> list[Departure]:
+    """Raises ValueError or TypeError. Checkpoints of before have none."""
+    found = json.loads(path.read_text()) if path.exists() else []
+    return [Departure(int(step), str(difference)) for step, difference in found]
 
 
 def _whole(value: Any) -> Any:

@@ -11,5 +11,8 @@ class WorkerSettings(Base):
     lease_seconds: float = Field(
         30.0, gt=0, description="seconds without a heartbeat after which another worker's lease expires"
     )
-    require_exact: bool = Field(False, description="fail a run that resumes on another kind of processor")
+    require_exact: bool = Field(
+        False,
+        description="fail a run that resumes on another kind of processor, with other packages or with other code",
+    )
     state: str = Field(".millstream", description="folder for the workers' files on this machine")

@@ -169,13 +169,14 @@ def test_a_page_holds_a_config_as_it_was_and_figures_that_are_no_share() -> None
         {"rate": 1e-05, "buckets": 131072, "sizes": [256, 32], "words": "ngrams", "none": None}
     )
     report.lineage.inexact_from_step = 40
+    report.lineage.departures.append("from step 40 on: torch 2.9.0, not 2.8.0")
     report.metrics.add(metric="loss", meaning="nats", candidate=4.0, baseline=8.0)
     report.metrics.add(metric="broken", candidate=math.nan, champion=0.5)
     html = render(report)
     for text in ("1e-05", "131072", "[256, 32]", "ngrams", "null", "width: 50.0%", "4.0000 better", "not comparable"):
         assert text in html
     assert "It is the champion itself" in html
-    assert "no longer bit-exact from step" in html
+    assert "no longer bit-exact from step" in html and "torch 2.9.0, not 2.8.0" in html
 
 
 async def test_an_errors_page_shows_the_reason(world: World) -> None:

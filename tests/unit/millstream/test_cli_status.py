@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from millstream.defaults import SERVICES
+from millstream.errors import PermissionDenied
+from millstream.inference.v1.inference_service_pb2 import ListLoadProblemsResponse, LoadProblem
 from millstream.operations.v1.service_status_pb2 import (
     ConsumerStatus,
     Dependency,
@@ -15,9 +18,6 @@ from millstream.operations.v1.service_status_pb2 import (
     StoredKind,
 )
 from millstream.timestamps import duration, timestamp
-from millstream.defaults import SERVICES
-from millstream.errors import PermissionDenied
-from millstream.inference.v1.inference_service_pb2 import ListLoadProblemsResponse, LoadProblem
 from tests.unit.millstream.conftest import Command
 from tests.worlds.fake_services import LETTER, Fakes
 

@@ -7,18 +7,29 @@ import pytest
 
 from millstream.errors import FailedPrecondition
 from millstream.training.v1.attempt_pb2 import AttemptEnd, RunNumerics
+from recipekit.catalog import Catalog
 from recipekit.hardware import processor
 from recipekit.run import Progress
 from servicekit.blobs import artifacts
 from servicekit.blobs.memory import MemoryBlobs
 from services.trainer.store import Store
+from services.trainer.worker.origin import differences, origin_here
 from services.trainer.worker.run import METRICS, StoredRun
 from tests.worlds.training import RUN, claimed_run
 
+HERE = RunNumerics(processor="a kind", packages={"torch": "2.8.0"}, code_digest="one", code_commit="11" * 20)
 
-def stored_run(store: Store, number: int, folder: Path, *, require_exact: bool = False) -> StoredRun:
+
+def stored_run(
+    store: Store, number: int, folder: Path, *, here: RunNumerics = HERE, require_exact: bool = False
+) -> StoredRun:
+    def origin() -> RunNumerics:
+        made = RunNumerics()
+        made.CopyFrom(here)
+        return made
+
     folder.mkdir()
-    return StoredRun(store, RUN, number, folder, require_exact)
+    return StoredRun(store, RUN, number, folder, origin, require_exact)
 
 
 async def save(run: StoredRun, *steps: int) -> None:
@@ -140,18 +151,67 @@ async def test_later_attempts_take_the_first_ones_numerics(tmp_path: Path) -> No
     measured = await asyncio.to_thread(first.numerics, lambda: {"dtype": "bf16", "threads": 4, "seconds": 0.5})
     assert measured == {"dtype": "bf16", "threads": 4, "seconds": 0.5}
     assert await asyncio.to_thread(second.numerics, lambda: {"dtype": "fp32", "threads": 1}) == measured
-    assert first.fixed.processor == second.fixed.processor == processor(), "the name that the lineage has"
-    assert not second.is_elsewhere
+    assert first.fixed.processor == second.fixed.processor == HERE.processor
+    assert not await resumed(second) and not second.departures
 
 
-@pytest.mark.parametrize("require_exact", [False, True])
-async def test_another_kind_of_processor_is_noticed_or_refused(tmp_path: Path, require_exact: bool) -> None:
+OTHERS = {
+    "another kind, not a kind": RunNumerics(processor="another kind"),
+    "torch 2.9.0, not 2.8.0": RunNumerics(packages={"torch": "2.9.0"}),
+    "other code of the recipe (commit 222222222222, not 111111111111)": RunNumerics(
+        code_digest="two", code_commit="22" * 20
+    ),
+}
+"""By how it is said: what a later attempt runs with, beside what is as in the first."""
+
+
+def other(change: RunNumerics) -> RunNumerics:
+    made = RunNumerics()
+    made.CopyFrom(HERE)
+    made.MergeFrom(change)
+    return made
+
+
+@pytest.mark.parametrize("said", OTHERS)
+async def test_a_run_that_resumes_with_something_else_says_so_for_good(
+    said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = await claimed_run(MemoryBlobs())
-    await store.fix_numerics(RUN, RunNumerics(processor="another kind"))
-    run = stored_run(store, 2, tmp_path / "2", require_exact=require_exact)
-    if require_exact:
-        with pytest.raises(FailedPrecondition, match="began on another kind"):
-            await asyncio.to_thread(run.numerics, dict)
-    else:
+    first = stored_run(store, 1, tmp_path / "1")
+    await asyncio.to_thread(first.numerics, dict)
+    await save(first, 10)
+    second = stored_run(store, 2, tmp_path / "2", here=other(OTHERS[said]))
+    await asyncio.to_thread(second.numerics, dict)
+    assert await resumed(second) and second.departures == [(10, said)]
+    assert "not bit-exact from here" in caplog.text
+    await save(second, 20)
+    for number, here in ((3, other(OTHERS[said])), (4, HERE)):
+        later = stored_run(store, number, tmp_path / str(number), here=here)
+        await asyncio.to_thread(later.numerics, dict)
+        assert await resumed(later) and later.resumed_from == 20
+        assert later.departures == [(10, said)], "what the weights have seen stays, whatever goes on with them"
+
+
+@pytest.mark.parametrize("said", OTHERS)
+async def test_a_run_that_must_be_exact_is_not_resumed_with_something_else(said: str, tmp_path: Path) -> None:
+    store = await claimed_run(MemoryBlobs())
+    await asyncio.to_thread(stored_run(store, 1, tmp_path / "1").numerics, dict)
+    run = stored_run(store, 2, tmp_path / "2", here=other(OTHERS[said]), require_exact=True)
+    with pytest.raises(FailedPrecondition) as caught:
         await asyncio.to_thread(run.numerics, dict)
-    assert run.is_elsewhere
+    assert said in caught.value.text and "MILLSTREAM_REQUIRE_EXACT" in caught.value.text
+
+
+async def test_an_attempt_from_the_beginning_departs_from_nothing(tmp_path: Path) -> None:
+    store = await claimed_run(MemoryBlobs())
+    await asyncio.to_thread(stored_run(store, 1, tmp_path / "1").numerics, dict)
+    run = stored_run(store, 2, tmp_path / "2", here=other(RunNumerics(packages={"torch": "2.9.0"})))
+    await asyncio.to_thread(run.numerics, dict)
+    assert not await resumed(run) and run.departures == []
+
+
+def test_a_worker_knows_what_it_runs_with(tmp_path: Path) -> None:
+    here = origin_here(Catalog(["tests.recipes"]), "toy_words")
+    assert here.processor == processor() and here.packages["numpy"] and len(here.code_digest) == 64
+    assert here.code_digest != Catalog(["recipes"]).code_digest("siamese_sentiment")
+    assert not differences(here, here) and not differences(RunNumerics(), here), "an old one recorded less"
