@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -19,6 +20,8 @@ from millstream.inference.v1.inference_service_pb2 import LoadProblem
 from millstream.operations.v1.service_status_pb2 import Dependency, ServiceStatus
 
 T = TypeVar("T")
+MOST_COUNTED = 1000
+"""Dead letters that are counted: a flood has millions."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ class Replica:
             )
         yield from status.damaged
         if self.dead_letters:
-            letters = count(self.dead_letters, "dead letter")
+            letters = (
+                count(self.dead_letters, "dead letter") if self.dead_letters < MOST_COUNTED else "many dead letters"
+            )
             yield f"{letters} that nobody has replayed or dropped: `millstream dlq list {self.service}`"
         yield from map(_unserved_line, self.unserved)
 
@@ -112,7 +117,7 @@ def _replica(cli: Cli, service: str, address: str, timeout: float) -> Replica:
         except MillstreamError as error:
             return Replica(service, address, error=error)
         with call_timeout(timeout):
-            letters = _known(lambda: sum(1 for _ in client.dead_letters(service)))
+            letters = _known(lambda: sum(1 for _ in islice(client.dead_letters(service), MOST_COUNTED)))
             unserved = _known(lambda: tuple(client.load_problems())) if service == "inference" else ()
         return Replica(service, address, status, dead_letters=letters, unserved=unserved or ())
 

@@ -165,8 +165,9 @@ def wanted_run(model: Model, snapshot: Snapshot, after: str = "") -> RunRequest:
     """
     spec = model.spec
     config = json.dumps(MessageToDict(spec.config), sort_keys=True)
-    resources = json.dumps(MessageToDict(spec.training.resources), sort_keys=True)
-    parts = ("automatic", model.name, spec.recipe, spec.preset, config, spec.dataset, snapshot.number, resources)
+    parts = ["automatic", model.name, spec.recipe, spec.preset, config, spec.dataset, snapshot.number]
+    if resources := MessageToDict(spec.training.resources):
+        parts.append(json.dumps(resources, sort_keys=True))
     run_id = hash_of(*parts, after) if after else hash_of(*parts)
     run = RunRequest(run_id=run_id, request_id=run_id, spec=run_spec(model, snapshot), time=now(), actor=ACTOR)
     run.automatic, run.model_spec_number = True, int(model.etag)
