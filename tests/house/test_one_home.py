@@ -49,7 +49,7 @@ HOMES = {
     "enum → word": (r"enum\.Name\(", ["millstream/states.py"]),
     "time ↔ Timestamp": (r"\.GetCurrentTime\(|\.FromNanoseconds\(", ["millstream/timestamps.py"]),
     "the digest of a file": (r"hashlib\.file_digest", ["millstream/files.py"]),
-    "credentials from the environment": (r"\"TLS_CLIENT_CERT_FILE\"", ["millstream/credentials.py"]),
+    "credentials from the environment": (r"\"cert_file\": \"MILLSTREAM_", ["millstream/credentials.py"]),
     "worker files by pid": (r"\.files\"", ["services/trainer/launchers/worker_folder.py"]),
     "Kafka options": (r"retention_hours: ", ["servicekit/bus/kafka/options.py"]),
     "S3 options": (r"create_bucket: ", ["servicekit/blobs/s3/options.py"]),

@@ -110,7 +110,7 @@ def test_no_other_argument_starts_a_service(capsys: pytest.CaptureFixture[str], 
 def test_the_token_goes_out(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("swordfish\n")
     environment.setenv("MILLSTREAM_TOKEN_FILE", str(tmp_path / "token"))
-    assert Mine.read().credentials().token == "swordfish"
+    assert Mine.read().credentials().bearer() == "swordfish"
     environment.setenv("MILLSTREAM_TOKEN_FILE", str(tmp_path / "none"))
     with pytest.raises(SystemExit, match="cannot read"):
         Mine.read().credentials()

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from services.trainer.worker.remaining import WINDOW_SECONDS, RemainingTime
+from services.trainer.worker.remaining import REPORTS, WINDOW_SECONDS, RemainingTime
 
 Reports = list[tuple[float, int]]
 
@@ -97,3 +97,11 @@ def test_nothing_is_left_after_the_last_step_and_nothing_is_known_before_the_fir
     estimate.add(1.0, 1)
     estimate.add(2.0, 10)
     assert estimate.seconds(10) == 0.0
+
+
+def test_what_is_kept_of_a_training_of_a_week_is_bounded() -> None:
+    estimate = RemainingTime()
+    for second in range(7 * 86_400):
+        estimate.add(float(second), 2 * second)
+    assert len(estimate._reports) <= 2 * REPORTS
+    assert estimate.seconds(4 * 7 * 86_400) == pytest.approx(7 * 86_400, rel=0.01)
