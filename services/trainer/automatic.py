@@ -165,7 +165,7 @@ def wanted_run(model: Model, snapshot: Snapshot, after: str = "") -> RunRequest:
     """
     spec = model.spec
     config = json.dumps(MessageToDict(spec.config), sort_keys=True)
-    parts = ["automatic", model.name, spec.recipe, spec.preset, config, spec.dataset, snapshot.number]
+    parts: list[str | int] = ["automatic", model.name, spec.recipe, spec.preset, config, spec.dataset, snapshot.number]
     if resources := MessageToDict(spec.training.resources):
         parts.append(json.dumps(resources, sort_keys=True))
     run_id = hash_of(*parts, after) if after else hash_of(*parts)
