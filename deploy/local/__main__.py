@@ -15,11 +15,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any
 
 from deploy.local.options import Platform, arguments, platform_of
 from deploy.local.ports import Ports
 from deploy.local.supervisor import CannotRun, Supervisor, follow
+from millstream.cli.local import STATE
 from millstream.defaults import PORT_BASE, SERVICES
 
 STOP_SECONDS, WORKER_SECONDS = 20.0, 60.0
@@ -151,7 +153,9 @@ def _next_step(platform: Platform) -> str:
     base = platform.ports.base
     at = "" if base == PORT_BASE else f" --port-base {base}"
     recipes = Catalog(platform.recipes.split(",")).names()
+    where = "" if platform.state == STATE.absolute() else f" --state {quote(str(platform.state))}"
     return (
+        f"`millstream status{where}` shows every replica, `millstream down{where}` stops them\n"
         "next, in another terminal: `millstream datasets import FILE -d DATASET --recipe "
         f"{recipes[0] if len(recipes) == 1 else 'RECIPE'} --watch{at}`, with a file of JSON Lines or CSV"
         + (f"; recipes: {', '.join(recipes)}" if len(recipes) > 1 else "")

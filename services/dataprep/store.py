@@ -105,7 +105,7 @@ class Store:
         if newest.state != Import.STATE_REFUSED:
             return f"import {newest.request_id} of {newest.source.file_name} has not ended; ask again in a moment"
         again = f"`millstream datasets import FILE -d {dataset} --recipe {newest.spec.recipe or 'RECIPE'} --watch`"
-        return f"its newest import, of {newest.source.file_name}, was refused: {newest.refusal}. Correct it: {again}"
+        return f"its newest import, of {newest.source.file_name}, was refused: {newest.refusal}. Then: {again}"
 
     async def snapshot_numbers(self, dataset: str) -> range:
         """Of all snapshots, newest first. Raises NotFound for an unknown dataset."""

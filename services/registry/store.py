@@ -54,10 +54,8 @@ class Store:
     async def check_exists(self, model: str) -> None:
         """Raise NotFound for a model that was never applied."""
         if not await self.specs(model).has(1):
-            raise NotFound(
-                f"no model {model}; there are: {await self._some_names()}. Declare it with `millstream apply -f`.",
-                model=model,
-            )
+            declare = "declare it with `millstream apply MODEL -d DATASET`"
+            raise NotFound(f"no model {model}; there are: {await self._some_names()}; {declare}", model=model)
 
     async def _some_names(self) -> str:
         """The first few, for an error; a platform may have thousands."""

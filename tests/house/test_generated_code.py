@@ -61,3 +61,13 @@ def test_a_broken_proto_is_refused_with_its_place(house: Path) -> None:
     check = generate(house, "--check")
     assert check.returncode != 0
     assert "broken.proto:2" in check.stderr
+
+
+def test_every_proto_names_its_go_package() -> None:
+    """protoc-gen-go makes nothing of a file without one."""
+    protos = sorted((HOUSE / "protos").rglob("*.proto"))
+    assert protos
+    for proto in protos:
+        folder = proto.parent.relative_to(HOUSE / "protos")
+        name = "".join(folder.parts[-2:])
+        assert f'option go_package = "{folder};{name}";' in proto.read_text(encoding="utf-8"), proto

@@ -126,7 +126,8 @@ class Serving:
                 raise Unavailable(f"model {model} was not read from the registry yet: try again", retry_after=1.0)
             known = ", ".join(sorted(self._models)) or "none yet"
             raise NotFound(
-                f"no model is named {model!r}; there are: {known}. Declare it with millstream apply", model=model
+                f"no model is named {model!r}; there are: {known}; declare it with `millstream apply MODEL -d DATASET`",
+                model=model,
             )
         slot = aliases.get(alias)
         if slot is None:
