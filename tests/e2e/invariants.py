@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import re
 from collections import Counter
 
 from google.protobuf.message import Message
@@ -12,6 +11,7 @@ from millstream.dataset.v1.dataset_pb2 import Snapshot
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
 from millstream.training.v1.training_run_pb2 import TrainingRun
+from servicekit.blobs.patterns import matcher
 from servicekit.blobs.port import Blobs
 from servicekit.facts.ledger import read_entry
 
@@ -20,7 +20,7 @@ OWNERS = ("dataprep", "trainer", "registry", "evaluator")
 UNPUBLISHED = ("datasets/*/imports/*", "evaluations/*/*/*")
 """The facts that no event announces: they give work to their own service alone."""
 PUBLISHED = [
-    re.compile(re.escape(pattern).replace(r"\*", "[^/]+"))
+    matcher(pattern)
     for owner in OWNERS
     for pattern in importlib.import_module(f"services.{owner}.store").FACTS
     if pattern not in UNPUBLISHED
