@@ -1,11 +1,13 @@
 """The cost of a ledger: what a call reads follows what it answers, and not how many entries there ever were."""
 
+import asyncio
+
 import pytest
 
-from millstream.errors import Conflict, Unavailable
+from millstream.errors import Conflict, DataLoss, Unavailable
 from millstream.registry.v1.model_pb2 import AliasEntry
 from servicekit.blobs.memory import MemoryBlobs
-from servicekit.facts.ledger import Ledger, intact
+from servicekit.facts.ledger import DamagedEntry, Ledger, intact
 from servicekit.facts.ledger_index import BLOCK
 from tests.worlds.counting import CountingBlobs
 
@@ -130,3 +132,49 @@ async def test_an_entry_of_small_ones_that_a_block_has_may_be_damaged() -> None:
     again = Ledger(blobs, PREFIX, AliasEntry, small=True)
     assert (await again.append(AliasEntry(version=7), request_id="r7")).message.version == 7
     assert (await again.append(AliasEntry(version=0), request_id="new")).number == BLOCK + 2
+
+
+async def test_calls_at_once_make_one_index() -> None:
+    ledger = opened(await filled(BLOCK + 5))
+    for index in await asyncio.gather(*(ledger.index() for _ in range(5))):
+        assert index.covered == BLOCK + 5, "an entry is in the index twice, so each later one has another's number"
+
+
+async def test_a_damaged_entry_gets_into_no_block() -> None:
+    """Not even for a moment: once it is restored its request is known again, and the block is written."""
+    blobs = CountingBlobs()
+    small = Ledger(blobs, PREFIX, AliasEntry, small=True)
+    for number in range(1, BLOCK + 1):
+        await small.append(AliasEntry(version=number), request_id=f"r{number}")
+    await small.index()
+    times = [entry.time_ns for entry in await small.entries()]
+    whole = await blobs.get(small.key(7))
+    await blobs.delete(block := f"ledger-blocks/{PREFIX}/{1:010d}")
+    await blobs.put(small.key(7), b"damaged")
+    beside = await Ledger(blobs, PREFIX, AliasEntry, small=True).index()
+    assert [beside.number_at(time) for time in times[3:6]] == [4, 5, 7], "it counts as of the time of the one before"
+    assert not await blobs.exists(block)
+    await blobs.put(small.key(7), whole)
+    assert (await Ledger(blobs, PREFIX, AliasEntry, small=True).index()).number_of("r7") == 7
+    assert await blobs.exists(block)
+
+
+async def test_nothing_is_appended_after_a_newest_entry_that_is_damaged() -> None:
+    """Not even where a block has all that an append needs but the state."""
+    blobs = await filled(BLOCK)
+    await opened(blobs).index()
+    key = opened(blobs).key(BLOCK)
+    await blobs.put(key, b"damaged")
+    with pytest.raises(DataLoss, match=key):
+        await opened(blobs).append(AliasEntry(version=1), request_id="new")
+
+
+async def test_an_entry_that_is_gone_is_named_and_hurts_no_other() -> None:
+    blobs = await filled(4)
+    ledger = opened(blobs)
+    assert await ledger.count() == 4
+    await blobs.delete(ledger.key(2))
+    listed = await ledger.listed(1, 4)
+    assert [entry.number for entry in listed if isinstance(entry, DamagedEntry)] == [2]
+    with pytest.raises(DataLoss, match="is gone: restore it from a backup"):
+        intact(listed[1])
