@@ -191,6 +191,8 @@ def test_what_no_report_compares_is_refused_with_the_labels_that_lack_and_the_ne
     unread = why_not_compared(moves(1, 3), [mine], [])
     assert "lists labels" not in kept + unread and "reports again toy 2" in kept and "reports again toy 2" in unread
     assert "millstream rollback toy 2" in why_not_compared(moves(2, 3), [mine], [champions])
+    newest_first = [champions, labels(3, 0, good=5)]
+    assert "'mixed' (16 rows)" in why_not_compared(moves(1, 3), [mine], newest_first), "the champion's newest counts"
 
 
 def test_the_present_gate_is_the_models_own_else_the_recipes_else_the_reports() -> None:

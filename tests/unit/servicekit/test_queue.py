@@ -105,6 +105,15 @@ async def test_a_delay_is_kept_and_the_sooner_one_wins() -> None:
         assert thing.done["later"] == 0
 
 
+async def test_a_longer_delay_puts_off_nothing_that_is_due_earlier() -> None:
+    """Such as a change of a model while another reason has it wait for its interval."""
+    thing = Thing()
+    async with working(thing) as work:
+        work.add(ThingKey("soon"), 0.01)
+        work.add(ThingKey("soon"), 3600)
+        await until(lambda: thing.done["soon"])
+
+
 async def test_a_reconcile_may_return_the_delay_to_its_next_call() -> None:
     async def do(name: str) -> float | None:
         return 0.001 if thing.done[name] < 5 else None
