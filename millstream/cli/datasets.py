@@ -57,17 +57,18 @@ def import_file(
         cli.screen.one(created, import_line(created))
     if ended.snapshot_number:
         lines = [*file_lines(ended), *label_lines(cli.client.snapshot(dataset, ended.snapshot_number))]
-        if not cli.screen.as_json:
-            lines += _after_import(cli, dataset)
-    elif ended.state == Import.STATE_REFUSED:
-        lines = []
+        lines += [] if cli.screen.as_json else _after_import(cli, dataset)
     else:
-        words = ("import", quote(str(file)), "-d", dataset, *([f"--{mode}"] if mode else ()))
-        again = f"millstream datasets {' '.join(words)} --request-id {created.request_id} --watch"
-        lines = [f"see how it ends, and what is quarantined: `{again}`"]
+        lines = [] if ended.state == Import.STATE_REFUSED else [_how_to_watch(file, created, mode)]
     for line in lines:
         # On stderr where the output is JSON: the import has those of the file, `datasets show` those of the labels.
         advise(line, error=cli.screen.as_json)
+
+
+def _how_to_watch(file: Path, created: Import, mode: ImportMode) -> str:
+    words = ("import", quote(str(file)), "-d", created.dataset, *([f"--{mode}"] if mode else ()))
+    again = f"millstream datasets {' '.join(words)} --request-id {created.request_id} --watch"
+    return f"see how it ends, and what is quarantined: `{again}`"
 
 
 def _after_import(cli: Cli, dataset: str) -> list[str]:

@@ -102,12 +102,8 @@ RUN.spec.snapshot_id = "snap-4"
 RUN.progress.step, RUN.progress.total_steps, RUN.progress.loss, RUN.progress.elapsed.seconds = 9, 10, 0.5, 3
 
 MODEL = Model(name="toy", etag="7", actor="ada", update_time=TIME)
-MODEL.spec.model, MODEL.spec.recipe, MODEL.spec.dataset, MODEL.spec.promotion.automatic = (
-    "toy",
-    "toy_words",
-    "words",
-    True,
-)
+MODEL.spec.model, MODEL.spec.recipe, MODEL.spec.dataset = "toy", "toy_words", "words"
+MODEL.spec.promotion.automatic = True
 VERSION = ModelVersion(
     model="toy", version=3, run_id="run-1", artifact=ARTIFACT, lineage=LINEAGE, metrics={"accuracy": 0.75},
     create_time=TIME,
@@ -270,8 +266,7 @@ class Fakes(
         return self._keep(request, registry.GetAliasResponse(entry=self.entry))
 
     def ListAliases(self, request: Any, context: Any) -> Any:
-        entries = [self.entry] if self.entry else []
-        return self._keep(request, registry.ListAliasesResponse(entries=entries))
+        return self._keep(request, registry.ListAliasesResponse(entries=filter(None, [self.entry])))
 
     def ListAliasEntries(self, request: Any, context: Any) -> Any:
         return self._keep(request, registry.ListAliasEntriesResponse(entries=[ENTRY]))

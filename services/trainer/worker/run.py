@@ -23,9 +23,9 @@ from recipekit.run import Progress, Run
 from servicekit.blobs import artifacts
 from servicekit.failpoints import failpoint
 from services.trainer.checkpoints import folder_of, prefix_of, stored
+from services.trainer.remaining import RemainingTime
 from services.trainer.store import Store
 from services.trainer.worker.origin import differences
-from services.trainer.worker.remaining import RemainingTime
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -1,53 +1,15 @@
 """A run waits for its turn, gets a worker, and an outcome when more workers will not help."""
 
-from typing import Any, cast
-
 import pytest
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from millstream.errors import InvalidArgument, Unauthenticated, Unavailable
-from millstream.operations.v1.stored_pb2 import Claim, Heartbeat, Process
-from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome, RunRequest
-from millstream.training.v1.training_run_pb2 import Resources, RunProgress, TrainingRun, TrainingRunSpec
-from servicekit.blobs.memory import MemoryBlobs
-from servicekit.bus.memory import MemoryBus
+from millstream.training.v1.attempt_pb2 import AttemptFailure, RunOutcome
+from millstream.training.v1.training_run_pb2 import RunProgress, TrainingRun
 from servicekit.facts import lease
-from servicekit.facts.outbox import Outbox
-from servicekit.processes import this_process
 from services.trainer import metrics, observed, reconcile
-from services.trainer.launchers.port import EndedWorker
-from services.trainer.reconcile import BringToOutcome, RunKey
-from services.trainer.store import FACTS, Store
+from services.trainer.reconcile import RunKey
 from tests.worlds.clock import Clock
-from tests.worlds.training import NoLauncher
-
-LEASE = 10.0
-
-
-class OneProcess(NoLauncher):
-    """Every worker is this process, so it lives until it is taken away."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.processes: dict[str, Process] = {}
-        self.stopped: list[str] = []
-        self.gone: list[EndedWorker] = []
-
-    async def stop(self, run_id: str) -> None:
-        self.stopped.append(run_id)
-
-    async def launch(self, run_id: str, resources: Resources) -> None:
-        await super().launch(run_id, resources)
-        self.processes[run_id] = this_process()
-
-    def workers(self) -> dict[str, Process]:
-        return self.processes
-
-    def ended(self) -> dict[str, list[EndedWorker]]:
-        return {"run": list(self.gone)} if self.gone else {}
-
-    def forget(self, process: Process) -> None:
-        self.gone = [worker for worker in self.gone if worker.process != process]
+from tests.worlds.reconcile import LEASE, Trainer, ended
 
 
 @pytest.fixture
@@ -56,42 +18,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(lease, "time", clock)
     monkeypatch.setattr(observed, "time", clock)
     return clock
-
-
-class Trainer:
-    def __init__(self, slots: int = 1, time_limit_seconds: float = 60, blobs: MemoryBlobs | None = None) -> None:
-        blobs = blobs or MemoryBlobs()
-        self.store = Store(blobs, Outbox(blobs, MemoryBus(), "trainer", FACTS), LEASE)
-        self.launcher = OneProcess()
-        work = cast("Any", None)
-        self.runs = BringToOutcome(self.store, self.launcher, work, slots=slots, time_limit_seconds=time_limit_seconds)
-
-    async def request(self, run_id: str, second: int = 0) -> None:
-        spec = TrainingRunSpec(model="toy")
-        await self.store.create(RunRequest(run_id=run_id, spec=spec, time=Timestamp(seconds=second)))
-
-    async def reconcile(self, *run_ids: str) -> None:
-        for run_id in run_ids:
-            await self.runs.reconcile(RunKey(run_id))
-
-    async def heartbeat(self, run_id: str, attempt: int, clock: Clock) -> None:
-        count = Heartbeat(count=int(clock.now)).SerializeToString()
-        await self.store.blobs.put(f"runs/attempts/{run_id}/{attempt:010d}/heartbeat", count)
-
-    async def claimed_elsewhere(self, run_id: str, attempt: int) -> None:
-        there = Process(host="elsewhere", boot_id="b", pid_namespace="pid:[1]", pid=1, start_time=1)
-        assert await self.store.attempts(run_id).claim(attempt, there)
-
-    async def claimed_by_the_dead(self, run_id: str, attempt: int) -> None:
-        dead = Process()
-        dead.CopyFrom(this_process())
-        dead.start_time -= 1
-        claim = Claim(number=attempt, process=dead).SerializeToString()
-        assert await self.store.blobs.put_if_absent(f"runs/attempts/{run_id}/{attempt:010d}/claim", claim)
-
-
-def ended(state: str) -> float:
-    return float(metrics.RUNS_ENDED.labels(state)._value.get())
 
 
 async def test_a_slot_that_becomes_free_goes_to_the_oldest_request() -> None:
@@ -115,41 +41,6 @@ async def test_a_run_that_ends_while_it_waits_leaves_the_queue() -> None:
     trainer.launcher.processes.clear()
     await trainer.reconcile("last")
     assert trainer.launcher.launched == ["first", "last"]
-
-
-async def succeed(trainer: Trainer, attempt: int) -> None:
-    """What a worker leaves that succeeds in this attempt."""
-    outcome = RunOutcome(run_id="run", model="toy", state=TrainingRun.STATE_SUCCEEDED)
-    outcome.lineage.attempts = attempt
-    assert await trainer.store.end(outcome)
-
-
-async def test_a_run_that_succeeded_is_counted_once_by_the_replica_of_its_worker() -> None:
-    """Its outcome is written by the worker, which has no metrics: no replica counted it."""
-    mine, before = Trainer(), ended("succeeded")
-    other = Trainer(blobs=cast("MemoryBlobs", mine.store.blobs))
-    await mine.request("run")
-    await mine.claimed_by_the_dead("run", 1)
-    assert await mine.store.attempts("run").claim(2)
-    await succeed(mine, 2)
-    first = (await mine.store.attempts("run").read(1)).process
-    other.launcher.gone = [EndedWorker(first, None, b"", 0)]  # its attempt was lost, and another succeeded
-    mine.launcher.gone = [EndedWorker(this_process(), 0, b"", 0)]
-    await other.reconcile("run")
-    assert ended("succeeded") == before
-    for trainer in (mine, other, mine):
-        await trainer.reconcile("run")
-    assert ended("succeeded") == before + 1 and not mine.launcher.gone
-
-
-async def test_a_run_that_failed_or_was_cancelled_is_no_success() -> None:
-    trainer, before = Trainer(), ended("succeeded")
-    await trainer.request("run")
-    assert await trainer.store.attempts("run").claim(1)
-    await trainer.runs._fail(await trainer.store.request("run"), "not wanted")
-    trainer.launcher.gone = [EndedWorker(this_process(), 0, b"", 0)]
-    await trainer.reconcile("run")
-    assert ended("succeeded") == before
 
 
 async def test_a_worker_that_another_trainer_lost_is_counted_once_and_followed_by_another(clock: Clock) -> None:
