@@ -19,11 +19,11 @@ from typing_extensions import override
 
 from millstream.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from millstream.training.v1.attempt_pb2 import AttemptEnd, RunNumerics
+from recipekit.remaining import RemainingTime
 from recipekit.run import Progress, Run
 from servicekit.blobs import artifacts
 from servicekit.failpoints import failpoint
 from services.trainer.checkpoints import folder_of, prefix_of, stored
-from services.trainer.remaining import RemainingTime
 from services.trainer.store import Store
 from services.trainer.worker.origin import differences
 

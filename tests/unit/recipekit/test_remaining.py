@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from services.trainer.remaining import REPORTS, WINDOW_SECONDS, RemainingTime
+from recipekit.remaining import REPORTS, WINDOW_SECONDS, RemainingTime
 
 Reports = list[tuple[float, int]]
 
