@@ -52,6 +52,7 @@ CALLS: dict[str, tuple[Call, object, dict[str, Any]]] = {
     "version": (lambda c: c.version("toy"), fake.VERSION, {"model": "toy", "version": 0, "alias": "champion"}),
     "versions": (lambda c: c.versions("toy"), [fake.VERSION], {"model": "toy"}),
     "alias": (lambda c: c.alias("toy", "shadow"), fake.ENTRY, {"model": "toy", "alias": "shadow"}),
+    "aliases": (lambda c: c.aliases("toy"), [fake.ENTRY], {"model": "toy"}),
     "alias_history": (lambda c: c.alias_history("toy"), [fake.ENTRY], {"model": "toy", "alias": "champion"}),
     "alias_at": (
         lambda c: c.alias_at("toy", datetime(2026, 9, 21, tzinfo=UTC)),
