@@ -23,7 +23,7 @@ class Settings(Base):
     slots: int = Field(1, ge=1, description="how many workers this replica runs at once")
     gpus: str = Field(
         AUTO,
-        description="GPUs that workers take turns on, as CUDA_VISIBLE_DEVICES names them; auto: all that nvidia-smi lists; "
+        description="GPUs that workers take turns on, as CUDA_VISIBLE_DEVICES names them; auto: all of the machine; "
         "empty: none, workers train on the processor",
     )
     lease_seconds: float = Field(
