@@ -48,7 +48,7 @@ SPEC: dict[str, Any] = {
         "automatic": True,
         "time_limit": "120s",
         "minimum_interval": "0.001s",
-        "resources": {"gpus": 1, "gpu_product": "any", "nodes": 1},
+        "resources": {"gpus": 1, "nodes": 1},
     },
     "serving": {"aliases": ["champion", OTHER_ALIAS]},
 }
@@ -72,7 +72,7 @@ def live(state: Path) -> tuple[World, Seen]:
     (state / "failpoints").mkdir(parents=True)
     seen = Seen()
     environment = {"TEST_FAILPOINTS": str(state / "failpoints")}
-    settings = {"slots": "2"}
+    settings = {"slots": "2", "gpus": "0,1"}
     made = world(state, kind="local", resync_seconds=RESYNC_SECONDS, settings=settings, environment=environment)
     with made as platform, platform.client() as client:
         a_model_and_its_data(client, state)
@@ -201,7 +201,7 @@ def a_fact_of_a_later_version(platform: World) -> None:
 def without_a_bus(state: Path) -> None:
     """A run begins whose events are not published; then the platform stops."""
     (state / "no-folder").touch()
-    settings = {"bus": f"sqlite:{state / 'no-folder' / 'bus.sqlite'}"}
+    settings = {"bus": f"sqlite:{state / 'no-folder' / 'bus.sqlite'}", "gpus": "0,1"}
     made = world(state, kind="local", resync_seconds=RESYNC_SECONDS, settings=settings)
     with made as platform, platform.client() as client:
         run = client.train(MODEL, config=SLOW, request_id="left-open")
