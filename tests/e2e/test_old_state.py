@@ -24,7 +24,7 @@ MODEL, DATASET, OTHER_ALIAS = "toy", "toy-words", "candidate"
 LEFT_OPEN = "left-open"
 SEED = 99
 SETTINGS = {"lease_seconds": "5", "slots": "2", "gpus": "0,1"}
-"""Runs of that state ask for a GPU. The lease of a worker on another machine expires after five seconds without a heartbeat."""
+"""Its runs ask for a GPU. The lease of a worker on another machine expires after five seconds without a heartbeat."""
 
 
 @pytest.fixture(scope="module", params=corpora(), ids=lambda corpus: corpus.version)
