@@ -44,7 +44,8 @@ class WatchedFiles(Generic[T]):
         self._lock = threading.Lock()
         # Before the bytes are read: what changes meanwhile is found at the next look.
         self._versions = self._look()
-        self._value = self._read()
+        self._bytes = self._read()
+        self._value = parse(*self._bytes)
         self._looked = time.monotonic()
 
     @property
@@ -62,14 +63,17 @@ class WatchedFiles(Generic[T]):
         files = ", ".join(self.paths)
         try:
             if (versions := self._look()) != self._versions:
-                self._value = self._read()
+                found = self._read()
                 self._versions = versions
-                log.info("read again", extra={"file": files})
+                # Some agents write the same again and again.
+                if found != self._bytes:
+                    self._value, self._bytes = self.parse(*found), found
+                    log.info("read again", extra={"file": files})
         except (OSError, ValueError) as error:
             log.error("a changed file cannot be used, the one before is", extra={"file": files, "error": str(error)})
 
-    def _read(self) -> T:
-        return self.parse(*(Path(path).read_bytes() for path in self.paths))
+    def _read(self) -> list[bytes]:
+        return [Path(path).read_bytes() for path in self.paths]
 
     def _look(self) -> list[tuple[int, int, int]]:
         found = [os.stat(path) for path in self.paths]

@@ -6,7 +6,7 @@ import ssl
 def check_authorities(path: str, data: bytes) -> None:
     """Raise ValueError unless the bytes of this file are certificates of authorities."""
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data.decode("ascii"))
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):
         raise ValueError(f"{path} has no certificate that can be read: write the authorities in PEM") from None
 

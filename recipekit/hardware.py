@@ -38,21 +38,23 @@ def visible_gpus(listing: str, visible: str | None) -> str:
     return ", ".join(dict.fromkeys(name.strip() for _, _, name in gpus))
 
 
-def gpus() -> dict[str, str]:
-    """By id, as CUDA_VISIBLE_DEVICES takes it: the product of each GPU that this process may see. Blocks."""
-    return gpus_of(_gpu_listing(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+def gpus(visible: str | None = None) -> dict[str, str]:
+    """The product of each GPU that is named, by its uuid; None: of those that this process may see. Blocks."""
+    return gpus_of(_gpu_listing(), os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible)
 
 
 def gpus_of(listing: str, visible: str | None) -> dict[str, str]:
-    """The GPUs among lines of `index, uuid, name` that CUDA_VISIBLE_DEVICES (None: not set) names, as it names them."""
+    """The GPUs among lines of `index, uuid, name` that CUDA_VISIBLE_DEVICES (None: not set) names, by their uuids.
+
+    A MIG slice has an id of its own, which the listing of whole GPUs lacks, and no product.
+    """
     rows = _rows(listing)
     if visible is None or not rows:
         return {uuid: name.strip() for _, uuid, name in rows}
     found = {}
     for one in _named(visible):
-        names = [name.strip() for index, uuid, name in rows if one == index or uuid.startswith(one)]
-        if names or one.startswith("MIG-"):
-            found[one] = names[0] if names else ""
+        named = {uuid: name.strip() for index, uuid, name in rows if one == index or uuid.startswith(one)}
+        found.update(dict(list(named.items())[:1]) or ({one: ""} if one.startswith("MIG-") else {}))
     return found
 
 

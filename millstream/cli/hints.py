@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 
+from millstream.cli.local import STATE, running_platform
 from millstream.defaults import PORT_BASE, SERVICES
 
 _COMMAND = re.compile("`millstream (?!down\\b)([^`\n]*)`")
@@ -18,6 +20,8 @@ class PlatformOptions:
 
     host: str = ""
     port_base: str = ""
+    state: Path = STATE
+    """The folder of the platform that is meant, if one of this machine is."""
 
     @classmethod
     def of(cls, host: str | None, port_base: int | None) -> "PlatformOptions":
@@ -29,6 +33,12 @@ class PlatformOptions:
         base = "" if named else os.environ.get("MILLSTREAM_PORT_BASE", "")
         return cls(host or "", "" if base == str(PORT_BASE) else base)
 
+    @classmethod
+    def of_state(cls, state: Path) -> "PlatformOptions":
+        """Of the platform that runs on this folder."""
+        platform = running_platform(state)
+        return cls(port_base=str(platform.port_base) if platform else "", state=state)
+
     def added_to(self, command: str) -> str:
         """The command with these options, where it takes them and has none of its own."""
         of_host = [] if not self.host or command.startswith("up") else ["--host", self.host]
@@ -37,6 +47,11 @@ class PlatformOptions:
 
 
 _options: ContextVar[PlatformOptions] = ContextVar("platform_options", default=PlatformOptions())  # noqa: B039  (frozen)
+
+
+def present() -> PlatformOptions:
+    """Those of the present command."""
+    return _options.get()
 
 
 @contextmanager

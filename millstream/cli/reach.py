@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import unquote
 
+from millstream.cli.hints import present
 from millstream.cli.local import running_platform
 from millstream.defaults import PORT_BASE
 from millstream.errors import MillstreamError
@@ -37,12 +38,14 @@ def _peer(text: str) -> str:
 def _nobody_listens(peer: str) -> str:
     host, _, port = peer.rpartition(":")
     seen = f"nothing listens at {peer}"
+    if _listens(host.strip("[]"), int(port)):
+        return f"what listens at {peer} does not answer, as a process that hangs: see its log, then start it again"
     if not _is_loopback(host):
         return f"{seen}: start the service there, or name another place with --host and --port-base"
     for other in ("::1", "127.0.0.1"):
         if other != host.strip("[]") and _listens(other, int(port)):
             return f"{seen}, but at {_joined(other, port)}: add `--host {other}`"
-    platform = running_platform()
+    platform = running_platform(present().state)
     if platform and platform.addresses and peer not in ",".join(platform.addresses.values()).split(","):
         return (
             f"{seen}; the platform of {platform.state} listens on other ports: add `--port-base {platform.port_base}`"
@@ -90,7 +93,7 @@ def _not_ours(peer: str) -> str:
 _CAUSES: dict[str, Callable[[str], str]] = {
     "WRONG_VERSION_NUMBER": _plaintext,
     "CERTIFICATE_VERIFY_FAILED": _not_trusted,
-    "does not match SSL server name": _wrong_name,
+    "does not match SSL server name|Hostname Verification": _wrong_name,
     "Failed parsing HTTP/2|Trying to connect an http1.x server": _not_ours,
     "refused|No route|unreachable|timed out": _nobody_listens,
     "Socket closed|reset|Broken pipe|handshake|EOF|shutdown": _broke_off,

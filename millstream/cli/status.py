@@ -1,7 +1,8 @@
 """`millstream status`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from millstream.channel import call_timeout
 from millstream.cli.command import Cli, Failed, command, explain
 from millstream.cli.format import count
-from millstream.cli.hints import with_options
+from millstream.cli.hints import PlatformOptions, carrying, with_options
 from millstream.cli.output import Cells, as_dict, table
 from millstream.cli.storage import show as show_storage
 from millstream.errors import DeadlineExceeded, MillstreamError, Unavailable
@@ -98,6 +99,12 @@ def status(
     command. Without --state the replicas are those of --host and --port-base, or of the platform on .millstream.
     """
     places = cli.replicas(state)
+    with carrying(PlatformOptions.of_state(state)) if state else nullcontext():
+        _show(cli, places, timeout, storage)
+
+
+def _show(cli: Cli, places: Sequence[tuple[str, str]], timeout: float, storage: bool) -> None:
+    """Ask all replicas and print. Raises Failed with what is wrong."""
     with ThreadPoolExecutor(len(places)) as threads:
         replicas = list(threads.map(lambda place: _replica(cli, place[0], place[1], timeout), places))
     if storage:
@@ -107,7 +114,7 @@ def status(
     else:
         table([_cells(replica) for replica in replicas])
     if problems := _problem_lines(replicas):
-        raise Failed("\n".join(problems))
+        raise Failed(with_options("\n".join(problems)))
 
 
 def _replica(cli: Cli, service: str, address: str, timeout: float) -> Replica:

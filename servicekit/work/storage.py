@@ -24,8 +24,8 @@ ATTEMPTS_SECONDS = 86_400.0
 """How long claims and heartbeats are kept whose work has ended, for those who look into how it went."""
 LONGEST_KEEP_SECONDS = 36_525 * 86_400.0
 """A hundred years."""
-AT_ONCE = 1000
-"""Objects that one question about their owners is for."""
+AT_ONCE = 10_000
+"""Objects that one question about their owners is for; it may cost a comparison of all of these."""
 Over = Callable[[Sequence[Listed]], Awaitable[Iterable[str]]]
 """Of objects that are old enough the keys of those that nobody needs, because what they belong to has ended."""
 

@@ -51,13 +51,14 @@ class EvaluationService:
             start = version_of(last) if last else 0
         except InvalidArgument:
             raise wrong_token() from None
-        found: list[EvaluationReport] = []
+        found, sent = list[EvaluationReport](), 0
         rest = 0 if last else size + 1
         async for report in self.store.listed(request.model, request.version, above=request.after_version, start=start):
             found.append(report)
+            sent += trimmed(report, PAGE_BYTES).ByteSize() if rest else 0
             if report.report_id == last:
                 rest = len(found) + size + 1
-            if len(found) == rest or (not rest and report.version < start):
+            if len(found) == rest or sent > PAGE_BYTES or (not rest and report.version < start):
                 break
         return found
 

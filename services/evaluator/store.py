@@ -104,7 +104,8 @@ class Store:
 
         One that is damaged has its id, model and version, STATUS_UNSPECIFIED and the error.
         """
-        versions = [version] if version else [int(name) async for name in self.blobs.children(f"reports/{model}/")]
+        names = [] if version else [name async for name in self.blobs.children(f"reports/{model}/")]
+        versions = [version] if version else [int(name) for name in names if name.isdecimal()]
         wanted = sorted((one for one in versions if one > above and (not start or one <= start)), reverse=True)
         async for reports in in_order(partial(self._on_version, model), wanted):
             for report in reports:

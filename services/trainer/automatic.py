@@ -99,9 +99,8 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
         newest = await self.store.index.newest_automatic(model.name)
         if newest.order > order(wanted):
             return None
-        while await self._is_superseded(wanted.run_id):
-            # The model came back to what it asked for before: the run that was superseded then is due again.
-            wanted = wanted_run(model, snapshot, after=wanted.run_id)
+        while await self._is_replaced(wanted, following := wanted_run(model, snapshot, after=wanted.run_id)):
+            wanted = following
         try:
             await self.store.request(wanted.run_id)
         except NotFound:
@@ -123,6 +122,20 @@ class TrainAutomatically(Reconciler[AutomaticKey]):
                 request = await self.store.request(run_id)
                 if request.automatic and order(request) < order(wanted):
                     await self._supersede(request, wanted)
+
+    async def _is_replaced(self, wanted: RunRequest, following: RunRequest) -> bool:
+        """Whether the run was superseded, such as when the model came back to what it asked for before, or is now, because
+        it still waits and the model's resources have changed: it may wait for those that no machine has."""
+        if await self._is_superseded(wanted.run_id):
+            return True
+        try:
+            known = await self.store.request(wanted.run_id)
+        except NotFound:
+            return False
+        if known.spec.resources == wanted.spec.resources:
+            return False
+        await self._supersede(known, following)
+        return await self._is_superseded(wanted.run_id)
 
     async def _is_superseded(self, run_id: str) -> bool:
         outcome = await self.store.outcome(run_id)
@@ -160,14 +173,11 @@ def wanted_run(model: Model, snapshot: Snapshot, after: str = "") -> RunRequest:
     """The run that a model's spec asks for on a snapshot. `after`: the equal run that was superseded before.
 
     Its id is a hash of what decides the result and of nothing else: a changed gate or time limit trains nothing again, and a
-    run that a caller cancelled stays cancelled. Resources decide it too: a run that waits for those that no machine has is
-    superseded once they are changed.
+    run that a caller cancelled stays cancelled.
     """
     spec = model.spec
     config = json.dumps(MessageToDict(spec.config), sort_keys=True)
-    parts: list[str | int] = ["automatic", model.name, spec.recipe, spec.preset, config, spec.dataset, snapshot.number]
-    if resources := MessageToDict(spec.training.resources):
-        parts.append(json.dumps(resources, sort_keys=True))
+    parts = ("automatic", model.name, spec.recipe, spec.preset, config, spec.dataset, snapshot.number)
     run_id = hash_of(*parts, after) if after else hash_of(*parts)
     run = RunRequest(run_id=run_id, request_id=run_id, spec=run_spec(model, snapshot), time=now(), actor=ACTOR)
     run.automatic, run.model_spec_number = True, int(model.etag)

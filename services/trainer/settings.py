@@ -47,7 +47,7 @@ class Settings(Base):
         30 * 86400.0,
         ge=0,
         le=LONGEST_KEEP_SECONDS,
-        description="how long the log and progress of a run are kept, at least, once it has ended",
+        description="how long the log of a run is kept, at least, once it has ended",
     )
     require_exact: bool = Field(
         False,

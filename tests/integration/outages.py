@@ -79,6 +79,7 @@ def call_everything(platform: World, file: Path, folder: Path) -> None:
             lambda: list(client.models()),
             lambda: client.version(MODEL, version),
             lambda: list(client.versions(MODEL)),
+            lambda: list(client.aliases(MODEL)),
             lambda: list(client.alias_history(MODEL)),
             lambda: client.alias_at(MODEL, datetime.now(UTC)),
             lambda: client.promote(MODEL, version, reason="a try"),

@@ -1,11 +1,13 @@
 """The GPUs of this machine: which a run can have, and which of them are free."""
 
+import math
+import time
 from collections.abc import Collection
-from functools import cached_property
 
 from millstream.errors import FailedPrecondition
 from millstream.training.v1.training_run_pb2 import Resources
 from recipekit.hardware import gpus
+from servicekit.work.resync import LOOK_AGAIN_SECONDS
 
 AUTO = "auto"
 
@@ -15,15 +17,28 @@ class Devices:
 
     def __init__(self, setting: str) -> None:
         self.setting = setting
+        self._products: dict[str, str] = {}
+        self._looked = -math.inf
 
-    @cached_property
+    @property
     def products(self) -> dict[str, str]:
-        """By id, as CUDA_VISIBLE_DEVICES names it: the product, "" where it is unknown. Blocks at the first use."""
+        """By uuid, so that two trainers book one GPU by one name: the product, "" where it is unknown.
+
+        Blocks while it asks the driver: until it has named a GPU now and then, since it may be about to load.
+        """
+        if not self._products and time.monotonic() - self._looked >= LOOK_AGAIN_SECONDS:
+            self._products = self._find()
+            self._looked = time.monotonic()
+        return self._products
+
+    def _find(self) -> dict[str, str]:
         if self.setting == AUTO:
             return gpus()
-        ids = [one.strip() for one in self.setting.split(",") if one.strip()]
-        found = gpus() if ids else {}
-        return {one: found.get(one, "") for one in ids}
+        named = [one.strip() for one in self.setting.split(",") if one.strip()]
+        if not named:
+            return {}
+        # Without a listing the names are taken as they are; one that a listing lacks is no GPU.
+        return gpus(self.setting) or ({} if gpus() else dict.fromkeys(named, ""))
 
     def check(self, resources: Resources) -> None:
         """Raise FailedPrecondition, with what to do, for resources that this machine does not have."""

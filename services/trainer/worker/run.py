@@ -93,8 +93,8 @@ class StoredRun(Run):
         self.fixed, self._differs = found, differences(found, mine)
         if self.require_exact and self._differs:
             raise FailedPrecondition(
-                f"the run cannot continue bit for bit here ({self._differs}): start a worker like the first attempt's, or "
-                "unset MILLSTREAM_REQUIRE_EXACT"
+                f"the run cannot continue bit for bit here ({self._differs}), and MILLSTREAM_REQUIRE_EXACT is set: train "
+                "again; before an upgrade, wait for trainings that have begun"
             )
         return {name: _whole(value) for name, value in MessageToDict(found.numerics).items()}
 
@@ -139,6 +139,7 @@ class StoredRun(Run):
             every = await stored(self.store.blobs, self.run_id)
             newest = max((one for one in every if one.prefix not in unreadable), default=None)
             if newest is None:
+                self._note_departure()
                 return None
             folder = Path(tempfile.mkdtemp(dir=self.folder))
             try:
@@ -159,7 +160,7 @@ class StoredRun(Run):
         """Keep, and log, in what the run is no longer as it began, unless the attempt before said the same."""
         if self._differs:
             log.warning(
-                "resumed with something else: not bit-exact from here",
+                "this attempt is not as the first: not bit-exact from here",
                 extra={"step": self.resumed_from, "difference": self._differs},
             )
             if not self.departures or self.departures[-1].difference != self._differs:

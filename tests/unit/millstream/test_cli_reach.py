@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from deploy.local.ports import free_ports
 from deploy.servers.certificates import Authority, can_make_certificates
 from millstream.cli.app import app
+from millstream.cli.reach import why_not_reached
 from millstream.defaults import SERVICES
 from millstream.errors import Unavailable, to_status
 from millstream.registry.v1.registry_service_pb2_grpc import (
@@ -81,6 +82,18 @@ def test_the_ports_of_the_environment_are_carried_too(base: int, monkeypatch: py
     assert f"`millstream up --port-base {base}`" in refused()
 
 
+def test_a_service_that_hangs_is_not_told_as_one_that_is_not_there(base: int) -> None:
+    place = f"127.0.0.1:{base + REGISTRY}"
+    with socket.create_server(("127.0.0.1", base + REGISTRY)):
+        text = why_not_reached(Unavailable(f"connections to all backends failing; last error: ipv4:{place}: timed out"))
+    assert text.startswith(f"what listens at {place} does not answer, as a process that hangs: see its log")
+
+
+def test_a_certificate_of_another_name_is_named() -> None:
+    text = "Custom verification check failed with error: UNAUTHENTICATED: Hostname Verification Check failed."
+    assert why_not_reached(Unavailable(text)).startswith("the certificate does not name the host that was called")
+
+
 @pytest.fixture
 def other_platform(base: int) -> Iterator[int]:
     """A platform runs on ./.millstream, at another port base, which it is."""
@@ -98,6 +111,13 @@ def other_platform(base: int) -> Iterator[int]:
 def test_a_platform_of_this_folder_on_other_ports_is_named(base: int, other_platform: int) -> None:
     text = refused("--port-base", str(base))
     assert f"the platform of .millstream listens on other ports: add `--port-base {other_platform}`" in text
+
+
+def test_the_status_of_a_folder_speaks_of_its_platform(base: int, other_platform: int) -> None:
+    Path(".millstream").rename("another")
+    result = CliRunner().invoke(app, ["status", "--state", "another"])
+    assert result.exit_code == 1
+    assert f"nothing listens at 127.0.0.1:{other_platform + 1}, although a platform runs on another: " in result.stderr
 
 
 def has_ipv6() -> bool:

@@ -50,14 +50,15 @@ def test_each_gpu_product_that_cuda_may_see_is_named_once(visible: str | None, p
     ("visible", "ids"),
     [
         (None, ["GPU-aa11", "GPU-bb22", "GPU-cc33"]),
-        ("2,0", ["2", "0"]),
-        ("GPU-c", ["GPU-c"]),
+        ("2,0", ["GPU-cc33", "GPU-aa11"]),
+        ("GPU-c", ["GPU-cc33"]),
+        ("MIG-1234", ["MIG-1234"]),
         ("", []),
-        ("0,-1,2", ["0"]),
+        ("0,-1,2", ["GPU-aa11"]),
         ("7", []),
     ],
 )
-def test_each_gpu_has_the_name_that_cuda_takes(visible: str | None, ids: list[str]) -> None:
+def test_each_gpu_has_one_name_however_a_setting_names_it(visible: str | None, ids: list[str]) -> None:
     assert list(hardware.gpus_of(GPUS, visible)) == ids
     assert hardware.gpus_of("", visible) == {}
 

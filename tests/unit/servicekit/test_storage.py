@@ -93,13 +93,14 @@ async def test_a_manifest_goes_before_its_files(keys: Keys, monkeypatch: pytest.
     assert gone == ["scratch/done/1/manifest"], "a reader would take the rest for a whole"
 
 
-async def test_many_old_objects_are_asked_about_a_thousand_at_a_time(keys: Keys) -> None:
+async def test_many_old_objects_are_asked_about_in_bounded_lists(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
     async def of_all(old: Sequence[Listed]) -> list[str]:
         asked.append(len(old))
         return [listed.key for listed in old]
 
+    monkeypatch.setattr("servicekit.work.storage.AT_ONCE", 1000)
     many = Kind("many", ("many/*",), 0.0, of_all)
     await keys.put(*(f"many/{number:04d}" for number in range(2500)))
     storage = Storage(keys.blobs, "thing", [many])

@@ -234,6 +234,20 @@ def test_a_runs_id_names_what_decides_the_result() -> None:
     assert len({run_id(), run_id(2), run_id(preset="toy"), run_id(config={"seed": 1}), run_id(recipe="other")}) == 5
 
 
+async def test_a_run_that_has_begun_or_ended_is_not_made_again_for_other_resources() -> None:
+    registry, dataprep = Registry(training={"automatic": True, "resources": {"gpus": 1}}), Dataprep()
+    store, automatic = trainer(MemoryBlobs(), registry, dataprep)
+    await automatic.reconcile(AutomaticKey("words"))
+    (run_id,) = await store.index.newest_first()
+    assert await store.attempts(run_id).claim(1)
+    registry.apply(training={"automatic": True, "resources": {"gpus": 2}})
+    await automatic.reconcile(AutomaticKey("words"))
+    assert await store.index.newest_first() == [run_id]
+    await store.end(RunOutcome(run_id=run_id, model="toy", state=TrainingRun.STATE_SUCCEEDED))
+    await automatic.reconcile(AutomaticKey("words"))
+    assert await store.index.newest_first() == [run_id], "hours of a GPU for the same bits"
+
+
 async def test_a_run_for_an_older_snapshot_that_was_asked_for_at_once_is_superseded() -> None:
     """Two tasks or replicas: one has read the older snapshot, and stores its run when the newer one's is there."""
     blobs, registry = MemoryBlobs(), Registry()

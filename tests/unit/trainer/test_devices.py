@@ -13,6 +13,7 @@ from millstream.errors import FailedPrecondition
 from millstream.training.v1 import training_service_pb2 as rpc
 from millstream.training.v1.attempt_pb2 import RunRequest
 from millstream.training.v1.training_run_pb2 import Resources, TrainingRun, TrainingRunSpec
+from recipekit import hardware
 from recipekit.catalog import Catalog
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
@@ -24,6 +25,7 @@ from services.trainer.reconcile import BringToOutcome, RunKey
 from services.trainer.service import TrainingService
 from services.trainer.store import FACTS, Store
 from tests.unit.trainer.test_automatic import Dataprep, Registry
+from tests.worlds.clock import Clock
 
 H100, L4 = "NVIDIA H100 80GB HBM3", "NVIDIA L4"
 
@@ -31,7 +33,8 @@ H100, L4 = "NVIDIA H100 80GB HBM3", "NVIDIA L4"
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two GPUs of one product, one of another."""
-    monkeypatch.setattr(devices, "gpus", lambda: {"GPU-a": H100, "GPU-b": H100, "GPU-c": L4})
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(hardware, "_gpu_listing", lambda: f"0, GPU-a, {H100}\n1, GPU-b, {H100}\n2, GPU-c, {L4}\n")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,9 @@ def test_what_the_machine_lacks_is_refused_with_what_to_do(setting: str, asked: 
         (AUTO, Resources(gpus=2), ["GPU-a", "GPU-c"], None),
         (AUTO, Resources(gpus=1, gpu_product="NVIDIA-L4"), [], ["GPU-c"]),
         (AUTO, Resources(gpus=1, gpu_product="NVIDIA-L4"), ["GPU-c"], None),
-        ("0,1", Resources(), ["0"], ["1"]),
+        ("0,1", Resources(), ["GPU-a"], ["GPU-b"]),
+        ("2", Resources(gpus=1, gpu_product="NVIDIA-L4"), [], ["GPU-c"]),
+        ("7", Resources(), [], []),
         ("", Resources(), [], []),
     ],
 )
@@ -68,8 +73,27 @@ def test_each_worker_has_gpus_of_its_own(
     assert Devices(setting).choose(asked, used) == chosen
 
 
+def test_a_driver_that_loads_late_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    listings, clock = ["", f"0, GPU-a, {H100}\n"], Clock()
+    monkeypatch.setattr(hardware, "_gpu_listing", lambda: listings.pop(0))
+    monkeypatch.setattr(devices, "time", clock)
+    found = Devices(AUTO)
+    with pytest.raises(FailedPrecondition, match="this machine has 0 GPUs"):
+        found.check(Resources(gpus=1))
+    with pytest.raises(FailedPrecondition):  # the driver is not asked at each call
+        found.check(Resources(gpus=1))
+    clock.sleep(30)
+    found.check(Resources(gpus=1))
+    assert found.choose(Resources(), []) == ["GPU-a"] and not listings
+
+
+def test_names_without_a_listing_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_gpu_listing", str)
+    assert Devices("0,1").choose(Resources(), ["0"]) == ["1"]
+
+
 def test_a_machine_without_gpus_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "gpus", dict)
+    monkeypatch.setattr(hardware, "_gpu_listing", str)
     assert Devices(AUTO).choose(Resources(), []) == [] and Devices(AUTO).environment([]) == {}
     assert Devices("").environment([]) == {"CUDA_VISIBLE_DEVICES": ""}
 

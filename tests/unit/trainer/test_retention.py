@@ -1,4 +1,4 @@
-"""What a run that has ended needs no more is deleted: its checkpoints at once, its log and progress after their time."""
+"""What a run that has ended needs no more is deleted: its checkpoints at once, its log after its time."""
 
 from typing import Any, cast
 
@@ -83,13 +83,16 @@ async def test_what_a_late_worker_left_goes_with_the_next_listing(store: Store) 
     assert not await keys(store, "checkpoints/")
 
 
-async def test_log_and_progress_go_after_their_time_and_the_history_stays(store: Store) -> None:
+async def test_the_log_goes_after_its_time_and_the_history_stays(store: Store) -> None:
     await ended(store)
-    await look(store, 29)
+    await look(store, 0.9)
     assert {"/log/0000000001", "/progress", "/heartbeat"} <= set(await keys(store, ATTEMPT))
+    await look(store, 29)
+    assert await keys(store, ATTEMPT) == ["/claim", "/failure", "/log/0000000001", "/progress"]
     storage = await look(store, 31)
-    assert await keys(store, ATTEMPT) == ["/claim", "/failure"]
+    assert await keys(store, ATTEMPT) == ["/claim", "/failure", "/progress"]
     assert storage.stored["logs"].deleted.size_bytes == len(b"epoch 1")
     store.forget_attempts(RUN)
     run = await Store(store.blobs, store.outbox, 10).run(RUN)
     assert (run.state, run.attempt, run.HasField("start_time")) == (TrainingRun.STATE_SUCCEEDED, 1, True)
+    assert run.progress.step == 5

@@ -202,12 +202,13 @@ async def test_a_run_that_must_be_exact_is_not_resumed_with_something_else(said:
     assert said in caught.value.text and "MILLSTREAM_REQUIRE_EXACT" in caught.value.text
 
 
-async def test_an_attempt_from_the_beginning_departs_from_nothing(tmp_path: Path) -> None:
+async def test_an_attempt_that_begins_anew_says_what_is_not_as_in_the_first(tmp_path: Path) -> None:
     store = await claimed_run(MemoryBlobs())
     await asyncio.to_thread(stored_run(store, 1, tmp_path / "1").numerics, dict)
     run = stored_run(store, 2, tmp_path / "2", here=other(RunNumerics(packages={"torch": "2.9.0"})))
     await asyncio.to_thread(run.numerics, dict)
-    assert not await resumed(run) and run.departures == []
+    assert not await resumed(run)
+    assert [(one.step, one.difference) for one in run.departures] == [(0, "torch 2.9.0, not 2.8.0")]
 
 
 def test_a_worker_knows_what_it_runs_with(tmp_path: Path) -> None:
