@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from millstream.defaults import CHAMPION
 from millstream.errors import FailedPrecondition, InvalidArgument, NotFound
 from millstream.registry.v1 import registry_service_pb2 as rpc
-from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec, ModelVersion
+from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 from millstream.states import word_of
 from recipekit.catalog import Catalog
 from servicekit.blobs.artifacts import file_key, prefix_of
 from servicekit.facts.ledger import Entry, intact
 from servicekit.ids import check_request_id
-from servicekit.limits import check_reason
+from servicekit.limits import SENT_BYTES, check_reason
 from servicekit.paging import message_page, trimmed
 from servicekit.rpc.caller import actor, check_operator
 from services.registry.clients import all_reports
@@ -60,9 +60,11 @@ class RegistryService:
         return rpc.ApplyModelResponse(model=await self.store.model(spec.model))
 
     async def GetModel(self, request: rpc.GetModelRequest) -> rpc.GetModelResponse:
-        """One model, with its present gate. Raises NotFound."""
+        """One model, with its present gate where both fit. Raises NotFound."""
         model = await self.store.model(request.model)
-        model.present_gate.extend(gate_of(model.spec, self.catalog))
+        gate = Model(present_gate=gate_of(model.spec, self.catalog))
+        if model.ByteSize() + gate.ByteSize() <= SENT_BYTES:
+            model.MergeFrom(gate)
         return rpc.GetModelResponse(model=trimmed(model))
 
     async def ListModels(self, request: rpc.ListModelsRequest) -> rpc.ListModelsResponse:

@@ -46,8 +46,8 @@ async def test_a_second_import_appends_or_replaces_as_it_says_and_says_what_chan
         begun = await imported(address, second, "--replace", "--request-id", "once")
         again = begun.partition("see how it ends, and what is quarantined: `millstream ")[2].partition("`")[0]
         assert "unchanged" in await imported(address, second, *again.split()[5:]), again
-        both = await imported(address, second, "--append", "--replace", code=1)
-        assert "leave one of them out" in both and (await world.snapshot()).number == 3
+        both = await imported(address, second, "--append", "--replace", code=2)
+        assert "--append keeps the rows of the dataset" in both and (await world.snapshot()).number == 3
 
 
 SPELLINGS = {"integers": ("0", "1"), "decimals": ("0.0", "1.0")}

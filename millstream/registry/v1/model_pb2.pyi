@@ -238,7 +238,7 @@ class Model(_message.Message):
     @_builtins.property
     def present_gate(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateRule]:
         """The rules by which a report's figures are judged now: the spec's, else those of its recipe. Set by GetModel; empty if
-        neither has any, or if this registry lacks the recipe.
+        neither has any, if this registry lacks the recipe, or if an older version took more than fit beside the spec.
         """
 
     def __init__(
