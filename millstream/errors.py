@@ -171,12 +171,14 @@ def from_rpc_error(error: grpc.RpcError) -> MillstreamError:
     kind = _BY_CODE.get(code, Internal)
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
         kind = InvalidArgument  # grpc itself rejected a message above its size limit: a retry cannot help
+    if unknown := code == grpc.StatusCode.UNIMPLEMENTED:
+        text = "a service is of an older version, which does not know this call: upgrade it"
     rebuilt = kind(text or f"the call ended with {code.name}")
     try:
         status = rpc_status.from_call(cast(grpc.Call, error))
     except (ValueError, AttributeError):
         status = None
-    rebuilt.answered = status is not None
+    rebuilt.answered = status is not None or unknown
     for packed in status.details if status else ():
         _read_detail(packed, rebuilt)
     return rebuilt

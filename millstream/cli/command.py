@@ -161,8 +161,6 @@ _STATUS = "`millstream status` shows what each service waits for"
 def explain(error: Exception) -> str:
     """The error as one sentence for people, led by its field where the text does not name it, with the next step."""
     text = str(error)
-    if "Method not found" in text:
-        return "a service is of an older version, which does not know this call: upgrade it"
     if isinstance(error, Unavailable | Unauthenticated) and not error.answered:
         return why_not_reached(error)
     if isinstance(error, DeadlineExceeded) and not error.answered:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from millstream.errors import DataLoss, NotFound
 from servicekit.blobs.port import Listed
@@ -14,14 +15,11 @@ log = logging.getLogger(__name__)
 def kinds(store: Store, keep_uploads_seconds: float) -> list[Kind]:
     """Rows and snapshots are kept; an uploaded file, and the attempts at its import, go once that has ended."""
 
-    async def of_no_import(old: Sequence[Listed]) -> list[str]:
-        return await unused_uploads(store, old)
-
     async def of_imports(old: Sequence[Listed]) -> list[str]:
         return await of_ended(old, _import_of, lambda owner: store.has_ended(*owner.split("/")))
 
     return [
-        Kind("uploads", ("uploads/*",), keep_uploads_seconds, of_no_import),
+        Kind("uploads", ("uploads/*",), keep_uploads_seconds, partial(unused_uploads, store)),
         Kind("rows", ("datasets/*/parts/*",)),
         Kind("import-attempts", ("datasets/*/attempts/**",), ATTEMPTS_SECONDS, of_imports),
         Kind("imports", ("datasets/*/imports/*", "datasets/*/outcomes/*")),

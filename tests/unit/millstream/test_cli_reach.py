@@ -145,6 +145,13 @@ def test_a_service_whose_store_is_down_is_up(base: int) -> None:
     assert f"`millstream status --port-base {base}` shows" in text and "millstream up" not in text
 
 
+def test_a_service_of_an_older_version_is_no_service_that_is_away(base: int) -> None:
+    with registry(base):
+        result = CliRunner().invoke(app, ["models", "show", "toy", "--port-base", str(base)])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("a service is of an older version, which does not know this call: upgrade it")
+
+
 def test_a_host_that_has_no_address_is_named(base: int) -> None:
     text = refused("--host", "nowhere.invalid", "--port-base", str(base))
     assert f"the host of nowhere.invalid:{base + REGISTRY} has no address: correct --host" in text
