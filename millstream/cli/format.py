@@ -15,6 +15,7 @@ from millstream.operations.v1.stored_pb2 import DeadLetterResolution
 from millstream.registry.v1.model_pb2 import AliasEntry, GateRule
 from millstream.states import word_of
 from millstream.timestamps import seconds_of
+from millstream.training.v1.lineage_pb2 import Lineage
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
 LABELS_SHOWN = 20
@@ -167,6 +168,14 @@ def time_left(left: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def inexact_lines(lineage: Lineage) -> list[str]:
+    """From which step on a run that resumed with something else is not bit-exact, and why; none where all of it is."""
+    if not lineage.HasField("inexact_from_step"):
+        return []
+    told = lineage.departures or [f"from step {lineage.inexact_from_step} on"]
+    return [f"not bit-exact {one}" for one in told]
 
 
 def rule_line(rule: GateRule) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from millstream.cli.command import Cli, command
-from millstream.cli.format import action, alias_line, count, figures, hold_line, rule_line, when
+from millstream.cli.format import action, alias_line, count, figures, hold_line, inexact_lines, rule_line, when
 from millstream.cli.output import Cells, as_dict
 from millstream.defaults import CHAMPION
 from millstream.errors import DataLoss, NotFound
@@ -155,6 +155,7 @@ def describe(version: ModelVersion) -> str:
         [
             f"{made}, validation: {figures(version.metrics)}",
             f"run {version.run_id}, {count(lineage.attempts, 'attempt')}, seed {lineage.seed}, {lineage.hardware}",
+            *inexact_lines(lineage),
             f"dataset {lineage.dataset} {lineage.dataset_number} ({lineage.snapshot_id})",
             f"recipe {lineage.recipe}, code {code}",
             f"artifact {version.artifact.digest}, {version.artifact.size_bytes} bytes",

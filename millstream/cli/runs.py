@@ -13,7 +13,7 @@ import typer
 
 from millstream.cli.command import Cli, Failed, command
 from millstream.cli.files import read_mapping
-from millstream.cli.format import count, figures, progress_parts, run_line, run_state, seconds, when
+from millstream.cli.format import count, figures, inexact_lines, progress_parts, run_line, run_state, seconds, when
 from millstream.cli.output import Cells, advise, progress_bar, write
 from millstream.errors import NotFound
 from millstream.training.v1.training_run_pb2 import TrainingRun
@@ -109,6 +109,7 @@ def show(cli: Cli, run_id: RunId) -> None:
         lines.append(
             f"artifact {run.artifact.digest}, {run.artifact.size_bytes} bytes; code {code}; {lineage.hardware}"
         )
+        lines += inexact_lines(lineage)
     cli.screen.one(run, "\n".join(lines))
 
 

@@ -62,6 +62,7 @@ M = TypeVar("M", bound=Message)
 LINEAGE = Lineage(
     run_id="run-1", dataset="words", dataset_number=4, snapshot_id="snap-4", recipe="toy_words", seed=42, attempts=2,
     code_commit="0123456789abcdef", code_dirty=True, hardware="8 cores",
+    inexact_from_step=6, departures=["from step 6 on: torch 2.9.0, not 2.8.0"],
 )  # fmt: skip
 ARTIFACT = Artifact(
     digest="artifact-1",

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from millstream.cli.format import count, file_lines, run_line, time_left, when
+from millstream.cli.format import count, file_lines, inexact_lines, run_line, time_left, when
 from millstream.dataset.v1.import_pb2 import FileReport, Import
+from millstream.training.v1.lineage_pb2 import Lineage
 from millstream.training.v1.training_run_pb2 import TrainingRun
 
 
@@ -27,6 +28,11 @@ def test_times_are_in_the_local_zone(in_india: None) -> None:
 
 def test_a_count_of_one_is_singular() -> None:
     assert (count(1, "attempt"), count(2, "attempt")) == ("1 attempt", "2 attempts")
+
+
+def test_a_run_of_a_version_that_kept_no_reasons_says_from_which_step_it_is_not_exact() -> None:
+    assert inexact_lines(Lineage()) == []
+    assert inexact_lines(Lineage(inexact_from_step=0)) == ["not bit-exact from step 0 on"]
 
 
 def test_a_run_in_one_line() -> None:

@@ -157,6 +157,7 @@ def test_a_version_is_shown_with_its_lineage(cli: Command, fakes: Fakes) -> None
     assert cli("models", "show", "toy", "--alias", "shadow").stdout.splitlines() == [
         "toy version 3 of 2026-09-21 14:13:20, validation: accuracy 0.7500",
         "run run-1, 2 attempts, seed 42, 8 cores",
+        "not bit-exact from step 6 on: torch 2.9.0, not 2.8.0",
         "dataset words 4 (snap-4)",
         "recipe toy_words, code 0123456789ab with changes",
         "artifact artifact-1, 70 bytes",

@@ -53,6 +53,7 @@ def test_a_run_is_shown_with_its_artifact(cli: Command) -> None:
         "created 2026-09-21 14:13:20 by ada, started 2026-09-21 14:13:20, ended 2026-09-21 14:13:20",
         "training took 3.0 s in 2 attempts",
         "artifact artifact-1, 70 bytes; code 0123456789ab with changes; 8 cores",
+        "not bit-exact from step 6 on: torch 2.9.0, not 2.8.0",
     ]
     assert json.loads(cli("runs", "show", "run-1", "-o", "json").stdout)["lineage"]["seed"] == "42"
 
