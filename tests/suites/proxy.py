@@ -22,7 +22,7 @@ class Proxy:
     def __init__(self, target: str, port: int = 0) -> None:
         host, _, number = target.rpartition(":")
         self._target, self._port = (host, int(number)), port
-        self._seconds, self._losing = 0.0, False
+        self._seconds, self._losing, self._pieces = 0.0, False, 0
         self._loop = asyncio.new_event_loop()
         self._open = asyncio.Event()
         self._open.set()
@@ -48,6 +48,15 @@ class Proxy:
     def cut(self) -> None:
         """A network partition: connections stay open, new ones are accepted, and no byte passes."""
         self._do(self._open.clear)
+
+    def cut_after(self, pieces: int) -> None:
+        """Pass so many more pieces of answers, then cut()."""
+        self._do(lambda: setattr(self, "_pieces", pieces))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether no byte passes."""
+        return not self._open.is_set()
 
     def slow(self, seconds: float) -> None:
         """Delay each piece of data by so many seconds, in both directions."""
@@ -120,6 +129,10 @@ class Proxy:
             await self._open.wait()
             if answers and self._losing:
                 raise ConnectionResetError
+            if answers and self._pieces:
+                self._pieces -= 1
+                if not self._pieces:
+                    self._open.clear()
             writer.write(piece)
             await writer.drain()
         with suppress(OSError):

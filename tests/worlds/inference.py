@@ -68,11 +68,13 @@ class FakeRegistry:
     entries: dict[tuple[str, str], list[AliasEntry]] = field(default_factory=dict)
     versions: dict[tuple[str, int], ModelVersion] = field(default_factory=dict)
     down: bool = False
+    asked_in_vain: int = 0
     damaged: set[str] = field(default_factory=set)
     stale_entry: AliasEntry | None = None
 
     def _check(self, key: str = "") -> None:
         if self.down:
+            self.asked_in_vain += 1
             raise Unavailable("the registry is down")
         if key in self.damaged:
             raise DataLoss(f"{key} is damaged")
@@ -119,6 +121,7 @@ class FakeRegistry:
 
 class Blobs(MemoryBlobs):
     down = False
+    asked_in_vain = 0
 
     async def get(self, key: str) -> bytes:
         self._check()
@@ -135,6 +138,7 @@ class Blobs(MemoryBlobs):
 
     def _check(self) -> None:
         if self.down:
+            self.asked_in_vain += 1
             raise Unavailable("the store is down")
 
 

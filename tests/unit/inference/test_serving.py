@@ -129,7 +129,7 @@ async def test_answers_and_stays_ready_with_everything_else_down(world: World) -
     await world.promote(1)
     replica = await world.start(full_resync_seconds=0.02).ready()
     world.registry.down = world.blobs.down = world.bus.down = True
-    await asyncio.sleep(0.1)
+    await until(lambda: world.registry.asked_in_vain > 1)
     assert await replica.is_ready()
     assert (await replica.classify(*TEXTS)).served.version == 1
     # A version that cannot be fetched now is served once it can be.
@@ -137,8 +137,8 @@ async def test_answers_and_stays_ready_with_everything_else_down(world: World) -
     world.registry.entries["words", "champion"].append(AliasEntry(model="words", alias="champion", number=2, version=2))
     world.blobs.down = False
     await world.register(world.folders[1])
-    world.blobs.down = True
-    await asyncio.sleep(0.1)
+    world.blobs.down, world.blobs.asked_in_vain = True, 0
+    await until(lambda: world.blobs.asked_in_vain)
     assert (await replica.classify(*TEXTS)).served.version == 1 and await replica.is_ready()
     world.blobs.down = False
     await until(lambda: replica.version() == 2)
@@ -150,12 +150,12 @@ async def test_is_not_ready_before_it_has_read_the_registry_and_loaded_what_it_n
     await world.promote(1)
     world.registry.down = True
     replica = world.start()
-    await asyncio.sleep(0.05)
+    await until(lambda: world.registry.asked_in_vain)
     assert not await replica.is_ready()
     with pytest.raises(Unavailable, match="not read from the registry yet"):
         await replica.classify("a bright mill")
     world.registry.down, world.blobs.down = False, True
-    await asyncio.sleep(0.3)
+    await until(lambda: world.blobs.asked_in_vain)
     assert not await replica.is_ready()
     with pytest.raises(Unavailable, match="try again"):
         await replica.classify("a bright mill")

@@ -97,6 +97,19 @@ def test_a_request_arrives_although_its_reply_is_lost(echo: tuple[str, list[byte
         assert echo[1] == [b"one"]
 
 
+def test_it_cuts_after_so_many_pieces_of_answers(echo: tuple[str, list[bytes]]) -> None:
+    with Proxy(echo[0]) as proxy, call(proxy) as caller:
+        proxy.cut_after(2)
+        for text in (b"one", b"two"):
+            assert not proxy.is_cut
+            caller.sendall(text)
+            assert caller.recv(9) == text
+        caller.sendall(b"three")
+        assert proxy.is_cut
+        proxy.heal()
+        assert caller.recv(9) == b"three"
+
+
 def test_slowed_it_delays_each_way(echo: tuple[str, list[bytes]]) -> None:
     with Proxy(echo[0]) as proxy, call(proxy) as caller:
         proxy.slow(0.15)
