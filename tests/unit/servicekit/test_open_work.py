@@ -6,7 +6,7 @@ import pytest
 
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.dataset.v1.import_pb2 import Import
-from millstream.errors import InvalidArgument, Unavailable
+from millstream.errors import InvalidArgument, MillstreamError, Unavailable
 from millstream.operations.v1.stored_pb2 import OpenMarker
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied
 from servicekit.blobs.memory import MemoryBlobs
@@ -164,10 +164,35 @@ async def test_what_is_given_up_without_an_end_is_tried_again_by_the_next_resync
     thing.records_ends = False
     thing.end_errors = [InvalidArgument("no")] if gives_up == "an end that fails" else []
     await Outbox(blobs, bus, "dataprep", FACTS).put(KEY, b"s1")
-    async with Running(trainer(blobs, DroppingBus(), thing, 0.01)):
+    async with Running(trainer(blobs, DroppingBus(), thing)) as work:
+        await until(lambda: thing.done["words"] == 3 and not work._states)
+        assert await open_keys(blobs), "nothing has ended, and nothing is left that would find it"
+        await work.resync()
         await until(lambda: thing.done["words"] == 4)
         while await open_keys(blobs):
             await asyncio.sleep(0.001)
+
+
+async def test_a_fact_that_comes_while_its_key_is_given_up_is_done_by_the_next_reconcile() -> None:
+    second, other = "datasets/words/ledger/0000000002", SnapshotCreated(dataset="words", number=2)
+
+    async def do(name: str) -> None:
+        if thing.done[name] == 1:
+            raise InvalidArgument("no")
+
+    class GivenUp(Thing):
+        async def end(self, key: ThingKey, error: MillstreamError) -> bool:
+            await blobs.put(second, b"s2")
+            await open_work_on(blobs, second, other)
+            await work.receive(OpenFact(fact_id_of(second), other))
+            return False
+
+    blobs, thing = MemoryBlobs(), GivenUp(do)
+    await Outbox(blobs, MemoryBus(), "dataprep", FACTS).put(KEY, b"s1")
+    async with Running(trainer(blobs, DroppingBus(), thing)) as work:
+        await until(lambda: thing.done["words"] == 2 and not work._states)
+        given_up = f"open/trainer/{OpenFact(fact_id_of(KEY), FACT).marker_id}"
+        assert await open_keys(blobs) == [given_up], "the first waits for the next resync"
 
 
 async def test_a_fact_stored_while_its_key_is_reconciled_stays_open_for_the_next_reconcile() -> None:

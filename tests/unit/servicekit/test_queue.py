@@ -227,6 +227,20 @@ async def test_an_end_that_cannot_succeed_gives_the_key_up(failure: Exception) -
     assert thing.ended == {} and len(thing.end_errors) >= 997
 
 
+async def test_an_end_has_all_its_tries_again_when_the_key_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+    """A broadcast reader asks again after a while."""
+
+    async def do(name: str) -> None:
+        raise InvalidArgument("no")
+
+    thing = Thing(do)
+    thing.end_errors = [RuntimeError("a bug")] * 5
+    async with working(thing, resync_seconds=0.01, broadcast=True) as work:
+        work.add(ThingKey("a"))
+        await until(lambda: thing.ended)
+    assert caplog.text.count("work given up without an end") == 1, "three tries end the first round, two are left of the second"
+
+
 def test_backoff_grows_to_its_limit_with_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     for failures in range(1, 200):
