@@ -27,7 +27,7 @@ class Credentials:
 
     Files are read again when they change: a call sends the token, and opens a connection by the certificates, of then.
 
-    Raises InvalidArgument for a token that cannot be sent, and for a certificate without its key or the reverse.
+    Raises InvalidArgument for a token that cannot be sent, and for a certificate without its key, or both without a CA.
     """
 
     token: str = ""
@@ -44,6 +44,12 @@ class Credentials:
                 "a client certificate and its key go together: set MILLSTREAM_TLS_CLIENT_CERT_FILE and "
                 "MILLSTREAM_TLS_CLIENT_KEY_FILE, or neither",
                 field="cert_file" if self.key_file else "key_file",
+            )
+        if self.cert_file and not self.ca_file:
+            raise InvalidArgument(
+                "a client certificate is sent over TLS alone: set MILLSTREAM_TLS_CA_FILE to the authority that signed the "
+                "services' certificates, or unset MILLSTREAM_TLS_CLIENT_CERT_FILE and MILLSTREAM_TLS_CLIENT_KEY_FILE",
+                field="ca_file",
             )
 
     @classmethod

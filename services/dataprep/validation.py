@@ -45,7 +45,7 @@ def format_of(header: ImportHeader) -> Format.ValueType:
         if header.file_name.lower().endswith(endings):
             return file_format
     raise InvalidArgument(
-        f"file_name {header.file_name[:100]!r} has no known ending: use .jsonl, .jsonl.gz, .csv or .csv.gz, or set format",
+        f"file_name {header.file_name[:100]!r} has no known ending: end its name in .jsonl, .jsonl.gz, .csv or .csv.gz",
         field="file_name",
     )
 

@@ -1,6 +1,7 @@
 """Registers a version for every succeeded run, and promotes the champion where the evaluation reports allow it."""
 
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
@@ -59,14 +60,18 @@ class RegisterVersion(Reconciler[VersionKey]):
     async def pending(self) -> AsyncIterator[VersionKey | DataLoss]:
         request = ListTrainingRunsRequest(states=[TrainingRun.STATE_SUCCEEDED], page_size=1000)
         async for page in pages(self.trainer.ListTrainingRuns, request):
+            of_models = defaultdict[str, list[str]](list)
             for run in page.runs:
+                of_models[run.spec.model].append(run.run_id)
+            for model, run_ids in of_models.items():
                 try:
-                    index = await self.store.versions(run.spec.model).index()
+                    index = await self.store.versions(model).index()
                 except DataLoss as error:
                     yield error
                     continue
-                if not index.number_of(run.run_id):
-                    yield VersionKey(run.run_id)
+                for run_id in run_ids:
+                    if not index.number_of(run_id):
+                        yield VersionKey(run_id)
 
     @override
     async def reconcile(self, key: VersionKey) -> None:

@@ -217,6 +217,7 @@ class Store:
             run.reason = run.reason or problem
             if not problem:
                 self._ended[run_id] = run
+                self.forget_attempts(run_id)
         elif problem:
             run.reason = problem
         elif run.attempt and (ending := await self.ending(run_id, run.attempt)):

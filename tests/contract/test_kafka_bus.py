@@ -1,6 +1,7 @@
 """The bus's suite on a real broker; below it, what only Kafka can show (see also test_kafka_lost.py)."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -105,6 +106,17 @@ async def publish_with_retry(bus: KafkaBus, topic: str, value: bytes) -> None:
                 await bus.publish(Message(topic, "key", value))
                 return
             await asyncio.sleep(0.2)
+
+
+async def test_a_broker_that_sends_its_clients_elsewhere_is_told_its_setting(own_kafka: Callable[..., Kafka]) -> None:
+    with socket.socket() as nobody:  # bound, so that no other process listens there; it does not listen itself
+        nobody.bind(("127.0.0.1", 0))
+        given = f"127.0.0.1:{nobody.getsockname()[1]}"
+        broker = own_kafka(settings={"advertised.listeners": f"PLAINTEXT://{given}"})
+        bus = bus_with(broker.settings())
+        with pytest.raises(Unavailable, match=f"sends clients to {given}, .* set the broker's advertised.listeners"):
+            await bus.publish(Message(fresh("topic"), "key", b"value"))
+        await bus.close()
 
 
 async def test_publishers_and_readers_resume_after_a_broker_restart(own_kafka: Callable[..., Kafka]) -> None:

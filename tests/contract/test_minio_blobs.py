@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +10,8 @@ import pytest
 
 from deploy.servers.minio import Minio
 from millstream.errors import InvalidArgument, Unavailable
+from servicekit.blobs.port import Listed
+from servicekit.blobs.s3 import blobs as blobs_module
 from servicekit.blobs.s3.blobs import MinioBlobs
 from servicekit.runtime.backends import open_blobs
 from servicekit.runtime.settings import Settings
@@ -123,6 +125,25 @@ async def test_an_object_replaced_while_it_is_read_is_never_mixed(minio: Store, 
         async for _ in far.read("big"):
             wire.break_connections()  # first: MinIO locks an object while it is read
             await near.put("big", b"b" * (32 << 20))
+
+
+@pytest.mark.parametrize(("objects", "pages"), [(0, 1), (3, 1), (4, 2), (5, 2)])
+async def test_a_listing_asks_once_a_page(
+    minio: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objects: int, pages: int
+) -> None:
+    monkeypatch.setattr(blobs_module, "PAGE", 4)
+    blobs = blobs_at(minio.settings(bucket_of(tmp_path)))
+    for number in range(objects):
+        await blobs.put(f"folder/{number}", b"")
+    asked, page = [], blobs._page
+
+    def counted(prefix: str, after: str) -> Sequence[Listed]:
+        asked.append(after)
+        return page(prefix, after)
+
+    monkeypatch.setattr(blobs, "_page", counted)
+    assert [listed.key async for listed in blobs.list("folder/")] == [f"folder/{n}" for n in range(objects)]
+    assert len(asked) == pages
 
 
 async def test_a_silent_store_opens_the_circuit_and_one_call_probes_while_others_fail_at_once(

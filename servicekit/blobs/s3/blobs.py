@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,14 @@ class MinioBlobs(Blobs):
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
         if not _PREFIX.fullmatch(prefix):
             return
-        while page := await self._calls.run(lambda last=after: self._page(prefix, last)):  # type: ignore[misc]
+        more = True
+        while more:
+            page = await self._calls.run(partial(self._page, prefix, after))
             for listed in page:
                 if _KEY.fullmatch(listed.key):
                     yield listed
-            after = page[-1].key
+            if more := len(page) == PAGE:
+                after = page[-1].key
 
     @override
     async def children(self, prefix: str) -> AsyncIterator[str]:

@@ -100,25 +100,43 @@ class Link:
                 f"{user_label(self.options.user)} may write no topic: grant it WRITE (kafka-acls.sh)"
             )
         self.probe()
-        return self.unavailable(f"{type(error).__name__}: {error}. The broker answers; see its log.")
+        hint = self._misnamed() or "The broker answers; see its log."
+        return self.unavailable(f"{type(error).__name__}: {error}. {hint}")
+
+    def _misnamed(self) -> str:
+        """The problem with the addresses that the brokers give to clients; "": they can be reached."""
+        for server in self.servers:
+            with suppress(KafkaError, OSError, ValueError):
+                given = [f"{broker.host}:{broker.port}" for broker in self._metadata(server).brokers]
+                if absent := next((one for one in given if one not in self.servers and not _listens(one)), ""):
+                    return (
+                        f"{server} answers, and sends clients to {absent}, where nothing can be reached from here: set "
+                        "the broker's advertised.listeners to an address that its clients reach"
+                    )
+        return ""
 
     def _probe(self, server: str) -> str:
         """The problem with a server; "" if it answers."""
+        try:
+            self._metadata(server)
+        except (KafkaError, OSError, ValueError) as error:
+            return self._describe(server, error)
+        return ""
+
+    def _metadata(self, server: str) -> Any:
+        """The server's MetadataResponse, without topics. Raises KafkaError, OSError, ValueError."""
         client = Client(**{**self.configuration(), "bootstrap_servers": [server]})
         manager = client._manager
         node = manager.cluster.bootstrap_brokers()[0].node_id
 
-        async def fetch_metadata() -> None:
+        async def fetch() -> Any:
             await manager.wait_for(manager.get_connection(node).init_future, CONNECT_SECONDS * 1000)
-            await manager.wait_for(manager.send(MetadataRequest(topics=[]), node), CONNECT_SECONDS * 1000)
+            return await manager.wait_for(manager.send(MetadataRequest(topics=[]), node), CONNECT_SECONDS * 1000)
 
         try:
-            client._net.run(fetch_metadata)
-        except (KafkaError, OSError, ValueError) as error:
-            return self._describe(server, error)
+            return client._net.run(fetch)
         finally:
             client.close()
-        return ""
 
     def _describe(self, server: str, error: Exception) -> str:
         options, text = self.options, str(error)

@@ -23,7 +23,11 @@ from tests.worlds.disk import largest_file
         ({"dataset": ""}, "dataset", "lower-case"),
         ({"dataset": "a/../b"}, "dataset", "lower-case"),
         ({"request_id": "../x"}, "request_id", "letters"),
-        ({"file_name": "words.parquet"}, "file_name", "no known ending"),
+        (
+            {"file_name": "words.parquet"},
+            "file_name",
+            "no known ending: end its name in .jsonl, .jsonl.gz, .csv or .csv.gz",
+        ),
         ({"file_name": ""}, "file_name", "no known ending"),
         ({"file_format": 9}, "format", "unknown"),
         ({"spec": None}, "spec", "first import of words"),

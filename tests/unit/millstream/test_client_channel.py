@@ -43,6 +43,12 @@ def test_a_client_certificate_needs_its_key(name: str) -> None:
         Credentials(ca_file="ca.pem", **{name: "client.pem"})
 
 
+def test_a_client_certificate_without_an_authority_is_no_plaintext_connection() -> None:
+    with pytest.raises(InvalidArgument, match="set MILLSTREAM_TLS_CA_FILE") as raised:
+        Credentials(cert_file="client.pem", key_file="client.key")
+    assert raised.value.field == "ca_file"
+
+
 @pytest.mark.parametrize(
     ("address", "credentials", "warned"),
     [

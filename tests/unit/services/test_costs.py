@@ -4,12 +4,14 @@ import base64
 from typing import Any, cast
 
 import pytest
+from google.protobuf.json_format import ParseDict
 
 from millstream.errors import InvalidArgument, NotFound
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest, ListEvaluationReportsResponse
+from millstream.registry.v1.events_pb2 import ModelApplied
 from millstream.registry.v1.model_pb2 import ModelSpec
-from millstream.registry.v1.registry_service_pb2 import GetModelRequest, ListModelsRequest
+from millstream.registry.v1.registry_service_pb2 import ApplyModelRequest, GetModelRequest, ListModelsRequest
 from millstream.timestamps import now
 from millstream.training.v1.attempt_pb2 import RunOutcome, RunRequest
 from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
@@ -21,16 +23,21 @@ from services.evaluator.service import EvaluationService
 from services.evaluator.store import FACTS as EVALUATOR_FACTS
 from services.evaluator.store import Store as EvaluatorStore
 from services.evaluator.store import folder_of, report_id_of
+from services.registry.reconcile import VersionKey
 from services.registry.service import RegistryService
 from services.registry.store import FACTS as REGISTRY_FACTS
 from services.registry.store import Store as RegistryStore
 from services.trainer.automatic import AutomaticKey, TrainAutomatically
+from services.trainer.handlers import HANDLERS
 from services.trainer.reconcile import BringToOutcome, RunKey
 from services.trainer.service import TrainingService
 from services.trainer.store import FACTS, Store
 from tests.unit.trainer.test_automatic import Dataprep, Registry
 from tests.worlds.counting import CountingBlobs
 from tests.worlds.dataprep import World, sample
+from tests.worlds.registry import SPEC, registry
+from tests.worlds.registry import Evaluator as RegistryEvaluator
+from tests.worlds.registry import Trainer as RegistryTrainer
 from tests.worlds.training import NoLauncher
 
 SUCCEEDED = TrainingRun.STATE_SUCCEEDED
@@ -248,3 +255,28 @@ async def test_a_model_that_does_not_exist_costs_a_look_and_names_a_few_that_do(
         await service.GetModel(GetModelRequest(model="nosuch"))
     assert "there are: model-0000, model-0001, " in str(raised.value) and "model-0019 and others" in str(raised.value)
     assert blobs.calls.total() <= 2, blobs.calls
+
+
+async def test_a_comparison_asks_the_store_once_a_model_for_a_page_of_runs() -> None:
+    costs = []
+    for runs in (5, 400):
+        blobs, ids = CountingBlobs(), [f"run-{number}" for number in range(runs)]
+        replica = registry(blobs, RegistryTrainer(*ids), RegistryEvaluator())
+        await replica.service.ApplyModel(ApplyModelRequest(spec=ParseDict(SPEC, ModelSpec())))
+        await replica.register.reconcile(VersionKey(ids[0]))
+        blobs.calls.clear()
+        assert [key async for key in replica.register.pending()] == [VersionKey(run_id) for run_id in ids[1:]]
+        costs.append(blobs.calls.total())
+    assert costs[0] == costs[1] <= 2, costs
+
+
+async def test_a_model_that_was_applied_is_asked_for_alone() -> None:
+    class OneModel(Registry):
+        async def ListModels(self, request: ListModelsRequest) -> Any:
+            raise AssertionError("all models were listed for a change of one")
+
+    (key,) = HANDLERS[ModelApplied](ModelApplied(model="toy", dataset="words"))
+    store = Store(blobs := CountingBlobs(), Outbox(blobs, None, "trainer", FACTS), 10)
+    automatic = TrainAutomatically(store, cast("Any", OneModel(model="toy")), cast("Any", Dataprep()))
+    await automatic.reconcile(cast("AutomaticKey", key))
+    assert len(await store.open_run_ids("toy")) == 1
