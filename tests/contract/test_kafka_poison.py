@@ -65,7 +65,7 @@ def _publish_poison(address: str, topic: str, kind: str) -> None:
     producer = KafkaProducer(bootstrap_servers=address, max_request_size=2_000_000)
     key = snapshot("first").key.encode()
     if kind == "large":
-        producer.send(topic, b"\xff" * 1_040_000, key=key).get(timeout=30)
+        producer.send(topic, b"\xff" * 1_040_000, key=key).get(timeout=HANG)
     else:
-        producer.send(topic, b"\xff", key=key, headers=[(NotUtf8("name"), b"value")]).get(timeout=30)
+        producer.send(topic, b"\xff", key=key, headers=[(NotUtf8("name"), b"value")]).get(timeout=HANG)
     producer.close()

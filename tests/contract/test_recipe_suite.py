@@ -23,6 +23,7 @@ from recipekit.catalog import Catalog
 from recipekit.predictor import Predictor, differences, load_artifact, predict, write_golden
 from recipekit.run import Data, LocalRun, Progress, Stopped
 from recipekit.spec import Row, Spec
+from tests.worlds.waiting import FLOW
 
 CATALOG = Catalog(("recipes", "tests.recipes"))
 ROOT = Path(__file__).parents[2]
@@ -187,7 +188,7 @@ def test_killed_twice_stopped_once_and_resumed_ends_in_the_same_bits(fitted: Fit
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=FLOW,
         )
         assert child.returncode == -signal.SIGKILL, f"{how} ended with {child.returncode}: {child.stderr[-3000:]}"
     assert not list((tmp_path / "artifact").iterdir()), "the kills came too late: there is an artifact already"

@@ -12,6 +12,7 @@ import pytest
 from tests.e2e import scenario
 from tests.e2e.scenario import DATASET, MODEL
 from tests.worlds.platform import ROOT, TOY, World, world
+from tests.worlds.waiting import FLOW
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,9 @@ def run_id(platform: World, tmp_path_factory: pytest.TempPathFactory) -> str:
     applied = json_of(platform, "apply", "-f", str(TOY / "model.yaml"))
     assert (applied["name"], applied["spec"]["promotion"]["automatic"]) == (MODEL, True)
     with platform.client() as client:
-        client.wait_served(MODEL, 1, timeout=60)
+        client.wait_served(MODEL, 1, timeout=FLOW)
         (run,) = client.runs(MODEL)
-    printed, _ = tail.communicate(timeout=60)
+    printed, _ = tail.communicate(timeout=FLOW)
     assert len([json.loads(line)["event_type"] for line in printed.splitlines()]) == 3
     return run.run_id
 
@@ -105,7 +106,7 @@ def test_training_by_hand_and_the_champion(platform: World, run_id: str) -> None
     trained = lines(platform, "train", MODEL, "--watch")[-1]
     assert (trained["state"], trained["automatic"]) == ("STATE_SUCCEEDED", False)
     with platform.client() as client:
-        client.wait_served(MODEL, 2, timeout=60)
+        client.wait_served(MODEL, 2, timeout=FLOW)
     back = json_of(platform, "rollback", MODEL, "--reason", "a try")
     assert (back["version"], back["hold"], back["reason"]) == ("1", True, "a try")
     forward = json_of(platform, "promote", MODEL, "2", "--reason", "and back")

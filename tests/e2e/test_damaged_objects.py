@@ -25,6 +25,7 @@ from tests.e2e.scenario import SPEC
 from tests.recipes.toy_words.sample import rows
 from tests.worlds.damage import half_of
 from tests.worlds.platform import World, wait_until, world
+from tests.worlds.waiting import FLOW
 
 HURT, WELL = "hurt", "well"
 TEXT = ["the mill was kind and sweet"]
@@ -50,7 +51,7 @@ def train(platform: World, model: str, number: int) -> None:
     with platform.client() as client:
         mode: Any = {"recipe": SPEC["recipe"]} if number == 1 else {"mode": "append"}
         created = client.import_dataset(file, model, **mode)
-        ended = client.wait_import(model, created.request_id, timeout=60)
+        ended = client.wait_import(model, created.request_id, timeout=FLOW)
         assert (ended.state, ended.snapshot_number) == (Import.STATE_SUCCEEDED, number), ended.refusal
         wait_until(lambda: champion(client, model) == number, f"version {number} of {model} is champion")
         wait_until(lambda: served(client, model) == number, f"version {number} of {model} is served")

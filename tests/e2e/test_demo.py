@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from tests.worlds.platform import ROOT, chosen, servers_of
+from tests.worlds.waiting import FLOW
 
 
 def demo(state: Path, *words: str, recipe: str = "toy_words") -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")}
     where = ("--world", chosen(), "--state", str(state))
     command = [sys.executable, "-m", "deploy.demo", "--recipe", recipe, *where, *words]
-    return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=FLOW, check=False)
 
 
 def result(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:

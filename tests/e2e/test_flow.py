@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e import scenario
 from tests.worlds.platform import WORLDS, World, wait_until, world
+from tests.worlds.waiting import FLOW
 
 
 @pytest.fixture(scope="module", params=[os.environ["TEST_WORLD"]] if os.environ.get("TEST_WORLD") else WORLDS)
@@ -33,7 +34,7 @@ def test_a_service_that_dies_is_restarted(platform: World) -> None:
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: platform.pids("inference") not in ([], [pid]), "another inference")
     with platform.client() as client:
-        assert client.wait_served(scenario.MODEL, 2, timeout=30).served.version == 2
+        assert client.wait_served(scenario.MODEL, 2, timeout=FLOW).served.version == 2
     assert "inference-0 was killed by SIGKILL" in platform.tails()
 
 
@@ -41,6 +42,6 @@ def test_everything_is_there_after_a_restart(platform: World) -> None:
     assert platform.stop() == 0
     platform.start()
     with platform.client() as client:
-        assert client.wait_served(scenario.MODEL, 2, timeout=30).served.version == 2
+        assert client.wait_served(scenario.MODEL, 2, timeout=FLOW).served.version == 2
         assert client.classify(scenario.MODEL, ["cold and dull"]).classifications[0].label == "bad"
         assert len(list(client.runs(scenario.MODEL))) == 2

@@ -19,6 +19,7 @@ from tests.contract.old_messages.kept import Corpus, corpora
 from tests.contract.old_messages.kinds import strangers
 from tests.e2e.invariants import check_versions, keys
 from tests.worlds.platform import World, wait_until, world
+from tests.worlds.waiting import FLOW
 
 MODEL, DATASET, OTHER_ALIAS = "toy", "toy-words", "candidate"
 LEFT_OPEN = "left-open"
@@ -82,13 +83,13 @@ def test_an_old_file_is_unchanged(platform: World, old: Corpus, tmp_path: Path) 
     file.write_bytes(old.objects[f"uploads/{source['digest']}"])
     with platform.client() as client:
         asked = client.import_dataset(file, DATASET, mode="replace")
-        ended = client.wait_import(DATASET, asked.request_id, timeout=30)
+        ended = client.wait_import(DATASET, asked.request_id, timeout=FLOW)
         assert (ended.state, ended.snapshot_number) == (Import.STATE_UNCHANGED, newest["number"])
 
 
 def test_an_old_version_is_served(platform: World) -> None:
     with platform.client() as client:
-        client.wait_served(MODEL, 1, alias=OTHER_ALIAS, timeout=30)
+        client.wait_served(MODEL, 1, alias=OTHER_ALIAS, timeout=FLOW)
         answer = client.classify(MODEL, ["the mill was kind and sweet", "cold and dull"], alias=OTHER_ALIAS)
         assert [found.label for found in answer.classifications] == ["good", "bad"]
         assert answer.served.version == 1
@@ -96,7 +97,7 @@ def test_an_old_version_is_served(platform: World) -> None:
 
 def test_a_run_that_was_left_open_resumes_from_its_old_checkpoint(platform: World, old: Corpus) -> None:
     with platform.client() as client:
-        run = client.wait_run(LEFT_OPEN, timeout=60)
+        run = client.wait_run(LEFT_OPEN, timeout=FLOW)
         assert run.state == TrainingRun.STATE_SUCCEEDED, run.reason
         printed = b"".join(part.chunk for part in client.run_log(LEFT_OPEN) if part.attempt == 2).decode()
         steps = max(int(key.split("/")[1]) for key in read_in(old, f"checkpoints/{LEFT_OPEN}/"))
@@ -113,7 +114,7 @@ def test_the_fact_of_an_old_outbox_marker_is_published(platform: World, old: Cor
 
 def test_a_new_version_of_the_old_snapshot_becomes_champion(platform: World, old: Corpus) -> None:
     with platform.client() as client:
-        run = client.wait_run(client.train(MODEL, dataset_number=1, config={"seed": SEED}).run_id, timeout=60)
+        run = client.wait_run(client.train(MODEL, dataset_number=1, config={"seed": SEED}).run_id, timeout=FLOW)
         flow = Flow(client)
         version = flow.register(MODEL, run)
         report = flow.evaluate(version)

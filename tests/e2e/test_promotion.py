@@ -15,6 +15,7 @@ from millstream.registry.v1.model_pb2 import AliasEntry
 from tests.e2e import scenario
 from tests.e2e.scenario import MODEL
 from tests.worlds.platform import World, wait_until, world
+from tests.worlds.waiting import FLOW
 
 RESYNC_SECONDS = 1.0
 
@@ -42,7 +43,7 @@ def test_of_two_versions_at_once_the_later_is_champion_and_each_step_rests_on_a_
     with platform.client() as client:
         runs = [client.train(MODEL, config={"seed": seed}) for seed in (11, 12)]
         for run in runs:
-            list(client.watch_run(run.run_id, timeout=60))
+            list(client.watch_run(run.run_id, timeout=FLOW))
         wait_until(lambda: champion(client) == 3, "version 3 is champion")
         history = list(client.alias_history(MODEL))[::-1]
         assert [entry.version for entry in history] in ([1, 2, 3], [1, 3])
@@ -60,7 +61,7 @@ def test_a_rollback_stays_rolled_back_until_it_is_released(platform: World, tmp_
         assert (entry.action, entry.hold) == (AliasEntry.ACTION_ROLLED_BACK, True)
         assert entry.version < before
         back = entry.version
-        client.wait_served(MODEL, back, timeout=30)
+        client.wait_served(MODEL, back, timeout=FLOW)
         client.import_dataset(scenario.a_file(tmp_path, skip=10), scenario.DATASET, mode="replace")
         wait_until(lambda: back in reports(client, 4), "a report on version 4")
         assert reports(client, 4)[back].status == EvaluationReport.STATUS_PASSED
@@ -71,7 +72,7 @@ def test_a_rollback_stays_rolled_back_until_it_is_released(platform: World, tmp_
         wait_until(lambda: champion(client) == 4, "version 4 is champion")
         versions = [entry.version for entry in client.alias_history(MODEL)][::-1]
         assert versions[-3:] == [back, back, 4], "released, then directly to 4, never to the one rolled back"
-        client.wait_served(MODEL, 4, timeout=30)
+        client.wait_served(MODEL, 4, timeout=FLOW)
 
 
 def test_a_version_that_failed_its_gate_is_promoted_only_with_a_reason(platform: World, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_version_that_failed_its_gate_is_promoted_only_with_a_reason(platform:
         present = champion(client)
         client.apply_model(strict)
         run = client.train(MODEL, config={"seed": 13})
-        list(client.watch_run(run.run_id, timeout=60))
+        list(client.watch_run(run.run_id, timeout=FLOW))
         wait_until(lambda: present in reports(client, 5), "a report on version 5")
         report = reports(client, 5)[present]
         assert report.status == EvaluationReport.STATUS_FAILED
@@ -89,7 +90,7 @@ def test_a_version_that_failed_its_gate_is_promoted_only_with_a_reason(platform:
             client.promote(MODEL, 5)
         entry = client.promote(MODEL, 5, override="the champion's data were wrong")
         assert (entry.override, entry.hold) == ("the champion's data were wrong", True)
-        assert client.wait_served(MODEL, 5, timeout=30).served.version == 5
+        assert client.wait_served(MODEL, 5, timeout=FLOW).served.version == 5
         with pytest.raises(NotFound, match="newest is 5"):
             client.promote(MODEL, 6)
 

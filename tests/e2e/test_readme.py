@@ -14,6 +14,7 @@ from millstream.cli.app import app
 from millstream.cli.files import read_spec
 from millstream.registry.v1.model_pb2 import ModelSpec
 from tests.worlds.platform import ROOT, world
+from tests.worlds.waiting import FLOW
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -38,7 +39,7 @@ def test_the_commands_and_the_python_lead_to_a_prediction(tmp_path: Path) -> Non
             f"Client(inference='{platform.addresses['inference']}', registry='{platform.addresses['registry']}')",
         )
         run = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=FLOW, check=True
         )
         assert re.match(r"(positive|negative|neutral) 1 [0-9a-f]+\n1 \{.*accuracy.*\} 1\n", run.stdout), run.stdout
 

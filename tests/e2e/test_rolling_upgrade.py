@@ -30,6 +30,7 @@ from tests.e2e import scenario
 from tests.e2e.invariants import keys
 from tests.e2e.rolling import Fleet, NoHistory, Tree, here, previous
 from tests.worlds.platform import publish, servers_of, wait_until
+from tests.worlds.waiting import FLOW
 
 UPGRADE = ("dataprep", "trainer", "evaluator", "registry", "inference")
 ROLLBACK = ("registry", "inference", "trainer", "evaluator", "dataprep")
@@ -91,7 +92,7 @@ class Upgrade:
             self.replace("trainer", tree, slot)
             os.kill(worker, signal.SIGKILL)
         with self.fleet.client() as client:
-            run = client.wait_run(run_id, timeout=60)
+            run = client.wait_run(run_id, timeout=FLOW)
             assert (run.state, run.attempt, run.lineage.attempts) == (TrainingRun.STATE_SUCCEEDED, 2, 2), run.reason
             printed = b"".join(part.chunk for part in client.run_log(run_id) if part.attempt == 2).decode()
             assert '"message": "resuming"' in printed, f"it began anew:\n{printed}"

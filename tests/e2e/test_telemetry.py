@@ -57,7 +57,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def shown(platform: World, service: str) -> dict[str, list[tuple[str, dict[str, str], float]]]:
     """A service's samples (name, labels, value) by metric family."""
-    with urllib.request.urlopen(f"http://{platform.ports.metrics(service, 0)}/metrics", timeout=10) as page:
+    with urllib.request.urlopen(f"http://{platform.ports.metrics(service, 0)}/metrics", timeout=HANG) as page:
         families = text_string_to_metric_families(page.read().decode())
         return {family.name: [(s.name, s.labels, s.value) for s in family.samples] for family in families}
 

@@ -15,7 +15,8 @@ from deploy.local import workers
 from deploy.local.ports import free_ports
 from millstream.training.v1.training_run_pb2 import TrainingRun
 from tests.e2e import invariants, scenario
-from tests.worlds.platform import ROOT, World, wait_until, world
+from tests.worlds.platform import ROOT, STOP_SECONDS, World, wait_until, world
+from tests.worlds.waiting import FLOW
 
 
 def up(
@@ -26,7 +27,7 @@ def up(
     clean["PYTHONPATH"] = str(ROOT)
     return subprocess.run(
         [sys.executable, "-m", "millstream", "up", *words],
-        cwd=cwd, env={**clean, **environment}, capture_output=True, text=True, timeout=60, check=False,
+        cwd=cwd, env={**clean, **environment}, capture_output=True, text=True, timeout=FLOW, check=False,
     )  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def test_one_platform_per_folder_and_down_ends_it(tmp_path: Path) -> None:
         second = up("--state", str(platform.state), "--port-base", str(free_ports().base))
         assert second.returncode == 1 and "a platform runs on" in second.stderr
         assert "has ended" in platform.cli("down", "--state", str(platform.state))
-        assert platform.process and platform.process.wait(10) == 0
+        assert platform.process and platform.process.wait(STOP_SECONDS) == 0
         assert "no platform runs" in platform.cli("down", "--state", str(platform.state), code=1)
 
 
@@ -77,13 +78,13 @@ def slow_run(platform: World, tmp_path: Path) -> str:
     with platform.client() as client:
         file = scenario.a_file(tmp_path)
         asked = client.import_dataset(file, scenario.DATASET, recipe="toy_words")
-        client.wait_import(scenario.DATASET, asked.request_id, timeout=30)
+        client.wait_import(scenario.DATASET, asked.request_id, timeout=FLOW)
         by_hand = {**scenario.SPEC, "training": {"automatic": False}}
         client.apply_model(by_hand)
         run = client.train(
             scenario.MODEL, preset="toy", config={"steps": 120, "step_seconds": 0.04, "checkpoint_every": 5}
         )
-        for now in client.watch_run(run.run_id, timeout=60):
+        for now in client.watch_run(run.run_id, timeout=FLOW):
             if now.progress.step > 10:
                 return run.run_id
     raise AssertionError("the run ended before it was polled")
@@ -91,9 +92,9 @@ def slow_run(platform: World, tmp_path: Path) -> str:
 
 def finished(platform: World, run_id: str) -> TrainingRun:
     with platform.client() as client:
-        run = client.wait_run(run_id, timeout=60)
+        run = client.wait_run(run_id, timeout=FLOW)
         assert run.state == TrainingRun.STATE_SUCCEEDED, run.reason
-        client.wait_served(scenario.MODEL, 1, timeout=60)
+        client.wait_served(scenario.MODEL, 1, timeout=FLOW)
         invariants.check(platform.blobs(), client, scenario.MODEL, scenario.DATASET)
         return run
 
@@ -131,6 +132,6 @@ def test_a_platform_ends_with_its_parent(tmp_path: Path) -> None:
         f"{str(tmp_path / 'state')!r}, '--port-base', '{base}'], stdout=subprocess.PIPE, text=True); "
         "print(p.stdout.readline())"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=FLOW, check=True)
     lock = tmp_path / "state/lock"
     wait_until(lambda: lock.read_text() == "", "the platform's end")

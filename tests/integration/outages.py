@@ -29,6 +29,7 @@ from servicekit.ids import hash_of
 from tests.e2e import invariants
 from tests.e2e.scenario import DATASET, MODEL, SPEC
 from tests.worlds.platform import ROOT, World, wait_until
+from tests.worlds.waiting import FLOW, HANG
 
 DOMAINS = {
     "dataprep": "dataset",
@@ -58,7 +59,7 @@ def call_everything(platform: World, file: Path, folder: Path) -> None:
     """Each call of each service at least once. A refusal of what this recipe is not made for is an answer, too."""
     with platform.client() as client:
         imported = client.import_dataset(file, DATASET, recipe=SPEC["recipe"], mode="replace")
-        client.wait_import(DATASET, imported.request_id, timeout=30)
+        client.wait_import(DATASET, imported.request_id, timeout=FLOW)
         run = client.train(MODEL, config={"steps": 1000, "step_seconds": 0.05}, preset="toy")
         report = next(client.reports(MODEL))
         version = client.alias(MODEL).version
@@ -72,7 +73,7 @@ def call_everything(platform: World, file: Path, folder: Path) -> None:
             lambda: client.run(run.run_id),
             lambda: list(client.runs(MODEL)),
             lambda: client.cancel_run(run.run_id, "a try"),
-            lambda: list(client.watch_run(run.run_id, timeout=30)),
+            lambda: list(client.watch_run(run.run_id, timeout=FLOW)),
             lambda: list(client.run_log(run.run_id)),
             lambda: client.apply_model(SPEC),
             lambda: client.model(MODEL),
@@ -146,7 +147,7 @@ def calls(platform: World) -> Calls:
     """How many calls of each method have ended with each code, as the services count them."""
     found: Calls = Counter()
     for service in SERVICES:
-        with urllib.request.urlopen(f"http://{platform.ports.metrics(service, 0)}/metrics", timeout=10) as page:
+        with urllib.request.urlopen(f"http://{platform.ports.metrics(service, 0)}/metrics", timeout=HANG) as page:
             for family in text_string_to_metric_families(page.read().decode()):
                 for sample in family.samples if family.name == "grpc_server_handled" else ():
                     if sample.name.endswith("_total"):
@@ -248,4 +249,4 @@ def one_service(folder: Path, settings: Mapping[str, str], name: str = "registry
         raise
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(HANG)

@@ -29,7 +29,7 @@ from tests.recipes.toy_words.spec import Config
 from tests.recipes.toy_words.train import fit
 from tests.worlds.inference import CATALOG, FakeRegistry, World
 from tests.worlds.platform import ROOT
-from tests.worlds.waiting import HANG
+from tests.worlds.waiting import FLOW, HANG
 
 CONTRACT = DESCRIPTOR.services_by_name["RegistryService"]
 RARE = "quaint"
@@ -113,7 +113,7 @@ def change_a_weight(model: Path) -> None:
 
 
 async def answer(client: AsyncClient) -> tuple[str, float]:
-    await client.wait_served("words", 1, timeout=30)
+    await client.wait_served("words", 1, timeout=FLOW)
     (found,) = (await client.classify("words", [RARE])).classifications
     return found.label, found.confidence
 

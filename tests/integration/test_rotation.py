@@ -128,7 +128,7 @@ async def called(live: Live) -> AsyncIterator[tuple[Server, Callers]]:
 async def refused(server: Server, credentials: Credentials) -> bool:
     async with open_channel(server.address, credentials) as channel:
         try:
-            await DatasetServiceStub(channel).GetDataset(ASKED, timeout=10)
+            await DatasetServiceStub(channel).GetDataset(ASKED, timeout=HANG)
         except (Unavailable, Unauthenticated):
             return True
     return False

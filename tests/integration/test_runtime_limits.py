@@ -1,6 +1,7 @@
 """What a server takes on at most, over real loopback connections: messages, calls, watches."""
 
 import asyncio
+import math
 import os
 import resource
 import subprocess
@@ -18,6 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from millstream.channel import MAX_MESSAGE_BYTES, open_channel
 from millstream.credentials import Credentials
 from millstream.dataset.v1 import dataset_service_pb2 as pb
+from millstream.dataset.v1.dataset_pb2 import DatasetSpec, SplitSpec
+from millstream.dataset.v1.dataset_service_pb2 import ImportHeader
 from millstream.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from millstream.errors import InvalidArgument, Overloaded
 from servicekit.limits import REQUEST_BYTES
@@ -195,6 +198,16 @@ async def test_bytes_that_are_no_message_are_the_callers_mistake() -> None:
         with pytest.raises(InvalidArgument, match="GetDataset"):
             method: Any = channel.unary_unary(f"/{NAME}/GetDataset")
             await method(b"\xff\xff\xff")
+
+
+async def test_a_value_without_meaning_is_refused_before_the_service_sees_it() -> None:
+    service = Service()
+    spec = DatasetSpec(split=SplitSpec(test_share=math.inf))
+    request = pb.ImportDatasetRequest(header=ImportHeader(dataset="words", spec=spec))
+    async with serving(service) as address, open_channel(address) as channel:
+        with pytest.raises(InvalidArgument) as raised:
+            await DatasetServiceStub(channel).ImportDataset(iter([request]))
+    assert raised.value.field == "header.spec.split.test_share" and not service.uploads
 
 
 async def test_what_is_small_by_nature_takes_small_messages_only(tmp_path: Path) -> None:

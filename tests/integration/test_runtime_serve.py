@@ -225,7 +225,7 @@ async def test_tls_and_mtls(certificates: Path, mutual: bool) -> None:
         for credentials in bad:
             async with open_channel(server.address, credentials) as channel:
                 with pytest.raises(Unavailable):
-                    await DatasetServiceStub(channel).GetDataset(pb.GetDatasetRequest(), timeout=10)
+                    await DatasetServiceStub(channel).GetDataset(pb.GetDatasetRequest(), timeout=HANG)
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ async def test_a_process_serves_shows_metrics_and_ends_by_signal_or_by_its_own_f
             await DatasetServiceStub(opened).GetDataset(pb.GetDatasetRequest(), wait_for_ready=True, timeout=HANG)
 
     def show() -> str:
-        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
+        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=HANG) as page:
             return str(page.read().decode())
 
     shown = await asyncio.to_thread(show)

@@ -21,6 +21,7 @@ from services.inference.predictions import Predictions
 from services.inference.retries import Retries
 from services.inference.store import Store
 from services.inference.versions.serving import LoadedVersion, Serving
+from tests.worlds.waiting import HANG
 
 BIG = 2**53 + 1
 """A whole number that no double holds."""
@@ -75,7 +76,7 @@ class Joy:
     def prepare(self, rows: Sequence[Row]) -> list[Item]:
         self.prepared.append(len(rows))
         self.preparing.set()
-        self.may_prepare.wait(10)
+        self.may_prepare.wait(HANG)
         return [Item(1, row) for row in rows]
 
     def forward(self, items: Sequence[Item]) -> list[Prediction]:
@@ -97,7 +98,7 @@ class Joy:
         if not self.has_index:
             raise LookupError("this artifact has no index")
         self.searching.set()
-        self.may_search.wait(10)
+        self.may_search.wait(HANG)
         near, far = {"text": "near", "label": "joy", "id": BIG}, {"text": "far", "label": "gloom"}
         kept = [Neighbour(0.9, near), Neighbour(0.5, far)]
         return [n for n in kept if label in (None, n.row["label"])][:limit]

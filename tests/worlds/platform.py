@@ -25,12 +25,12 @@ from servicekit.bus.port import Bus, Message
 from servicekit.runtime.backends import open_blobs, open_bus
 from services.trainer.launchers.worker_folder import WorkerFolder
 from tests.worlds.servers import settings_of, shared_broker, shared_store
-from tests.worlds.waiting import HANG
+from tests.worlds.waiting import FLOW, HANG
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = "recipes,tests.recipes"
 TOY = ROOT / "tests/recipes/toy_words"
-READY_SECONDS, STOP_SECONDS = 75, 120
+READY_SECONDS, STOP_SECONDS = FLOW, 120
 TAIL_LINES = 15
 OPEN = Credentials()
 WORLDS = ("local", "kafka-minio")
@@ -85,7 +85,8 @@ class World:
         sets = [word for name, value in self.settings.items() for word in ("--set", f"{name}={value}")]
         command = [
             sys.executable, "-m", "deploy.local", "--state", str(self.state), "--recipes", RECIPES,
-            "--port-base", str(self.ports.base), "--replicas", str(self.ports.replicas), "--with-parent", *sets,
+            "--port-base", str(self.ports.base), "--replicas", str(self.ports.replicas), "--with-parent",
+            "--ready-seconds", str(READY_SECONDS), *sets,
         ]  # fmt: skip
         self.state.mkdir(parents=True, exist_ok=True)
         with (self.state / "up.log").open("a") as log:
@@ -120,8 +121,8 @@ class World:
         addresses = {f"MILLSTREAM_{service.upper()}": address for service, address in self.addresses.items()}
         run = subprocess.run(
             [sys.executable, "-m", "millstream", *words],
-            cwd=ROOT, env={**self.clean_environment(), **addresses}, input=stdin, capture_output=True, text=True, timeout=60,
-            check=False,
+            cwd=ROOT, env={**self.clean_environment(), **addresses}, input=stdin, capture_output=True, text=True,
+            timeout=FLOW, check=False,
         )  # fmt: skip
         assert run.returncode == code, f"millstream {' '.join(words)} ended with {run.returncode}: {run.stderr}"
         return run.stdout if code == 0 else run.stderr

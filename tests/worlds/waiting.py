@@ -7,6 +7,8 @@ from typing import Any
 
 HANG = 60.0
 """Seconds after which a wait has failed."""
+FLOW = 240.0
+"""The same for what a platform does as a whole: import, train, evaluate, promote, load."""
 
 
 async def until(true: Callable[..., Any]) -> None:

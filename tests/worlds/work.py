@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
-from millstream.errors import (
-    MillstreamError,
-)
+from millstream.errors import DataLoss, MillstreamError
 from servicekit import backoff
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.blobs.port import Blobs
@@ -56,7 +54,7 @@ class Thing:
         self.running: set[str] = set()
         self._do = do
 
-    async def pending(self) -> AsyncIterator[ThingKey]:
+    async def pending(self) -> AsyncIterator[ThingKey | DataLoss]:
         self.resyncs += 1
         for name in list(self.open_keys):
             yield ThingKey(name)

@@ -17,7 +17,7 @@ from recipekit.predictor import Item
 from recipekit.spec import Prediction, Row
 from services.inference.engine.batcher import Batcher, Timing
 from services.inference.engine.queue import Limits
-from tests.worlds.waiting import until
+from tests.worlds.waiting import HANG, until
 
 
 class Slow:
@@ -37,7 +37,7 @@ class Slow:
 
     def forward(self, items: Sequence[Item]) -> list[Prediction]:
         self.batches.append([item.payload for item in items])
-        self.go.wait(10)
+        self.go.wait(HANG)
         time.sleep(self.seconds)
         if any("poison" in item.payload for item in items):
             raise ValueError("poison")

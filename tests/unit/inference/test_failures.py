@@ -17,7 +17,7 @@ from services.inference.reconcile import FALLBACKS
 from services.inference.versions import loader
 from services.inference.versions.loader import MOST_HUNG
 from tests.worlds.inference import Replica, World
-from tests.worlds.waiting import until
+from tests.worlds.waiting import HANG, until
 
 Load = Callable[[Path, Any], Any]
 
@@ -34,7 +34,7 @@ class Device:
     def load(self, folder: Path, catalog: Any) -> Any:
         self.loads.append(folder.name)
         if folder.name in self.hangs:
-            self.release.wait(30)
+            self.release.wait(HANG)
         if error := self.errors.get(folder.name):
             raise error
         return load_artifact(folder, catalog)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -156,6 +157,17 @@ async def test_a_refusal_names_the_field(
     assert refused.value.field == field
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+async def test_a_row_with_a_number_that_json_lacks_is_refused_by_its_place(
+    service: InferenceService, number: float
+) -> None:
+    request = predict_request({"text": "a", "weight": 1}, {"text": "a", "weight": 1})
+    request.rows[1].fields["weight"].number_value = number
+    with pytest.raises(InvalidArgument) as refused:
+        await service.Predict(request)
+    assert refused.value.field == "rows[1].weight"
+
+
 @pytest.mark.parametrize(
     ("method", "request_"),
     [
@@ -184,5 +196,9 @@ async def test_served_models_are_listed_in_pages(service: InferenceService) -> N
     first = await service.ListServedModels(ListServedModelsRequest(page_size=1))
     rest = await service.ListServedModels(ListServedModelsRequest(page_token=first.next_page_token))
     assert [m.served.model for m in (*first.models, *rest.models)] == ["joy", "plain"]
+    joy = first.models[0]
+    assert (sorted(joy.columns), joy.other_columns) == (["text", "weight"], False), (
+        "by them a client sends what is read"
+    )
     one = await service.ListServedModels(ListServedModelsRequest(model="plain"))
     assert [m.served.model for m in one.models] == ["plain"] and not one.next_page_token

@@ -20,7 +20,7 @@ from servicekit.blobs import artifacts
 from servicekit.facts.events import from_message
 from tests.recipes.toy_words.sample import rows
 from tests.worlds.inference import World, metric
-from tests.worlds.waiting import until
+from tests.worlds.waiting import HANG, until
 
 TEXTS = [row["text"] for row in rows(40, seed=11)]
 
@@ -109,7 +109,7 @@ async def test_a_request_in_flight_finishes_on_the_version_it_started_on(world: 
 
     async def hold() -> None:
         async with version.batcher.admit() as admitted:
-            await admitted.infer(lambda: release.wait(10))
+            await admitted.infer(lambda: release.wait(HANG))
 
     held = asyncio.create_task(hold())
     asked = asyncio.create_task(replica.classify("a bright mill"))

@@ -30,6 +30,7 @@ from millstream.training.v1.training_service_pb2_grpc import (
     TrainingServiceServicer,
     add_TrainingServiceServicer_to_server,
 )
+from tests.worlds.waiting import HANG
 
 
 class Answers(RegistryServiceServicer, TrainingServiceServicer):
@@ -40,7 +41,7 @@ class Answers(RegistryServiceServicer, TrainingServiceServicer):
         self.lists.set()
 
     def ListModels(self, request: Any, context: Any) -> registry.ListModelsResponse:
-        self.lists.wait(20)
+        self.lists.wait(HANG)
         self.authorization = dict(context.invocation_metadata()).get("authorization", "")
         return registry.ListModelsResponse(models=[Model(name="toy", etag="7")])
 

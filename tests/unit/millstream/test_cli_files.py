@@ -2,11 +2,13 @@
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from millstream.cli.command import Failed
 from millstream.cli.files import read_mapping, read_rows, read_spec
+from millstream.dataset.v1.dataset_pb2 import DatasetSpec
 from millstream.registry.v1.model_pb2 import ModelSpec
 from tests.fuzz.files import BOMB
 
@@ -69,6 +71,12 @@ def test_an_error_names_its_file(text: str, error: str, tmp_path: Path) -> None:
     with pytest.raises(Failed) as failed:
         read_spec(write(tmp_path, text), ModelSpec)
     assert str(failed.value).startswith(f"{tmp_path}/model.yaml: ") and error in str(failed.value)
+
+
+@pytest.mark.parametrize(("kind", "example"), [(ModelSpec, "model"), (DatasetSpec, "recipe")])
+def test_a_file_that_holds_no_fields_names_one_that_it_may_hold(kind: Any, example: str, tmp_path: Path) -> None:
+    with pytest.raises(Failed, match=f"fields of {kind.DESCRIPTOR.name}, such as `{example}: …`"):
+        read_spec(write(tmp_path, "- no mapping"), kind)
 
 
 @pytest.mark.parametrize("path", sorted(HOUSE.glob("recipes/*/model.yaml")), ids=lambda path: path.parent.name)

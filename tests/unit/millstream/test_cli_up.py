@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from millstream.cli.app import app
+from tests.worlds.waiting import HANG
 
 HOLDER = """
 import fcntl, os, pathlib, signal, sys
@@ -38,7 +39,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_down_stops_the_process_that_holds_the_lock(holder: subprocess.Popen[str], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["down", "--state", str(tmp_path)])
     assert (result.exit_code, result.stdout) == (0, f"the platform of {tmp_path} has ended\n")
-    assert holder.wait(10) == 0
+    assert holder.wait(HANG) == 0
 
 
 @pytest.mark.parametrize("left_over", [None, "", "123456"])

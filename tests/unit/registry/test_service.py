@@ -43,6 +43,21 @@ async def test_a_wrong_spec_is_refused_naming_the_field(change: dict[str, object
     assert not (await replica.service.ListModels(rpc.ListModelsRequest())).models, "a refused spec must leave nothing"
 
 
+@pytest.mark.parametrize("etag", ["²", "-1", "1.0", "1e3", "x" * 1000, "99999999999"])
+async def test_an_etag_that_is_no_number_of_an_entry_is_refused_by_its_field(etag: str) -> None:
+    replica = await registered(1, Evaluator())
+    spec = ParseDict(SPEC, ModelSpec())
+    for call in (
+        replica.service.ApplyModel(rpc.ApplyModelRequest(spec=spec, etag=etag)),
+        replica.service.PromoteModelVersion(
+            rpc.PromoteModelVersionRequest(model="toy", version=1, override="test", etag=etag)
+        ),
+    ):
+        with pytest.raises(errors.InvalidArgument, match="send the etag that you read") as raised:
+            await call
+        assert raised.value.field == "etag"
+
+
 async def test_applying_an_equal_spec_changes_nothing_and_an_old_etag_is_a_conflict() -> None:
     replica = await applied(Trainer(), Evaluator())
     again = await replica.service.ApplyModel(rpc.ApplyModelRequest(spec=ParseDict(SPEC, ModelSpec())))

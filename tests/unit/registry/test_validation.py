@@ -1,5 +1,6 @@
 """A model's spec is accepted only if its recipe knows everything in it; a refusal names the first wrong field."""
 
+import math
 from typing import Any
 
 import pytest
@@ -52,3 +53,12 @@ def test_a_refusal_names_the_field_and_what_would_do(change: dict[str, Any], fie
         check_spec(spec_of(change), CATALOG)
     assert caught.value.field == field
     assert field in caught.value.text
+
+
+@pytest.mark.parametrize("number", [math.nan, -math.inf])
+def test_a_config_with_a_number_that_json_lacks_is_refused_by_its_place(number: float) -> None:
+    spec = spec_of({})
+    spec.config.fields["steps"].number_value = number
+    with pytest.raises(InvalidArgument) as caught:
+        check_spec(spec, CATALOG)
+    assert caught.value.field == "spec.config.steps"

@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from servicekit.runtime.metrics_port import CONNECTIONS, MetricsServer, serve_metrics
+from tests.worlds.waiting import HANG
 
 
 @pytest.fixture
@@ -23,13 +24,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[MetricsServer]:
 
 
 def scrape(server: MetricsServer) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=30) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=HANG) as page:
         return str(page.read().decode())
 
 
 def silent(server: MetricsServer) -> socket.socket:
     """A connection that has sent half a request."""
-    opened = socket.create_connection(("127.0.0.1", server.server_port), timeout=30)
+    opened = socket.create_connection(("127.0.0.1", server.server_port), timeout=HANG)
     opened.sendall(b"GET /metrics HTTP/1.1\r\nHost: x")
     return opened
 
@@ -60,6 +61,21 @@ def test_a_slow_client_is_cut_off_and_others_are_answered(server: MetricsServer)
         assert slow.recv(1) == b"", "it waits for the request without an end"
     server.seconds = 600.0  # or a loaded machine takes the scrape for slow too
     assert "# TYPE" in scrape(server)
+
+
+def test_it_is_served_at_an_ipv6_address_as_it_is_written_elsewhere() -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+            port = probe.getsockname()[1]
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback address")
+    server = serve_metrics(f"[::1]:{port}")
+    assert server is not None
+    with urllib.request.urlopen(f"http://[::1]:{port}/metrics", timeout=HANG) as page:
+        assert "# TYPE" in page.read().decode()
+    server.shutdown()
+    server.server_close()
 
 
 def test_an_address_that_cannot_be_used_ends_the_process() -> None:

@@ -239,6 +239,17 @@ async def test_of_two_writers_of_one_object_the_fact_that_is_stored_stays_open()
     assert [one.fact for one in await work.facts()] == [won]
 
 
+async def test_a_marker_whose_fact_names_another_object_is_no_fact_of_that_object() -> None:
+    """Such as one that was copied by hand: the run that it names may not be stored at all."""
+    blobs = MemoryBlobs()
+    await blobs.put(KEY, b"s1")
+    for number in (1, 2):
+        await open_work_on(blobs, KEY, SnapshotCreated(dataset="words", number=number))
+    work = OpenWork(blobs, "trainer")
+    found = await work.of_kind(SnapshotCreated, lambda fact: f"datasets/{fact.dataset}/ledger/{fact.number:010d}")
+    assert found == [FACT] and len(await work.facts()) == 2
+
+
 async def test_a_stored_message_that_is_not_published_is_open_for_its_own_service() -> None:
     blobs, bus = MemoryBlobs(), MemoryBus()
     outbox = Outbox(blobs, bus, "dataprep", FACTS)

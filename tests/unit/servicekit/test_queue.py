@@ -238,7 +238,7 @@ async def test_an_end_has_all_its_tries_again_when_the_key_comes_back(caplog: py
     async with working(thing, resync_seconds=0.01, broadcast=True) as work:
         work.add(ThingKey("a"))
         await until(lambda: thing.ended)
-    assert caplog.text.count("work given up without an end") == 1, "three tries end the first round, two are left of the second"
+    assert caplog.text.count("work given up without an end") == 1, "three tries end the first round alone"
 
 
 def test_backoff_grows_to_its_limit_with_jitter(monkeypatch: pytest.MonkeyPatch) -> None:

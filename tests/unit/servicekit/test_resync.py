@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from millstream.errors import Unavailable
+from millstream.errors import DataLoss, Unavailable
 from servicekit.bus.memory import MemoryBus
 from servicekit.bus.port import Message
 from tests.worlds.waiting import until
@@ -40,6 +40,23 @@ async def test_a_broadcast_reader_compares_in_full_after_a_message_that_it_canno
         before = thing.resyncs
         await bus.publish(Message(TOPIC, "key", b"\xff", {}))
         await until(lambda: thing.resyncs > before)
+
+
+async def test_all_is_compared_at_the_pace_of_what_is_open_while_something_is_damaged() -> None:
+    class Damaged(Thing):
+        is_damaged = True
+
+        async def pending(self) -> AsyncIterator[ThingKey | DataLoss]:
+            async for key in super().pending():
+                yield key
+            if self.is_damaged:
+                yield DataLoss("the stored object x is damaged", key="x")
+
+    thing = Damaged()
+    async with working(thing, resync_seconds=0.01) as work:
+        await until(lambda: thing.resyncs > 3)
+        thing.is_damaged = False
+        await until(lambda: work._pause_of_full(2) == 3600)
 
 
 async def test_a_second_comparison_follows_some_minutes_after_the_start() -> None:
@@ -84,4 +101,5 @@ async def test_resync_waits_for_one_that_began_after_the_call() -> None:
         await asyncio.sleep(0.01)
         gate.set()
         await asked
+        assert ThingKey("new") in work._states or thing.done["new"], "the look that had begun before did not see it"
         await until(lambda: thing.done["new"])

@@ -1,6 +1,8 @@
 """Settings: the environment alone, nothing unknown, nothing changed afterwards."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -152,3 +154,11 @@ def test_a_wrong_line_of_tokens_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "tokens").write_text(f"# a comment\n\n{line}\n")
     with pytest.raises(SystemExit, match="line 3"):
         Tokens(str(tmp_path / "tokens"), {})
+
+
+def test_files_of_a_service_that_is_started_alone_are_for_its_user() -> None:
+    """`millstream up` has set that for its services already."""
+    code = "import os; from servicekit.runtime.settings import Settings; Settings.read(); print(oct(os.umask(0)))"
+    alone = ["sh", "-c", f"umask 022; exec {sys.executable} -c '{code}'"]
+    ended = subprocess.run(alone, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+    assert ended.stdout.strip() == "0o77", ended.stderr

@@ -1,5 +1,6 @@
 """A training run's config is checked when the run is created."""
 
+import math
 from typing import Any, cast
 
 import pytest
@@ -50,6 +51,15 @@ async def test_a_wrong_field_is_refused_by_its_name(change: dict[str, object], f
     with pytest.raises(InvalidArgument) as caught:
         await service.CreateTrainingRun(CreateTrainingRunRequest(spec=spec))
     assert caught.value.field == field
+    assert not await service.store.index.newest_first()
+
+
+async def test_a_config_with_a_number_that_json_lacks_is_refused_by_its_place() -> None:
+    service, spec = trainer(), ParseDict({"model": "toy", "config": {"steps": 5}}, TrainingRunSpec())
+    spec.config.fields["steps"].number_value = math.nan
+    with pytest.raises(InvalidArgument) as caught:
+        await service.CreateTrainingRun(CreateTrainingRunRequest(spec=spec))
+    assert caught.value.field == "spec.config.steps"
     assert not await service.store.index.newest_first()
 
 

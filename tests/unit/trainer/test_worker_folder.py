@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from servicekit.processes import process_here
+from services.trainer.launchers.process import ProcessLauncher
 from services.trainer.launchers.worker_folder import LOG_TAIL, OUTPUT, WorkerFolder
 
 
@@ -38,6 +39,12 @@ def test_a_trainer_at_another_address_takes_over_the_workers_of_one_that_is_gone
     assert (worker.owner, worker.started_by) == ("127.0.0.1:60052", "127.0.0.1:50052")
     folder.adopt("127.0.0.1:50052")
     assert [worker.owner for worker in folder.running()] == ["127.0.0.1:50052"], "its own again, after a restart"
+
+
+def test_the_launcher_of_a_trainer_on_other_ports_has_them_from_its_start(tmp_path: Path) -> None:
+    orphan(WorkerFolder(tmp_path), "127.0.0.1:50052")
+    launcher = ProcessLauncher(tmp_path, "127.0.0.1:60052", {}, 1.0)
+    assert list(launcher.workers()) == ["run-1"], "it takes a slot of this trainer now"
 
 
 def test_the_workers_of_a_replica_that_lives_stay_its_own(tmp_path: Path) -> None:
