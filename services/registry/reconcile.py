@@ -118,6 +118,8 @@ class Promote(Reconciler[PromotionKey]):
     @override
     async def reconcile(self, key: PromotionKey) -> float | None:
         name = key.model
+        if not (await self.store.model(name)).spec.promotion.automatic:
+            return None
         entries = await self.store.alias_entries(name, CHAMPION)
         # No other version may follow the champion by itself.
         champion = entries[-1].version if entries else 0

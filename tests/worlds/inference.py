@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,10 +32,6 @@ from recipekit.catalog import Catalog
 from recipekit.predictor import Predictor, load_artifact, write_golden
 from recipekit.run import Data, LocalRun
 from servicekit.blobs import artifacts
-from servicekit.blobs.memory import MemoryBlobs
-from servicekit.blobs.port import Listed
-from servicekit.bus.memory import MemoryBus
-from servicekit.bus.port import Message
 from servicekit.facts.events import to_message
 from servicekit.ids import new_id
 from servicekit.processes import this_process
@@ -55,6 +50,7 @@ from services.inference.versions.serving import Serving
 from tests.recipes.toy_words.sample import rows
 from tests.recipes.toy_words.spec import Config
 from tests.recipes.toy_words.train import fit
+from tests.worlds.away import Blobs, Bus
 from tests.worlds.waiting import until
 
 CATALOG = Catalog(("tests.recipes",))
@@ -117,38 +113,6 @@ class FakeRegistry:
         if (request.model, request.version) not in self.versions:
             raise NotFound("no version")
         return GetModelVersionResponse(model_version=self.versions[request.model, request.version])
-
-
-class Blobs(MemoryBlobs):
-    down = False
-    asked_in_vain = 0
-
-    async def get(self, key: str) -> bytes:
-        self._check()
-        return await super().get(key)
-
-    async def put(self, key: str, data: bytes) -> None:
-        self._check()
-        await super().put(key, data)
-
-    async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
-        self._check()
-        async for listed in super().list(prefix, after):
-            yield listed
-
-    def _check(self) -> None:
-        if self.down:
-            self.asked_in_vain += 1
-            raise Unavailable("the store is down")
-
-
-class Bus(MemoryBus):
-    down = False
-
-    async def publish(self, message: Message) -> None:
-        if self.down:
-            raise Unavailable("the bus is down")
-        await super().publish(message)
 
 
 class Replica:

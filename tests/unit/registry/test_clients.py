@@ -2,10 +2,17 @@
 
 import asyncio
 
+from google.protobuf.json_format import ParseDict
+
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.evaluation.v1.evaluation_service_pb2 import ListEvaluationReportsRequest, ListEvaluationReportsResponse
+from millstream.registry.v1.model_pb2 import ModelSpec
+from millstream.registry.v1.registry_service_pb2 import ApplyModelRequest
 from servicekit.paging import page
 from services.registry.clients import all_reports
+from services.registry.reconcile import PromotionKey
+from tests.worlds.registry import SPEC, Trainer, applied
+from tests.worlds.registry import Evaluator as NoReports
 
 
 class Evaluator:
@@ -26,3 +33,16 @@ async def test_reports_of_all_pages_are_read() -> None:
     evaluator = Evaluator(*reports, EvaluationReport(report_id="x", model="other", version=1))
     assert await all_reports(evaluator, "toy") == reports  # type: ignore[arg-type]
     assert await all_reports(evaluator, "toy", 2) == reports[1::2]  # type: ignore[arg-type]
+
+
+async def test_of_a_model_that_is_promoted_by_hand_no_report_is_read() -> None:
+    """Each of its moves is an event that asks for a promotion."""
+
+    class Unread(NoReports):
+        async def ListEvaluationReports(self, request: ListEvaluationReportsRequest) -> ListEvaluationReportsResponse:
+            raise AssertionError("reports were read for a promotion that nobody wants")
+
+    replica = await applied(Trainer(), Unread())
+    by_hand = ParseDict({**SPEC, "promotion": {"automatic": False}}, ModelSpec())
+    await replica.service.ApplyModel(ApplyModelRequest(spec=by_hand))
+    assert await replica.promote.reconcile(PromotionKey("toy")) is None

@@ -5,61 +5,31 @@ import asyncio
 import pytest
 
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
-from millstream.dataset.v1.import_pb2 import Import
 from millstream.errors import InvalidArgument, MillstreamError, Unavailable
 from millstream.operations.v1.stored_pb2 import OpenMarker
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied
 from servicekit.blobs.memory import MemoryBlobs
 from servicekit.bus.memory import MemoryBus
-from servicekit.bus.port import Message
 from servicekit.facts.markers import ORPHAN_SECONDS, fact_id_of
 from servicekit.facts.open_work import OpenFact, OpenWork, open_work_on
-from servicekit.facts.outbox import Announce, Fact, Outbox
-from servicekit.work.queue import Work
+from servicekit.facts.outbox import Outbox
 from tests.worlds.clock import ClockedBlobs
+from tests.worlds.open_work import (
+    FACT,
+    FACTS,
+    IMPORT,
+    KEY,
+    DroppingBus,
+    Running,
+    open_keys,
+    trainer,
+    until_none_is_open,
+)
 from tests.worlds.waiting import until
 from tests.worlds.work import Thing, ThingKey, quick
 
 pytestmark = pytest.mark.usefixtures("quick")
 __all__ = ["quick"]
-KEY = "datasets/words/ledger/0000000001"
-FACTS: Announce = {
-    "datasets/*/ledger/*": lambda key, data: Fact("words", SnapshotCreated(dataset="words", number=1)),
-    "datasets/*/imports/*": lambda key, data: Fact("words", Import.FromString(data)),
-}
-HANDLERS = {SnapshotCreated: lambda event: [ThingKey(event.dataset)]}
-FACT = SnapshotCreated(dataset="words", number=1)
-IMPORT = Import(dataset="words", request_id="r1")
-
-
-class DroppingBus(MemoryBus):
-    """Loses every message."""
-
-    async def publish(self, message: Message) -> None:
-        pass
-
-
-async def open_keys(blobs: MemoryBlobs) -> list[str]:
-    return [listed.key async for listed in blobs.list("open/")]
-
-
-def trainer(blobs: MemoryBlobs, bus: MemoryBus, thing: Thing, resync_seconds: float = 3600) -> Work:
-    return Work(blobs, bus, "trainer", HANDLERS, [thing], resync_seconds=resync_seconds)
-
-
-class Running:
-    """Work that runs inside the block."""
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-
-    async def __aenter__(self) -> Work:
-        self.task = asyncio.create_task(self.work.run())
-        return self.work
-
-    async def __aexit__(self, *error: object) -> None:
-        self.task.cancel()
-        await asyncio.wait([self.task])
 
 
 async def test_a_fact_is_open_for_each_service_that_acts_on_it_and_for_no_other() -> None:
@@ -81,8 +51,7 @@ async def test_it_is_open_until_its_reconcile_found_nothing_left_to_do() -> None
         await until(lambda: thing.done["words"] >= 3)
         assert await open_keys(blobs), "the reconcile has asked to be called again"
         await until(lambda: thing.done["words"] == 5)
-        while await open_keys(blobs):
-            await asyncio.sleep(0.001)
+        await until_none_is_open(blobs)
 
 
 @pytest.mark.parametrize("resyncs", [0.01, 3600.0], ids=["while it runs", "at its start"])
@@ -96,8 +65,7 @@ async def test_a_fact_whose_event_was_lost_is_found_among_what_is_open(resyncs: 
             await until(lambda: thing.resyncs)
             await Outbox(blobs, bus, "dataprep", FACTS).put(KEY, b"s1")
         await until(lambda: thing.done["words"])
-        while await open_keys(blobs):
-            await asyncio.sleep(0.001)
+        await until_none_is_open(blobs)
     assert thing.resyncs == 1, "all that is stored is compared at the start alone"
 
 
@@ -113,8 +81,7 @@ async def test_what_is_retried_or_waits_is_found_by_another_replica() -> None:
     assert await open_keys(blobs), "the replica has died with its work"
     async with Running(trainer(blobs, MemoryBus(), second)):
         await until(lambda: second.done["words"])
-        while await open_keys(blobs):
-            await asyncio.sleep(0.001)
+        await until_none_is_open(blobs)
 
 
 async def test_a_resync_leaves_what_waits_for_its_time_alone() -> None:
@@ -148,8 +115,7 @@ async def test_what_has_ended_for_good_is_open_no_more() -> None:
     await Outbox(blobs, bus, "dataprep", FACTS).put(KEY, b"s1")
     async with Running(trainer(blobs, bus, thing)):
         await until(lambda: thing.ended)
-        while await open_keys(blobs):
-            await asyncio.sleep(0.001)
+        await until_none_is_open(blobs)
 
 
 @pytest.mark.parametrize("gives_up", ["an end that records nothing", "an end that fails"])
@@ -169,8 +135,7 @@ async def test_what_is_given_up_without_an_end_is_tried_again_by_the_next_resync
         assert await open_keys(blobs), "nothing has ended, and nothing is left that would find it"
         await work.resync()
         await until(lambda: thing.done["words"] == 4)
-        while await open_keys(blobs):
-            await asyncio.sleep(0.001)
+        await until_none_is_open(blobs)
 
 
 async def test_a_fact_that_comes_while_its_key_is_given_up_is_done_by_the_next_reconcile() -> None:
@@ -221,8 +186,7 @@ async def test_a_fact_stored_while_its_key_is_reconciled_stays_open_for_the_next
         left = f"open/trainer/{OpenFact(fact_id_of(keys[1]), facts[1]).marker_id}"
         assert left in await open_keys(blobs), "nobody has acted on it yet"
         gates[1].set()
-        while await open_keys(blobs):
-            await asyncio.sleep(0.001)
+        await until_none_is_open(blobs)
 
 
 async def test_of_two_writers_of_one_object_the_fact_that_is_stored_stays_open() -> None:
