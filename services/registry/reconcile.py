@@ -62,7 +62,10 @@ class RegisterVersion(Reconciler[VersionKey]):
         async for page in pages(self.trainer.ListTrainingRuns, request):
             of_models = defaultdict[str, list[str]](list)
             for run in page.runs:
-                of_models[run.spec.model].append(run.run_id)
+                if run.spec.model:
+                    of_models[run.spec.model].append(run.run_id)
+                else:  # its request is damaged
+                    yield DataLoss(run.reason)
             for model, run_ids in of_models.items():
                 try:
                     index = await self.store.versions(model).index()

@@ -9,7 +9,7 @@ from millstream.errors import DataLoss, FailedPrecondition
 from millstream.evaluation.v1.evaluation_report_pb2 import EvaluationReport
 from millstream.registry.v1 import registry_service_pb2 as rpc
 from millstream.registry.v1.model_pb2 import AliasEntry, ModelSpec
-from millstream.training.v1.training_run_pb2 import TrainingRun
+from millstream.training.v1.training_run_pb2 import TrainingRun, TrainingRunSpec
 from servicekit.blobs.memory import MemoryBlobs
 from services.registry.reconcile import PromotionKey, VersionKey
 from tests.worlds.damage import halved
@@ -31,6 +31,20 @@ async def two_models(evaluator: Evaluator | None = None) -> SimpleNamespace:
         await replica.service.PromoteModelVersion(request)
         await replica.service.ReleaseAlias(rpc.ReleaseAliasRequest(model=model))
     return registry(replica.store.blobs, trainer, evaluator or Evaluator())
+
+
+async def test_a_run_whose_request_is_damaged_keeps_no_other_run_from_being_found() -> None:
+    """The trainer lists it by its outcome, without its model."""
+    replica = await two_models()
+    runs = replica.register.trainer.runs
+    runs.clear()
+    problem = "the stored object runs/requests/b is damaged"
+    runs["a"] = TrainingRun(run_id="a", spec=TrainingRunSpec(model=HURT))
+    runs["b"] = TrainingRun(run_id="b", reason=problem)
+    runs["c"] = TrainingRun(run_id="c", spec=TrainingRunSpec(model=WELL))
+    found = [one async for one in replica.register.pending()]
+    assert {one.run_id for one in found if isinstance(one, VersionKey)} == {"a", "c"}
+    assert [one.text for one in found if isinstance(one, DataLoss)] == [problem]
 
 
 async def test_a_damaged_spec_is_listed_with_its_key_and_leaves_versions_and_aliases_readable() -> None:
