@@ -114,7 +114,7 @@ async def test_a_broker_that_sends_its_clients_elsewhere_is_told_its_setting(own
         given = f"127.0.0.1:{nobody.getsockname()[1]}"
         broker = own_kafka(settings={"advertised.listeners": f"PLAINTEXT://{given}"})
         bus = bus_with(broker.settings())
-        with pytest.raises(Unavailable, match=f"sends clients to {given}, .* set the broker's advertised.listeners"):
+        with pytest.raises(Unavailable, match=f"sends clients to {given}, .* set its advertised.listeners"):
             await bus.publish(Message(fresh("topic"), "key", b"value"))
         await bus.close()
 

@@ -107,12 +107,13 @@ class Link:
         """The problem with the addresses that the brokers give to clients; "": they can be reached."""
         for server in self.servers:
             with suppress(KafkaError, OSError, ValueError):
-                given = [f"{broker.host}:{broker.port}" for broker in self._metadata(server).brokers]
+                given = [_address(broker.host, broker.port) for broker in self._metadata(server).brokers]
                 if absent := next((one for one in given if one not in self.servers and not _listens(one)), ""):
                     return (
-                        f"{server} answers, and sends clients to {absent}, where nothing can be reached from here: set "
-                        "the broker's advertised.listeners to an address that its clients reach"
+                        f"{server} answers, and sends clients to {absent}, where nothing can be reached from here: start "
+                        "that broker, or set its advertised.listeners to an address that its clients reach"
                     )
+                return ""  # the others have the same list
         return ""
 
     def _probe(self, server: str) -> str:
@@ -222,8 +223,12 @@ def _reason(text: str) -> str:
     return text.partition("[SSL: ")[2].partition("]")[0] or text.removeprefix("KafkaConnectionError: ")
 
 
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _listens(server: str) -> bool:
-    with suppress(OSError), _connection(server):
+    with suppress(OSError, UnicodeError), _connection(server):  # UnicodeError: a name that no DNS can have
         return True
     return False
 
