@@ -113,7 +113,7 @@ class Store:
         return await self.outbox.put(f"runs/outcomes/{outcome.run_id}", _bytes(outcome))
 
     def attempts(self, run_id: str) -> Leases:
-        """The leases of a run's attempts; the same object each time, because heartbeats are judged over time."""
+        """The leases of a run's attempts; until it has ended the same object each time: heartbeats are judged over time."""
         if run_id not in self._leases:
             self._leases[run_id] = Leases(self.blobs, f"runs/attempts/{run_id}", self.lease_seconds, self.outbox.put)
         return self._leases[run_id]

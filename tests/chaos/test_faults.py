@@ -33,7 +33,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     made.end()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("plan", [case(plan) for plan in PLANS])
 def test_nothing_is_lost_doubled_or_stuck(plan: Plan, runner: Runner) -> None:
     record = runner.perform(plan)

@@ -49,7 +49,6 @@ async def published(broker: Kafka) -> Sequence[str]:
     return found
 
 
-@pytest.mark.timeout(120)
 async def test_old_and_new_publishers_of_a_broker_that_lost_its_data_are_all_read(
     own_kafka: Callable[..., Kafka],
 ) -> None:
@@ -71,7 +70,6 @@ async def test_old_and_new_publishers_of_a_broker_that_lost_its_data_are_all_rea
         await bus.close()
 
 
-@pytest.mark.timeout(120)
 async def test_a_broker_killed_under_many_messages_leaves_none_open_and_loses_none(
     own_kafka: Callable[..., Kafka],
 ) -> None:

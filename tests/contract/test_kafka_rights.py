@@ -43,7 +43,6 @@ def allowed(topic: str, operation: ACLOperation) -> ACL:
     return ACL(f"User:{READER}", "*", operation, ACLPermissionType.ALLOW, place)
 
 
-@pytest.mark.timeout(120)
 async def test_read_only_credentials_read_and_every_denial_names_the_missing_right(guarded: Kafka) -> None:
     bus = open_bus(settings_of(guarded.settings(READER)))
     tail = bus.tail([TOPIC], from_start=True)

@@ -2,9 +2,10 @@
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -12,6 +13,7 @@ from deploy.servers.minio import Minio
 from millstream.errors import InvalidArgument, Unavailable
 from servicekit.blobs.port import Listed
 from servicekit.blobs.s3 import blobs as blobs_module
+from servicekit.blobs.s3 import transfer
 from servicekit.blobs.s3.blobs import MinioBlobs
 from servicekit.runtime.backends import open_blobs
 from servicekit.runtime.settings import Settings
@@ -103,15 +105,23 @@ async def test_a_download_resumes_where_the_connection_broke(minio: Store, wire:
 
 
 async def test_a_connection_that_breaks_before_the_first_chunk_is_resumed(
-    minio: Store, wire: Proxy, tmp_path: Path
+    minio: Store, wire: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = minio.settings(bucket_of(tmp_path))
     near, far = blobs_at(settings), blobs_at(settings, f"http://{wire.address}")
     data = bytes(range(256)) * (4 << 10)
     await near.put("one-chunk", data)
+    opened, open_stored = threading.Event(), transfer._open
+
+    def opening(*arguments: Any) -> Any:
+        answer = open_stored(*arguments)
+        opened.set()
+        return answer
+
+    monkeypatch.setattr(transfer, "_open", opening)
     wire.cut_after(2)
     reading = asyncio.create_task(far.get("one-chunk"))
-    await until(lambda: wire.is_cut)
+    await until(lambda: wire.is_cut and opened.is_set())
     wire.break_connections()
     wire.heal()
     assert await reading == data

@@ -12,6 +12,7 @@ from millstream.dataset.v1.import_pb2 import Import
 from millstream.registry.v1.model_pb2 import AliasEntry
 from tests.e2e import invariants
 from tests.worlds.platform import TOY, World
+from tests.worlds.waiting import FLOW
 
 SPEC: dict[str, Any] = yaml.safe_load((TOY / "model.yaml").read_text())
 MODEL, DATASET = SPEC["model"], SPEC["dataset"]
@@ -26,14 +27,14 @@ def a_file(folder: Path, skip: int = 0) -> Path:
     return path
 
 
-def everywhere(world: World, version: int, patience: float = 60.0) -> None:
+def everywhere(world: World, version: int, patience: float = FLOW) -> None:
     """Wait until each replica of inference serves the version."""
     for address in world.addresses["inference"].split(","):
         with Client(inference=address, credentials=world.credentials) as replica:
             replica.wait_served(MODEL, version, timeout=patience)
 
 
-def run(world: World, file: Path, number: int = 1, patience: float = 60.0) -> int:
+def run(world: World, file: Path, number: int = 1, patience: float = FLOW) -> int:
     """Import a file, declare the model, and follow the flow until its version answers; returns the version.
 
     `number` is the count of files so far, this one included.

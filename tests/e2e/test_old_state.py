@@ -115,7 +115,7 @@ def test_the_fact_of_an_old_outbox_marker_is_published(platform: World, old: Cor
 def test_a_new_version_of_the_old_snapshot_becomes_champion(platform: World, old: Corpus) -> None:
     with platform.client() as client:
         run = client.wait_run(client.train(MODEL, dataset_number=1, config={"seed": SEED}).run_id, timeout=FLOW)
-        flow = Flow(client)
+        flow = Flow(client, patience=FLOW)
         version = flow.register(MODEL, run)
         report = flow.evaluate(version)
         assert report.status == EvaluationReport.STATUS_PASSED

@@ -45,7 +45,7 @@ Calls = Counter[tuple[str, str, str]]
 def bring_to_serving(platform: World, file: Path) -> ModelVersion:
     """One file's way to a version that answers. Events are not needed for it: every service resyncs."""
     with platform.client() as client:
-        flow = Flow(client, patience=60.0, training_patience=60.0)
+        flow = Flow(client, patience=FLOW, training_patience=FLOW)
         flow.apply(SPEC)
         _, snapshot = flow.bring_in(file, DATASET, SPEC["recipe"])
         version = flow.register(MODEL, flow.train(MODEL, snapshot))

@@ -44,15 +44,13 @@ def test_without_kafka_every_call_works_and_every_fact_is_published_once_it_is_t
         without_letters(platform, kafka)
         assert "cannot use the bus, and serves without it" in (platform.state / "up.log").read_text()
         kafka.start()
-        wait_until(lambda: facts(platform) <= published(platform), "every fact is published", 60)
+        wait_until(lambda: facts(platform) <= published(platform), "every fact is published")
 
         kafka.kill()
         assert bring_to_serving(platform, scenario.a_file(tmp_path, skip=20)).version == 2
         kafka.start()
-        wait_until(lambda: facts(platform) <= published(platform), "every fact is published", 60)
-        wait_until(
-            lambda: not any(problems_with(platform, kafka.address)), "every service reports that all is well", 60
-        )
+        wait_until(lambda: facts(platform) <= published(platform), "every fact is published")
+        wait_until(lambda: not any(problems_with(platform, kafka.address)), "every service reports that all is well")
         with platform.client() as client:
             assert client.classify(MODEL, ["kind"]).served.version == 2
 

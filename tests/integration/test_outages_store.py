@@ -51,7 +51,7 @@ def test_without_the_store_inference_answers_and_all_else_is_refused_until_it_is
             wait_until(lambda: not any(problems(platform)), "every service reports that all is well")
             check_answers(client)
             assert bring_to_serving(platform, scenario.a_file(tmp_path, skip=20)).version == 2
-            wait_until(lambda: facts(platform) <= published(platform), "every fact is published", 60)
+            wait_until(lambda: facts(platform) <= published(platform), "every fact is published")
             invariants.check(platform.blobs(), client, MODEL, DATASET, files=2)
 
 

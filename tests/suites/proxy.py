@@ -74,7 +74,7 @@ class Proxy:
         """Pass everything again, with what was held back."""
 
         def heal() -> None:
-            self._seconds, self._losing = 0.0, False
+            self._seconds, self._losing, self._pieces = 0.0, False, 0
             self._open.set()
 
         self._do(heal)

@@ -94,7 +94,7 @@ class World:
                 command, cwd=ROOT, env=self.clean_environment(), stdout=subprocess.PIPE, stderr=log, text=True
             )
         assert self.process.stdout
-        late = threading.Timer(READY_SECONDS, self.process.kill)
+        late = threading.Timer(READY_SECONDS + HANG, self.process.kill)
         late.start()
         line = self.process.stdout.readline()
         late.cancel()
@@ -211,7 +211,7 @@ def publish(platform: World, *messages: Message) -> None:
     asyncio.run(publish_all())
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = HANG) -> None:
+def wait_until(true: Callable[[], object], what: str, seconds: float = FLOW) -> None:
     """Poll a condition; fails at the timeout with what is missing."""
     deadline = time.monotonic() + seconds
     while not true():
