@@ -84,22 +84,25 @@ async def test_a_resync_that_fails_is_retried_and_keeps_what_it_found() -> None:
 
 
 async def test_resync_waits_for_one_that_began_after_the_call() -> None:
-    gate, inside = asyncio.Event(), asyncio.Event()
+    gates, looks = [asyncio.Event(), asyncio.Event()], 0
 
     class Slow(Thing):
         async def pending(self) -> AsyncIterator[ThingKey]:
+            nonlocal looks
+            looks += 1
             for name in list(self.open_keys):
                 yield ThingKey(name)
-            inside.set()
-            await gate.wait()
+            await gates[looks - 1].wait()
 
     thing = Slow()
     async with working(thing) as work:
-        await inside.wait()
+        await until(lambda: looks == 1)
         thing.open_keys.append("new")
         asked = asyncio.create_task(work.resync())
-        await asyncio.sleep(0.01)
-        gate.set()
+        await asyncio.sleep(0)
+        gates[0].set()
+        await until(lambda: looks == 2)
+        assert not asked.done(), "the look that had begun before the call did not see the new key"
+        gates[1].set()
         await asked
-        assert ThingKey("new") in work._states or thing.done["new"], "the look that had begun before did not see it"
         await until(lambda: thing.done["new"])
