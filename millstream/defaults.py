@@ -20,7 +20,11 @@ CHAMPION = "champion"
 
 def address(service: str, base: int = PORT_BASE, host: str = HOST) -> str:
     """`host:port` of a service's gRPC server; an IPv6 host may have its brackets or not."""
-    port = base + 1 + SERVICES.index(service)
+    return joined(host, base + 1 + SERVICES.index(service))
+
+
+def joined(host: str, port: int | str) -> str:
+    """`host:port`; an IPv6 host gets brackets unless it has them."""
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from millstream.cli.hints import present
 from millstream.cli.local import running_platform
-from millstream.defaults import PORT_BASE
+from millstream.defaults import PORT_BASE, joined
 from millstream.errors import MillstreamError
 
 PROBE_SECONDS = 1.0
@@ -44,7 +44,7 @@ def _nobody_listens(peer: str) -> str:
         return f"{seen}: start the service there, or name another place with --host and --port-base"
     for other in ("::1", "127.0.0.1"):
         if other != host.strip("[]") and _listens(other, int(port)):
-            return f"{seen}, but at {_joined(other, port)}: add `--host {other}`"
+            return f"{seen}, but at {joined(other, port)}: add `--host {other}`"
     platform = running_platform(present().state)
     if platform and platform.addresses and peer not in ",".join(platform.addresses.values()).split(","):
         return (
@@ -103,10 +103,6 @@ _CAUSES: dict[str, Callable[[str], str]] = {
 
 def _is_loopback(host: str) -> bool:
     return host.strip("[]") in ("::1", "localhost") or host.startswith("127.")
-
-
-def _joined(host: str, port: str) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _listens(host: str, port: int) -> bool:

@@ -121,6 +121,7 @@ class Promote(Reconciler[PromotionKey]):
     @override
     async def reconcile(self, key: PromotionKey) -> float | None:
         name = key.model
+        # Each move by hand asks for a promotion, too: of a model that has none nothing more is read.
         if not (await self.store.model(name)).spec.promotion.automatic:
             return None
         entries = await self.store.alias_entries(name, CHAMPION)

@@ -165,7 +165,7 @@ async def test_a_silent_store_opens_the_circuit_and_one_call_probes_while_others
     with pytest.raises(Unavailable, match=f"{wire.address}: it does not answer in time: see its log"):
         await far.get("key")
     waiting = asyncio.create_task(far.get("key"))
-    await until(lambda: far.bucket.breaker.in_flight)
+    await until(lambda: far.bucket.breaker._in_flight)
     for _ in range(20):
         with pytest.raises(Unavailable, match="does not answer in time"):
             await far.get("key")

@@ -5,8 +5,7 @@ import asyncio
 from millstream.dataset.v1.events_pb2 import SnapshotCreated
 from millstream.dataset.v1.import_pb2 import Import
 from servicekit.blobs.memory import MemoryBlobs
-from servicekit.bus.memory import MemoryBus
-from servicekit.bus.port import Message
+from servicekit.bus.port import Bus
 from servicekit.facts.outbox import Announce, Fact
 from servicekit.work.queue import Work
 from tests.worlds.waiting import until
@@ -22,13 +21,6 @@ FACT = SnapshotCreated(dataset="words", number=1)
 IMPORT = Import(dataset="words", request_id="r1")
 
 
-class DroppingBus(MemoryBus):
-    """Loses every message."""
-
-    async def publish(self, message: Message) -> None:
-        pass
-
-
 async def open_keys(blobs: MemoryBlobs) -> list[str]:
     return [listed.key async for listed in blobs.list("open/")]
 
@@ -40,7 +32,7 @@ async def until_none_is_open(blobs: MemoryBlobs) -> None:
     await until(none)
 
 
-def trainer(blobs: MemoryBlobs, bus: MemoryBus, thing: Thing, resync_seconds: float = 3600) -> Work:
+def trainer(blobs: MemoryBlobs, bus: Bus, thing: Thing, resync_seconds: float = 3600) -> Work:
     return Work(blobs, bus, "trainer", HANDLERS, [thing], resync_seconds=resync_seconds)
 
 

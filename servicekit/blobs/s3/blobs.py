@@ -70,14 +70,14 @@ class MinioBlobs(Blobs):
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[Listed]:
         if not _PREFIX.fullmatch(prefix):
             return
-        more = True
-        while more:
+        while True:
             page = await self._calls.run(partial(self._page, prefix, after))
             for listed in page:
                 if _KEY.fullmatch(listed.key):
                     yield listed
-            if more := len(page) == PAGE:
-                after = page[-1].key
+            if len(page) < PAGE:
+                return
+            after = page[-1].key
 
     @override
     async def children(self, prefix: str) -> AsyncIterator[str]:

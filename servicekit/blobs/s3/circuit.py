@@ -22,25 +22,23 @@ class CircuitBreaker:
         self.failing_since: float | None = None
         """On the monotonic clock; None: the last request was answered."""
         self._error = Unavailable("")
-        self.in_flight = 0
-        """Requests that wait for their answer."""
-        self._newest_start = 0.0
+        self._in_flight, self._newest_start = 0, 0.0
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Surrounds each request. Raises Unavailable, without a request, while another caller probes."""
         now = time.monotonic()
         with self._lock:
-            probing = self.in_flight and now - self._newest_start < self.probe_seconds
+            probing = self._in_flight and now - self._newest_start < self.probe_seconds
             half_open = self.failing_since is not None and now - self.failing_since > self.retry_seconds
             if probing and half_open:
                 raise copy(self._error)
-            self.in_flight, self._newest_start = self.in_flight + 1, now
+            self._in_flight, self._newest_start = self._in_flight + 1, now
         try:
             yield
         finally:
             with self._lock:
-                self.in_flight -= 1
+                self._in_flight -= 1
 
     def record_answer(self) -> None:
         """Close: the store answered, if only to refuse."""

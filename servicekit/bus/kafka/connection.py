@@ -27,7 +27,7 @@ from kafka.errors import (
 from kafka.net.compat import KafkaNetClient
 from kafka.protocol.metadata import MetadataRequest
 
-from millstream.defaults import is_address
+from millstream.defaults import is_address, joined
 from millstream.errors import InvalidArgument, Unavailable
 from servicekit.bus.kafka.options import KafkaOptions
 
@@ -81,14 +81,17 @@ class Link:
         """An Unavailable whose text names the brokers."""
         return Unavailable(f"Kafka at {self.address}: {text}", address=self.address)
 
-    def probe(self) -> None:
-        """Connect, log in and fetch metadata from any server. Blocks. Raises Unavailable with the first server's problem."""
+    def probe(self) -> Any:
+        """Connect, log in and fetch metadata from any server: its MetadataResponse, without topics. Blocks.
+
+        Raises Unavailable with the first server's problem.
+        """
         problems = []
         for server in self.servers:
-            problem = self._probe(server)
-            if not problem:
-                return
-            problems.append(problem)
+            try:
+                return self._metadata(server)
+            except (KafkaError, OSError, ValueError) as error:
+                problems.append(self._describe(server, error))
         raise self.unavailable(problems[0])
 
     def explain(self, error: Exception) -> Unavailable:
@@ -99,33 +102,20 @@ class Link:
             return self.unavailable(
                 f"{user_label(self.options.user)} may write no topic: grant it WRITE (kafka-acls.sh)"
             )
-        self.probe()
-        hint = self._misnamed() or "The broker answers; see its log."
+        hint = self._misnamed(self.probe()) or "The broker answers; see its log."
         return self.unavailable(f"{type(error).__name__}: {error}. {hint}")
 
-    def _misnamed(self) -> str:
-        """The problem with the addresses that the brokers give to clients; "": they can be reached."""
-        for server in self.servers:
-            with suppress(KafkaError, OSError, ValueError):
-                given = [_address(broker.host, broker.port) for broker in self._metadata(server).brokers]
-                if absent := next((one for one in given if one not in self.servers and not _listens(one)), ""):
-                    return (
-                        f"{server} answers, and sends clients to {absent}, where nothing can be reached from here: start "
-                        "that broker, or set its advertised.listeners to an address that its clients reach"
-                    )
-                return ""  # the others have the same list
-        return ""
-
-    def _probe(self, server: str) -> str:
-        """The problem with a server; "" if it answers."""
-        try:
-            self._metadata(server)
-        except (KafkaError, OSError, ValueError) as error:
-            return self._describe(server, error)
-        return ""
+    def _misnamed(self, metadata: Any) -> str:
+        """The problem with the addresses that a broker gives to its clients; "": they can be reached."""
+        given = [joined(broker.host, broker.port) for broker in metadata.brokers]
+        absent = next((one for one in given if one not in self.servers and not _listens(one)), "")
+        return absent and (
+            f"The broker answers, and sends clients to {absent}, where nothing can be reached from here: start that broker, "
+            "or set its advertised.listeners to an address that its clients reach"
+        )
 
     def _metadata(self, server: str) -> Any:
-        """The server's MetadataResponse, without topics. Raises KafkaError, OSError, ValueError."""
+        """What a server says of its cluster. Raises KafkaError, OSError, ValueError."""
         client = Client(**{**self.configuration(), "bootstrap_servers": [server]})
         manager = client._manager
         node = manager.cluster.bootstrap_brokers()[0].node_id
@@ -223,12 +213,11 @@ def _reason(text: str) -> str:
     return text.partition("[SSL: ")[2].partition("]")[0] or text.removeprefix("KafkaConnectionError: ")
 
 
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _listens(server: str) -> bool:
-    with suppress(OSError, UnicodeError), _connection(server):  # UnicodeError: a name that no DNS can have
+    with (
+        suppress(OSError, ValueError),
+        _connection(server),
+    ):  # ValueError: a name that no DNS, or a port that no machine has
         return True
     return False
 

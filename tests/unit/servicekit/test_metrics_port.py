@@ -67,12 +67,11 @@ def test_it_is_served_at_an_ipv6_address_as_it_is_written_elsewhere() -> None:
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
-            port = probe.getsockname()[1]
     except OSError:
         pytest.skip("this machine has no IPv6 loopback address")
-    server = serve_metrics(f"[::1]:{port}")
+    server = serve_metrics("[::1]:0")
     assert server is not None
-    with urllib.request.urlopen(f"http://[::1]:{port}/metrics", timeout=HANG) as page:
+    with urllib.request.urlopen(f"http://[::1]:{server.server_port}/metrics", timeout=HANG) as page:
         assert "# TYPE" in page.read().decode()
     server.shutdown()
     server.server_close()

@@ -9,6 +9,7 @@ from millstream.errors import InvalidArgument, MillstreamError, Unavailable
 from millstream.operations.v1.stored_pb2 import OpenMarker
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied
 from servicekit.blobs.memory import MemoryBlobs
+from servicekit.bus.faulty import DroppingBus
 from servicekit.bus.memory import MemoryBus
 from servicekit.facts.markers import ORPHAN_SECONDS, fact_id_of
 from servicekit.facts.open_work import OpenFact, OpenWork, open_work_on
@@ -19,7 +20,6 @@ from tests.worlds.open_work import (
     FACTS,
     IMPORT,
     KEY,
-    DroppingBus,
     Running,
     open_keys,
     trainer,
@@ -56,7 +56,7 @@ async def test_it_is_open_until_its_reconcile_found_nothing_left_to_do() -> None
 
 @pytest.mark.parametrize("resyncs", [0.01, 3600.0], ids=["while it runs", "at its start"])
 async def test_a_fact_whose_event_was_lost_is_found_among_what_is_open(resyncs: float) -> None:
-    blobs, bus, thing = MemoryBlobs(), DroppingBus(), Thing()
+    blobs, bus, thing = MemoryBlobs(), DroppingBus(MemoryBus()), Thing()
     work = trainer(blobs, bus, thing, resyncs)
     if resyncs > 1:
         await Outbox(blobs, bus, "dataprep", FACTS).put(KEY, b"s1")
@@ -130,7 +130,7 @@ async def test_what_is_given_up_without_an_end_is_tried_again_by_the_next_resync
     thing.records_ends = False
     thing.end_errors = [InvalidArgument("no")] if gives_up == "an end that fails" else []
     await Outbox(blobs, bus, "dataprep", FACTS).put(KEY, b"s1")
-    async with Running(trainer(blobs, DroppingBus(), thing)) as work:
+    async with Running(trainer(blobs, DroppingBus(MemoryBus()), thing)) as work:
         await until(lambda: thing.done["words"] == 3 and not work._states)
         assert await open_keys(blobs), "nothing has ended, and nothing is left that would find it"
         await work.resync()
@@ -154,7 +154,7 @@ async def test_a_fact_that_comes_while_its_key_is_given_up_is_done_by_the_next_r
 
     blobs, thing = MemoryBlobs(), GivenUp(do)
     await Outbox(blobs, MemoryBus(), "dataprep", FACTS).put(KEY, b"s1")
-    async with Running(trainer(blobs, DroppingBus(), thing)) as work:
+    async with Running(trainer(blobs, DroppingBus(MemoryBus()), thing)) as work:
         await until(lambda: thing.done["words"] == 2 and not work._states)
         given_up = f"open/trainer/{OpenFact(fact_id_of(KEY), FACT).marker_id}"
         assert await open_keys(blobs) == [given_up], "the first waits for the next resync"
