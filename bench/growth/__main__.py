@@ -1,18 +1,22 @@
 """What a platform costs once it holds much: idle, at its start, in memory and by request, beside one that holds little.
 
 `python -m bench.growth [--sizes 100,1000,10000] [--world local] [--seconds 60]`: for each size a platform is started on a
-store that holds so many runs, versions and imports (state.py). `RATIO growth_…` is the worst of the largest size over the
-smallest: of all services for idle CPU, start and memory, of all calls for requests.
+store that holds so many runs, versions and imports (state.py). The first keeps running, and each call is made to it and to
+the other in turn, since a machine is not equally fast for minutes. `RATIO growth_…` is the worst of the largest size over
+the smallest: of all services for idle CPU, start and memory, of all calls for requests.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -71,16 +75,16 @@ def store_calls(platform: World, service: str) -> float:
     )
 
 
-def p50_ms(call: Callable[[], object]) -> float:
-    """Median of many calls, after some that fill the caches."""
-    for _ in range(10):
-        call()
-    figures = []
-    for _ in range(CALLS):
-        began = time.perf_counter()
-        call()
-        figures.append(1000 * (time.perf_counter() - began))
-    return statistics.median(figures)
+def p50_ms(*calls: Callable[[], object]) -> list[float]:
+    """Medians of many calls that are made in turn, after some that fill the caches."""
+    figures: list[list[float]] = [[] for _ in calls]
+    for turn in range(10 + CALLS):
+        for call, found in zip(calls, figures, strict=True):
+            began = time.perf_counter()
+            call()
+            if turn >= 10:
+                found.append(1000 * (time.perf_counter() - began))
+    return [statistics.median(found) for found in figures]
 
 
 def first(items: Iterable[T]) -> T:
@@ -88,20 +92,20 @@ def first(items: Iterable[T]) -> T:
     return next(iter(items))
 
 
-def requests(platform: World, client: Client, size: Size) -> dict[str, float]:
-    """p50 in ms by call; a page has as many items at every size."""
-    middle = size.runs // 2
+def requests(grown: "Running") -> dict[str, Callable[[], object]]:
+    """The calls by name; a page has as many items at every size."""
+    client, middle = grown.client, grown.size.runs // 2
     moment = client.alias(MODEL, ALIAS).time.ToDatetime(UTC)
-    registry = RegistryServiceStub(grpc.insecure_channel(platform.addresses["registry"]))
-    trainer = TrainingServiceStub(grpc.insecure_channel(platform.addresses["trainer"]))
+    registry = RegistryServiceStub(grpc.insecure_channel(grown.platform.addresses["registry"]))
+    trainer = TrainingServiceStub(grpc.insecure_channel(grown.platform.addresses["trainer"]))
     versions = ListModelVersionsRequest(model=MODEL, page_size=PAGE)
     runs = ListTrainingRunsRequest(model=MODEL, page_size=PAGE)
     return {
-        "GetModelVersion": p50_ms(lambda: client.version(MODEL, middle)),
-        "ListModelVersions": p50_ms(lambda: registry.ListModelVersions(versions)),
-        "ListTrainingRuns": p50_ms(lambda: trainer.ListTrainingRuns(runs)),
-        "AliasAt": p50_ms(lambda: client.alias_at(MODEL, moment, ALIAS)),
-        "GetSnapshot": p50_ms(lambda: client.snapshot(DATASET)),
+        "GetModelVersion": lambda: client.version(MODEL, middle),
+        "ListModelVersions": lambda: registry.ListModelVersions(versions),
+        "ListTrainingRuns": lambda: trainer.ListTrainingRuns(runs),
+        "AliasAt": lambda: client.alias_at(MODEL, moment, ALIAS),
+        "GetSnapshot": lambda: client.snapshot(DATASET),
     }
 
 
@@ -127,13 +131,26 @@ def _is_newest(client: Client, run_id: str) -> bool:
     return first(client.versions(MODEL)).run_id == run_id
 
 
-def measured(kind: str, size: Size, seconds: float) -> dict[str, Any]:
-    """The figures of one platform."""
+@dataclass(frozen=True)
+class Running:
+    """A platform that holds much; `start` is the seconds to ready."""
+
+    size: Size
+    platform: World
+    client: Client
+    objects: int
+    start: float
+
+
+@contextmanager
+def running(kind: str, size: Size) -> Iterator[Running]:
+    """Start a platform on a store of this size."""
     objects = asyncio.run(Grown(size).make())
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "state"
         if kind == "local":
             into_folder(objects, state / "blobs")
+            os.sync()  # what the machine has still to write is no cost of the platform
         with world(state, kind=kind) as platform:
             platform.stop()
             if kind != "local":
@@ -142,11 +159,12 @@ def measured(kind: str, size: Size, seconds: float) -> dict[str, Any]:
             platform.start()
             start = time.perf_counter() - began
             with platform.client() as client:
-                return {"objects": len(objects), "start": start, **_running(platform, client, size, seconds)}
+                yield Running(size, platform, client, len(objects), start)
 
 
-def _running(platform: World, client: Client, size: Size, seconds: float) -> dict[str, Any]:
-    began = time.perf_counter()
+def measured(grown: Running, beside: Running, seconds: float) -> dict[str, Any]:
+    """The figures of one platform; its calls are made in turn with those of the smallest."""
+    platform, began = grown.platform, time.perf_counter()
     wait_until(lambda: all(resynced(platform, s) for s in SERVICES), "all was compared", SETTLED_SECONDS)
     compared = time.perf_counter() - began
     time.sleep(5)
@@ -156,15 +174,19 @@ def _running(platform: World, client: Client, size: Size, seconds: float) -> dic
     time.sleep(seconds)
     idle = {service: (cpu_seconds(pids[service]) - cpu[service]) / seconds for service in SERVICES}
     idle_calls = {service: (store_calls(platform, service) - calls[service]) / seconds for service in SERVICES}
-    found = requests(platform, client, size)
-    registered = asked_to_registered(client, platform.state)
+    own, smallest = requests(grown), requests(beside)
+    p50 = {name: p50_ms(own[name], smallest[name]) for name in own}
+    memory = {service: resident(pids[service]) / 1e6 for service in SERVICES}
     return {
+        "objects": grown.objects,
+        "start": grown.start,
         "compared_seconds": compared,
         "idle_cpu": idle,
         "idle_store_calls": idle_calls,
-        "memory_mb": {s: resident(pids[s]) / 1e6 for s in SERVICES},
-        "p50_ms": found,
-        "asked_to_registered": registered,
+        "memory_mb": memory,
+        "p50_ms": {name: found[0] for name, found in p50.items()},
+        "p50_ms_of_smallest": {name: found[1] for name, found in p50.items()},
+        "asked_to_registered": asked_to_registered(grown.client, platform.state),
     }
 
 
@@ -181,14 +203,17 @@ def main() -> None:
     options = parser.parse_args()
     sizes = [int(text) for text in options.sizes.split(",")]
     results = {}
-    for runs in sizes:
-        results[runs] = measured(options.world, Size(runs), options.seconds)
-        print(json.dumps({runs: results[runs]}), flush=True)
+    with running(options.world, Size(sizes[0])) as smallest:
+        for runs in sizes:
+            others = running(options.world, Size(runs)) if runs != sizes[0] else nullcontext(smallest)
+            with others as grown:
+                results[runs] = measured(grown, smallest, options.seconds)
+            print(json.dumps({runs: results[runs]}), flush=True)
     small, large = results[sizes[0]], results[sizes[-1]]
     print(f"RATIO growth_idle_cpu {worst(large['idle_cpu'], small['idle_cpu'], 0.002):.2f}")
     print(f"RATIO growth_start {max(0.0, large['start'] - 3) / small['start']:.2f}")
     print(f"RATIO growth_memory {worst(large['memory_mb'], small['memory_mb']):.2f}")
-    print(f"RATIO growth_request {worst(large['p50_ms'], small['p50_ms']):.2f}")
+    print(f"RATIO growth_request {worst(large['p50_ms'], large['p50_ms_of_smallest']):.2f}")
     file = Path(__file__).parent / "results.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from millstream.aliases import served_aliases
 from millstream.cli.command import Cli, command
 from millstream.cli.format import action, alias_line, count, figures, hold_line, inexact_lines, rule_line, when
 from millstream.cli.output import Cells, as_dict
@@ -81,21 +82,16 @@ def _champion(cli: Cli, model: Model) -> str:
     """The version that it names, or what of the model is damaged."""
     if model.problem:
         return model.problem
+    listed = [entry for entry in model.aliases if entry.alias == CHAMPION]
     try:
-        entry = _champion_entry(cli, model.name)
+        (entry,) = listed or [cli.client.alias(model.name)]
+    except NotFound:
+        return "-"
     except DataLoss as error:
         return error.text
-    if entry is None:
-        return "-"
+    if entry.problem or not entry.version:
+        return entry.problem or "-"
     return f"version {entry.version}{', on hold' if entry.hold else ''}"
-
-
-def _champion_entry(cli: Cli, model: str) -> AliasEntry | None:
-    """None: the alias never named a version."""
-    try:
-        return cli.client.alias(model)
-    except NotFound:
-        return None
 
 
 def _cells(model: Model) -> Cells:
@@ -128,7 +124,7 @@ def show(
     lines = [f"{name}: {cell} {value}" for cell, value in list(_cells(model).items())[1:]]
     lines.append(f"{name}: etag {model.etag}, by {model.actor}")
     entries = {entry.alias: entry for entry in cli.client.aliases(name)}
-    served = list(model.spec.serving.aliases) or [CHAMPION]
+    served = served_aliases(model.spec)
     lines += [
         f"{name}: {_alias_line(alias, entries, served)}" for alias in dict.fromkeys([CHAMPION, *served, *entries])
     ]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from millstream.aliases import served_aliases
 from millstream.client.aio.pages import pages
-from millstream.defaults import CHAMPION
 from millstream.errors import DataLoss, DeadlineExceeded, InvalidArgument, MillstreamError, NotFound, Unavailable
 from millstream.inference.v1.events_pb2 import VersionServed
-from millstream.registry.v1.model_pb2 import AliasEntry, ModelVersion
+from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelVersion
 from millstream.registry.v1.registry_service_pb2 import (
     GetAliasRequest,
     GetModelRequest,
@@ -74,11 +74,12 @@ class ServeModel(Reconciler[ModelKey]):
     @override
     async def pending(self) -> AsyncIterator[ModelKey]:
         # Models that are served here but no longer in the registry are to be removed.
-        names: list[str] = []
+        listed, as_listed = list[str](), set[str]()
         async for page in pages(self.registry.ListModels, ListModelsRequest(page_size=1000)):
-            names += [model.name for model in page.models]
-        self.serving.listed(names)
-        for name in sorted({*names, *self.serving.models()}):
+            listed += [model.name for model in page.models]
+            as_listed |= {model.name for model in page.models if self._serves(model)}
+        self.serving.listed(listed)
+        for name in sorted({*listed, *self.serving.models()} - as_listed):
             yield ModelKey(name)
 
     @override
@@ -96,13 +97,14 @@ class ServeModel(Reconciler[ModelKey]):
             raise
         self.serving.set_unreadable(name, "")
         self._check_not_old(name, "", int(model.etag or 0))
-        aliases = list(model.spec.serving.aliases) or [CHAMPION]
+        aliases, newest = served_aliases(model.spec), {entry.alias: entry for entry in model.aliases}
         errors: list[Exception] = []
         failed_here: set[int] = set()
         problems = 0
         for alias in aliases:
             try:
-                problems += not await self._serve(name, alias, failed_here)
+                entry = await self._newest(name, alias, newest.get(alias))
+                problems += not await self._serve(name, alias, entry, failed_here)
             except Exception as error:
                 errors.append(error)
                 if isinstance(error, DataLoss):
@@ -129,12 +131,17 @@ class ServeModel(Reconciler[ModelKey]):
         self.serving.settled(key.model)
         return isinstance(error, InvalidArgument)
 
-    async def _serve(self, model: str, alias: str, failed_here: set[int]) -> bool:
+    def _serves(self, listed: Model) -> bool:
+        """Whether each alias of a model is served by the version that a listing names, so that nothing is left to do."""
+        versions = {entry.alias: entry.version for entry in listed.aliases if not entry.problem}
+        aliases = {alias: versions.get(alias) for alias in served_aliases(listed.spec)}
+        return not listed.problem and self.serving.serves(listed.name, aliases)
+
+    async def _serve(self, model: str, alias: str, entry: AliasEntry, failed_here: set[int]) -> bool:
         """Serve an alias by the version that it names. False: it cannot be, and the one before goes on serving.
 
         Adds the versions that only this replica could not load to `failed_here`. Raises DataLoss for a damaged object.
         """
-        entry = await self._newest(model, alias)
         if not entry.version:
             text = f"model {model} has no version under alias {alias} yet: train one, and promote it when its report passed"
             self.serving.put(model, alias, UnavailableSlot(NotFound, text))
@@ -159,12 +166,18 @@ class ServeModel(Reconciler[ModelKey]):
             self.serving.put(model, alias, UnavailableSlot(DataLoss, text))
         self.serving.set_problem(model, alias, Problem(0, error.text))
 
-    async def _newest(self, model: str, alias: str) -> AliasEntry:
-        """The alias's newest entry, of version 0 where there is none. Raises Unavailable for an older one."""
-        try:
-            entry = (await self.registry.GetAlias(GetAliasRequest(model=model, alias=alias))).entry
-        except NotFound:
-            entry = AliasEntry(model=model, alias=alias)
+    async def _newest(self, model: str, alias: str, entry: AliasEntry | None) -> AliasEntry:
+        """The alias's newest entry, of version 0 where there is none: asked for unless it came with the model.
+
+        Raises Unavailable for an older one, and DataLoss for one that is damaged.
+        """
+        if entry is None:
+            try:
+                entry = (await self.registry.GetAlias(GetAliasRequest(model=model, alias=alias))).entry
+            except NotFound:
+                entry = AliasEntry(model=model, alias=alias)
+        if entry.problem:
+            raise DataLoss(entry.problem)
         self._check_not_old(model, alias, entry.number)
         return entry
 

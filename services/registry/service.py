@@ -61,7 +61,7 @@ class RegistryService:
 
     async def GetModel(self, request: rpc.GetModelRequest) -> rpc.GetModelResponse:
         """One model, with its present gate where both fit. Raises NotFound."""
-        model = await self.store.model(request.model)
+        model = await self.store.shown_model(request.model)
         gate = Model(present_gate=gate_of(model.spec, self.catalog))
         if model.ByteSize() + gate.ByteSize() <= SENT_BYTES:
             model.MergeFrom(gate)

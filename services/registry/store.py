@@ -6,12 +6,14 @@ from typing import Any
 
 from cachetools import LRUCache
 
+from millstream.aliases import served_aliases
 from millstream.defaults import CHAMPION
 from millstream.errors import DataLoss, NotFound
 from millstream.registry.v1.events_pb2 import AliasMoved, ModelApplied, ModelVersionRegistered
 from millstream.registry.v1.model_pb2 import AliasEntry, Model, ModelSpec, ModelVersion
 from millstream.timestamps import timestamp_of_ns
 from servicekit.blobs.port import Blobs
+from servicekit.concurrency import in_order
 from servicekit.facts.ledger import DamagedEntry, Entry, EntryCache, Ledger, intact, read_entry
 from servicekit.facts.outbox import Announce, Fact, Outbox
 from servicekit.ids import check_name
@@ -77,10 +79,17 @@ class Store:
         model.update_time.CopyFrom(timestamp_of_ns(newest.time_ns))
         return model
 
+    async def shown_model(self, name: str) -> Model:
+        """As model(), with the newest move of champion and of each alias that inference serves."""
+        model = await self.model(name)
+        aliases = list(dict.fromkeys((CHAMPION, *served_aliases(model.spec))))
+        model.aliases.extend([move async for move in in_order(partial(self._newest_move, name), aliases)])
+        return model
+
     async def listed_model(self, name: str) -> Model:
-        """As model(); one whose spec is damaged has its name and the problem."""
+        """As shown_model(); one whose spec is damaged has its name and the problem."""
         try:
-            return await self.model(name)
+            return await self.shown_model(name)
         except DataLoss as error:
             return Model(name=name, problem=error.text)
 
@@ -111,9 +120,16 @@ class Store:
 
     async def listed_alias(self, model: str, alias: str) -> AliasEntry:
         """The newest move of the alias; a damaged one has its number and the problem. Raises NotFound: it has none."""
+        move = await self._newest_move(model, alias)
+        if not move.number:
+            raise NotFound(f"{alias} of {model} names no version yet", model=model)
+        return move
+
+    async def _newest_move(self, model: str, alias: str) -> AliasEntry:
+        """As listed_alias(); of number 0 where there is none."""
         number = await self.alias(model, alias).count()
         if not number:
-            raise NotFound(f"{alias} of {model} names no version yet", model=model)
+            return AliasEntry(model=model, alias=alias)
         return await self.listed_alias_entry(model, alias, number)
 
     async def newest_alias_entry(self, model: str, alias: str) -> AliasEntry | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,10 @@ class FakeRegistry:
     asked_in_vain: int = 0
     damaged: set[str] = field(default_factory=set)
     stale_entry: AliasEntry | None = None
+    shows_aliases: bool = True
+    """False: as registries did before Model.aliases."""
+    asked: Counter[str] = field(default_factory=Counter)
+    """By RPC."""
 
     def _check(self, key: str = "") -> None:
         if self.down:
@@ -81,7 +86,18 @@ class FakeRegistry:
         model = Model(name=name, etag="1")
         model.spec.model = name
         model.spec.serving.aliases.extend(self.models[name])
+        if self.shows_aliases:
+            aliases = dict.fromkeys(("champion", *self.models[name]))
+            model.aliases.extend(self._newest(name, alias) for alias in aliases)
         return model
+
+    def _newest(self, model: str, alias: str) -> AliasEntry:
+        if f"alias/{model}" in self.damaged:
+            return AliasEntry(model=model, alias=alias, number=1, problem=f"alias/{model} is damaged")
+        if self.stale_entry:
+            return self.stale_entry
+        entries = self.entries.get((model, alias))
+        return entries[-1] if entries else AliasEntry(model=model, alias=alias)
 
     async def ListModels(self, request: ListModelsRequest) -> ListModelsResponse:
         self._check()
@@ -93,16 +109,17 @@ class FakeRegistry:
         )
 
     async def GetModel(self, request: GetModelRequest) -> GetModelResponse:
+        self.asked["GetModel"] += 1
         self._check(f"spec/{request.model}")
         return GetModelResponse(model=self._model(request.model))
 
     async def GetAlias(self, request: GetAliasRequest) -> GetAliasResponse:
+        self.asked["GetAlias"] += 1
         self._check(f"alias/{request.model}")
-        if self.stale_entry:
-            return GetAliasResponse(entry=self.stale_entry)
-        if not (entries := self.entries.get((request.model, request.alias))):
+        entry = self._newest(request.model, request.alias)
+        if not entry.number:
             raise NotFound("no entry")
-        return GetAliasResponse(entry=entries[-1])
+        return GetAliasResponse(entry=entry)
 
     async def ListAliasEntries(self, request: ListAliasEntriesRequest) -> ListAliasEntriesResponse:
         self._check()

@@ -222,6 +222,7 @@ class Model(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     PRESENT_GATE_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     etag: _builtins.str
     """Number of the newest entry of the spec's ledger."""
@@ -241,6 +242,12 @@ class Model(_message.Message):
         neither has any, if this registry lacks the recipe, or if an older version took more than fit beside the spec.
         """
 
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasEntry]:
+        """The newest move of champion and of each alias that inference serves; of version 0 where the alias names none yet. Set by
+        GetModel and ListModels; empty where they do not fit into a message: GetAlias has them.
+        """
+
     def __init__(
         self,
         *,
@@ -252,10 +259,11 @@ class Model(_message.Message):
         actor: _builtins.str = ...,
         problem: _builtins.str = ...,
         present_gate: _abc.Iterable[Global___GateRule] | None = ...,
+        aliases: _abc.Iterable[Global___AliasEntry] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "etag", b"etag", "name", b"name", "present_gate", b"present_gate", "problem", b"problem", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "aliases", b"aliases", "create_time", b"create_time", "etag", b"etag", "name", b"name", "present_gate", b"present_gate", "problem", b"problem", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -151,6 +151,13 @@ class Serving:
         slots = self._models.get(model, {})
         return {alias: slot for alias, slot in slots.items() if isinstance(slot, LoadedVersion)}
 
+    def serves(self, model: str, aliases: Mapping[str, int | None]) -> bool:
+        """Whether just these aliases of a model are served by these versions, 0 being none, and without a problem."""
+        slots = self._models.get(model, {})
+        served = {a: slot.source.version if isinstance(slot, LoadedVersion) else 0 for a, slot in slots.items()}
+        has_problem = model in self._unreadable or any((model, alias) in self._problems for alias in aliases)
+        return served == aliases and not has_problem
+
     def all(self) -> list[tuple[str, LoadedVersion]]:
         """(alias, version) of all models, sorted by model and alias."""
         return [slot for model in self.models() for slot in sorted(self.loaded(model).items())]

@@ -223,6 +223,36 @@ async def test_an_alias_entry_older_than_one_already_seen_is_ignored_and_asked_f
     await until(lambda: replica.version() == 3)  # nothing but the retry says so
 
 
+async def test_a_comparison_asks_for_no_model_that_is_served_as_it_is_listed(world: World) -> None:
+    for folder in world.folders[:2]:
+        await world.register(folder)
+    await world.apply()
+    await world.apply("idle")
+    await world.promote(1)
+    replica = await world.start().ready()
+    assert world.registry.asked == {"GetModel": 2}
+    await replica.resynced()
+    assert world.registry.asked == {"GetModel": 2}
+    world.registry.entries["words", "champion"].append(AliasEntry(model="words", alias="champion", number=2, version=2))
+    await replica.resynced()
+    assert (replica.version(), world.registry.asked["GetModel"]) == (2, 3)
+    world.registry.models["words"].append("shadow")
+    await replica.resynced()
+    assert (replica.version(), world.registry.asked["GetModel"]) == (0, 4), "champion is served no more"
+
+
+async def test_a_registry_that_lists_no_aliases_is_asked_for_each(world: World) -> None:
+    """One of before Model.aliases, while the platform is upgraded."""
+    world.registry.shows_aliases = False
+    for folder in world.folders[:2]:
+        await world.register(folder)
+    await world.apply("words", "champion", "shadow")
+    await world.promote(1)
+    await world.promote(2, alias="shadow")
+    replica = await world.start().ready()
+    assert (replica.version(), replica.version(alias="shadow"), world.registry.asked["GetAlias"]) == (1, 2, 2)
+
+
 async def test_two_replicas_may_share_a_cache(world: World) -> None:
     await world.register(world.folders[2])
     await world.apply()

@@ -102,6 +102,19 @@ def test_models_are_listed(cli: Command) -> None:
     assert (model["name"], model["actor"], model["spec"]["recipe"]) == ("toy", "ada", "toy_words")
 
 
+def test_a_list_of_models_asks_for_no_alias_that_came_with_it(cli: Command, fakes: Fakes) -> None:
+    named = [
+        AliasEntry(alias="champion", version=2, number=1),
+        AliasEntry(alias="champion"),
+        AliasEntry(alias="champion", number=2, problem="a/b is damaged"),
+    ]
+    models = [Model(name="toy", aliases=[AliasEntry(alias="shadow", version=9), entry]) for entry in named]
+    fakes.answers[registry.ListModelsResponse] = registry.ListModelsResponse(models=models)
+    lines = cli("models", "list").stdout.splitlines()[1:]
+    assert [line.split("\t")[-1] for line in lines] == ["version 2", "-", "a/b is damaged"]
+    assert not any(isinstance(request, registry.GetAliasRequest) for request in fakes.requests)
+
+
 def test_a_model_is_shown(cli: Command) -> None:
     assert cli("models", "show", "toy").stdout.splitlines() == [
         "toy: recipe toy_words",

@@ -103,6 +103,18 @@ async def test_a_damaged_move_is_listed_by_number_and_the_newest_one_still_holds
     assert (await replica.service.ListAliasEntries(request)).entries[1].version == 1
 
 
+async def test_a_damaged_newest_move_is_shown_with_its_model() -> None:
+    replica = await two_models()
+    key = f"models/{HURT}/aliases/champion/0000000002"
+    async with halved(replica.store.blobs, key):
+        shown = (await replica.service.GetModel(rpc.GetModelRequest(model=HURT))).model
+        hurt, well = (await replica.service.ListModels(rpc.ListModelsRequest())).models
+        for model in (shown, hurt):
+            (champion,) = model.aliases
+            assert (model.problem, champion.number, champion.version) == ("", 2, 0) and key in champion.problem
+        assert [(entry.version, entry.problem) for entry in well.aliases] == [(1, "")]
+
+
 async def test_a_damaged_newest_move_is_an_error_of_its_alias() -> None:
     replica = await two_models()
     key = f"models/{HURT}/aliases/champion/0000000002"

@@ -121,6 +121,19 @@ async def test_a_model_is_shown_with_its_present_gate() -> None:
     assert await gate() == [("accuracy", 0.125)] != of_recipe
 
 
+async def test_a_model_is_shown_with_the_newest_moves_of_champion_and_of_what_inference_serves() -> None:
+    replica = await registered(2, Evaluator())
+    for alias, version in (("shadow", 1), ("shadow", 2), ("canary", 1)):
+        request = rpc.PromoteModelVersionRequest(model="toy", alias=alias, version=version, override="a trial")
+        await replica.service.PromoteModelVersion(request)
+    await apply(replica, serving={"aliases": ["shadow", "next"]})
+    shown = (await replica.service.GetModel(rpc.GetModelRequest(model="toy"))).model
+    (listed,) = (await replica.service.ListModels(rpc.ListModelsRequest())).models
+    newest = [("champion", 0, 0), ("shadow", 2, 2), ("next", 0, 0)]
+    for model in (shown, listed):
+        assert [(entry.alias, entry.number, entry.version) for entry in model.aliases] == newest
+
+
 async def test_a_promotion_keeps_its_actor_time_reason_and_report() -> None:
     evaluator = Evaluator()
     replica = await registered(1, evaluator)
