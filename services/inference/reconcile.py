@@ -103,8 +103,7 @@ class ServeModel(Reconciler[ModelKey]):
         problems = 0
         for alias in aliases:
             try:
-                entry = await self._newest(name, alias, newest.get(alias))
-                problems += not await self._serve(name, alias, entry, failed_here)
+                problems += not await self._serve(name, alias, newest.get(alias), failed_here)
             except Exception as error:
                 errors.append(error)
                 if isinstance(error, DataLoss):
@@ -137,11 +136,12 @@ class ServeModel(Reconciler[ModelKey]):
         aliases = {alias: versions.get(alias) for alias in served_aliases(listed.spec)}
         return not listed.problem and self.serving.serves(listed.name, aliases)
 
-    async def _serve(self, model: str, alias: str, entry: AliasEntry, failed_here: set[int]) -> bool:
+    async def _serve(self, model: str, alias: str, listed: AliasEntry | None, failed_here: set[int]) -> bool:
         """Serve an alias by the version that it names. False: it cannot be, and the one before goes on serving.
 
         Adds the versions that only this replica could not load to `failed_here`. Raises DataLoss for a damaged object.
         """
+        entry = await self._newest(model, alias, listed)
         if not entry.version:
             text = f"model {model} has no version under alias {alias} yet: train one, and promote it when its report passed"
             self.serving.put(model, alias, UnavailableSlot(NotFound, text))
@@ -166,11 +166,12 @@ class ServeModel(Reconciler[ModelKey]):
             self.serving.put(model, alias, UnavailableSlot(DataLoss, text))
         self.serving.set_problem(model, alias, Problem(0, error.text))
 
-    async def _newest(self, model: str, alias: str, entry: AliasEntry | None) -> AliasEntry:
+    async def _newest(self, model: str, alias: str, listed: AliasEntry | None) -> AliasEntry:
         """The alias's newest entry, of version 0 where there is none: asked for unless it came with the model.
 
         Raises Unavailable for an older one, and DataLoss for one that is damaged.
         """
+        entry = listed
         if entry is None:
             try:
                 entry = (await self.registry.GetAlias(GetAliasRequest(model=model, alias=alias))).entry
